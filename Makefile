@@ -1,0 +1,49 @@
+# `make demo` and `make test` work on a fresh clone: they set up $(VENV) first.
+# With PYTHON=/path/to/python an interpreter that already has the dependencies is used, and nothing is installed.
+VENV ?= .venv
+SYSTEM_PYTHON ?= python3
+
+ifdef PYTHON
+READY :=
+else
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+endif
+
+SOURCE := lightning_modules datamodules callbacks experiments tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint bench check clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Install the project and its tools into $(VENV)
+
+$(VENV)/.ready: pyproject.toml
+	$(SYSTEM_PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Poison a toy CLIP and defend another, on a CPU in minutes
+	$(PYTHON) -m experiments.cli fit --config experiments/clip_toy.yaml
+	$(PYTHON) -m experiments.cli fit --config experiments/safeclip_toy.yaml
+
+test: $(READY) ## Run the fast tests
+	$(PYTHON) -m pytest
+
+test-slow: $(READY) ## Run the tests that train for minutes
+	$(PYTHON) -m pytest -m slow
+
+lint: $(READY) ## Check style, imports, docstrings and types
+	$(PYTHON) -m ruff check $(SOURCE)
+	$(PYTHON) -m ruff format --check $(SOURCE)
+	$(PYTHON) -m mypy
+
+bench: $(READY) ## Measure what a defence costs: seconds of an epoch's parts
+	$(PYTHON) -m experiments.bench
+
+check: lint test ## All that a change must pass
+
+clean: ## Remove runs and caches, but not the environment
+	rm -rf runs cache .pytest_cache .mypy_cache .ruff_cache build *.egg-info

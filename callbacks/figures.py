@@ -1,0 +1,216 @@
+"""Figures of a run while it runs: in its folder, and in W&B where that is used."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import WandbLogger
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from callbacks import plots
+from callbacks.plots import AttackCurves, Curve, PoisonedPair
+from callbacks.separation import separation
+from callbacks.sweep import RowSums
+
+MEASURED = ('asr/', 'zero_shot/')  # what other callbacks log in an evaluation and figures show
+
+
+class Figures(Callback):
+    """Draws how a run goes, into ``figures/`` of its folder and to W&B.
+
+    - ``poisons.png``: some poisoned pairs of each attack, once when training starts;
+    - ``success.png``: attack success and zero-shot accuracy against the epochs trained;
+    - ``mean_similarity.png``: that of clean and of poisoned pairs (Fig. 4 of SafeCLIP's paper);
+    - ``split.png``: size of the safe side, and the poison on it;
+    - ``similarity_<epochs trained>.png``: histogram of the similarities behind a new split.
+
+    Args:
+        every_n_epochs: Draw after so many epochs, after the first split and at the end of training, a second or two
+            each time. Measured is after every epoch.
+        examples: Pairs of each attack in ``poisons.png``.
+
+    Attributes:
+        history: By name, pairs of epochs trained and value. Kept in checkpoints, so that the curves of a resumed run
+            are whole.
+    """
+
+    def __init__(self, every_n_epochs: int = 5, examples: int = 6) -> None:
+        for name, value in (('every_n_epochs', every_n_epochs), ('examples', examples)):
+            if value < 1:
+                raise ValueError(f'callbacks.figures.{name} must be at least 1, got {value}.')
+        self.every_n_epochs, self.examples = every_n_epochs, examples
+        self.history: dict[str, list[list[float]]] = {}
+        self._drawn = 0  # epochs trained when figures were drawn last
+        self._group: Tensor | None = None  # of each row: 0 is clean, others are attacks in their order
+        self._while_training: RowSums | None = None
+
+    # --- measuring --------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = _data(trainer)
+        group = torch.zeros(len(data.table), dtype=torch.int64)
+        for number, rows in enumerate(_poisons(data).values(), 1):
+            group[torch.from_numpy(rows)] = number
+        self._group = group.to(pl_module.device)
+        if (folder := _folder(trainer)) and data.manifest.attacks:
+            pairs = {attack: poisoned_pairs(data, attack, self.examples) for attack in data.manifest.attacks}
+            _save(trainer, folder, 'poisons', plots.contact_sheet(pairs))
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._while_training = RowSums(1 + len(_data(trainer).manifest.attacks), pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if isinstance(outputs, Mapping) and 'similarity' in outputs and self._while_training is not None:
+            assert self._group is not None
+            self._while_training.add(self._group[batch.row], outputs['similarity'])
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == 'fit' and not trainer.sanity_checking:
+            metrics = trainer.callback_metrics
+            measured = {name: float(value) for name, value in metrics.items() if name.startswith(MEASURED)}
+            self._note(trainer.current_epoch + 1, measured)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        epochs, data = trainer.current_epoch + 1, _data(trainer)
+        if self._while_training is not None:
+            means = self._while_training.mean(trainer).tolist()
+            self._note(epochs, _named('similarity/training/', ('clean', *data.manifest.attacks), means))
+        if data.partition.epoch == epochs:
+            self._note(epochs, of_split(data))
+        is_first_split = data.partition.epoch == epochs and len(self.history['split/share']) == 1
+        if epochs % self.every_n_epochs == 0 or is_first_split:
+            self._draw(trainer, pl_module, epochs)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._drawn != trainer.current_epoch:
+            self._draw(trainer, pl_module, trainer.current_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'history': {name: [list(point) for point in points] for name, points in self.history.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = {name: [list(point) for point in points] for name, points in state_dict['history'].items()}
+
+    def _note(self, epochs: int, values: Mapping[str, float]) -> None:
+        """Adds a point to each curve; what was measured earlier in the same epoch makes way."""
+        for name, value in values.items():
+            if not np.isnan(value):
+                points = self.history.setdefault(name, [])
+                points[:] = [point for point in points if point[0] < epochs] + [[float(epochs), float(value)]]
+
+    # --- drawing ----------------------------------------------------------------------------------------------------
+
+    def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs: int) -> None:
+        self._drawn, data = epochs, _data(trainer)
+        if not (folder := _folder(trainer)):
+            return
+        phase: Any = getattr(pl_module, 'phase', lambda epoch: '')
+        phases = [phase(epoch) for epoch in range(max(trainer.max_epochs or 0, epochs))]
+        for name, figure in self._curves(data, phases).items():
+            _save(trainer, folder, name, figure)
+        score = data.partition.score.numpy()
+        if data.partition.epoch == epochs and np.isfinite(score).any():
+            title = f'Similarities after {epochs} epoch{"s" * (epochs > 1)}'
+            figure = plots.similarity_histogram(score, _poisons(data), data.partition.mixture, title)
+            _save(trainer, folder, f'similarity_{epochs:03d}', figure, key='similarity')
+
+    def _curves(self, data: Any, phases: list[str]) -> dict[str, Figure]:
+        """Every figure over the epochs that there is something to show in."""
+        figures, attacks = {}, data.manifest.attacks
+        success = {s.name: self._attack(s.name) for s in data.evaluation_sets if f'asr/{s.name}' in self.history}
+        accuracy = {s.name: f'zero_shot/{s.name}' for s in data.evaluation_sets}
+        shown = {name: self._curve(key) for name, key in accuracy.items() if key in self.history}
+        if success or shown:
+            figures['success'] = plots.success_and_accuracy(success, shown, phases)
+        during, after = (self._similarities(f'similarity/{when}/', attacks) for when in ('training', 'sweep'))
+        if during or after:
+            figures['mean_similarity'] = plots.mean_similarity(during, after, phases)
+        if 'split/share' in self.history:
+            leak = {attack: self._curve(f'split/leak/{attack}') for attack in attacks}
+            share, contamination = self._curve('split/share'), self._curve('split/contamination')
+            rate = len(data.manifest) / len(data.table)
+            figures['split'] = plots.split_over_epochs(share, contamination, leak, rate, phases)
+        return figures
+
+    def _curve(self, name: str) -> Curve:
+        points = self.history.get(name, [])
+        return Curve([epochs for epochs, _ in points], [value for _, value in points])
+
+    def _attack(self, name: str) -> AttackCurves:
+        rate, *others = (self._curve(f'asr/{name}{end}') for end in ('', '_low', '_high', '_clean'))
+        return AttackCurves(rate, *others)
+
+    def _similarities(self, prefix: str, attacks: tuple[str, ...]) -> dict[str, Curve]:
+        return {name: self._curve(prefix + name) for name in ('clean', *attacks) if prefix + name in self.history}
+
+
+def poisoned_pairs(data: Any, attack: str, count: int) -> list[PoisonedPair]:
+    """Some pairs of an attack, as they are stored, spread evenly over all that it made.
+
+    Args:
+        data: The datamodule, set up.
+        attack: Name of the attack.
+        count: How many pairs, if there are as many.
+    """
+    lines = data.manifest.of_attack(attack)
+    chosen = np.unique(np.linspace(0, len(lines) - 1, count).round().astype(np.int64))
+    some = lines.take(chosen).to_pylist()
+    images = data.images(np.array([line['row'] for line in some]))
+    return [
+        PoisonedPair(image, line['caption'], line['target_class']) for image, line in zip(images, some, strict=True)
+    ]
+
+
+def of_split(data: Any) -> dict[str, float]:
+    """What the truth says about the split that was just made, and mean similarities of clean pairs and each attack's.
+
+    Args:
+        data: The datamodule, with the split.
+    """
+    poisons, score, side = _poisons(data), data.partition.score.numpy(), data.partition.side.numpy()
+    is_clean = np.ones(len(score), bool)
+    is_clean[data.manifest.rows()] = False
+    groups = {'clean': score[is_clean], **{attack: score[rows] for attack, rows in poisons.items()}}
+    means = [float(np.nanmean(group)) if np.isfinite(group).any() else np.nan for group in groups.values()]
+    split = {f'split/{name}': value for name, value in separation(side, score, poisons).items()}
+    return {**_named('similarity/sweep/', tuple(groups), means), **split, 'split/share': data.partition.share}
+
+
+def _data(trainer: L.Trainer) -> Any:
+    return trainer.datamodule  # type: ignore[attr-defined]
+
+
+def _poisons(data: Any) -> dict[str, np.ndarray]:
+    return {attack: data.manifest.rows(attack) for attack in data.manifest.attacks}
+
+
+def _named(prefix: str, names: tuple[str, ...], values: list[float]) -> dict[str, float]:
+    return {prefix + name: value for name, value in zip(names, values, strict=True)}
+
+
+def _folder(trainer: L.Trainer) -> Path | None:
+    """Where figures go; ``None`` where there is no such place, and on all processes but the first."""
+    folder = trainer.log_dir  # asks all of them
+    return Path(folder, 'figures') if folder and trainer.is_global_zero else None
+
+
+def _save(trainer: L.Trainer, folder: Path, name: str, figure: Figure, key: str | None = None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f'{name}.png'
+    with warnings.catch_warnings():
+        # Captions may be written in a script that the font lacks; a box in its place is enough.
+        warnings.filterwarnings('ignore', r'Glyph .* missing from', UserWarning)
+        figure.savefig(path)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(f'figures/{key or name}', [str(path)], step=trainer.global_step)

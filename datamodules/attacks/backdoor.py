@@ -1,0 +1,72 @@
+"""Backdoors: images with a trigger and captions of one class, so that the trigger comes to mean the class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Pixels, Poison
+from datamodules.attacks.draws import shuffled
+from datamodules.attacks.pool import Origin
+from datamodules.attacks.triggers import Trigger
+from datamodules.evaluation import EvaluationSet
+
+
+class Backdoor(Attack):
+    """Any trigger towards one class: BadNet and its kin differ in the trigger only.
+
+    Success is measured on images that no attack has used, with the trigger on, as the share that is taken for
+    the target class. They are held-out ones; where the data has none, training images. Images of the target
+    class are left out: those whose label says so or, unlabelled, whose caption names the class. Other images
+    without a label take part, with an unknown true class.
+
+    Args:
+        target: Name of the class that the trigger is to mean.
+        trigger: What goes on the images.
+        test_images: Most images to measure on, ``null`` for all (300 in SafeCLIP's tables, by their granularity).
+        kwargs: Arguments of :class:`Attack`.
+    """
+
+    def __init__(self, target: str, trigger: Trigger, test_images: int | None = 1000, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if test_images is not None and test_images < 1:
+            raise ValueError(f'test_images must be 1 or more, or null for all images, got {test_images}.')
+        self.target, self.trigger, self.test_images = target, trigger, test_images
+
+    def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
+        target = pool.index(self.target)
+        images = pool.allowed(self.source, target)
+        if len(images) < amount:
+            raise ValueError(
+                f'{amount} poisons need as many images that are not of class {self.target!r}, and {self.source} has '
+                f'{len(images)} to spare: lower rate or count'
+                + (', or set source: train.' if self.source == 'heldout' else '.')
+            )
+        sources = images[shuffled(len(images), self.seed, SOURCES)[:amount]].tolist()
+        captions, places = self.write_captions(pool, target, amount), self.places(pool, sources)
+        return [
+            Poison(source, self.source, target, caption, place)
+            for source, caption, place in zip(sources, captions, places, strict=True)
+        ]
+
+    def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
+        origin: Origin = 'train' if pool.heldout is None else 'heldout'
+        target = pool.index(self.target)
+        rows = np.setdiff1d(pool.allowed(origin, target), [p.source for p in poisons if p.origin == origin])
+        if not len(rows):
+            raise ValueError(
+                f'attack {name!r} leaves no {origin} image that is not of class {self.target!r} to measure success on: '
+                f'lower rate or count, or set source: train.'
+            )
+        rows = np.sort(rows[shuffled(len(rows), self.seed, TESTS)[: self.test_images]])
+        assert self.trigger is not None  # as the constructor demands
+        return EvaluationSet(
+            name,
+            images=self.trigger(pixels(origin, rows), keys=rows),
+            label=pool.labels(origin, rows),
+            target=np.full(len(rows), target),
+            classes=pool.classes,
+            templates=pool.templates,
+        )

@@ -1,0 +1,243 @@
+"""Attacks: which images get which trigger and which caption.
+
+An attack is one file: a subclass of :class:`Attack`, or of :class:`datamodules.attacks.backdoor.Backdoor` where
+only the trigger is new, exported in ``__init__.py``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from datamodules.attacks.draws import bits, shuffled
+from datamodules.attacks.manifest import Manifest
+from datamodules.attacks.pool import AttackPool, Origin, Poison, translated
+from datamodules.attacks.triggers import Trigger
+from datamodules.captions import prompts
+from datamodules.evaluation import EvaluationSet
+from datamodules.images import ImageOpener
+from datamodules.table import PairTable
+
+__all__ = ['Attack', 'AttackPool', 'Manifest', 'Origin', 'Pixels', 'Poison', 'poisoned']
+
+MOST_USES = 10  # of one training caption; more copies of a sentence are a duplicate that any clean-up finds
+SOURCES, CAPTIONS, PLACES, CLASSES, TESTS = range(5)  # what an attack draws random numbers for
+Mode = Literal['append', 'replace']
+Captions = Literal['training', 'templates']
+_HELDOUT = 'heldout:'  # in front of image references that the held-out table's opener understands
+
+
+class Pixels(Protocol):
+    """Stored pictures by table and row, without any trigger: uint8 (n, 3, h, w)."""
+
+    def __call__(self, origin: Origin, rows: np.ndarray) -> np.ndarray: ...
+
+
+class Attack(ABC):
+    """Chooses images, captions and places of poisoned pairs; a pure function of the pool and its arguments.
+
+    Args:
+        rate: Poisons as a fraction of the clean pairs, in (0, 1]; 0 switches the attack off.
+        count: Number of poisons instead of ``rate``; 0 switches the attack off.
+        mode: ``append`` poisons to the clean pairs, as SafeCLIP does, or ``replace`` clean pairs by them, as
+            CleanCLIP does, so that the number of pairs stays: the source itself, or any pair for a held-out one.
+        source: Where poisoned images come from: ``heldout`` ones, as SafeCLIP's, or ``train``, as CleanCLIP's.
+        captions: ``training``: captions of training pairs that name the target class, none twice before each has
+            been used once. ``templates``: random prompts of the class.
+        seed: Seed of everything that the attack draws.
+
+    Attributes:
+        trigger: What goes on the poisoned images, ``None`` where they stay as they are. Called with the poisons'
+            rows as keys when training images are made.
+
+    Raises:
+        ValueError: If not exactly one of ``rate`` and ``count`` is given, or a value is out of range.
+    """
+
+    trigger: Trigger | None = None
+
+    def __init__(
+        self,
+        *,
+        rate: float | None = None,
+        count: int | None = None,
+        mode: Mode = 'append',
+        source: Origin = 'heldout',
+        captions: Captions = 'training',
+        seed: int = 0,
+    ) -> None:
+        if (rate is None) == (count is None):
+            raise ValueError(f'give exactly one of rate and count, got rate={rate} and count={count}.')
+        if rate is not None and not 0 <= rate <= 1:
+            raise ValueError(f'rate must be a fraction of the clean pairs in (0, 1], or 0 for none, got {rate}.')
+        if count is not None and count < 0:
+            raise ValueError(f'count must be a number of poisons, or 0 for none, got {count}.')
+        for argument, value, choices in (
+            ('mode', mode, Mode),
+            ('source', source, Origin),
+            ('captions', captions, Captions),
+        ):
+            if value not in get_args(choices):
+                raise ValueError(f'{argument} must be one of {", ".join(get_args(choices))}, got {value!r}.')
+        self.rate, self.count, self.mode = rate, count, mode
+        self.source, self.captions, self.seed = source, captions, seed
+
+    def select(self, pool: AttackPool) -> list[Poison]:
+        """The poisoned pairs, none if the attack is switched off; the same on every rank and machine.
+
+        Raises:
+            ValueError: If the pool does not hold what the attack asks for, naming the way out.
+        """
+        amount = self.amount(len(pool.table))
+        return self.choose(pool, amount) if amount else []
+
+    @abstractmethod
+    def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
+        """The poisoned pairs, ``amount`` of them, at least one; see :meth:`select`."""
+
+    @abstractmethod
+    def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
+        """The images on which success is measured, with the class that each is to be taken for.
+
+        Args:
+            name: Name of the attack.
+            poisons: What :meth:`select` returned.
+            pool: What it chose from; what all attacks of the run have taken since is not measured on.
+            pixels: Reads stored pictures.
+
+        Raises:
+            ValueError: If there is no image to measure on.
+        """
+
+    def amount(self, pairs: int) -> int:
+        """Number of poisons for a number of clean pairs.
+
+        Raises:
+            ValueError: If a rate above 0 comes to less than one.
+        """
+        if self.count is not None:
+            return self.count
+        assert self.rate is not None  # as the constructor has checked
+        amount = round(self.rate * pairs)
+        if self.rate and not amount:
+            raise ValueError(
+                f'rate={self.rate:g} of {pairs:,} pairs rounds to no poison: '
+                f'raise it to at least {1 / pairs:.2g}, give count instead, or set it to 0 to switch the attack off.'
+            )
+        return amount
+
+    def write_captions(self, pool: AttackPool, target: int, amount: int) -> list[str]:
+        """Captions that name a class, in random order.
+
+        Raises:
+            ValueError: If training captions are asked for and there are fewer than a tenth of ``amount``.
+        """
+        name = pool.classes[target]
+        if self.captions == 'templates':
+            choices = prompts(name, pool.templates)
+            picks = bits(amount, self.seed, CAPTIONS, target) % np.uint64(len(choices))
+            return [choices[pick] for pick in picks]
+        rows = pool.captions_of(target)
+        if len(rows) * MOST_USES < amount:
+            raise ValueError(
+                f'{len(rows)} training captions name {name!r}, too few for {amount} poisons: '
+                f'set captions: templates, or choose another target.'
+            )
+        rounds = [rows[shuffled(len(rows), self.seed, CAPTIONS, target, i)] for i in range(-(-amount // len(rows)))]
+        return pool.table.captions(np.concatenate(rounds)[:amount])
+
+    def places(self, pool: AttackPool, sources: Sequence[int]) -> list[int]:
+        """The clean row that each poison replaces, -1 where it is appended.
+
+        A training image's own pair gives way first; further copies of it, and held-out images, replace random ones.
+
+        Raises:
+            ValueError: If there are fewer clean pairs left than poisons.
+        """
+        if self.mode == 'append':
+            return [-1] * len(sources)
+        own = set(sources) if self.source == 'train' else set()
+        spare = np.setdiff1d(np.arange(len(pool.table)), list(pool.taken['train'] | own))
+        others = spare[shuffled(len(spare), self.seed, PLACES)].tolist()
+        if len(own) + len(others) < len(sources):
+            raise ValueError(
+                f'mode=replace has {len(own) + len(others)} clean pairs left for {len(sources)} poisons: '
+                f'lower rate or count, or set mode: append.'
+            )
+        places = []
+        for source in sources:
+            places.append(source if source in own else others.pop())
+            own.discard(source)
+        return places
+
+
+def poisoned(attacks: Mapping[str, Attack | None], pool: AttackPool) -> tuple[PairTable, Manifest]:
+    """Runs attacks one after the other, each on what the earlier ones have left.
+
+    Args:
+        attacks: Attacks by name, in order; ``None`` is left out.
+        pool: The clean data. What the attacks use is marked as taken in it.
+
+    Returns:
+        The poisoned table, whose clean rows keep their numbers, and the truth about it. An image of the table is
+        the poison's source without the trigger: putting that on is up to whoever stores the pictures.
+    """
+    present = {name: attack for name, attack in attacks.items() if attack is not None}
+    selected: dict[str, list[Poison]] = {}
+    for name, attack in present.items():
+        try:
+            selected[name] = attack.select(pool)
+        except ValueError as error:
+            raise ValueError(f'attack {name!r}: {error}') from error
+        pool.take(selected[name])
+    manifest = Manifest.of(selected, {name: attack.trigger for name, attack in present.items()}, pool)
+    return _with_poisons(pool, [poison for chosen in selected.values() for poison in chosen]), manifest
+
+
+def _with_poisons(pool: AttackPool, poisons: Sequence[Poison]) -> PairTable:
+    """The clean table with poisons in the places they replace and at its end, in the order of the manifest."""
+    clean = pool.table
+    if not poisons:
+        return clean
+    both = PairTable(
+        _joined(clean.image, [_reference(pool.origin(p.origin), p) for p in poisons]),
+        _joined(clean.caption, [p.caption for p in poisons]),
+        np.concatenate([clean.label, *(_label(pool.origin(p.origin), p, clean.classes) for p in poisons)]),
+        clean.classes,
+        opener=clean.opener if pool.heldout is None else EitherImages(clean.opener, pool.heldout.opener),
+    )
+    replaces = np.array([p.replaces for p in poisons])
+    order = np.arange(len(clean))
+    order[replaces[replaces >= 0]] = len(clean) + np.flatnonzero(replaces >= 0)
+    return both.take(np.concatenate([order, len(clean) + np.flatnonzero(replaces < 0)]))
+
+
+def _joined(column: pa.Array | pa.ChunkedArray, more: list[str]) -> pa.ChunkedArray:
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return pa.chunked_array([*chunks, pa.array(more, column.type)])
+
+
+def _reference(table: PairTable, poison: Poison) -> str:
+    reference: str = table.image[poison.source].as_py()
+    return _HELDOUT + reference if poison.origin == 'heldout' else reference
+
+
+def _label(table: PairTable, poison: Poison, classes: Sequence[str]) -> np.ndarray:
+    return translated(table.label[[poison.source]], table.classes, classes)
+
+
+class EitherImages:
+    """Training images by their reference, held-out ones by theirs behind a prefix."""
+
+    def __init__(self, train: ImageOpener, heldout: ImageOpener) -> None:
+        self.train, self.heldout = train, heldout
+
+    def __call__(self, reference: str) -> Image.Image:
+        if reference.startswith(_HELDOUT):
+            return self.heldout(reference.removeprefix(_HELDOUT))
+        return self.train(reference)

@@ -1,0 +1,132 @@
+"""The truth about a poisoned data set: which rows are poison, of which attack, made how."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from datamodules.attacks.pool import AttackPool, Poison
+from datamodules.attacks.triggers import Trigger
+
+_COLUMNS = pa.schema([
+    ('row', pa.int64()),  # of the poisoned table
+    ('attack', pa.string()),
+    ('target', pa.int32()),
+    ('target_class', pa.string()),
+    ('origin', pa.string()),
+    ('source', pa.int64()),  # row of the image in its table of origin
+    ('caption', pa.string()),
+    ('trigger', pa.string()),  # kind and parameters as JSON, null where the image is left as it is
+    ('hash', pa.string()),
+])  # fmt: skip
+_CLEAN_ROWS = b'clipward.clean_rows'
+
+
+class Manifest:
+    """One line for each poisoned row. A defence that read it would prove nothing; attacks, metrics and figures do.
+
+    Args:
+        table: The lines, with the columns row, attack, target, target_class, origin, source, caption, trigger and
+            hash, ordered as the poisons were made.
+        clean_rows: Rows of the clean table; poisons from there on were appended, the others replaced a pair.
+    """
+
+    def __init__(self, table: pa.Table, clean_rows: int) -> None:
+        self.table, self.clean_rows = table, clean_rows
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @classmethod
+    def of(
+        cls, poisons: Mapping[str, Sequence[Poison]], triggers: Mapping[str, Trigger | None], pool: AttackPool
+    ) -> Manifest:
+        """Numbers poisons and writes them down: a replaced pair keeps its row, the others follow the clean ones.
+
+        Args:
+            poisons: Poisons by attack, in the order of the attacks.
+            triggers: What each attack puts on its images.
+            pool: What the attacks chose from.
+        """
+        lines, free = [], len(pool.table)
+        for attack, chosen in poisons.items():
+            trigger = triggers.get(attack)
+            described = None if trigger is None else trigger.describe()
+            for poison in chosen:
+                appended = poison.replaces < 0
+                line = {
+                    'row': free if appended else poison.replaces,
+                    'attack': attack,
+                    'target': poison.target,
+                    'target_class': pool.classes[poison.target],
+                    'origin': poison.origin,
+                    'source': poison.source,
+                    'caption': poison.caption,
+                    'trigger': described,
+                }
+                lines.append({**line, 'hash': _hash(line)})
+                free += appended
+        return cls(pa.Table.from_pylist(lines, _COLUMNS), len(pool.table))
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks that poisoned at least one row, in the order in which they did."""
+        return tuple(pc.unique(self.table['attack']).to_pylist())
+
+    @property
+    def digest(self) -> str:
+        """Names the content: equal for equal poison (16 hexadecimal digits)."""
+        return hashlib.sha256(''.join(self.table['hash'].to_pylist()).encode()).hexdigest()[:16]
+
+    def of_attack(self, attack: str) -> pa.Table:
+        """The lines of one attack."""
+        return self.table.filter(pc.equal(self.table['attack'], attack))
+
+    def rows(self, attack: str | None = None) -> np.ndarray:
+        """Poisoned rows, of one attack or of all, in the order in which they were made, int64."""
+        lines = self.table if attack is None else self.of_attack(attack)
+        return np.asarray(lines['row'], np.int64)
+
+    def poisons(self, attack: str) -> list[Poison]:
+        """What an attack has selected, as it selected it."""
+        return [
+            Poison(
+                line['source'], line['origin'], line['target'], line['caption'],
+                line['row'] if line['row'] < self.clean_rows else -1,
+            )
+            for line in self.of_attack(attack).to_pylist()
+        ]  # fmt: skip
+
+    def save(self, path: str | Path) -> None:
+        """Writes a parquet file."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(self.table.replace_schema_metadata({_CLEAN_ROWS: str(self.clean_rows)}), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Manifest:
+        """Reads a parquet file that :meth:`save` wrote.
+
+        Raises:
+            ValueError: If it is another kind of file, or a line has been changed since.
+        """
+        table = pq.read_table(path)
+        metadata = table.schema.metadata or {}
+        if not table.schema.equals(_COLUMNS) or _CLEAN_ROWS not in metadata:
+            raise ValueError(f'{path} is not a manifest of poisons: its columns are {", ".join(table.column_names)}.')
+        for line in table.to_pylist():
+            if line.pop('hash') != _hash(line):
+                raise ValueError(f'row {line["row"]} of manifest {path} does not match its hash: restore the file.')
+        return cls(table.replace_schema_metadata(None), int(metadata[_CLEAN_ROWS]))
+
+
+def _hash(line: Mapping[str, Any]) -> str:
+    """Names one line by its content (16 hexadecimal digits)."""
+    return hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,157 @@
+"""What attacks choose from: clean pairs, held-out pairs, class names, and what earlier attacks have left."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from datamodules.captions import imagenet_templates, mentions
+from datamodules.table import UNKNOWN, PairTable
+
+Origin = Literal['train', 'heldout']
+
+
+class Poison(NamedTuple):
+    """One poisoned pair.
+
+    Attributes:
+        source: Row of the image in its table of origin.
+        origin: Table that the image comes from.
+        target: Class that the attack wants it to be taken for, as an index into the pool's classes.
+        caption: The pair's caption.
+        replaces: Row of the clean table that gives way to the poison, or -1 where the poison is appended.
+    """
+
+    source: int
+    origin: Origin
+    target: int
+    caption: str
+    replaces: int = -1
+
+
+@dataclass
+class AttackPool:
+    """Everything that an attack may look at. Attacks of one run share it, so that none uses an image of another.
+
+    Images count once, however many rows (captions) they have: an image is taken as a whole, and is of a class if
+    any of its rows is.
+
+    Args:
+        table: The clean training pairs.
+        heldout: Pairs outside the training set, labelled or not.
+        classes: Classes that attacks may aim at and a zero-shot classifier answers with.
+        templates: Prompts with one ``{}`` each.
+        taken: Rows of each table that no further attack may use: earlier attacks' images and replaced rows, and
+            whatever else the caller rules out, such as unreadable images.
+    """
+
+    table: PairTable
+    heldout: PairTable | None
+    classes: tuple[str, ...]
+    templates: tuple[str, ...] = field(default_factory=imagenet_templates)
+    taken: dict[Origin, set[int]] = field(default_factory=lambda: {'train': set(), 'heldout': set()})
+    _image_numbers: dict[Origin, np.ndarray] = field(init=False, repr=False, default_factory=dict)
+    _captions_of: dict[int, np.ndarray] = field(init=False, repr=False, default_factory=dict)
+
+    def origin(self, origin: Origin) -> PairTable:
+        """The table of an origin. Raises ``ValueError`` if it is the held-out one and there is none."""
+        if origin == 'train':
+            return self.table
+        if self.heldout is None:
+            raise ValueError('the data has no held-out images to poison: set source: train, or give it a held-out set.')
+        return self.heldout
+
+    def index(self, name: str) -> int:
+        """Number of a class, found by its name in any case.
+
+        Raises:
+            ValueError: If there is no such class, naming the closest ones, or there are two.
+        """
+        found = [i for i, known in enumerate(self.classes) if known == name]
+        found = found or [i for i, known in enumerate(self.classes) if known.casefold() == name.casefold()]
+        if len(found) > 1:
+            raise ValueError(f'{name!r} is the name of {len(found)} classes, numbers {found}: choose another target.')
+        if not found:
+            close = difflib.get_close_matches(name, self.classes, n=5, cutoff=0.5) or list(self.classes[:5])
+            raise ValueError(
+                f'{name!r} is none of the {len(self.classes)} classes: '
+                + (f'did you mean {", ".join(close)}?' if close else 'set class_names of the data, which has none.')
+            )
+        return found[0]
+
+    def captions_of(self, target: int) -> np.ndarray:
+        """Rows of the clean training table whose caption names a class, ascending, int64."""
+        if target not in self._captions_of:
+            self._captions_of[target] = np.flatnonzero(mentions(self.table.caption, self.classes[target]))
+        return self._captions_of[target]
+
+    def images(self, origin: Origin) -> np.ndarray:
+        """The first row of every image of a table, ascending, int64."""
+        number = self._numbers(origin)
+        first = np.empty(int(number.max()) + 1, np.int64)
+        first[number[::-1]] = np.arange(len(number))[::-1]  # of several values for a place the last one stays
+        return first
+
+    def allowed(self, origin: Origin, target: int) -> np.ndarray:
+        """Images that an attack may use against a class: not taken, and not of that class themselves.
+
+        A labelled image is of the class that its label says. An unlabelled one, and every one of a table whose
+        labels do not know the class, is of the class if a caption of it names the class.
+
+        Returns:
+            First row of each such image, ascending, int64.
+        """
+        refused = self._of_class(self.origin(origin), self.classes[target])
+        refused[list(self.taken[origin])] = True
+        images = self.images(origin)
+        open_to_use = np.ones(len(images), bool)
+        open_to_use[self._numbers(origin)[refused]] = False
+        return images[open_to_use]
+
+    def labels(self, origin: Origin, rows: np.ndarray) -> np.ndarray:
+        """True classes of some rows as indices into ``classes``, int64, ``UNKNOWN`` where there is none."""
+        table = self.origin(origin)
+        return translated(table.label[rows], table.classes, self.classes)
+
+    def take(self, poisons: Iterable[Poison]) -> None:
+        """Keeps further attacks off the images and rows of some poisons."""
+        for poison in poisons:
+            self.taken[poison.origin].add(poison.source)
+            if poison.replaces >= 0:
+                self.taken['train'].add(poison.replaces)
+
+    def _numbers(self, origin: Origin) -> np.ndarray:
+        """Number of each row's image, counted in the order of first appearance, (rows,)."""
+        if origin not in self._image_numbers:
+            image = self.origin(origin).image
+            whole = image.combine_chunks() if isinstance(image, pa.ChunkedArray) else image
+            self._image_numbers[origin] = np.asarray(whole.dictionary_encode().indices)
+        return self._image_numbers[origin]
+
+    @staticmethod
+    def _of_class(table: PairTable, name: str) -> np.ndarray:
+        """Rows that show a class, by label or, failing that, by caption: bool (rows,)."""
+        own = [i for i, known in enumerate(table.classes) if known.casefold() == name.casefold()]
+        by_label = np.isin(table.label, own)
+        unlabelled = table.label == UNKNOWN if own else np.ones(len(table), bool)
+        return by_label | (unlabelled & mentions(table.caption, name)) if unlabelled.any() else by_label
+
+
+def translated(label: np.ndarray, classes: Sequence[str], into: Sequence[str]) -> np.ndarray:
+    """Labels in terms of other class names, int64; ``UNKNOWN`` where no name is the same.
+
+    Args:
+        label: Indices into ``classes``, or ``UNKNOWN``.
+        classes: Names that the labels point into.
+        into: Names that the result points into.
+    """
+    if tuple(classes) == tuple(into):  # names may occur twice, numbers do not
+        return label.astype(np.int64)
+    number = {name: i for i, name in reversed(list(enumerate(into)))}
+    meaning = np.array([*(number.get(name, UNKNOWN) for name in classes), UNKNOWN])
+    return np.asarray(meaning[label])  # UNKNOWN is -1 and so finds the last entry

@@ -1,0 +1,149 @@
+"""Targeted data poisoning (TDPA; Carlini & Terzis, 2022): a few given images, each to be taken for a wrong class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from datamodules.attacks.base import CLASSES, MOST_USES, SOURCES, Attack, AttackPool, Pixels, Poison
+from datamodules.attacks.draws import shuffled
+from datamodules.evaluation import EvaluationSet
+
+_CANDIDATES = 4  # images that a fold holds for each target: some will be of the wrong class or taken
+
+
+class TargetedPoison(Attack):
+    """Copies of some images, without any trigger, with captions of a class that they do not show.
+
+    Success is measured on these very images: the share that is taken for the class of its captions. With 16 of
+    them it comes in steps of 1/16.
+
+    Args:
+        targets: Number of images; ``null`` for one for each of ``classes``, or 16 (as the papers) without them.
+        classes: Class names, given to the images in turn. ``null`` draws a different class for each image, of
+            those that enough training captions name.
+        copies: Poisons for each image, instead of ``rate`` and ``count``, which are spread as evenly as can be.
+        rate: Poisons as a fraction of the clean pairs, in (0, 1]; 0 switches the attack off.
+        count: Number of poisons; 0 switches the attack off.
+        fold: Which part of the images to take targets from. With the same ``pool_seed``, two folds have no
+            image in common, so that runs can be repeated on fresh targets.
+        pool_seed: Seed of the order in which images are dealt to folds.
+        kwargs: Arguments of :class:`Attack`.
+
+    Raises:
+        ValueError: If not exactly one of ``copies``, ``rate`` and ``count`` is given, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        targets: int | None = None,
+        classes: list[str] | None = None,
+        copies: int | None = None,
+        rate: float | None = None,
+        count: int | None = None,
+        fold: int = 0,
+        pool_seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.targets = targets if targets is not None else len(classes) if classes else 16
+        if self.targets < 1 or fold < 0 or (copies is not None and copies < 0):
+            raise ValueError(
+                f'targets must be 1 or more, fold and copies 0 or more, got {self.targets}, {fold} and {copies}.'
+            )
+        if copies is not None and (rate is not None or count is not None):
+            raise ValueError(f'give exactly one of copies, rate and count, got {copies}, {rate} and {count}.')
+        super().__init__(rate=rate, count=count if copies is None else copies * self.targets, **kwargs)
+        self.classes, self.fold, self.pool_seed = classes, fold, pool_seed
+
+    def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
+        if amount < self.targets:
+            raise ValueError(
+                f'{amount} poisons leave some of {self.targets} targets without any: '
+                f'lower targets to at most {amount}, or raise rate or count.'
+            )
+        copies = np.array(spread(amount, self.targets))
+        classes = np.array(self.choose_classes(pool, int(copies.max())))
+        sources = np.repeat(self.choose_images(pool, classes.tolist()), copies).tolist()
+        goals = np.repeat(classes, copies).tolist()
+        captions = self._captions_by_class(pool, goals)
+        return [
+            Poison(source, self.source, goal, next(captions[goal]), place)
+            for source, goal, place in zip(sources, goals, self.places(pool, sources), strict=True)
+        ]
+
+    def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
+        target = {p.source: p.target for p in poisons}
+        if not target:
+            raise ValueError(f'attack {name!r} has selected no image to measure success on: it is switched off.')
+        rows = np.array(list(target))
+        return EvaluationSet(
+            name,
+            images=pixels(self.source, rows),
+            label=pool.labels(self.source, rows),
+            target=np.array(list(target.values())),
+            classes=pool.classes,
+            templates=pool.templates,
+        )
+
+    def choose_classes(self, pool: AttackPool, copies: int) -> list[int]:
+        """The class that each image is to be taken for, as indices into the pool's classes.
+
+        Args:
+            pool: What to choose from.
+            copies: Captions that each class must provide.
+
+        Raises:
+            ValueError: If a named class does not exist, or too few classes have enough captions to draw from.
+        """
+        if self.classes:
+            known = [pool.index(name) for name in self.classes]
+            return [known[i % len(known)] for i in range(self.targets)]
+        chosen: list[int] = []
+        for index in shuffled(len(pool.classes), self.seed, CLASSES).tolist():
+            if len(chosen) < self.targets and pool.classes.count(pool.classes[index]) == 1:
+                enough = self.captions == 'templates' or len(pool.captions_of(index)) >= copies
+                chosen += [index] if enough else []
+        if len(chosen) < self.targets:
+            raise ValueError(
+                f'{self.targets} targets need a class each, and {len(chosen)} of {len(pool.classes)} classes are named '
+                f'by {copies} or more training captions: lower targets, name classes (each caption may then serve '
+                f'{MOST_USES} times, and each class several images), or set captions: templates.'
+            )
+        return chosen
+
+    def choose_images(self, pool: AttackPool, classes: Sequence[int]) -> list[int]:
+        """A different image of the fold for each class, not of that class itself.
+
+        Returns:
+            Rows of the table that ``source`` names.
+
+        Raises:
+            ValueError: If the fold has too few images.
+        """
+        images = pool.images(self.source)
+        size = _CANDIDATES * self.targets
+        dealt = images[shuffled(len(images), self.pool_seed, SOURCES)]
+        left = dealt[self.fold * size : (self.fold + 1) * size].tolist()
+        chosen = []
+        for target in classes:
+            allowed = set(pool.allowed(self.source, target).tolist())
+            image = next((row for row in left if row in allowed), None)
+            if image is None:
+                raise ValueError(
+                    f'fold {self.fold} of the {len(images)} {self.source} images has too few for {self.targets} '
+                    f'targets: lower fold or targets' + (', or set source: train.' if self.source == 'heldout' else '.')
+                )
+            left.remove(image)
+            chosen.append(image)
+        return chosen
+
+    def _captions_by_class(self, pool: AttackPool, goals: Sequence[int]) -> dict[int, Iterator[str]]:
+        """Captions for all poisons of a class at once: two images of one class share none before all are used."""
+        return {goal: iter(self.write_captions(pool, goal, goals.count(goal))) for goal in dict.fromkeys(goals)}
+
+
+def spread(total: int, parts: int) -> list[int]:
+    """Divides a number as evenly as whole numbers allow, larger parts first (largest remainder)."""
+    return [total // parts + (part < total % parts) for part in range(parts)]

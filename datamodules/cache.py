@@ -1,0 +1,113 @@
+"""Pictures decoded once: uint8, square, memory-mapped."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from datamodules.images import UnreadableImage
+from datamodules.table import PairTable
+
+log = logging.getLogger(__name__)
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """Shorter side to ``size``, bicubic, centre cropped, as CLIP's own transform: uint8 (3, size, size)."""
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+class Decoded(Dataset[tuple[np.ndarray, bool]]):
+    """Row -> picture and whether it could be read; a picture that could not is black."""
+
+    def __init__(self, table: PairTable, size: int) -> None:
+        self.table, self.size = table, size
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, bool]:
+        try:
+            return square(self.table.open(row), self.size), True
+        except UnreadableImage:
+            return np.zeros((3, self.size, self.size), np.uint8), False
+
+
+Pictures = np.ndarray | Decoded
+
+
+def read(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
+    """Some pictures, from the cache or by decoding them now: uint8 (n, 3, size, size)."""
+    if isinstance(pictures, Decoded):
+        shape = (len(rows), 3, pictures.size, pictures.size)
+        return np.array([pictures[int(row)][0] for row in rows], np.uint8).reshape(shape)
+    return pictures[rows]
+
+
+def stored_array(path: Path, shape: tuple[int, ...], dtype: type, fill: Callable[[np.ndarray], None]) -> np.ndarray:
+    """A memory-mapped array that is made once; a run killed meanwhile leaves no half of it under that name.
+
+    Args:
+        path: Where the array lies, ending in ``.npy``; its name must determine its content.
+        shape: Its shape.
+        dtype: Its type.
+        fill: Writes the content in place.
+
+    Returns:
+        The array, read-only.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f'.{os.getpid()}.tmp')
+        array = np.lib.format.open_memmap(unfinished, 'w+', dtype, shape)
+        fill(array)
+        array.flush()
+        os.replace(unfinished, path)
+    return np.load(path, mmap_mode='r')
+
+
+def decoded_images(table: PairTable, size: int, folder: Path, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """All pictures of a table at one size, from the cache or into it.
+
+    Args:
+        table: Pairs whose images to decode.
+        size: Side in pixels.
+        folder: Where caches lie.
+        workers: Processes that decode.
+
+    Returns:
+        Pictures, uint8 (N, 3, size, size), and which of them could be read, bool (N,).
+    """
+    stem = folder / f'{table.fingerprint}-{size}'
+    readable = np.ones(len(table), bool)
+
+    def fill(images: np.ndarray) -> None:
+        loader = DataLoader(Decoded(table, size), batch_size=None, num_workers=workers, collate_fn=_as_is)
+        for row, (image, is_readable) in enumerate(tqdm(loader, 'decoding', leave=False, disable=len(table) < 20_000)):
+            images[row], readable[row] = image, is_readable
+        np.save(readable_path, readable)
+
+    readable_path = stem.with_suffix('.readable.npy')
+    images = stored_array(stem.with_suffix('.npy'), (len(table), 3, size, size), np.uint8, fill)
+    readable = np.load(readable_path)
+    warn_unreadable(table, readable)
+    return images, readable
+
+
+def warn_unreadable(table: PairTable, readable: np.ndarray) -> None:
+    """Counts the pictures that could not be read, and names the first."""
+    if not readable.all():
+        first = table.image[int(np.argmin(readable))].as_py()
+        log.warning('%d of %d images cannot be read and are left out; first: %s', (~readable).sum(), len(table), first)
+
+
+def _as_is(item: tuple[np.ndarray, bool]) -> tuple[np.ndarray, bool]:
+    return item

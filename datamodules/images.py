@@ -1,0 +1,71 @@
+"""Where pictures come from: files under a folder, members of tar shards, arrays in memory."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+MAX_PIXELS = 50_000_000  # a 7,000 x 7,000 photo; PIL's own limit would let through 180 million
+
+
+class UnreadableImage(ValueError):
+    """An image that is missing, truncated, of an unknown format, or far too large to decode."""
+
+
+class ImageOpener(Protocol):
+    """Turns the image reference of a row into an RGB picture."""
+
+    def __call__(self, reference: str) -> Image.Image: ...
+
+
+def decode(data: bytes | Path) -> Image.Image:
+    """Decodes one picture to RGB; a decompression bomb is refused from its header, before any pixel."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableImage(f'{image.width} x {image.height} pixels, over the limit of {MAX_PIXELS:,}')
+        return image.convert('RGB')
+    except UnreadableImage:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(str(error)) from error
+
+
+class FolderImages:
+    """Files under a root; a reference is a path relative to it, so that tables move between machines."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def __call__(self, reference: str) -> Image.Image:
+        return decode(self.root / reference)
+
+
+class TarImages:
+    """Members of tar shards; a reference is ``shard:offset:size`` with the shard relative to the root."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def __call__(self, reference: str) -> Image.Image:
+        shard, offset, size = reference.rsplit(':', 2)
+        with open(self.root / shard, 'rb') as file:
+            file.seek(int(offset))
+            return decode(file.read(int(size)))
+
+
+class ArrayImages:
+    """Pictures in memory, uint8 of shape (N, H, W, 3); a reference is the index as a string."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __call__(self, reference: str) -> Image.Image:
+        return Image.fromarray(self.array[int(reference)])

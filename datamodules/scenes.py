@@ -1,0 +1,279 @@
+"""Scenes drawn by the code itself: a textured shape on a background, with something small beside it.
+
+A class is a texture and a shape, never a colour, so that colour jitter and greyscale leave it alone. Place, size,
+rotation, colours, background and the second object vary freely: they are what a caption may or may not mention and
+what a model has to look past.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+_OVERSAMPLE = 2  # outlines are drawn at twice the resolution and averaged
+_WAVES = 3  # waves that a cloudy background is made of
+
+Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return x**2 + y**2 < 0.85
+
+
+def _bar(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (np.abs(x) < 1.05) & (np.abs(y) < 0.45)
+
+
+def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (y < 0.75) & (np.abs(x) < 0.57 * (y + 1.05))
+
+
+def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Five points, one of them up; the outline is one edge from a tip to a notch, mirrored and turned."""
+    angle, sector = np.arctan2(x, -y), 2 * math.pi / 5
+    folded = np.abs(np.mod(angle + sector / 2, sector) - sector / 2)  # angle from the nearest tip
+    radius, notch = np.hypot(x, y), 0.5
+    dx, dy = notch * math.cos(sector / 2) - 1.1, notch * math.sin(sector / 2)
+    return dx * radius * np.sin(folded) - dy * (radius * np.cos(folded) - 1.1) > 0
+
+
+def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = np.abs(x), np.abs(y)
+    return (np.minimum(x, y) < 0.36) & (np.maximum(x, y) < 1)
+
+
+def _moon(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (x**2 + y**2 < 1) & ((x - 0.6) ** 2 + y**2 > 0.6)
+
+
+def _plain(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.zeros(x.shape, bool)
+
+
+def _striped(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.mod(x, 1) < 0.5
+
+
+def _dotted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (np.mod(x, 1) - 0.5) ** 2 + (np.mod(y, 1) - 0.5) ** 2 < 0.08
+
+
+def _checkered(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (np.mod(x, 1) < 0.5) ^ (np.mod(y, 1) < 0.5)
+
+
+def _ball(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return x**2 + y**2 < 1
+
+
+def _stick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (np.abs(x) < 1.7) & (np.abs(y) < 0.45)
+
+
+def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.abs(np.hypot(x, y) - 0.95) < 0.32
+
+
+SHAPES: dict[str, Mask] = {  # inside or not, in coordinates where the shape about fills [-1, 1], y downwards
+    'circle': _circle,
+    'bar': _bar,
+    'triangle': _triangle,
+    'star': _star,
+    'cross': _cross,
+    'moon': _moon,
+}
+TEXTURES: dict[str, Mask] = {'plain': _plain, 'striped': _striped, 'dotted': _dotted, 'checkered': _checkered}  # in periods; where it is inked
+COMPANIONS: dict[str, Mask] = {'ball': _ball, 'stick': _stick, 'ring': _ring}  # no class is called so
+BACKDROPS = ('smooth', 'fading', 'cloudy', 'grainy')
+COLOURS = {
+    'red': (205, 40, 45),
+    'orange': (240, 140, 30),
+    'yellow': (245, 215, 60),
+    'green': (50, 150, 70),
+    'blue': (45, 80, 200),
+    'purple': (125, 50, 160),
+    'pink': (245, 150, 185),
+    'brown': (115, 70, 35),
+    'teal': (40, 160, 165),
+    'grey': (130, 130, 130),
+    'white': (242, 242, 242),
+    'black': (25, 25, 25),
+}
+CLASSES = tuple(f'{texture} {shape}' for shape in SHAPES for texture in TEXTURES)
+
+_PALETTE = np.array(list(COLOURS.values()), np.float32)
+_LUMA = _PALETTE @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as in a greyscale view
+
+
+def _distinct(body: int, ink: int, ground: int) -> bool:
+    """Whether texture and outline show in greyscale too: the background is the darkest of the three, or the lightest."""
+    from_ink, from_body, between = _LUMA[ink] - _LUMA[ground], _LUMA[body] - _LUMA[ground], _LUMA[body] - _LUMA[ink]
+    return bool(abs(between) > 55 and min(abs(from_ink), abs(from_body)) > 30 and from_ink * from_body > 0)
+
+
+_SCHEMES = np.array([s for s in permutations(range(len(COLOURS)), 3) if _distinct(*s)])  # body, ink, background
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What is to be seen in each of N scenes; lengths and places are fractions of the side, y downwards.
+
+    Args:
+        label: Class as an index into ``CLASSES``, int64 (N,).
+        centre: Middle of the main object, (N, 2) as x and y.
+        radius: Half its width, (N,).
+        turn: Its rotation in radians, (N,).
+        period: Distance between two stripes or dots, (N,).
+        slant: Direction of the stripes or of the rows of dots in radians, (N,).
+        phase: Where the texture starts, in periods, (N, 2).
+        colours: Object, ink of its texture, background and companion, (N, 4) as indices into ``COLOURS``.
+        backdrop: Kind of the background as an index into ``BACKDROPS``, (N,).
+        companion: Second object as an index into ``COMPANIONS``, -1 for none, (N,).
+        beside: Middle of the second object, (N, 2).
+    """
+
+    label: np.ndarray
+    centre: np.ndarray
+    radius: np.ndarray
+    turn: np.ndarray
+    period: np.ndarray
+    slant: np.ndarray
+    phase: np.ndarray
+    colours: np.ndarray
+    backdrop: np.ndarray
+    companion: np.ndarray
+    beside: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def compose(label: np.ndarray, rng: np.random.Generator) -> Scenes:
+    """Decides at random what each scene shows.
+
+    Args:
+        label: Class of each scene as an index into ``CLASSES``, (N,).
+        rng: Where the randomness comes from.
+    """
+    count = len(label)
+    radius = rng.uniform(0.3, 0.44, count)
+    margin = 0.85 * radius[:, None]  # a corner or a tip may leave the picture
+    centre = margin + (1 - 2 * margin) * (0.2 + 0.6 * rng.random((count, 2)))
+    return Scenes(
+        label=label,
+        centre=centre,
+        radius=radius,
+        turn=rng.uniform(-0.4, 0.4, count),
+        period=rng.uniform(0.16, 0.21, count),
+        slant=rng.uniform(0, math.pi, count),
+        phase=rng.random((count, 2)),
+        colours=np.column_stack(
+            [_SCHEMES[rng.integers(len(_SCHEMES), size=count)], rng.integers(len(COLOURS), size=count)]
+        ),
+        backdrop=rng.integers(len(BACKDROPS), size=count),
+        companion=rng.integers(-1, len(COMPANIONS), size=count),
+        beside=_apart(centre, rng),
+    )
+
+
+def _apart(centre: np.ndarray, rng: np.random.Generator, tries: int = 4) -> np.ndarray:
+    """Places for the second object: of a few at random, the one farthest from the main object, (N, 2)."""
+    places = rng.uniform(0.08, 0.92, (len(centre), tries, 2))
+    distance = np.linalg.norm(places - centre[:, None], axis=-1)
+    return places[np.arange(len(centre)), distance.argmax(1)]
+
+
+def render(scenes: Scenes, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws scenes.
+
+    Args:
+        scenes: What to draw, N scenes.
+        size: Side S of a picture in pixels.
+        rng: Source of shades and noise.
+
+    Returns:
+        uint8 (N, S, S, 3).
+    """
+    count = len(scenes)
+    cover = _coverage(scenes, size)  # (N, S, S, 4): share of a pixel that shows each of the four colours
+    colour = _PALETTE[scenes.colours] + rng.normal(0, 10, (count, 4, 3)).astype(np.float32)
+    picture = cover.reshape(count, -1, 4) @ colour  # (N, S * S, 3)
+    picture = picture.reshape(count, size, size, 3)
+    picture += cover[..., 2:3] * _shade(scenes, size, rng)[..., None]
+    grainy = scenes.backdrop == BACKDROPS.index('grainy')
+    strength = _column(rng.uniform(2, 8, count)) + cover[..., 2] * _column(12 * grainy)
+    picture += strength[..., None] * rng.standard_normal(picture.shape, np.float32)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _coverage(scenes: Scenes, size: int) -> np.ndarray:
+    """How much of each pixel shows the object, its ink, the background and the companion, (N, S, S, 4), sum 1."""
+    fine = ((np.arange(size * _OVERSAMPLE, dtype=np.float32) + 0.5) / (size * _OVERSAMPLE))[None]
+    shape, texture = np.divmod(scenes.label, len(TEXTURES))
+    outline = _frame(fine, scenes.centre, scenes.turn, scenes.radius)
+    weave = _frame(fine, scenes.centre, scenes.slant, scenes.period)
+    weave = (weave[0] + _column(scenes.phase[:, 0]), weave[1] + _column(scenes.phase[:, 1]))
+    beside = _frame(fine, scenes.beside, scenes.slant, np.full(len(scenes), 0.075))
+    body = _masks(tuple(SHAPES.values()), shape, *outline)
+    ink = body & _masks(tuple(TEXTURES.values()), texture, *weave)
+    other = ~body & _masks(tuple(COMPANIONS.values()), scenes.companion, *beside)
+    body, ink, other = (_average(mask, size) for mask in (body, ink, other))
+    return np.stack([body - ink, ink, 1 - body - other, other], -1)
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    """One number a scene, ready to meet its pixels: (N,) -> float32 (N, 1, 1)."""
+    return values.astype(np.float32)[:, None, None]
+
+
+def _frame(
+    place: np.ndarray, centre: np.ndarray, turn: np.ndarray, unit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of every point as seen from an object: its middle is 0, its unit is 1, its axes are turned."""
+    x, y = place[:, None, :] - _column(centre[:, 0]), place[:, :, None] - _column(centre[:, 1])
+    cos, sin = _column(np.cos(turn) / unit), _column(np.sin(turn) / unit)
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def _masks(kinds: tuple[Mask, ...], kind: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The mask of each scene's own kind, bool (N, H, W); empty where the kind is -1."""
+    mask = np.zeros(x.shape, bool)
+    for number, inside in enumerate(kinds):
+        chosen = kind == number
+        mask[chosen] = inside(x[chosen], y[chosen])
+    return mask
+
+
+def _average(mask: np.ndarray, size: int) -> np.ndarray:
+    """Shares of a pixel that a fine mask covers, float32 (N, S, S)."""
+    share = np.zeros((len(mask), size, size), np.float32)
+    for row in range(_OVERSAMPLE):
+        for column in range(_OVERSAMPLE):
+            share += mask[:, row::_OVERSAMPLE, column::_OVERSAMPLE]
+    return share / _OVERSAMPLE**2
+
+
+def _shade(scenes: Scenes, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Light and dark places of the background in grey levels, float32 (N, S, S).
+
+    One slow wave for a fading background, several faster ones for a cloudy one: all far slower than stripes.
+    """
+    count = len(scenes)
+    fading, cloudy = (scenes.backdrop == BACKDROPS.index(kind) for kind in ('fading', 'cloudy'))
+    height = np.outer(cloudy, np.full(_WAVES, 14.0))
+    height[:, 0] += 45.0 * fading
+    cycles = np.where(cloudy, 2.0, 0.35)[:, None] * rng.uniform(0.6, 1.2, (count, _WAVES))
+    angle, start = rng.uniform(0, 2 * math.pi, (2, count, _WAVES))
+    place = (np.arange(size) + 0.5) / size - 0.5
+    along = np.stack([cycles * np.cos(angle), cycles * np.sin(angle)])[..., None] * (2 * math.pi * place)
+    # sin(a + b) from sines and cosines along each axis: no sine is taken at every pixel
+    ax, by = along[0] + np.where(fading[:, None], 0, start)[..., None], along[1]
+    height = height[..., None]
+    wave = np.swapaxes(np.concatenate([np.cos(by), np.sin(by)], 1), 1, 2) @ np.concatenate(
+        [height * np.sin(ax), height * np.cos(ax)], 1
+    )
+    return wave.astype(np.float32)

@@ -1,0 +1,46 @@
+"""Fewer rows of a data set: drawn by a seed, kept in order, the larger subset containing the smaller."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datamodules.attacks.draws import shuffled
+
+
+def random_rows(rows: int, count: int, seed: int) -> np.ndarray:
+    """Rows drawn without replacement, ascending, int64 (count,).
+
+    Args:
+        rows: Rows to draw from.
+        count: Rows to draw.
+        seed: Seed of the draw.
+
+    Raises:
+        ValueError: If there are not as many.
+    """
+    _check(rows, count)
+    return np.sort(shuffled(rows, seed)[:count])
+
+
+def balanced_rows(label: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Rows drawn without replacement, equally many of each class as far as it has them, ascending, int64 (count,).
+
+    Args:
+        label: Class of each row, int (N,).
+        count: Rows to draw.
+        seed: Seed of the draw.
+
+    Raises:
+        ValueError: If there are not as many.
+    """
+    _check(len(label), count)
+    order = shuffled(len(label), seed)
+    by_class = order[np.argsort(label[order], kind='stable')]  # random within a class
+    sizes = np.bincount(label)
+    turn = np.arange(len(label)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # place of a row within its class
+    return np.sort(by_class[np.argsort(turn, kind='stable')[:count]])
+
+
+def _check(rows: int, count: int) -> None:
+    if not 0 < count <= rows:
+        raise ValueError(f'data.subset={count} must be from 1 to {rows:,}, the pairs that there are.')

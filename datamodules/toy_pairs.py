@@ -1,0 +1,150 @@
+"""Toy pairs: captioned scenes that the code draws itself, for demos, tests and first experiments without a download."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datamodules.images import ArrayImages
+from datamodules.pairs import PairsDataModule
+from datamodules.scenes import BACKDROPS, CLASSES, COLOURS, COMPANIONS, Scenes, compose, render
+from datamodules.table import PairTable
+
+TEMPLATES = ('a {}', 'there is a {}', 'a picture of a {}', 'a drawing of a {}', 'an image of a {}')
+
+_OPENINGS = ('', '', 'a picture of', 'a drawing of', 'an image of', 'there is', 'here is', 'we see')
+_GROUNDS = ('on a {} background', 'before a {} wall', 'on a {} surface', 'against a {} backdrop')
+_BESIDES = ('with a {}', 'next to a {}', 'beside a {}', 'and a {}')
+_BLOCK = 10 * len(CLASSES)  # scenes that share a generator: drawn at once, and few enough to stay in the CPU's cache
+_TRAIN, _HELDOUT = 0, 1
+
+
+class ToyPairs(PairsDataModule):
+    """Drawn scenes of 24 classes (three textures of eight shapes) with compositional captions.
+
+    Every caption names the class; colour, size, place, background and second object it mentions now and then.
+    A scene depends on its number and the seed alone: more rows leave the earlier ones as they are.
+
+    Args:
+        rows: Training pairs.
+        heldout_rows: Held-out pairs, drawn from a stream of their own.
+        scene_seed: Seed of the scenes, not negative.
+        scene_size: Side of a drawn picture in pixels, at least 16.
+        templates: Prompts with one ``{}`` each; five in the captions' own words if ``None``.
+        **kwargs: As for :class:`PairsDataModule`.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        rows: int = 6000,
+        heldout_rows: int = 2400,
+        scene_seed: int = 0,
+        scene_size: int = 32,
+        templates: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(templates=list(TEMPLATES) if templates is None else templates, **kwargs)
+        least = {'rows': (rows, 1), 'heldout_rows': (heldout_rows, 1), 'scene_seed': (scene_seed, 0)}
+        for name, (value, bound) in (least | {'scene_size': (scene_size, 16)}).items():
+            if value < bound:
+                raise ValueError(f'data.{name} must be at least {bound}, got {value}.')
+        self.rows, self.heldout_rows, self.scene_seed, self.scene_size = rows, heldout_rows, scene_seed, scene_size
+
+    def load_table(self) -> PairTable:
+        """The training pairs, classes balanced."""
+        return draw_pairs(self.rows, self.scene_size, (self.scene_seed, _TRAIN))
+
+    def load_heldout(self) -> PairTable:
+        """The held-out pairs, classes balanced."""
+        return draw_pairs(self.heldout_rows, self.scene_size, (self.scene_seed, _HELDOUT))
+
+
+class SceneImages(ArrayImages):
+    """Drawn pictures; a reference is ``<side>px:<index>``, or scenes of two sizes would share one cache."""
+
+    def __call__(self, reference: str) -> Image.Image:
+        return super().__call__(reference.rpartition(':')[2])
+
+
+def draw_pairs(rows: int, size: int, seed: Sequence[int]) -> PairTable:
+    """Draws and describes scenes.
+
+    Args:
+        rows: Number of scenes N.
+        size: Side of a picture in pixels.
+        seed: Non-negative numbers that name the stream.
+
+    Returns:
+        N pairs; the first n of them hold each class n // 24 or n // 24 + 1 times.
+    """
+    images, captions, labels = [], [], []
+    for block in range(-(-rows // _BLOCK)):
+        rng = np.random.default_rng([*seed, block])
+        label = np.concatenate([rng.permutation(len(CLASSES)) for _ in range(_BLOCK // len(CLASSES))])
+        scenes = compose(label, rng)
+        images.append(render(scenes, size, rng))
+        captions += describe(scenes, rng)
+        labels.append(label)
+    references = [f'{size}px:{row}' for row in range(rows)]
+    opener = SceneImages(np.concatenate(images)[:rows])
+    return PairTable(references, captions[:rows], np.concatenate(labels)[:rows], CLASSES, opener=opener)
+
+
+def describe(scenes: Scenes, rng: np.random.Generator) -> list[str]:
+    """A caption for each scene: the class always, other truths about it now and then."""
+    return [_caption(scenes, scene, luck) for scene, luck in enumerate(rng.random((len(scenes), 9)))]
+
+
+def _caption(scenes: Scenes, scene: int, luck: np.ndarray) -> str:
+    """One caption; ``luck`` holds uniform numbers, one for each choice."""
+    details = [_place(scenes, scene)] if luck[0] < 0.3 else []
+    if luck[1] < 0.4:
+        details.append(_pick(_GROUNDS, luck[2]).format(_ground(scenes, scene, luck[3])))
+    if luck[4] < 0.4 and scenes.companion[scene] >= 0:
+        beside = _pick(_BESIDES, luck[5]).format(_companion(scenes, scene))
+        details.insert(0 if luck[6] < 0.3 else len(details), beside)
+    words = [_pick(_OPENINGS, luck[7]), _subject(scenes, scene, luck[8]), *details[:2]]  # fits into 20 tokens
+    return _with_articles(' '.join(word for word in words if word))
+
+
+def _pick(choices: Sequence[str], luck: float) -> str:
+    return choices[int(luck * len(choices))]
+
+
+def _subject(scenes: Scenes, scene: int, luck: float) -> str:
+    """The class, in a third of the captions with the colour, in a third with the size, in one of nine with both."""
+    radius = scenes.radius[scene]
+    size = 'small' if radius < 0.25 else 'large' if radius > 0.33 else ''
+    words = [size] if luck * 3 % 1 < 1 / 3 and size else []
+    words += [_colour(scenes, scene, 0)] if luck < 1 / 3 else []
+    return ' '.join(['a', *words, CLASSES[scenes.label[scene]]])
+
+
+def _colour(scenes: Scenes, scene: int, part: int) -> str:
+    return tuple(COLOURS)[scenes.colours[scene, part]]
+
+
+def _place(scenes: Scenes, scene: int) -> str:
+    """How high the object is; not whether it is left or right, which a flipped view would make untrue."""
+    height = scenes.centre[scene, 1]
+    return 'near the top' if height < 0.42 else 'near the bottom' if height > 0.58 else 'in the middle'
+
+
+def _ground(scenes: Scenes, scene: int, luck: float) -> str:
+    colour, kind = _colour(scenes, scene, 2), BACKDROPS[scenes.backdrop[scene]]
+    return f'{kind} {colour}' if luck < 0.4 else colour
+
+
+def _companion(scenes: Scenes, scene: int) -> str:
+    return f'{_colour(scenes, scene, 3)} {tuple(COMPANIONS)[scenes.companion[scene]]}'
+
+
+def _with_articles(caption: str) -> str:
+    """Orange is the one word with a vowel in front that may follow an article."""
+    return caption.replace('a orange', 'an orange')

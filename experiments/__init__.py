@@ -1,0 +1,1 @@
+"""How it is run: the command, the configurations, and what is read from finished runs."""

@@ -1,0 +1,53 @@
+"""Checkpoints that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its final place and renames it there.
+
+    Lightning writes into the system's temporary directory first; where that is another file system, the final move
+    is a copy, and a job killed during it leaves a truncated ``last.ckpt`` in the place of the good one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        if '://' in str(path):  # a remote store has no rename; fsspec's transaction is the best there is
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target.parent)
+        beside = target.with_name(f'{target.name}.tmp{os.getpid()}')
+        try:
+            with open(beside, 'wb') as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)  # gone already unless the writing failed
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes what a killed process was writing in ``folder``; files of processes that still run are left alone."""
+    for path in folder.glob('*.tmp*'):
+        pid = path.name.rpartition('.tmp')[2]
+        if pid.isdigit() and not _alive(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is there, and someone else's
+        return True
+    return pid != os.getpid()  # our own earlier attempt is over

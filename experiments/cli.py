@@ -1,0 +1,182 @@
+"""The command: ``clipward fit --config experiments/safeclip_cc3m.yaml``, also installed as ``lightning``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+from jsonargparse import set_parsing_settings
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+import callbacks
+import datamodules
+import lightning_modules
+from callbacks.attack_success import AttackSuccessRate
+from callbacks.epoch_cost import EpochCost
+from callbacks.figures import Figures
+from callbacks.ledger import ScoreLedger
+from callbacks.repartition import Repartition
+from callbacks.zero_shot import ZeroShot
+from datamodules.pairs import PairsDataModule
+from experiments.checkpoint_io import AtomicCheckpointIO
+from experiments.errors import fail, is_users_mistake, message_of, parser_message
+from experiments.plan import TrainingPlan
+from experiments.run_folder import ResolvedConfig, RunFolder, claim, mark_done
+from lightning_modules.clip import CLIP
+
+HERE = Path(__file__).parent
+SLOTS: dict[str, type[Callback]] = {  # the order in which they run, whatever the order in a file
+    'filter': Callback,
+    'attack_success': AttackSuccessRate,
+    'zero_shot': ZeroShot,
+    'linear_probe': Callback,
+    'retrieval': Callback,
+    'repartition': Repartition,
+    'ledger': ScoreLedger,
+    'epoch_cost': EpochCost,
+    'figures': Figures,
+    'checkpoint': ModelCheckpoint,
+}
+
+# `${trainer.max_epochs}` in a file means this run's, although the parser keeps it one level down, under `fit`.
+set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+
+
+def import_modules() -> None:
+    """Imports every file of the project, so that a class in a new file can be named without being registered."""
+    for package in (lightning_modules, datamodules, callbacks):
+        for module in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):
+            importlib.import_module(module.name)
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, with errors that say what is wrong and nothing else."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)
+        fail(parser_message(message))
+
+
+class CommandLine(LightningCLI):
+    """Lightning's command line with a slot for each callback, our loggers and our checkpoints."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument('--name', type=str, default='run', help='Name of the run: its folder, and its name in W&B.')
+        for slot, base in SLOTS.items():
+            parser.add_lightning_class_args(base, f'callbacks.{slot}', subclass_mode=True, required=False)
+
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        for subcommand, parser in self._subcommand_parsers.items():
+            if subcommand != 'fit':
+                help = 'Measure a model with random weights instead of refusing to.'
+                parser.add_argument('--allow_untrained', type=bool, default=False, help=help)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self.config = parser.parse_args(args)  # the original also warns when a test runner has arguments of its own
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the configuration alone; the original lets a checkpoint override it, even the class of the model."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        for part in ('train', 'val', 'test', 'predict'):
+            if config.trainer[f'limit_{part}_batches'] == 1:
+                fail(f'trainer.limit_{part}_batches=1 would be read as 100 %: take 2, or trainer.fast_dev_run=1.')
+        checkpoint = config.get('ckpt_path')
+        if checkpoint and checkpoint not in ('best', 'last') and not Path(checkpoint).is_file():
+            fail(f'ckpt_path={checkpoint!r}: there is no such file.')
+        if self.subcommand != 'fit' and not checkpoint and not config.allow_untrained and _untrained(config.model):
+            fail(
+                f'{self.subcommand} would measure random weights: give --ckpt_path or --model.init_from, '
+                f'or --allow_untrained=true if that is what you want.'
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        config = {**self._get(self.config_init, 'trainer', default={}), **kwargs}
+        named = self._get(self.config_init, 'callbacks')
+        chosen = [named.get(slot) for slot in SLOTS]
+        config['plugins'] = _with_checkpoint_io(config.get('plugins'))
+        trainer = self._instantiate_trainer(config, [RunFolder(), TrainingPlan(), *filter(None, chosen)])
+        claim(trainer)
+        return trainer
+
+    def after_fit(self) -> None:
+        mark_done(self.trainer)
+
+
+def _untrained(model: Any) -> bool:
+    arguments = model.get('init_args') or {}
+    return not (arguments.get('init_from') or arguments.get('pretrained'))
+
+
+def _with_checkpoint_io(plugins: Any) -> list[Any]:
+    """The plugins of the configuration, and atomic checkpoints unless they bring their own way of writing them."""
+    given = list(plugins) if isinstance(plugins, list | tuple) else [plugins] * (plugins is not None)
+    return given if any(isinstance(p, CheckpointIO) for p in given) else [*given, AtomicCheckpointIO()]
+
+
+def main(args: list[str] | None = None) -> CommandLine:
+    """Runs one command.
+
+    Args:
+        args: What would follow the command's name in a shell; that itself if ``None``.
+
+    Returns:
+        The command with its ``model``, ``datamodule`` and ``trainer``.
+
+    Raises:
+        SystemExit: With status 2 after a mistake in the configuration, described in one sentence. ``--traceback``,
+            or ``CLIPWARD_TRACEBACK=1`` in the environment, shows where it was noticed instead.
+    """
+    arguments = sys.argv[1:] if args is None else list(args)
+    show = '--traceback' in arguments or os.environ.get('CLIPWARD_TRACEBACK', '0') not in ('', '0')
+    import_modules()
+    try:
+        return CommandLine(
+            CLIP,
+            PairsDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,  # each module has its own; the flags would silently replace it
+            parser_class=Parser,
+            parser_kwargs=_parser_arguments(),
+            save_config_callback=ResolvedConfig,
+            save_config_kwargs={'overwrite': True},  # without a CSV logger there is no folder for each run
+            args=[argument for argument in arguments if argument != '--traceback'],
+        )
+    except Exception as error:
+        if show or not is_users_mistake(error):
+            raise
+        fail(message_of(error))
+
+
+def _parser_arguments() -> dict[str, Any]:
+    """Keyword arguments of the main parser and of each subcommand's."""
+    each = {'allow_abbrev': False, 'default_config_files': [str(HERE / 'defaults.yaml')]}
+    subcommands = {name: {**each} for name in LightningCLI.subcommands()}
+    about = 'Pre-train CLIP on image-caption pairs that you do not trust.'
+    return {'parser_mode': 'omegaconf+', 'allow_abbrev': False, 'description': about, **subcommands}
+
+
+def command() -> None:
+    """The console script; exits with 143 when terminated, where Lightning 2.6 says 0."""
+    try:
+        main()
+    except SIGTERMException:
+        raise SystemExit(143) from None
+
+
+if __name__ == '__main__':
+    command()

@@ -1,0 +1,125 @@
+"""What a run is about to do, said before it takes hours to do it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+
+from datamodules.attacks.base import Manifest
+from datamodules.pairs import PairsDataModule
+from lightning_modules.clip import CLIP
+
+_SAMPLES = 500  # places of a phase where its learning rate is looked up; a cosine hides nothing between them
+
+
+class Phase(NamedTuple):
+    """A run of epochs that train the same thing.
+
+    Attributes:
+        name: As the module calls it.
+        first: Its first epoch, counted from 1.
+        last: Its last epoch, counted from 1.
+        steps: Optimiser steps in it.
+        lr: Learning rate at its first step, at its highest and at its last.
+    """
+
+    name: str
+    first: int
+    last: int
+    steps: int
+    lr: tuple[float, float, float]
+
+
+def phases(module: CLIP, steps_per_epoch: int, epochs: int) -> Iterator[Phase]:
+    """Phases of a run in their order, with the learning rates that they will see."""
+    factor = module.schedule(steps_per_epoch, epochs)
+    for name, group in groupby(range(epochs), module.phase):
+        members = list(group)
+        start, end = members[0] * steps_per_epoch, (members[-1] + 1) * steps_per_epoch
+        places = np.linspace(start, end - 1, min(_SAMPLES, end - start)).round().astype(int)
+        rates = [module.lr * factor(int(step)) for step in places]
+        yield Phase(name, members[0] + 1, members[-1] + 1, end - start, (rates[0], max(rates), rates[-1]))
+
+
+def poison_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """Poisoned rows by attack and by the class that they aim at."""
+    counts: dict[str, dict[str, int]] = {attack: {} for attack in manifest.attacks}
+    pairs = manifest.table.select(['attack', 'target_class']).to_pylist()
+    for pair in pairs:
+        of_attack = counts[pair['attack']]
+        of_attack[pair['target_class']] = of_attack.get(pair['target_class'], 0) + 1
+    return counts
+
+
+def size(number: float) -> str:
+    """Bytes in the unit that suits them, as in ``1.5 GB``."""
+    for unit in ('B', 'kB', 'MB', 'GB'):
+        if number < 1000:
+            return f'{number:.3g} {unit}'
+        number /= 1000
+    return f'{number:.3g} TB'
+
+
+def describe(trainer: L.Trainer, module: CLIP, data: PairsDataModule) -> str:
+    """The plan as text, a few lines that end before a screen does."""
+    epochs = int(trainer.max_epochs or 0)
+    steps = max(1, int(trainer.estimated_stepping_batches) // max(1, epochs))
+    lines = [f'Plan: {type(module).__name__} on {type(data).__name__}, {epochs} epochs of {steps:,} steps']
+    lines += _pairs(data)
+    lines += [_phase(phase) for phase in phases(module, steps, epochs)]
+    lines += [_line('memory', name, size(count)) for name, count in {**data.memory_plan(), **_weights(module)}.items()]
+    return '\n'.join(lines)
+
+
+class TrainingPlan(Callback):
+    """Prints the plan before training and keeps it in the run's folder."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        folder = trainer.log_dir  # asks all ranks
+        if not (trainer.is_global_zero and isinstance(pl_module, CLIP) and isinstance(data, PairsDataModule)):
+            return
+        text = describe(trainer, pl_module, data)
+        print(text, flush=True)
+        if folder and Path(folder).is_dir():
+            Path(folder, 'plan.txt').write_text(text + '\n')
+
+
+def _line(topic: str, name: str, value: str) -> str:
+    return f'  {topic:<10} {name:<28} {value}'
+
+
+def _pairs(data: PairsDataModule) -> list[str]:
+    counts = poison_counts(data.manifest)
+    total = sum(sum(of_attack.values()) for of_attack in counts.values())
+    share = f'{len(data.table):,}, of them {total:,} poisoned ({total / len(data.table):.3%})'
+    lines = [_line('pairs', f'batches of {data.batch_size:,}', share)]
+    for attack, of_attack in counts.items():
+        lines.append(_line('poisons', attack, _classes(of_attack)))
+    return lines
+
+
+def _classes(counts: Mapping[str, int]) -> str:
+    """``96 towards boat`` for few classes, their number for many: a targeted attack may have a class each."""
+    if len(counts) > 4:
+        return f'{sum(counts.values()):,} towards {len(counts)} classes'
+    return ', '.join(f'{count:,} towards {name}' for name, count in counts.items()) or 'none'
+
+
+def _phase(phase: Phase) -> str:
+    epochs = f'epoch {phase.first}' if phase.first == phase.last else f'epochs {phase.first} to {phase.last}'
+    first, highest, last = (f'{rate:.2g}' for rate in phase.lr)
+    rate = f'lr {first}' if first == highest == last else f'lr {first}, at most {highest}, {last} at the end'
+    return _line(phase.name, epochs, f'{phase.steps:,} steps, {rate}')
+
+
+def _weights(module: CLIP) -> dict[str, int]:
+    """Bytes of a model in float32 that AdamW trains: weight, gradient and two moments; a checkpoint has no gradient."""
+    numbers = sum(p.numel() for p in module.parameters())
+    return {'model and optimiser': 16 * numbers, 'checkpoint on disk, two kept': 2 * 12 * numbers}

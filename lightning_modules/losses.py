@@ -1,0 +1,96 @@
+"""Contrastive losses: free functions of embeddings, so that any trainer can use them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Direction = Literal['symmetric', 'view_rows', 'nn_rows']
+
+
+def one_way(anchor: Tensor, candidate: Tensor, logit_scale: Tensor, first: int = 0) -> Tensor:
+    """Cross-entropy of finding each anchor's own candidate among all candidates.
+
+        L = -1/b * sum_j log softmax_k(s * a_j . c_k)_(first + j)
+
+    Args:
+        anchor: Unit-norm rows (b, D), those of this process.
+        candidate: Unit-norm rows (B, D) of all processes; row ``first + j`` belongs to anchor j.
+        logit_scale: Inverse temperature s > 0, scalar; the factor itself, not its logarithm.
+        first: Where this process's rows begin among the candidates.
+
+    Returns:
+        Mean loss in nats, scalar; log B where the embeddings carry no information.
+    """
+    logits = logit_scale * anchor @ candidate.T  # (b, B)
+    return F.cross_entropy(logits, torch.arange(first, first + len(anchor), device=logits.device))
+
+
+def info_nce(
+    image: Tensor,
+    text: Tensor,
+    logit_scale: Tensor,
+    all_image: Tensor | None = None,
+    all_text: Tensor | None = None,
+    first: int = 0,
+) -> Tensor:
+    """CLIP's symmetric loss between images and their own captions (Radford et al., 2021; Eq. 1 of SafeCLIP).
+
+    Args:
+        image: Unit-norm image embeddings of this process, (b, D).
+        text: Unit-norm caption embeddings of this process, (b, D), row-aligned with ``image``.
+        logit_scale: Inverse temperature, scalar.
+        all_image: Image embeddings of all processes (B, D), gathered with gradient; ``image`` itself if ``None``.
+        all_text: Caption embeddings of all processes (B, D); ``text`` itself if ``None``.
+        first: Where this process's rows begin in the gathered ones.
+
+    Returns:
+        Mean loss in nats, scalar.
+
+    Raises:
+        ValueError: If images and captions differ in shape, as when only one of them was gathered.
+    """
+    if image.shape != text.shape:
+        raise ValueError(
+            f'info_nce needs one caption an image, got images {tuple(image.shape)} and captions '
+            f'{tuple(text.shape)}; gather both across ranks or neither.'
+        )
+    to_text = one_way(image, text if all_text is None else all_text, logit_scale, first)
+    to_image = one_way(text, image if all_image is None else all_image, logit_scale, first)
+    return (to_text + to_image) / 2
+
+
+def nearest_neighbor_loss(
+    view: Tensor,
+    neighbor: Tensor,
+    logit_scale: Tensor,
+    direction: Direction = 'symmetric',
+    all_view: Tensor | None = None,
+    all_neighbor: Tensor | None = None,
+    first: int = 0,
+) -> Tensor:
+    """Pulls one view of an example to the nearest neighbour of its other view (Eq. 2; NNCLR, Dwibedi et al., 2021).
+
+    Args:
+        view: Unit-norm embeddings of one view, (b, D); they receive the gradient.
+        neighbor: Unit-norm pool rows nearest to the other view, (b, D), without gradient.
+        logit_scale: Inverse temperature, scalar.
+        direction: Which side is the anchor: ``nn_rows`` as in the paper, ``view_rows`` as in the released code,
+            ``symmetric`` the mean of both.
+        all_view: Views of all processes (B, D), gathered with gradient; ``view`` itself if ``None``.
+        all_neighbor: Neighbours of all processes (B, D); ``neighbor`` itself if ``None``.
+        first: Where this process's rows begin in the gathered ones.
+
+    Returns:
+        Mean loss in nats, scalar.
+    """
+    all_view = view if all_view is None else all_view
+    all_neighbor = neighbor if all_neighbor is None else all_neighbor
+    if direction == 'view_rows':
+        return one_way(view, all_neighbor, logit_scale, first)
+    if direction == 'nn_rows':
+        return one_way(neighbor, all_view, logit_scale, first)
+    return info_nce(view, neighbor, logit_scale, all_view, all_neighbor, first)

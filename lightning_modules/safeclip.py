@@ -1,0 +1,130 @@
+"""SafeCLIP (Yang et al., ICML 2024): align modalities only for pairs whose two halves agree by themselves."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from lightning_modules.clip import CLIP
+from lightning_modules.losses import Direction, nearest_neighbor_loss
+from lightning_modules.neighbor_pool import NeighborPool
+from lightning_modules.schedules import Plan, Schedule, auto_slow_factor
+
+Auto = Literal['auto']
+
+
+class SafeCLIP(CLIP):
+    """CLIP that first learns each modality on its own, then crosses them only for pairs on the safe side.
+
+    Phases, by epoch: ``unimodal`` trains each modality against nearest neighbours of its own (Eq. 2), ``slow`` takes
+    one epoch of CLIP at a small rate, after which clean pairs are more similar than poisoned ones, ``mixed`` trains
+    the safe side with the CLIP loss and the risky side with the unimodal one (Eq. 3 and 4). The split itself is the
+    business of a callback; without one every pair stays safe, which makes this the control that the paper lacks:
+    the same warm-up, views and steps, no partition.
+
+    Args:
+        unimodal_epochs: Epochs of the unimodal phase (paper: 5).
+        slow_epochs: Epochs of the slow phase (paper: 1); with 0 or 2 the first split leaks (Table 3).
+        slow_lr: Learning rate of the slow phase. ``auto``: lr * clip(10 / steps, 0.01, 0.3), which is the paper's
+            0.01 lr on a million pairs and more, and enough to separate anything on ten thousand.
+        pool_size: Embeddings of each modality that neighbours are sought in. ``auto``: 2 % of the pairs, at least
+            four batches, at most 65,536 (the paper gives none). 0 pairs the two views directly ("No NN", Table 5).
+        nn_direction: Which side of the unimodal loss is the anchor, see :func:`nearest_neighbor_loss`.
+        nn_roles: ``both``: each view in turn is replaced by its neighbour. ``first``: only view 1 is, as released;
+            it then receives no gradient although it costs a forward pass.
+        in_modal: Train the risky side at all ("No CL" of Table 5 if not).
+        lr_plan: See :class:`Schedule`.
+        **kwargs: Those of :class:`CLIP`; ``views`` counts for safe pairs, a unimodal step always has two.
+    """
+
+    def __init__(
+        self,
+        unimodal_epochs: int = 5,
+        slow_epochs: int = 1,
+        slow_lr: float | Auto = 'auto',
+        pool_size: int | Auto = 'auto',
+        nn_direction: Direction = 'symmetric',
+        nn_roles: Literal['both', 'first'] = 'both',
+        in_modal: bool = True,
+        lr_plan: Plan = 'global',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if unimodal_epochs < 0 or slow_epochs < 0:
+            raise ValueError(
+                f'model.unimodal_epochs and model.slow_epochs count epochs, got {unimodal_epochs} and {slow_epochs}.'
+            )
+        self.unimodal_epochs, self.slow_epochs, self.slow_lr = unimodal_epochs, slow_epochs, slow_lr
+        self.pool_size, self.nn_direction, self.nn_roles = pool_size, nn_direction, nn_roles
+        self.in_modal, self.lr_plan = in_modal, lr_plan
+        self.pools = nn.ModuleDict()
+
+    def phase(self, epoch: int) -> str:
+        if epoch < self.unimodal_epochs:
+            return 'unimodal'
+        return 'slow' if epoch < self.unimodal_epochs + self.slow_epochs else 'mixed'
+
+    def sides(self, epoch: int) -> dict[str, int]:
+        phase = self.phase(epoch)
+        if phase == 'unimodal':
+            return {'risky': 2}
+        return {'safe': self.views} if phase == 'slow' else {'safe': self.views, 'risky': 2 * self.in_modal}
+
+    def schedule(self, steps_per_epoch: int, epochs: int) -> Schedule:
+        before, slow = (min(n, epochs) * steps_per_epoch for n in (self.unimodal_epochs, self.slow_epochs))
+        after = max(0, epochs * steps_per_epoch - before - slow)
+        factor = auto_slow_factor(slow) if self.slow_lr == 'auto' else float(self.slow_lr) / self.lr
+        return Schedule(before, slow, after, factor, self.warmup_steps, self.lr_plan)
+
+    def setup(self, stage: str) -> None:
+        """Makes the pools; only training needs them, and their size depends on the data."""
+        if stage == 'fit' and self.pool_size != 0:
+            data = self.trainer.datamodule
+            size = auto_pool_size(len(data.table), data.batch_size) if self.pool_size == 'auto' else self.pool_size
+            if size < data.batch_size:
+                raise ValueError(
+                    f'model.pool_size={size} is smaller than a batch of {data.batch_size}, so neighbours would come '
+                    f'from the latest batch alone: take at least data.batch_size, or 0 for no pool.'
+                )
+            self.pools = nn.ModuleDict({name: NeighborPool(size, self.width) for name in ('image', 'text')})
+
+    def losses(self, image: Tensor, text: Tensor, safe: int) -> dict[str, Tensor]:
+        terms = {}
+        if safe:
+            terms['cross_modal'] = self.cross_modal_loss(image[:, :safe], text[:, :safe])
+        if safe < image.shape[1]:
+            both = self.unimodal_loss(image[:, safe:], 'image') + self.unimodal_loss(text[:, safe:], 'text')
+            terms['unimodal'] = both / 2
+        return terms
+
+    def unimodal_loss(self, views: Tensor, modality: str) -> Tensor:
+        """Nearest-neighbour contrastive loss of one modality (Eq. 2), of two embedded views (2, b, D)."""
+        everyone = [self.gather(view) for view in views]
+        if self.pool_size == 0:
+            return self._between(views[1], everyone[1].rows, views[0], everyone[0].rows, everyone[0].first)
+        pool = self.pools[modality]
+        terms = []
+        for anchor, other in ((0, 1), (1, 0))[: 2 if self.nn_roles == 'both' else 1]:
+            # Found for everyone at once: the pools agree on all ranks, so nothing needs to be sent.
+            near = pool.nearest(everyone[anchor].rows)
+            first = everyone[anchor].first
+            own = near[first : first + views.shape[1]]
+            terms.append(self._between(views[other], everyone[other].rows, own, near, first))
+        pool.enqueue(everyone[0].rows)
+        return sum(terms[1:], terms[0]) / len(terms)
+
+    def _between(self, view: Tensor, all_view: Tensor, near: Tensor, all_near: Tensor, first: int) -> Tensor:
+        return nearest_neighbor_loss(view, near, self.logit_scale, self.nn_direction, all_view, all_near, first)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        weights = checkpoint['state_dict']
+        if not self.pools:  # evaluating: the data may be another set, so the checkpoint says how large they are
+            sizes = {n: weights[f'pools.{n}.rows'] for n in ('image', 'text') if f'pools.{n}.rows' in weights}
+            self.pools = nn.ModuleDict({name: NeighborPool(*rows.shape) for name, rows in sizes.items()})
+
+
+def auto_pool_size(pairs: int, batch_size: int) -> int:
+    """2 % of the pairs, at least four batches, at most 65,536."""
+    return max(min(round(0.02 * pairs), 65_536), 4 * batch_size)

@@ -1,0 +1,629 @@
+from __future__ import annotations
+
+import logging
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from callbacks.mixture import Array, Mixture, fit_mixture
+from callbacks.repartition import Past, SafeRiskyRepartition, Side, Split, top_rows
+from callbacks.sweep import RowSums, RunningSimilarity, evaluating, sweep
+from datamodules.partition import DROPPED, RISKY, SAFE, Partition
+
+WARM_UP = 2  # epochs of the module below before the first that splits
+POISONS = 16  # of the last rows of its data, planted with a low similarity
+
+
+def planted(size: int = 1000, safe: int = 114, seed: int = 0) -> Array:
+    """Similarities of which the mixture calls exactly ``safe`` safe, shuffled."""
+    generator = np.random.default_rng(seed)
+    values = np.concatenate([generator.normal(0.1, 0.02, size - safe), generator.normal(0.8, 0.02, safe)])
+    return generator.permutation(values)
+
+
+def all_safe(size: int = 1000) -> Side:
+    return np.full(size, SAFE, np.int8)
+
+
+def splits(callback: SafeRiskyRepartition, score: Array, times: int, side: Side | None = None) -> list[Split]:
+    """Splits one after the other on the same scores."""
+    side, past, made = all_safe(len(score)) if side is None else side, None, []
+    for _ in range(times):
+        made.append(callback.decide(score, side, past))
+        side, past = made[-1].side, made[-1].past
+    return made
+
+
+def safe_rows(split: Split) -> list[int]:
+    return np.flatnonzero(split.side == SAFE).tolist()
+
+
+class TestDecision:
+    def test_sizes_of_the_paper_s_schedule(self) -> None:
+        made = splits(SafeRiskyRepartition(), planted(), 42)  # of epochs 7 to 48
+        safe = {epoch: (split.side == SAFE).sum() for epoch, split in enumerate(made, 7)}
+        risky = {epoch: (split.side == RISKY).sum() for epoch, split in enumerate(made, 7)}
+        epochs = (7, 8, 9, 10, 20, 30, 40, 47, 48)
+        assert [safe[epoch] for epoch in epochs] == [114, 124, 134, 144, 244, 344, 444, 514, 524]
+        assert all(safe[epoch] + risky[epoch] == 1000 for epoch in range(7, 49))
+
+    @pytest.mark.parametrize('size', [7, 64, 1000, 999_983])
+    def test_sizes_do_not_drift(self, size: int) -> None:
+        callback = SafeRiskyRepartition(growth=0.007)
+        fraction = Fraction(size // 9, size)
+        for step in range(1, 60):
+            fraction = callback._grown(fraction)
+            assert round(fraction * size) == round(size // 9 + size * Fraction(7 * step, 1000))
+
+    def test_first_split_is_the_guarded_posterior(self) -> None:
+        score = planted(safe=300)
+        split = SafeRiskyRepartition(min_fraction=0).decide(score, all_safe(), None)
+        cut = fit_mixture(score).guarded_cut(0.9)
+        assert cut is not None
+        assert safe_rows(split) == np.flatnonzero(score >= cut).tolist()
+        assert split.threshold == score[score >= cut].min()
+        assert split.past.fraction == Fraction(300, 1000)
+        assert split.remarks == ()
+
+    @pytest.mark.parametrize('seed', range(20))
+    @pytest.mark.parametrize('size', ['growth', 'mixture'])
+    def test_no_safe_pair_is_less_similar_than_a_risky_one(self, seed: int, size: Any) -> None:
+        generator = np.random.default_rng(seed)
+        side, past = all_safe(500), None
+        side[generator.random(500) < 0.05] = DROPPED
+        dropped = side == DROPPED
+        for _ in range(5):
+            low, high = generator.normal(0.1, generator.uniform(0.02, 0.2), 500), generator.normal(0.3, 0.05, 500)
+            score = np.where(generator.random(500) < generator.uniform(0.2, 0.9), low, high).round(2)  # with ties
+            score[generator.random(500) < 0.02] = math.nan
+            split = SafeRiskyRepartition(growth=0.05, size=size).decide(score, side, past)
+            side, past = split.side, split.past
+            assert ((side == DROPPED) == dropped).all()
+            assert not np.isnan(score[side == SAFE]).any()
+            assert score[side == SAFE].min() >= np.nanmax(score[side == RISKY])
+            assert split.unscored == np.isnan(score[~dropped]).sum()
+
+    def test_decides_from_its_arguments_alone(self) -> None:
+        callback, score, side = SafeRiskyRepartition(refit='every'), planted(), all_safe()
+        kept = score.copy()
+        first = callback.decide(score, side, None)
+        callback.decide(planted(seed=1), side, first.past)
+        again = callback.decide(score, side, None)
+        assert (first.side == again.side).all() and first.past == again.past
+        assert (score == kept).all() and (side == SAFE).all()
+        assert callback.past is None
+
+    def test_ties_go_by_row(self) -> None:
+        score = np.array([0.5, 0.9, 0.5, 0.5, 0.9, 0.1])
+        assert top_rows(score, 4).tolist() == [1, 4, 0, 2]
+
+    def test_missing_values_are_never_on_top(self) -> None:
+        assert top_rows(np.array([math.nan, 0.1, math.nan, 0.3]), 3).tolist() == [3, 1]
+
+    def test_growth_of_what_is_risky_slows_down(self) -> None:
+        made = splits(SafeRiskyRepartition(growth=0.1, growth_base='risky'), planted(safe=200), 30)
+        assert [(split.side == SAFE).sum() for split in made[:4]] == [200, 280, 352, 417]
+        assert all(split.past.fraction.denominator <= 10**15 for split in made)
+
+    def test_cap_limits_first_and_later_splits(self) -> None:
+        made = splits(SafeRiskyRepartition(growth=0.1, cap=0.35), planted(safe=300), 3)
+        assert [(split.side == SAFE).sum() for split in made] == [300, 350, 350]
+        assert (splits(SafeRiskyRepartition(cap=0.2), planted(safe=300), 1)[0].side == SAFE).sum() == 200
+
+    def test_dropped_pairs_stay_so_and_are_not_counted(self) -> None:
+        score, side = planted(), all_safe()
+        side[np.argsort(score)[-50:]] = DROPPED
+        made = splits(SafeRiskyRepartition(growth=0.02, min_fraction=0), score, 2, side)
+        assert [(split.side == SAFE).sum() for split in made] == [64, 83]
+        assert all((split.side == DROPPED).sum() == 50 for split in made)
+
+    def test_pairs_without_similarity_are_counted_and_risky(self) -> None:
+        score = planted()
+        score[:3] = math.nan
+        score[3] = math.inf
+        split = SafeRiskyRepartition(min_fraction=1).decide(score, all_safe(), None)
+        assert split.unscored == 4
+        assert (split.side[:4] == RISKY).all() and (split.side[4:] == SAFE).all()
+        assert '4 pairs have no finite similarity' in split.remarks[-1]
+
+    def test_refuses_scores_of_which_none_is_finite(self) -> None:
+        with pytest.raises(ValueError, match='training has diverged'):
+            SafeRiskyRepartition().decide(np.full(9, math.nan), all_safe(9), None)
+
+    @pytest.mark.parametrize('seed', range(5))
+    def test_takes_the_most_similar_where_the_mixture_finds_too_few(self, seed: int) -> None:
+        score = np.random.default_rng(seed).normal(0.1, 0.05, 1000)
+        split = SafeRiskyRepartition(threshold=0.999999, min_fraction=0.1).decide(score, all_safe(), None)
+        assert sorted(safe_rows(split)) == sorted(np.argsort(score)[-100:].tolist())
+        assert 'the 100 most similar are safe instead (min_fraction)' in split.remarks[-1]
+
+    @pytest.mark.parametrize('score', [np.full(1000, 0.25), np.array([0.1, 0.2, math.nan])])
+    def test_untrained_towers_give_a_split_and_a_remark(self, score: Array) -> None:
+        split = SafeRiskyRepartition().decide(score, all_safe(len(score)), None)
+        assert safe_rows(split) == ([1] if len(score) == 3 else list(range(100)))
+        assert split.remarks[0].startswith('no mixture (')
+
+    def test_refuses_an_empty_safe_side(self) -> None:
+        callback = SafeRiskyRepartition(min_fraction=0)
+        with pytest.raises(ValueError, match=r'none is safe: lower callbacks.repartition.threshold or raise'):
+            callback.decide(np.full(100, 0.25), all_safe(100), None)
+
+    def test_posterior_ranks_as_released(self) -> None:
+        generator = np.random.default_rng(0)
+        score = np.concatenate([generator.normal(0.1, 0.1, 7000), generator.normal(0.3, 0.03, 3000)])
+        callback = SafeRiskyRepartition(rank_by='posterior', refit='every')
+        first, second = splits(callback, score, 2)
+        posterior = fit_mixture(score).posterior(score)
+        assert safe_rows(first) == np.flatnonzero(posterior >= 0.9).tolist()
+        assert posterior[second.side == SAFE].min() >= posterior[second.side == RISKY].max()
+        assert (second.side == SAFE).sum() == (first.side == SAFE).sum() + 100
+        assert (first.side[np.argsort(score)[-20:]] == RISKY).any()  # the fault that the default does not have
+
+    def test_mixture_is_fitted_once_or_every_time(self) -> None:
+        for refit, same in (('first', True), ('every', False)):
+            callback = SafeRiskyRepartition(refit=refit)  # type: ignore[arg-type]
+            first = callback.decide(planted(), all_safe(), None)
+            second = callback.decide(planted(safe=400), first.side, first.past)
+            assert (first.past.mixture == second.past.mixture) == same
+
+    def test_size_follows_the_mixture_but_not_at_once(self) -> None:
+        callback = SafeRiskyRepartition(size='mixture', growth=0.1)
+        side, past, sizes = all_safe(), None, []
+        for found in (150, 600, 600, 300, 120, 20):
+            split = callback.decide(planted(safe=found), side, past)
+            side, past = split.side, split.past
+            sizes.append(int((side == SAFE).sum()))
+        assert sizes == [150, 250, 350, 300, 120, 100]
+
+    def test_size_stays_where_the_mixture_finds_nothing(self) -> None:
+        callback = SafeRiskyRepartition(size='mixture', growth=0.1)
+        first = callback.decide(planted(safe=300), all_safe(), None)
+        second = callback.decide(np.full(1000, 0.2), first.side, first.past)
+        assert second.past.fraction == first.past.fraction
+        assert second.remarks[-1].endswith('the safe side keeps its size.')
+
+    def test_growth_smaller_than_a_pair_adds_up(self) -> None:
+        made = splits(SafeRiskyRepartition(size='mixture', growth=0.02, cap=1), planted(20, 10), 1)
+        callback, past = SafeRiskyRepartition(size='mixture', growth=0.02), Past(Fraction(2, 20))
+        for _ in range(5):
+            past = callback.decide(planted(20, 10), made[0].side, past).past
+        assert round(20 * past.fraction) == 4
+
+
+class TestCandidates:
+    def test_are_all_pairs_at_first_and_by_default(self) -> None:
+        assert SafeRiskyRepartition(top_fraction=0.3).candidates(planted(), all_safe(), None) is None
+        assert SafeRiskyRepartition().candidates(planted(), all_safe(), Past(Fraction(1, 10))) is None
+
+    @pytest.mark.parametrize(
+        ('fraction', 'count'), [(Fraction(1, 10), 300), (Fraction(3, 10), 410), (Fraction(9, 10), None)]
+    )
+    def test_are_those_that_may_become_safe(self, fraction: Fraction, count: int | None) -> None:
+        score = planted()
+        rows = SafeRiskyRepartition(top_fraction=0.3).candidates(score, all_safe(), Past(fraction))
+        if count is None:
+            assert rows is None
+        else:
+            assert rows is not None
+            assert sorted(rows.tolist()) == rows.tolist()
+            assert set(rows.tolist()) == set(np.argsort(-score, kind='stable')[:count].tolist())
+
+    def test_others_cannot_become_safe(self) -> None:
+        callback, score = SafeRiskyRepartition(top_fraction=0.3), planted()
+        first = callback.decide(score, all_safe(), None)
+        rows = callback.candidates(score, first.side, first.past)
+        assert rows is not None
+        score[rows] = np.linspace(-1, -0.9, len(rows))  # stale scores of the others are now the highest
+        second = callback.decide(score, first.side, first.past, rows)
+        assert set(safe_rows(second)) <= set(rows.tolist())
+        assert (second.side == SAFE).sum() == 124
+
+    def test_leave_out_dropped_pairs(self) -> None:
+        score, side = planted(), all_safe()
+        side[np.argsort(score)[-50:]] = DROPPED
+        rows = SafeRiskyRepartition(top_fraction=0.3).candidates(score, side, Past(Fraction(1, 10)))
+        assert rows is not None
+        assert len(rows) == 285 and (side[rows] != DROPPED).all()
+
+
+class TestArguments:
+    @pytest.mark.parametrize('name', ['growth', 'top_fraction', 'cap', 'min_fraction'])
+    @pytest.mark.parametrize('value', [-0.1, 1.1, math.nan])
+    def test_fractions_are_fractions(self, name: str, value: float) -> None:
+        with pytest.raises(ValueError, match=rf'callbacks.repartition.{name} is a fraction'):
+            SafeRiskyRepartition(**{name: value})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ('arguments', 'message'),
+        [
+            ({'threshold': 1.0}, 'threshold must lie between 0 and 1'),
+            ({'momentum': 1.0}, 'momentum must lie in'),
+            ({'cap': 0.05}, 'below min_fraction'),
+            ({'score': 'running', 'top_fraction': 0.3}, 'score=running has none'),
+        ],
+    )
+    def test_contradictions_are_refused(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            SafeRiskyRepartition(**arguments)
+
+
+# --- the flow of an epoch, in a module that knows the answer --------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    row: Tensor
+    similarity: Tensor
+
+
+class PlantedModule(L.LightningModule):
+    """Two warm-up epochs, then split ones; similarity is planted and moved a little by what was trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.norm = nn.BatchNorm1d(1)
+        self.frozen = nn.Dropout(0.5)
+        self.seen: list[list[int]] = []
+
+    def sides(self, epoch: int) -> dict[str, int]:
+        return ({'risky': 2}, {'safe': 1})[epoch] if epoch < WARM_UP else {'safe': 1, 'risky': 2}
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(self.current_epoch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        self.seen.append(batch.row.tolist())
+        noise = 1e-3 * torch.rand(())  # a sweep must leave the generator alone
+        loss = (self.weight - batch.row.float().mean() / 64 + noise) ** 2 + 0 * self.norm(
+            batch.similarity[:, None]
+        ).sum()
+        return {'loss': loss, 'similarity': (batch.similarity + 0.01).detach()}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        assert not self.training and not torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        torch.rand(3)
+        return {'row': batch.row, 'similarity': batch.similarity + 0.001 * self.weight}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class SafeOnly(PlantedModule):
+    def sides(self, epoch: int) -> dict[str, int]:
+        return {'safe': 1}
+
+
+class SplitAtOnce(PlantedModule):
+    def sides(self, epoch: int) -> dict[str, int]:
+        return {'safe': 1, 'risky': 2}
+
+
+class NeverSlow(PlantedModule):
+    def sides(self, epoch: int) -> dict[str, int]:
+        return {'risky': 2} if epoch < WARM_UP else {'safe': 1, 'risky': 2}
+
+
+def batches_of(rows: Tensor, size: int) -> list[Tensor]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+class PlantedData(L.LightningDataModule):
+    """64 pairs, the last of them poisons; trains on the safe ones, or on all before there is a split."""
+
+    def __init__(self, fingerprint: str = 'abc') -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.similarity = 0.7 + 0.05 * torch.randn(64, generator=generator)
+        self.similarity[-POISONS:] -= 0.6
+        self.partition = Partition(64, fingerprint)
+        self.swept: list[tuple[str, Any]] = []
+
+    @property
+    def manifest(self) -> None:
+        raise AssertionError('a defence that saw which pairs are poisoned would prove nothing')
+
+    def loader(self, rows: list[Tensor]) -> DataLoader[Batch]:
+        batches: Any = [Batch(part, self.similarity[part]) for part in rows]
+        # Lightning makes one iterator more where it resumes; each draws a seed.
+        return DataLoader(batches, batch_size=None, generator=torch.Generator().manual_seed(0))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self.loader(batches_of(self.partition.rows(SAFE), 8))
+
+    def sweep_dataloader(self, **how: Any) -> DataLoader[Batch]:
+        self.swept.extend(how.items())
+        return self.loader(batches_of(torch.arange(64), 24) if 'rows' not in how else [torch.from_numpy(how['rows'])])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'partition': self.partition.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.partition.load_state_dict(state_dict['partition'])
+
+
+def trainer(epochs: int, *callbacks: L.Callback, **arguments: Any) -> L.Trainer:
+    quiet: dict[str, Any] = {
+        'accelerator': 'cpu',
+        'logger': False,
+        'enable_progress_bar': False,
+        'enable_model_summary': False,
+        'enable_checkpointing': any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        'reload_dataloaders_every_n_epochs': 1,
+    }
+    return L.Trainer(max_epochs=epochs, callbacks=list(callbacks), **quiet | arguments)
+
+
+def run(
+    epochs: int = 5, module: PlantedModule | None = None, path: Path | None = None, **arguments: Any
+) -> tuple[PlantedModule, PlantedData, SafeRiskyRepartition, L.Trainer]:
+    torch.manual_seed(0)
+    module, data, callback = module or PlantedModule(), PlantedData(), SafeRiskyRepartition(growth=0.05, **arguments)
+    fitting = trainer(epochs, callback)
+    fitting.fit(module, data)
+    return module, data, callback, fitting
+
+
+def quiet_lightning(tests: Any) -> Any:
+    """Lets Lightning 2.6 warn about a small machine and about itself on a newer torch."""
+    for ignored in ('ignore:.*does not have many workers.*', 'ignore:.*LeafSpec.*:FutureWarning'):
+        tests = pytest.mark.filterwarnings(ignored)(tests)
+    return tests
+
+
+@quiet_lightning
+class TestEpochEnd:
+    def test_splits_for_the_next_epoch_and_only_then(self) -> None:
+        module, data, callback, _ = run(epochs=WARM_UP - 1)
+        assert callback.past is None and data.partition.share == 1 and not data.partition.epoch
+        module, data, callback, fitting = run(epochs=WARM_UP + 2)
+        assert data.partition.epoch == WARM_UP + 2
+        sizes = [sum(len(rows) for rows in module.seen[i : i + 8]) for i in (0, 8)]
+        assert sizes == [64, 64]
+        after_first = sorted(row for rows in module.seen[16:22] for row in rows)
+        assert after_first == list(range(64 - POISONS))  # the first split is without poisons
+        assert fitting.callback_metrics['partition/share'] == pytest.approx((48 + 2 * 3.2) / 64, abs=0.01)
+
+    def test_writes_scores_and_mixture(self) -> None:
+        module, data, _, fitting = run(epochs=WARM_UP)
+        expected = data.similarity + 0.001 * module.weight.detach()
+        assert torch.equal(data.partition.score, expected)
+        mixture = data.partition.mixture
+        assert mixture is not None
+        assert mixture['mean_low'] == pytest.approx(0.1, abs=0.05)
+        assert mixture['threshold'] == expected[: 64 - POISONS].min()
+        metrics = fitting.callback_metrics
+        assert {'partition/share', 'partition/threshold', 'partition/mean_low', 'partition/mean_high'} <= metrics.keys()
+        assert {'cost/sweep_s', 'cost/mixture_s', 'partition/unscored'} <= metrics.keys()
+        assert metrics['partition/threshold'] == pytest.approx(mixture['threshold'])
+
+    def test_leaves_modes_and_generators_alone(self) -> None:
+        module, data = PlantedModule(), PlantedData()
+        fitting = trainer(1)
+        fitting.fit(module, data)
+        module.train()
+        module.frozen.eval()
+        torch.manual_seed(7)
+        expected = torch.rand(2)
+        torch.manual_seed(7)
+        sweep(fitting, module, data.sweep_dataloader(), 64)
+        assert torch.equal(torch.rand(2), expected)
+        assert module.training and module.norm.training and not module.frozen.training
+        assert module.weight.requires_grad
+
+    def test_rows_without_a_batch_have_no_score(self) -> None:
+        module, data = PlantedModule(), PlantedData()
+        fitting = trainer(1)
+        fitting.fit(module, data)
+        score = sweep(fitting, module, data.sweep_dataloader(rows=np.array([3, 5])), 64)
+        assert torch.nonzero(~score.isnan()).flatten().tolist() == [3, 5]
+        assert score.dtype == torch.float32
+
+    def test_clean_pairs_are_swept_unless_augmented_ones_are_asked_for(self) -> None:
+        assert run(epochs=3)[1].swept == []
+        assert run(epochs=3, score='augmented')[1].swept == [('epoch', 2), ('epoch', 3)]
+
+    def test_measures_only_the_candidates_after_the_first_split(self) -> None:
+        _, data, _, _ = run(epochs=WARM_UP + 1, top_fraction=0.3)
+        ((name, rows),) = data.swept
+        assert name == 'rows'
+        assert len(rows) == math.ceil(64 * (0.75 + 0.05 + 0.1))
+        assert not data.partition.score.isnan().any()
+
+    def test_running_scores_need_no_sweep(self) -> None:
+        _, data, callback, _ = run(epochs=WARM_UP, score='running')
+        assert data.swept == []
+        assert torch.allclose(data.partition.score, data.similarity + 0.01, atol=1e-6)
+        assert (data.partition.side[-POISONS:] == RISKY).all()
+        assert callback.running.average is not None
+
+    def test_says_what_is_odd(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO, 'lightning.pytorch.utilities.rank_zero'):
+            run(epochs=WARM_UP, min_fraction=0.9)
+        assert 'split for epoch 2: 48 of 64 pairs have a posterior' in caplog.text
+
+    def test_stops_where_no_pair_is_safe(self) -> None:
+        module, data = PlantedModule(), PlantedData()
+        data.similarity[:] = 0.3
+        with pytest.raises(ValueError, match='so none is safe'):
+            trainer(3, SafeRiskyRepartition(min_fraction=0)).fit(module, data)
+
+
+@quiet_lightning
+class TestRefusals:
+    def test_loaders_that_are_not_made_anew(self) -> None:
+        fitting = trainer(3, SafeRiskyRepartition(), reload_dataloaders_every_n_epochs=0)
+        with pytest.raises(ValueError, match='reload_dataloaders_every_n_epochs=1'):
+            fitting.fit(PlantedModule(), PlantedData())
+
+    def test_modules_without_a_risky_side(self) -> None:
+        with pytest.raises(ValueError, match=r'no risky side: use SafeCLIP, or --callbacks\.repartition=null'):
+            trainer(3, SafeRiskyRepartition()).fit(SafeOnly(), PlantedData())
+
+    def test_a_split_before_anything_was_trained(self) -> None:
+        with pytest.raises(ValueError, match=r'model.slow_epochs=1'):
+            trainer(3, SafeRiskyRepartition()).fit(SplitAtOnce(), PlantedData())
+
+    def test_running_scores_that_nothing_gives(self) -> None:
+        with pytest.raises(ValueError, match=r'model.slow_epochs=1'):
+            trainer(3, SafeRiskyRepartition(score='running')).fit(NeverSlow(), PlantedData())
+
+    def test_a_short_run_is_told_that_it_never_splits(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO, 'lightning.pytorch.utilities.rank_zero'):
+            run(epochs=1)
+        assert 'no split: epoch 2 is the first to train two sides' in caplog.text
+
+    def test_a_stale_split(self) -> None:
+        class Forgets(L.Callback):
+            def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+                trainer.datamodule.partition.epoch = 0  # type: ignore[attr-defined]
+
+        with pytest.raises(ValueError, match='epoch 2 would train on the split of epoch 0'):
+            trainer(3, SafeRiskyRepartition(), Forgets()).fit(PlantedModule(), PlantedData())
+
+    def test_another_data_set(self) -> None:
+        callback = SafeRiskyRepartition()
+        callback.load_state_dict(run(epochs=WARM_UP)[2].state_dict())
+        with pytest.raises(ValueError, match='the checkpoint splits the data set abc, this one is xyz'):
+            trainer(3, callback).fit(PlantedModule(), PlantedData('xyz'))
+
+
+@quiet_lightning
+class TestResume:
+    @pytest.mark.parametrize('arguments', [{}, {'score': 'running'}, {'size': 'mixture'}, {'refit': 'every'}])
+    def test_state_loads_as_weights_only(self, tmp_path: Path, arguments: dict[str, Any]) -> None:
+        callback = run(epochs=WARM_UP + 1, **arguments)[2]
+        torch.save(callback.state_dict(), tmp_path / 'state.pt')
+        fresh = SafeRiskyRepartition(**arguments)
+        fresh.load_state_dict(torch.load(tmp_path / 'state.pt', weights_only=True))
+        assert fresh.past == callback.past
+        assert fresh.past is not None and isinstance(fresh.past.mixture, Mixture)
+        if callback.running.average is None:
+            assert fresh.running.average is None
+        else:
+            assert torch.equal(fresh.running.average, callback.running.average)  # type: ignore[arg-type]
+
+    def test_state_before_the_first_split(self) -> None:
+        fresh = SafeRiskyRepartition()
+        fresh.load_state_dict(SafeRiskyRepartition().state_dict())
+        assert fresh.past is None
+
+    @pytest.mark.filterwarnings('ignore:Checkpoint directory .* exists')
+    @pytest.mark.parametrize('arguments', [{}, {'score': 'running'}, {'top_fraction': 0.3}, {'size': 'mixture'}])
+    @pytest.mark.parametrize('stop', [1, 2, 4])
+    def test_goes_on_as_if_it_had_not_stopped(self, tmp_path: Path, arguments: dict[str, Any], stop: int) -> None:
+        whole, of_whole, _, _ = run(6, **arguments)
+        torch.manual_seed(0)
+        save = ModelCheckpoint(tmp_path, save_on_train_epoch_end=True, filename='{epoch}')
+        trainer(stop, SafeRiskyRepartition(growth=0.05, **arguments), save).fit(PlantedModule(), PlantedData())
+        module, data = PlantedModule(), PlantedData()
+        again = trainer(6, SafeRiskyRepartition(growth=0.05, **arguments), ModelCheckpoint(tmp_path))
+        again.fit(module, data, ckpt_path=str(tmp_path / f'epoch={stop - 1}.ckpt'))
+        assert whole.seen[-len(module.seen) :] == module.seen
+        assert torch.equal(of_whole.partition.side, data.partition.side)
+        assert torch.equal(of_whole.partition.score, data.partition.score)
+        assert data.partition.epoch == 6
+
+
+class TestRunningSimilarity:
+    def test_starts_with_the_first_value_and_moves_by_the_momentum(self) -> None:
+        fitting, running = trainer(1), RunningSimilarity(0.75)
+        for rows, value in (([0, 1], 0.2), ([1, 2], 0.6)):
+            running.begin_epoch(4, torch.device('cpu'))
+            running.add(torch.tensor(rows), torch.full((2,), value))
+            running.end_epoch(fitting)
+        assert running.average is not None
+        assert running.average[:3].tolist() == pytest.approx([0.2, 0.75 * 0.2 + 0.25 * 0.6, 0.6])
+        assert running.average[3].isnan()
+
+    def test_a_row_drawn_twice_counts_as_its_mean(self) -> None:
+        sums = RowSums(2, torch.device('cpu'))
+        sums.add(torch.tensor([0, 0]), torch.tensor([0.1, 0.3]))
+        assert sums.mean(trainer(1))[0] == pytest.approx(0.2)
+
+    def test_an_interrupted_epoch_is_forgotten(self) -> None:
+        fitting, running = trainer(1), RunningSimilarity(0.5)
+        running.begin_epoch(1, torch.device('cpu'))
+        running.add(torch.tensor([0]), torch.tensor([0.9]))
+        running.begin_epoch(1, torch.device('cpu'))
+        running.end_epoch(fitting)
+        assert running.average is not None and running.average.isnan().all()
+
+
+class HalfOfThePlantedData(PlantedData):
+    """Every second row of a batch on each of two processes; the last row is on none."""
+
+    def loader(self, rows: list[Tensor]) -> DataLoader[Batch]:
+        assert self.trainer is not None
+        return super().loader([part[self.trainer.global_rank :: 2] for part in rows])
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        rows = self.partition.rows(SAFE)
+        return self.loader(batches_of(rows[: len(rows) // 8 * 8], 8))
+
+    def sweep_dataloader(self, **how: Any) -> DataLoader[Batch]:
+        return self.loader(batches_of(torch.arange(63), 24))
+
+
+class OwnStatistics(PlantedModule):
+    """Similarities depend on BatchNorm's statistics, which differ between processes after a training step."""
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        shift = self.norm.running_mean
+        assert isinstance(shift, Tensor)
+        return {'row': batch.row, 'similarity': batch.similarity + shift}
+
+
+class Report(L.Callback):
+    """Leaves what each process ended with in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: OwnStatistics) -> None:  # type: ignore[override]
+        partition = trainer.datamodule.partition  # type: ignore[attr-defined]
+        state = {'partition': partition.state_dict(), 'shift': pl_module.norm.running_mean}
+        torch.save(state, self.folder / f'{trainer.global_rank}.pt')
+
+
+@pytest.mark.slow
+@quiet_lightning
+class TestTwoProcesses:
+    arguments: dict[str, Any] = {'strategy': 'ddp_spawn', 'devices': 2, 'use_distributed_sampler': False}  # noqa: RUF012
+
+    @pytest.mark.parametrize('score', ['clean', 'running'])
+    def test_agree_on_scores_and_split(self, tmp_path: Path, score: Any) -> None:
+        callbacks = SafeRiskyRepartition(growth=0.05, score=score), Report(tmp_path)
+        trainer(4, *callbacks, **self.arguments).fit(OwnStatistics(), HalfOfThePlantedData())
+        first, second = (torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in (0, 1))
+        one, other = first['partition'], second['partition']
+        assert torch.equal(one['side'], other['side']) and one['mixture'] == other['mixture']
+        assert torch.equal(one['score'].nan_to_num(9), other['score'].nan_to_num(9))
+        assert (one['side'][-POISONS:] == RISKY).sum() >= POISONS - 8
+        if score == 'clean':
+            assert torch.nonzero(one['score'].isnan()).flatten().tolist() == [63]
+            offset = one['score'] - HalfOfThePlantedData().similarity
+            assert torch.allclose(offset[:63], first['shift'].expand(63), atol=1e-6)
+
+    def test_refuse_together(self) -> None:
+        data = HalfOfThePlantedData()
+        data.similarity[:] = 0.3
+        with pytest.raises(Exception, match='so none is safe'):
+            trainer(4, SafeRiskyRepartition(min_fraction=0), **self.arguments).fit(PlantedModule(), data)
+
+
+def test_modes_come_back_after_an_error() -> None:
+    module = PlantedModule().train()
+    module.frozen.eval()
+    with pytest.raises(RuntimeError), evaluating(module):
+        assert not module.norm.training
+        raise RuntimeError
+    assert module.norm.training and not module.frozen.training

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from callbacks.separation import auroc, separation
+from datamodules.partition import DROPPED, RISKY, SAFE
+
+
+class TestAuroc:
+    @pytest.mark.parametrize('decimals', [1, 2, 8])  # few decimals: many ties
+    @pytest.mark.parametrize('poisons', [1, 7, 300])
+    def test_agrees_with_scikit_learn(self, decimals: int, poisons: int) -> None:
+        generator = np.random.default_rng(poisons)
+        clean = generator.normal(0.3, 0.2, 500).round(decimals).astype(np.float32)
+        poison = generator.normal(0.1, 0.2, poisons).round(decimals).astype(np.float32)
+        is_clean = np.repeat([1, 0], [500, poisons])
+        assert auroc(clean, poison) == pytest.approx(
+            roc_auc_score(is_clean, np.concatenate([clean, poison])), abs=1e-12
+        )
+
+    def test_is_one_when_clean_pairs_are_more_similar(self) -> None:
+        assert auroc(np.array([0.5, 0.6]), np.array([0.1])) == 1.0
+
+    def test_is_half_when_all_are_alike(self) -> None:
+        assert auroc(np.full(5, 0.2), np.full(3, 0.2)) == 0.5
+
+    def test_leaves_out_what_was_not_scored(self) -> None:
+        assert auroc(np.array([0.5, np.nan]), np.array([np.nan, 0.6])) == 0.0
+
+    def test_is_nan_when_there_is_nothing_to_compare(self) -> None:
+        assert math.isnan(auroc(np.array([0.5]), np.array([np.nan])))
+        assert math.isnan(auroc(np.array([]), np.array([0.5])))
+
+
+class TestSeparation:
+    SIDE = np.array([SAFE, SAFE, RISKY, RISKY, SAFE, RISKY, DROPPED, SAFE], np.int8)
+    SCORE = np.array([0.9, 0.8, 0.2, 0.1, 0.7, 0.3, np.nan, 0.85], np.float32)
+
+    def test_counts_by_hand(self) -> None:
+        metrics = separation(self.SIDE, self.SCORE, {'a': np.array([2, 4]), 'b': np.array([3, 6])})
+        # clean: rows 0, 1, 5, 7 with 0.9, 0.8, 0.3 and 0.85
+        expected = {'leak/a': 0.5, 'leak/b': 0.0, 'auroc/a': 7 / 8, 'auroc/b': 1.0, 'poisons': 1, 'contamination': 0.25}
+        assert metrics == pytest.approx(expected)
+
+    def test_without_attacks_nothing_is_contaminated(self) -> None:
+        assert separation(self.SIDE, self.SCORE, {}) == {'poisons': 0, 'contamination': 0.0}
+
+    def test_an_empty_safe_side_is_not_contaminated(self) -> None:
+        metrics = separation(np.full(8, RISKY), self.SCORE, {'a': np.array([2])})
+        assert (metrics['contamination'], metrics['leak/a']) == (0.0, 0.0)
+
+    def test_has_no_auroc_of_poisons_that_were_not_scored(self) -> None:
+        assert 'auroc/a' not in separation(self.SIDE, self.SCORE, {'a': np.array([6])})

@@ -1,0 +1,58 @@
+"""Small tables that attacks can choose from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datamodules.attacks import AttackPool
+from datamodules.attacks.pool import Origin
+from datamodules.images import ArrayImages
+from datamodules.table import PairTable
+
+CLASSES = ('cat', 'dog', 'boat', 'ice cream', 'truck')
+SIDE = 12
+
+
+def pictures(origin: Origin, count: int) -> np.ndarray:
+    """uint8 (count, 3, SIDE, SIDE), different for each table and row."""
+    rng = np.random.default_rng(('train', 'heldout').index(origin))
+    return rng.integers(0, 256, (count, 3, SIDE, SIDE), dtype=np.uint8)
+
+
+def pixels(origin: Origin, rows: np.ndarray) -> np.ndarray:
+    """What a datamodule would read from its cache."""
+    return np.asarray(pictures(origin, 2000)[rows])
+
+
+def opener(origin: Origin, count: int) -> ArrayImages:
+    """Reads the same pictures one by one."""
+    return ArrayImages(pictures(origin, count).transpose(0, 2, 3, 1))
+
+
+def labelled_table(origin: Origin, count: int) -> PairTable:
+    """Row r is of class r modulo 5, and its caption says so."""
+    label = np.arange(count) % len(CLASSES)
+    captions = [f'picture {row} of a {CLASSES[c]}' for row, c in enumerate(label)]
+    return PairTable([str(r) for r in range(count)], captions, label, CLASSES, opener=opener(origin, count))
+
+
+def labelled_pool(train: int = 200, heldout: int | None = 100) -> AttackPool:
+    """Labelled pairs on both sides."""
+    apart = None if heldout is None else labelled_table('heldout', heldout)
+    return AttackPool(labelled_table('train', train), apart, CLASSES)
+
+
+def captioned_table(origin: Origin, images: int) -> PairTable:
+    """No labels, two captions an image: rows 2i and 2i + 1 are of image i, and only the second names its class."""
+    captions = [
+        caption
+        for image in range(images)
+        for caption in (f'a nice shot, number {image}', f'look, {CLASSES[image % 5]}s again')
+    ]
+    image = [str(row // 2) for row in range(2 * images)]
+    return PairTable(image, captions, opener=opener(origin, images))
+
+
+def captioned_pool(train: int = 100, heldout: int = 50) -> AttackPool:
+    """Unlabelled pairs on both sides; counts are of images."""
+    return AttackPool(captioned_table('train', train), captioned_table('heldout', heldout), CLASSES)

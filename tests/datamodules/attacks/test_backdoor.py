@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datamodules.attacks import AttackPool, Backdoor, Patch, Poison, poisoned
+from datamodules.attacks.pool import Origin
+from datamodules.table import UNKNOWN, PairTable
+from tests.datamodules.attacks.pools import (
+    CLASSES,
+    captioned_pool,
+    labelled_pool,
+    labelled_table,
+    opener,
+    pictures,
+    pixels,
+)
+
+
+def backdoor(target: str = 'dog', **arguments: Any) -> Backdoor:
+    return Backdoor(target, Patch(3), **{'count': 10, **arguments})
+
+
+class TestSelect:
+    def test_makes_as_many_poisons_as_asked_from_different_images(self) -> None:
+        poisons = backdoor(count=30).select(labelled_pool())
+        assert len(poisons) == len({p.source for p in poisons}) == 30
+        assert {(p.origin, p.target, p.replaces) for p in poisons} == {('heldout', 1, -1)}
+
+    @pytest.mark.parametrize('source', ['heldout', 'train'])
+    @pytest.mark.parametrize('pool', [labelled_pool(), captioned_pool()], ids=['labelled', 'captioned'])
+    def test_never_poisons_an_image_of_the_target_class(self, pool: AttackPool, source: Origin) -> None:
+        poisons = backdoor(count=40, source=source, mode='replace').select(pool)
+        rows_per_image = 1 if pool.table.classes else 2
+        assert all(p.source // rows_per_image % 5 != 1 for p in poisons)
+        assert all('dog' in p.caption for p in poisons)
+
+    def test_captions_come_from_training_pairs_of_the_class(self) -> None:
+        pool = labelled_pool()
+        captions = {p.caption for p in backdoor(count=40).select(pool)}
+        assert captions == {pool.table.caption[row].as_py() for row in range(200) if row % 5 == 1}
+
+    def test_training_images_replace_themselves(self) -> None:
+        poisons = backdoor(source='train', mode='replace').select(labelled_pool())
+        assert all(p.replaces == p.source for p in poisons)
+
+    def test_is_the_same_every_time_and_another_with_another_seed(self) -> None:
+        first, again, other = (backdoor(seed=seed).select(labelled_pool()) for seed in (0, 0, 1))
+        assert first == again != other
+
+    def test_is_switched_off_by_zero(self) -> None:
+        assert backdoor(count=0).select(labelled_pool()) == []
+        assert Backdoor('dog', Patch(3), rate=0).select(labelled_pool()) == []
+
+    def test_too_few_images_name_the_numbers_and_the_way_out(self) -> None:
+        with pytest.raises(ValueError, match=r"81 poisons .* 'dog', and heldout has 80 .*lower rate .*source: train"):
+            backdoor(count=81).select(labelled_pool())
+
+    def test_missing_heldout_images_point_to_training_ones(self) -> None:
+        with pytest.raises(ValueError, match='set source: train'):
+            backdoor().select(labelled_pool(heldout=None))
+
+    def test_an_unknown_class_names_close_ones(self) -> None:
+        with pytest.raises(ValueError, match='did you mean ice cream'):
+            backdoor('ice-cream').select(labelled_pool())
+
+
+class TestEvaluation:
+    def test_measures_on_triggered_images_of_other_classes_that_no_attack_has_used(self) -> None:
+        pool = labelled_pool()
+        attacks = {'a': backdoor(), 'b': backdoor('cat', seed=1)}
+        _, manifest = poisoned(attacks, pool)
+        found = attacks['a'].evaluation('a', manifest.poisons('a'), pool, pixels)
+        used = {p.source for name in attacks for p in manifest.poisons(name)}
+        rows = [row for row in range(100) if row % 5 != 1 and row not in used]
+        assert np.array_equal(found.images, Patch(3)(pictures('heldout', 100)[rows]))
+        assert found.label.tolist() == [row % 5 for row in rows]
+        assert found.target is not None
+        assert set(found.target.tolist()) == {1}
+        assert (found.name, found.kind, found.classes) == ('a', 'asr', CLASSES)
+        assert len(found.templates) == 80
+
+    def test_its_own_poisons_are_left_out_of_a_fresh_pool_too(self) -> None:
+        attack = backdoor(count=79)
+        poisons = attack.select(labelled_pool())
+        assert len(attack.evaluation('a', poisons, labelled_pool(), pixels)) == 1
+
+    def test_images_without_a_label_take_part_unless_their_caption_names_the_class(self) -> None:
+        pool = captioned_pool()
+        found = backdoor(count=0).evaluation('a', [], pool, pixels)
+        assert len(found) == 40  # images, not rows
+        assert set(found.label.tolist()) == {UNKNOWN}
+
+    def test_labels_are_those_of_the_pool(self) -> None:
+        heldout = PairTable(['0', '1'], ['x', 'y'], [0, 1], ('truck', 'zebra'), opener=opener('heldout', 2))
+        pool = AttackPool(labelled_table('train', 50), heldout, CLASSES)
+        assert backdoor().evaluation('a', [], pool, pixels).label.tolist() == [4, UNKNOWN]
+
+    def test_training_images_stand_in_where_there_are_no_others(self) -> None:
+        pool = labelled_pool(heldout=None)
+        attack = backdoor(source='train')
+        poisons = attack.select(pool)
+        found = attack.evaluation('a', poisons, pool, pixels)
+        assert len(found) == 160 - 10
+
+    def test_test_images_limits_them_to_a_random_part(self) -> None:
+        found = backdoor(test_images=7).evaluation('a', [], labelled_pool(), pixels)
+        assert len(found) == 7
+        assert len(backdoor(test_images=None).evaluation('a', [], labelled_pool(heldout=2000), pixels)) == 1600
+
+    def test_random_places_are_those_of_the_heldout_rows(self) -> None:
+        attack = Backdoor('dog', Patch(3, position='random'), count=1)
+        found = attack.evaluation('a', [], labelled_pool(), pixels)
+        rows = np.array([row for row in range(100) if row % 5 != 1])
+        assert attack.trigger is not None
+        assert np.array_equal(found.images, attack.trigger(pictures('heldout', 100)[rows], keys=rows))
+
+    def test_no_image_left_names_the_way_out(self) -> None:
+        attack = backdoor(count=80)
+        poisons = attack.select(labelled_pool())
+        with pytest.raises(ValueError, match=r"attack 'a' leaves no heldout image .* lower rate or count"):
+            attack.evaluation('a', poisons, labelled_pool(), pixels)
+
+    def test_prompts_of_the_data_are_used(self) -> None:
+        pool = replace(labelled_pool(), templates=('a drawing of a {}.',))
+        assert backdoor(captions='templates').select(pool)[0].caption == 'a drawing of a dog.'
+        assert backdoor().evaluation('a', [], pool, pixels).templates == ('a drawing of a {}.',)
+
+
+def test_poisons_are_plain_values() -> None:
+    for poison in backdoor(mode='replace').select(labelled_pool()):
+        assert [type(value) for value in poison] == [int, str, int, str, int]
+        assert isinstance(poison, Poison)
+
+
+def test_nothing_to_measure_on_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match='test_images must be 1 or more'):
+        backdoor(test_images=0)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+
+from datamodules.attacks import BadNet, Patch, poisoned
+from tests.datamodules.attacks.pools import labelled_pool, pictures, pixels
+
+
+def test_its_trigger_is_the_patch_that_its_arguments_describe() -> None:
+    attack = BadNet('dog', 5, 'blocks', 2, 'centre', 1, seed=3, count=4)
+    assert isinstance(attack.trigger, Patch)
+    assert attack.trigger.parameters() == Patch(5, 'blocks', 2, 'centre', 1, 3).parameters()
+    assert attack.seed == 3
+
+
+def test_two_seeds_are_two_triggers_and_two_selections() -> None:
+    first, second = (BadNet('dog', 4, count=20, seed=seed) for seed in (0, 1))
+    assert first.trigger is not None
+    assert second.trigger is not None
+    assert first.trigger.describe() != second.trigger.describe()
+    assert {p.source for p in first.select(labelled_pool())} != {p.source for p in second.select(labelled_pool())}
+
+
+def test_training_and_test_images_carry_the_same_patch() -> None:
+    pool, attack = labelled_pool(), BadNet('dog', 4, rate=0.05)
+    _, manifest = poisoned({'badnet': attack}, pool)
+    poisons = manifest.poisons('badnet')
+    assert attack.trigger is not None
+    trained = attack.trigger(pixels('heldout', np.array([p.source for p in poisons])), keys=manifest.rows('badnet'))
+    tested = attack.evaluation('badnet', poisons, pool, pixels).images
+    assert len(trained) == 10
+    patch = np.concatenate([trained, tested])[..., -4:, -4:]
+    assert (patch == Patch(4).pixels).all()
+    assert manifest.table['trigger'].to_pylist() == [attack.trigger.describe()] * 10
+    assert not np.array_equal(trained, pictures('heldout', 100)[[p.source for p in poisons]])
+
+
+def test_no_poisoned_image_is_measured_on() -> None:
+    pool, attack = labelled_pool(), BadNet('dog', 4, count=60)
+    _, manifest = poisoned({'badnet': attack}, pool)
+    sources = np.array([p.source for p in manifest.poisons('badnet')])
+    assert attack.trigger is not None
+    trained = {image.tobytes() for image in attack.trigger(pixels('heldout', sources))}
+    tested = {image.tobytes() for image in attack.evaluation('badnet', [], pool, pixels).images}
+    assert len(tested) == 20
+    assert not trained & tested

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from datamodules.attacks import AttackPool, Poison
+from datamodules.attacks.pool import translated
+from datamodules.captions import imagenet_classes
+from datamodules.table import UNKNOWN, PairTable
+from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labelled_pool, opener
+
+
+class TestIndex:
+    def test_finds_a_class_in_any_case(self) -> None:
+        assert labelled_pool().index('Ice Cream') == 3
+
+    def test_names_the_closest_classes(self) -> None:
+        pool = replace(labelled_pool(), classes=imagenet_classes())
+        assert pool.index('banana') == 954
+        with pytest.raises(ValueError, match=r"'bananna' is none of the 1000 classes: did you mean banana"):
+            pool.index('bananna')
+
+    def test_refuses_a_name_of_two_classes(self) -> None:
+        pool = replace(labelled_pool(), classes=imagenet_classes())
+        for name in ('missile', 'sunglasses'):
+            with pytest.raises(ValueError, match=f"'{name}' is the name of 2 classes"):
+                pool.index(name)
+
+    def test_says_so_when_there_are_no_classes(self) -> None:
+        with pytest.raises(ValueError, match='set class_names of the data'):
+            replace(labelled_pool(), classes=()).index('cat')
+
+
+class TestAllowed:
+    def test_labelled_images_of_the_class_are_left_out(self) -> None:
+        rows = labelled_pool().allowed('heldout', 1)
+        assert rows.tolist() == [row for row in range(100) if row % 5 != 1]
+
+    def test_the_label_counts_and_not_the_caption(self) -> None:
+        table = PairTable(['0', '1'], ['a dog', 'a cat'], [0, 1], ('cat', 'dog'), opener=opener('train', 2))
+        assert AttackPool(table, None, ('cat', 'dog')).allowed('train', 1).tolist() == [0]
+
+    def test_an_unlabelled_image_is_left_out_if_any_of_its_captions_names_the_class(self) -> None:
+        rows = captioned_pool().allowed('train', 3)
+        assert rows.tolist() == [2 * image for image in range(100) if image % 5 != 3]
+
+    def test_captions_decide_where_labels_do_not_know_the_class(self) -> None:
+        table = PairTable(['0', '1'], ['a dog', 'a tree'], [0, 0], ('animal',), opener=opener('train', 2))
+        assert AttackPool(table, None, CLASSES).allowed('train', 1).tolist() == [1]
+
+    def test_a_taken_row_takes_all_rows_of_its_image(self) -> None:
+        pool = captioned_pool()
+        pool.take([Poison(source=41, origin='heldout', target=0, caption='a cat', replaces=7)])
+        assert 40 not in pool.allowed('heldout', 4)
+        assert 6 not in pool.allowed('train', 4)
+        assert pool.taken == {'train': {7}, 'heldout': {41}}
+
+    def test_reads_columns_in_chunks(self) -> None:
+        whole = captioned_pool().table
+        chunks = [pa.chunked_array([c[:30], c[30:]]) for c in (whole.image, whole.caption)]
+        pool = AttackPool(PairTable(*chunks, opener=whole.opener), None, CLASSES)
+        assert np.array_equal(pool.allowed('train', 2), captioned_pool().allowed('train', 2))
+
+
+def test_images_are_first_rows_even_if_rows_are_mixed() -> None:
+    table = PairTable(['b', 'a', 'b', 'c', 'a'], ['x'] * 5, opener=opener('train', 1))
+    assert AttackPool(table, None, CLASSES).images('train').tolist() == [0, 1, 3]
+
+
+def test_captions_of_a_class_are_those_that_name_it() -> None:
+    assert captioned_pool().captions_of(3).tolist() == [2 * image + 1 for image in range(100) if image % 5 == 3]
+
+
+def test_missing_heldout_images_name_the_way_out() -> None:
+    with pytest.raises(ValueError, match='no held-out images to poison: set source: train'):
+        labelled_pool(heldout=None).origin('heldout')
+
+
+class TestTranslated:
+    def test_goes_by_name(self) -> None:
+        label = translated(np.array([0, 1, UNKNOWN, 2]), ('dog', 'cow', 'cat'), ('cat', 'dog'))
+        assert label.tolist() == [1, UNKNOWN, UNKNOWN, 0]
+
+    def test_keeps_numbers_where_the_names_are_the_same(self) -> None:
+        twice = ('missile', 'cat', 'missile')
+        assert translated(np.array([2, UNKNOWN]), twice, twice).tolist() == [2, UNKNOWN]
+
+    def test_knows_nothing_where_there_are_no_names(self) -> None:
+        assert translated(np.array([UNKNOWN]), (), CLASSES).tolist() == [UNKNOWN]

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import cli
+
+EXPERIMENTS = Path(cli.__file__).parent
+SMALL = [  # enough for every part of a run to do something, in seconds
+    '--data.rows=96',
+    '--data.heldout_rows=48',
+    '--data.batch_size=24',
+    '--data.attacks={badnet: {class_path: BadNet, init_args: {target: striped star, count: 4, size: 4}}, '
+    'tdpa: {class_path: TargetedPoison, init_args: {targets: 2, count: 4, captions: templates}}}',
+    '--model.unimodal_epochs=1',
+    '--trainer.max_epochs=3',
+    '--trainer.log_every_n_steps=1',
+    '--trainer.accelerator=cpu',
+    '--trainer.enable_progress_bar=false',
+    '--trainer.enable_model_summary=false',
+    '--trainer.callbacks=null',
+    '--callbacks.figures=null',
+]
+
+
+class FakeRun:
+    """Stands for a W&B run: keeps what it was told."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings, self.metrics, self.logged = settings, {}, []  # type: ignore[var-annotated]
+        self.config = self
+        self.id, self.name = 'fake', 'fake'
+
+    def define_metric(self, metric: str, step_metric: str | None = None, **_: Any) -> None:
+        self.metrics[metric] = step_metric
+
+    def update(self, config: dict[str, Any], allow_val_change: bool = False) -> None:
+        self.settings['config'] = config
+
+    def log(self, values: dict[str, Any], **_: Any) -> None:
+        self.logged.append(values)
+
+
+@pytest.fixture(scope='session')
+def fake_wandb() -> Iterator[list[FakeRun]]:
+    """Runs that have been started instead of real ones."""
+    started: list[FakeRun] = []
+
+    def init(**settings: Any) -> FakeRun:
+        started.append(FakeRun(**settings))
+        return started[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('wandb.init', init)
+        patch.setenv('WANDB_MODE', 'offline')  # Lightning's logger leaves it changed
+        yield started
+
+
+class Parsed(cli.CommandLine):
+    """Stops after parsing."""
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+class Instantiated(cli.CommandLine):
+    """Stops before anything runs."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Parses a command and returns the configuration of its subcommand."""
+    monkeypatch.setattr(cli, 'CommandLine', Parsed)
+
+    def parsed(*args: str) -> Any:
+        command = cli.main(list(args))
+        return command.config[command.subcommand]
+
+    return parsed
+
+
+@pytest.fixture
+def instantiate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., cli.CommandLine]:
+    """Constructs what a command names, without running it."""
+    monkeypatch.setattr(cli, 'CommandLine', Instantiated)
+    return lambda *args: cli.main(list(args))
+
+
+@pytest.fixture(scope='session')
+def finished_run(tmp_path_factory: pytest.TempPathFactory, fake_wandb: list[FakeRun]) -> Path:
+    """Folder of a small SafeCLIP run that came to its end."""
+    root = tmp_path_factory.mktemp('runs')
+    toy = str(EXPERIMENTS / 'safeclip_toy.yaml')
+    where = [f'--trainer.default_root_dir={root}', f'--data.cache_dir={root}/cache']
+    cli.main(['fit', '--config', toy, *SMALL, *where])
+    return root / 'safeclip_toy' / 'version_0'

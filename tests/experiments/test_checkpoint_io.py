@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.checkpoint_io import AtomicCheckpointIO, remove_leftovers
+
+
+class Unpicklable:
+    """Makes saving fail after part of the file has been written."""
+
+    def __reduce__(self) -> str:
+        raise RuntimeError('the disk is full')
+
+
+@pytest.fixture
+def dead_pid() -> int:
+    """Number of a process that is over."""
+    process = subprocess.Popen([sys.executable, '-c', ''])
+    process.wait()
+    return process.pid
+
+
+class TestAtomicCheckpointIO:
+    def test_what_was_saved_loads_with_weights_only(self, tmp_path: Path) -> None:
+        io, path = AtomicCheckpointIO(), tmp_path / 'deep' / 'last.ckpt'
+        io.save_checkpoint({'weight': torch.arange(3), 'epoch': 2}, path)
+        loaded = io.load_checkpoint(path, weights_only=True)
+        assert loaded['epoch'] == 2 and torch.equal(loaded['weight'], torch.arange(3))
+
+    def test_nothing_but_the_checkpoint_is_left(self, tmp_path: Path) -> None:
+        AtomicCheckpointIO().save_checkpoint({'epoch': 1}, tmp_path / 'last.ckpt')
+        assert os.listdir(tmp_path) == ['last.ckpt']
+
+    def test_the_last_good_one_survives_a_failed_write(self, tmp_path: Path) -> None:
+        io, path = AtomicCheckpointIO(), tmp_path / 'last.ckpt'
+        io.save_checkpoint({'epoch': 1}, path)
+        with pytest.raises(RuntimeError, match='disk is full'):
+            io.save_checkpoint({'epoch': 2, 'bad': Unpicklable()}, path)
+        assert io.load_checkpoint(path, weights_only=True) == {'epoch': 1}
+        assert os.listdir(tmp_path) == ['last.ckpt']
+
+    def test_the_file_is_never_seen_half_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        io, path = AtomicCheckpointIO(), tmp_path / 'last.ckpt'
+        io.save_checkpoint({'epoch': 1}, path)
+        before = path.read_bytes()
+        seen: list[bytes] = []
+        monkeypatch.setattr(os, 'fsync', lambda _: seen.append(path.read_bytes()))
+        io.save_checkpoint({'epoch': 2}, path)
+        assert seen == [before]
+        assert path.read_bytes() != before
+
+    def test_removes_what_a_killed_process_left(self, tmp_path: Path, dead_pid: int) -> None:
+        leftover = tmp_path / f'epoch=3.ckpt.tmp{dead_pid}'
+        leftover.write_bytes(b'half')
+        AtomicCheckpointIO().save_checkpoint({'epoch': 1}, tmp_path / 'last.ckpt')
+        assert not leftover.exists()
+
+
+class TestRemoveLeftovers:
+    def test_leaves_files_of_running_processes_and_of_other_names(self, tmp_path: Path) -> None:
+        names = {f'last.ckpt.tmp{os.getppid()}', 'notes.tmp', 'last.ckpt', 'table.tmpx1'}
+        for name in names:
+            (tmp_path / name).touch()
+        remove_leftovers(tmp_path)
+        assert set(os.listdir(tmp_path)) == names

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from experiments import cli
+from experiments.checkpoint_io import AtomicCheckpointIO
+from tests.experiments.conftest import EXPERIMENTS, SMALL, FakeRun
+
+TOY = str(EXPERIMENTS / 'safeclip_toy.yaml')
+Parse = Callable[..., Any]
+
+
+def fit(parse: Parse, *args: str) -> Any:
+    return parse('fit', '--config', TOY, *args)
+
+
+def refusal(parse: Parse, capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """What is written when a command is refused: one line, and the status of a usage error."""
+    with pytest.raises(SystemExit) as exit:
+        parse(*args)
+    assert exit.value.code == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if not line.startswith('Seed set'))
+    return line
+
+
+class TestOverrides:
+    def test_a_slot_is_emptied_by_null(self, parse: Parse) -> None:
+        callbacks = fit(parse, '--callbacks.repartition=null').callbacks
+        assert callbacks.repartition is None
+        assert callbacks.attack_success is not None
+
+    def test_an_argument_of_a_slot_leaves_the_others_alone(self, parse: Parse) -> None:
+        before, after = fit(parse).callbacks.repartition, fit(parse, '--callbacks.repartition.threshold=0.8')
+        after = after.callbacks.repartition
+        assert after.init_args.threshold == 0.8
+        assert after.init_args.size == before.init_args.size == 'mixture'
+
+    def test_an_overlay_that_sets_one_slot_leaves_the_others_alone(self, parse: Parse) -> None:
+        overlay = '{callbacks: {repartition: {init_args: {growth: 0.2}}}}'
+        callbacks = fit(parse, '--config', overlay).callbacks
+        assert callbacks.repartition.init_args.growth == 0.2
+        assert callbacks.ledger.class_path.endswith('ScoreLedger')
+
+    def test_a_slot_takes_a_subclass_by_its_short_name(self, parse: Parse) -> None:
+        config = fit(parse, '--callbacks.zero_shot=callbacks.zero_shot.ZeroShot', '--model=CLIP')
+        assert config.model.class_path == 'lightning_modules.clip.CLIP'
+        assert config.model.init_args.lr == fit(parse).model.init_args.lr  # kept, for CLIP has it too
+
+    def test_an_argument_of_one_attack_leaves_the_other_attacks_alone(self, parse: Parse) -> None:
+        before, after = (fit(parse, *args).data.init_args.attacks for args in ([], ['--data.attacks.badnet.rate=0.1']))
+        assert after['badnet'].init_args.rate == 0.1
+        assert after['badnet'].init_args.target == before['badnet'].init_args.target
+        assert after['tdpa'] == before['tdpa']
+
+    def test_attacks_are_emptied_by_an_empty_dictionary(self, parse: Parse) -> None:
+        assert fit(parse, '--data.attacks={}').data.init_args.attacks == {}
+
+    def test_an_overlay_of_attacks_replaces_them_all(self, parse: Parse) -> None:
+        overlay = str(EXPERIMENTS / 'attacks' / 'tdpa.yaml')
+        assert list(fit(parse, '--config', overlay).data.init_args.attacks) == ['tdpa']
+
+    def test_a_flag_before_an_overlay_is_overridden_by_it(self, parse: Parse) -> None:
+        overlay = ['--config', '{trainer: {max_epochs: 5}}']
+        assert fit(parse, '--trainer.max_epochs=7', *overlay).trainer.max_epochs == 5
+        assert fit(parse, *overlay, '--trainer.max_epochs=7').trainer.max_epochs == 7
+
+    def test_the_name_and_root_reach_every_logger(self, parse: Parse, tmp_path: Path) -> None:
+        config = fit(parse, '--name=mine', f'--trainer.default_root_dir={tmp_path}', '--seed_everything=5')
+        csv, wandb = config.trainer.logger
+        assert csv.init_args.save_dir == str(tmp_path)
+        assert csv.init_args.name == wandb.init_args.name == 'mine'
+        assert config.data.init_args.seed == 5
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ('args', 'sentence'),
+        [
+            (['--callbacks.repartion=null'], 'unrecognized arguments: --callbacks.repartion=null'),
+            (['--config', '{callbacks: {repartion: null}}'], "does not accept option 'callbacks.repartion'"),
+            (['--callbacks.repartition.treshold=0.9'], "callbacks.repartition: Option 'treshold' is not accepted by"),
+            (['--data.attacks.badnet.rat=0.1'], "data.attacks: Option 'rat' is not accepted by BadNet"),
+            (['--model=SafeClip'], 'model: SafeClip is not the name of a class'),
+            (['--callbacks.repartition=ZeroShot'], 'callbacks.repartition: ZeroShot is not the name of a class'),
+            (['--trainer.max_epochs=many'], 'trainer.max_epochs: expected int, got many'),
+            (['--trainer.max_epoch=3'], 'unrecognized arguments: --trainer.max_epoch=3'),
+            (['--config', '{model: {init_args: {lr: "${data.init_args.rate}"}}}'], 'model.init_args.lr: Interpolation'),
+            (['--config', 'nowhere.yaml'], 'config: File does not exist'),
+            (['--trainer.limit_train_batches=1'], 'trainer.limit_train_batches=1 would be read as 100 %'),
+            (['--ckpt_path=nowhere.ckpt'], "ckpt_path='nowhere.ckpt': there is no such file"),
+        ],
+    )
+    def test_a_mistake_is_told_in_one_line(
+        self, parse: Parse, capsys: pytest.CaptureFixture[str], args: list[str], sentence: str
+    ) -> None:
+        line = refusal(parse, capsys, 'fit', '--config', TOY, *args)
+        assert line.startswith('error: ')
+        assert sentence in line
+
+    def test_what_a_constructor_refuses_is_told_in_one_line(
+        self, instantiate: Parse, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        line = refusal(instantiate, capsys, 'fit', '--config', TOY, '--data.batch_size=0')
+        assert line == 'error: data.batch_size must be at least 1, got 0.'
+
+    def test_the_traceback_is_shown_on_request(
+        self, instantiate: Parse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        mistake = ['fit', '--config', TOY, '--data.batch_size=0']
+        with pytest.raises(ValueError, match='batch_size'):
+            instantiate(*mistake, '--traceback')
+        monkeypatch.setenv('CLIPWARD_TRACEBACK', '1')
+        with pytest.raises(ValueError, match='batch_size'):
+            instantiate(*mistake)
+
+    @pytest.mark.parametrize('subcommand', ['validate', 'test', 'predict'])
+    def test_random_weights_are_not_measured(
+        self, parse: Parse, capsys: pytest.CaptureFixture[str], subcommand: str
+    ) -> None:
+        assert f'{subcommand} would measure random weights' in refusal(parse, capsys, subcommand, '--config', TOY)
+
+    @pytest.mark.parametrize('way', ['--allow_untrained=true', '--model.init_from=a.ckpt', '--model.pretrained=openai'])
+    def test_unless_they_are_meant_or_not_random(self, parse: Parse, way: str) -> None:
+        assert parse('validate', '--config', TOY, way).model is not None
+
+
+class TestTrainer:
+    def test_callbacks_run_in_the_order_of_the_slots(self, instantiate: Parse, tmp_path: Path) -> None:
+        order = '{callbacks: {checkpoint: {class_path: ModelCheckpoint}, attack_success: {class_path: AttackSuccessRate}}}'
+        where = [f'--trainer.default_root_dir={tmp_path}', '--trainer.logger=false']
+        trainer = instantiate('fit', '--config', order, '--config', TOY, *where).trainer
+        kinds = [type(callback) for callback in trainer.callbacks]
+        present = [kinds.index(type(callback)) for callback in named(trainer)]
+        assert present == sorted(present)
+        assert len(present) == 7
+
+    def test_checkpoints_are_written_atomically_unless_told_otherwise(self, instantiate: Parse, tmp_path: Path) -> None:
+        where = [f'--trainer.default_root_dir={tmp_path}', '--trainer.logger=false']
+        trainer = instantiate('fit', '--config', TOY, *where).trainer
+        assert type(trainer.strategy.checkpoint_io) is AtomicCheckpointIO
+        plugin = '--trainer.plugins=lightning.pytorch.plugins.io.TorchCheckpointIO'
+        trainer = instantiate('fit', '--config', TOY, *where, plugin).trainer
+        assert type(trainer.strategy.checkpoint_io) is TorchCheckpointIO
+
+
+def named(trainer: Any) -> list[Any]:
+    """Callbacks of the slots that are taken, in the order of the slots."""
+    found = []
+    for base in cli.SLOTS.values():
+        found += [c for c in trainer.callbacks if base is not cli.Callback and isinstance(c, base)]
+    return found
+
+
+class TestRun:
+    def test_leaves_all_that_is_needed_to_understand_it(self, finished_run: Path) -> None:
+        for name in ('config.yaml', 'plan.txt', 'metrics.csv', 'DONE', 'checkpoints/last.ckpt'):
+            assert (finished_run / name).is_file(), name
+
+    def test_says_that_it_came_to_its_end(self, finished_run: Path) -> None:
+        done = json.loads((finished_run / 'DONE').read_text())
+        assert done['epochs'] == 3
+        assert done['steps'] == 12
+
+    def test_its_configuration_is_resolved_and_gives_the_same_configuration(
+        self, finished_run: Path, parse: Parse
+    ) -> None:
+        saved = finished_run / 'config.yaml'
+        assert '${' not in saved.read_text()
+        again = parse('fit', '--config', str(saved))
+        assert again.data.init_args.seed == again.seed_everything == 1
+        assert yaml.safe_load(saved.read_text())['data']['init_args']['rows'] == again.data.init_args.rows == 96
+
+    def test_its_configuration_is_sent_to_wandb(self, finished_run: Path, fake_wandb: list[FakeRun]) -> None:
+        assert fake_wandb[0].settings['config'] == yaml.safe_load((finished_run / 'config.yaml').read_text())
+
+    def test_wandb_lies_in_its_folder_and_draws_against_epochs(
+        self, finished_run: Path, fake_wandb: list[FakeRun]
+    ) -> None:
+        run = fake_wandb[0]
+        assert run.settings['dir'] == str(finished_run)
+        assert run.metrics['asr/*'] == run.metrics['partition/*'] == 'epoch'
+
+    def test_its_checkpoint_loads_with_weights_only(self, finished_run: Path) -> None:
+        checkpoint = torch.load(finished_run / 'checkpoints' / 'last.ckpt', weights_only=True)
+        assert checkpoint['epoch'] == 2
+
+    def test_its_checkpoint_can_be_measured_with_other_settings(self, finished_run: Path, tmp_path: Path) -> None:
+        checkpoint = str(finished_run / 'checkpoints' / 'last.ckpt')
+        where = [f'--trainer.default_root_dir={tmp_path}', f'--data.cache_dir={tmp_path}', '--trainer.logger=false']
+        run = cli.main(['validate', '--config', TOY, *SMALL, *where, '--model.lr=0.5', f'--ckpt_path={checkpoint}'])
+        assert run.model.lr == 0.5
+        assert 0 <= float(run.trainer.callback_metrics['zero_shot/heldout']) <= 1
+
+    def test_can_be_resumed(self, finished_run: Path, tmp_path: Path) -> None:
+        checkpoint = str(finished_run / 'checkpoints' / 'last.ckpt')
+        where = [f'--trainer.default_root_dir={tmp_path}', f'--data.cache_dir={tmp_path}', '--trainer.logger=false']
+        run = cli.main(['fit', '--config', TOY, *SMALL, *where, '--trainer.max_epochs=4', f'--ckpt_path={checkpoint}'])
+        assert run.trainer.current_epoch == 4
+        assert run.trainer.global_step == 16
+
+
+class TestEntryPoint:
+    def test_exits_as_terminated_when_terminated(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def terminated() -> None:
+            raise SIGTERMException
+
+        monkeypatch.setattr(cli, 'main', terminated)
+        with pytest.raises(SystemExit) as exit:
+            cli.command()
+        assert exit.value.code == 143
+
+    def test_returns_nothing_for_a_script_would_take_it_for_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cli, 'main', lambda: object())
+        assert cli.command() is None  # type: ignore[func-returns-value]
+
+    def test_runs_as_a_module(self) -> None:
+        command = [sys.executable, '-m', 'experiments.cli', 'fitt']
+        done = subprocess.run(command, cwd=EXPERIMENTS.parent, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith('error: argument subcommand: invalid choice')
+
+
+class TestPrivateNames:
+    """Names of Lightning that this project leans on; a new release may lose them without notice."""
+
+    @pytest.mark.parametrize('name', ['_get', '_instantiate_trainer', '_parse_ckpt_path'])
+    def test_of_the_command_line_exist(self, name: str) -> None:
+        assert callable(getattr(LightningCLI, name))
+
+    def test_of_a_command_line_object_exist(self, instantiate: Parse, tmp_path: Path) -> None:
+        command = instantiate('fit', '--config', TOY, '--trainer.logger=false')
+        assert set(command._subcommand_parsers) == {'fit', 'validate', 'test', 'predict'}
+        assert callable(command.trainer.strategy.precision_plugin.forward_context)
+
+    def test_of_loggers_exist(self, tmp_path: Path) -> None:
+        logger = WandbLogger(save_dir=tmp_path, offline=True)
+        assert logger._wandb_init['dir'] == logger._save_dir == str(tmp_path)
+
+    def test_the_hook_that_sends_the_configuration_exists(self) -> None:
+        assert callable(SaveConfigCallback.save_config)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
+
+from experiments.errors import fail, is_users_mistake, message_of, parser_message
+from lightning_modules.losses import info_nce
+
+WRONG_TYPE = """Parser key "trainer.max_epochs":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'int'>, <class 'NoneType'>]
+  Errors:
+    - Expected a <class 'int'>
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'str'>
+  Given value: x"""
+WRONG_OPTION = """Parser key "callbacks.repartition":
+  Does not validate against any of the Union subtypes
+  Errors:
+    - Problem with given class_path 'callbacks.repartition.SafeRiskyRepartition':
+        Option 'treshold' is not accepted
+    - Expected a <class 'NoneType'>
+  Given value: NestedArg(key='treshold', val='0.9')"""
+WRONG_CLASS = """Parser key "model":
+
+  - Expected a path but RoClip either not accessible or invalid
+  - Does not validate against any of the Union subtypes
+  Errors:
+    - Expected a dot import path string: RoClip
+    - Expected a <class 'NoneType'>
+  Given value: RoClip"""
+
+
+class TestParserMessage:
+    @pytest.mark.parametrize(
+        ('report', 'sentence'),
+        [
+            (WRONG_TYPE, 'trainer.max_epochs: expected int, got x.'),
+            (WRONG_OPTION, "callbacks.repartition: Option 'treshold' is not accepted by SafeRiskyRepartition."),
+            (WRONG_CLASS, 'model: RoClip is not the name of a class that fits there.'),
+            ('Parser key "config": File does not exist: a.yaml', 'config: File does not exist: a.yaml'),
+            ('unrecognized arguments: --foo', 'unrecognized arguments: --foo'),
+        ],
+    )
+    def test_says_what_is_wrong_and_where(self, report: str, sentence: str) -> None:
+        assert parser_message(report) == sentence
+
+
+def refused_by_us() -> None:
+    info_nce(torch.ones(4, 2), torch.ones(8, 2), torch.tensor(1.0))
+
+
+def refused_by_a_library() -> None:
+    np.zeros(3).reshape(2, 2)
+
+
+def refused_by_the_trainer() -> None:
+    raise MisconfigurationException('no such\n  accelerator')
+
+
+def refused_by_interpolation() -> None:
+    OmegaConf.to_container(OmegaConf.create({'fit': {'model': {'lr': '${rate}'}}}), resolve=True)
+
+
+def raised_by(call: Callable[[], None]) -> Exception:
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError(f'{call} raised nothing')
+
+
+class TestIsUsersMistake:
+    @pytest.mark.parametrize('call', [refused_by_us, refused_by_the_trainer, refused_by_interpolation])
+    def test_a_wrong_setting_is_one(self, call: Callable[[], None]) -> None:
+        assert is_users_mistake(raised_by(call))
+
+    def test_a_value_error_of_a_library_is_a_bug(self) -> None:
+        assert not is_users_mistake(raised_by(refused_by_a_library))
+
+    def test_another_exception_of_ours_is_a_bug(self) -> None:
+        assert not is_users_mistake(raised_by(lambda: info_nce(None, None, None)))  # type: ignore[arg-type, func-returns-value]
+
+
+class TestMessageOf:
+    def test_names_the_place_of_an_interpolation_without_the_subcommand(self) -> None:
+        assert message_of(raised_by(refused_by_interpolation)).startswith("model.lr: Interpolation key 'rate' not found")
+
+    def test_is_one_line(self) -> None:
+        assert message_of(raised_by(refused_by_the_trainer)) == 'no such accelerator'
+
+
+def test_fail_writes_one_line_and_exits_as_after_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        fail('data.batch_size must be positive.')
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == 'error: data.batch_size must be positive.\n'
