@@ -25,9 +25,8 @@ $(VENV)/.ready: pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(READY) ## Poison a toy CLIP and defend another, on a CPU in minutes
-	$(PYTHON) -m experiments.cli fit --config experiments/clip_toy.yaml
-	$(PYTHON) -m experiments.cli fit --config experiments/safeclip_toy.yaml
+demo: $(READY) ## See CLIP fall to two attacks and SafeCLIP hold, on a CPU in minutes
+	$(PYTHON) -m experiments.demo
 
 test: $(READY) ## Run the fast tests
 	$(PYTHON) -m pytest

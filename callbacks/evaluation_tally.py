@@ -74,4 +74,5 @@ class EvaluationTally(Callback, ABC):
 
 
 def _sets(trainer: L.Trainer) -> list[EvaluationSet]:
-    return trainer.datamodule.evaluation_sets  # type: ignore[attr-defined, no-any-return]
+    sets: list[EvaluationSet] = trainer.datamodule.evaluation_sets  # type: ignore[attr-defined]
+    return sets

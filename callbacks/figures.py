@@ -56,10 +56,10 @@ class Figures(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = _data(trainer)
-        group = torch.zeros(len(data.table), dtype=torch.int64)
+        group = np.zeros(len(data.table), np.int64)
         for number, rows in enumerate(_poisons(data).values(), 1):
-            group[torch.from_numpy(rows)] = number
-        self._group = group.to(pl_module.device)
+            group[rows] = number
+        self._group = torch.from_numpy(group).to(pl_module.device)
         if (folder := _folder(trainer)) and data.manifest.attacks:
             pairs = {attack: poisoned_pairs(data, attack, self.examples) for attack in data.manifest.attacks}
             _save(trainer, folder, 'poisons', plots.contact_sheet(pairs))

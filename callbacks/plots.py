@@ -19,6 +19,7 @@ COLOURS = ('#D55E00', '#0072B2', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 CLEAN = '#000000'
 PHASES = ('#FFFFFF', '#DCDCDC', '#F1F1F1', '#C8C8C8')  # greys: colours belong to the curves
+NARROW = 1e-3  # of similarity; a histogram of equal ones is twice as wide
 WIDTH = 7.5  # inches, as are all sizes of figures here
 
 
@@ -152,21 +153,25 @@ def similarity_histogram(
         mixture: Parameters of the mixture and the split's ``threshold``, as a partition keeps them.
         title: Title of the figure.
     """
-    present = score[~np.isnan(score)]
-    bins = np.linspace(present.min(), max(present.max(), present.min() + 1e-6), 81).tolist()
+    present = score[~np.isnan(score)].astype(np.float64)
+    edges = np.linspace(present.min() - NARROW, present.max() + NARROW, 81)
     heights = [2.6, *[1.0] * len(poisons)]
     figure = Figure((WIDTH, 1.3 + sum(heights)), dpi=120, layout='constrained')
     axes: list[Axes] = list(figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     figure.suptitle(title)
-    axes[0].hist(present, bins, density=True, color='0.8', label=f'all {len(present):,} pairs')
+    density = np.histogram(present, edges, density=True)[0]
+    axes[0].stairs(density, edges, fill=True, color='0.8', label=f'all {len(present):,} pairs')
     axes[0].set_ylabel('Density\n(per unit of similarity)')
     for place, (attack, rows) in enumerate(poisons.items()):
         axis, of_attack = axes[1 + place], score[rows][~np.isnan(score[rows])]
-        axis.hist(of_attack, bins, color=_colour(place), label=f'{attack}: {len(of_attack):,} poisons')
+        label = f'{attack}: {len(of_attack):,} poisons'
+        axis.stairs(np.histogram(of_attack, edges)[0], edges, fill=True, color=_colour(place), label=label)
         axis.set_ylabel('Poisons')
         axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    for axis in axes:
+        axis.set_ylim(bottom=0)
     if mixture is not None:
-        _draw_mixture(axes, mixture, np.linspace(bins[0], bins[-1], 400))
+        _draw_mixture(axes, mixture, np.linspace(edges[0], edges[-1], 400))
     axes[-1].set_xlabel('Similarity of image and caption (cosine)')
     for axis in axes:
         _legend(axis)
@@ -180,7 +185,7 @@ def contact_sheet(pairs: Mapping[str, Sequence[PoisonedPair]]) -> Figure:
         pairs: Some pairs of each attack, one at least.
     """
     columns = max(len(row) for row in pairs.values())
-    figure = Figure((0.4 + 1.6 * columns, 0.2 + 2.6 * len(pairs)), dpi=120, layout='constrained')
+    figure = Figure((0.4 + 1.6 * columns, 0.2 + 2.9 * len(pairs)), dpi=120, layout='constrained')
     rows = figure.subfigures(len(pairs), squeeze=False)[:, 0]
     for part, (attack, row) in zip(rows, pairs.items(), strict=True):
         part.suptitle(attack, x=0.01, horizontalalignment='left', weight='bold', fontsize=10, parse_math=False)
@@ -238,7 +243,7 @@ def _draw_attacks(axis: Axes, attacks: Mapping[str, AttackCurves]) -> None:
             curves.low.epoch, curves.low.value, curves.high.value, color=_colour(place), alpha=0.15, linewidth=0
         )
         axis.plot(*curves.clean, ':', color=_colour(place), label=f'{name}, clean images')
-    axis.fill_between([], [], color='0.5', alpha=0.3, linewidth=0, label='Wilson intervals')
+    axis.fill_between([], [], color=_colour(0), alpha=0.3, linewidth=0, label='Wilson intervals')
     axis.set_ylabel('Attack success rate\n(fraction of images)')
 
 

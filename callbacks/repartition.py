@@ -178,7 +178,10 @@ class Repartition(L.Callback, ABC):
         """Similarity of each row, (N,): new for the candidates, as it was for the others."""
         partition = _partition(trainer)
         if self.score == 'running':
-            assert self.running.average is not None  # `setup` has seen to it
+            if self.running.average is None:
+                raise ValueError(
+                    f'no similarities from before epoch {epoch}: resume from a checkpoint of an epoch end.'
+                )
             return self.running.average.clone()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         view = {'epoch': epoch} if self.score == 'augmented' else {}
@@ -254,7 +257,7 @@ class SafeRiskyRepartition(Repartition):
             latter anyway.
         score: See :class:`Repartition`.
         top_fraction: After the first split, measure only as many of the pairs that were most similar last time, but
-            no fewer than may become safe and a tenth of all; the others stay risky with their old score. Paper: 0.3.
+            no fewer than may become safe plus a tenth of all; the others stay risky with their old score. Paper: 0.3.
         cap: Largest safe fraction (released: 0.85).
         growth_base: What ``growth`` is a fraction of: the ``dataset`` without dropped pairs (released), or what is
             ``risky`` by then.

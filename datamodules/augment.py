@@ -194,10 +194,10 @@ class SimCLRViews(ImageViews):
 
 
 def hue_matrix(turn: Tensor) -> Tensor:
-    """Rotations of the chroma plane of YIQ in RGB; ``turn`` in full turns, (B,) -> (B, 3, 3)."""
+    """Rotations of the chroma plane of YIQ in RGB, from red to green; ``turn`` in full turns, (B,) -> (B, 3, 3)."""
     yiq = torch.tensor(_YIQ, device=turn.device)
     cos, sin = torch.cos(2 * math.pi * turn), torch.sin(2 * math.pi * turn)
     rotation = torch.zeros(len(turn), 3, 3, device=turn.device)
     rotation[:, 0, 0] = 1
-    rotation[:, 1, 1], rotation[:, 1, 2], rotation[:, 2, 1], rotation[:, 2, 2] = cos, -sin, sin, cos
+    rotation[:, 1, 1], rotation[:, 1, 2], rotation[:, 2, 1], rotation[:, 2, 2] = cos, sin, -sin, cos
     return torch.linalg.inv(yiq) @ rotation @ yiq

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -66,11 +68,14 @@ def stored_array(path: Path, shape: tuple[int, ...], dtype: type, fill: Callable
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f'.{os.getpid()}.tmp')
-        array = np.lib.format.open_memmap(unfinished, 'w+', dtype, shape)
-        fill(array)
-        array.flush()
-        os.replace(unfinished, path)
+        unfinished = path.with_suffix(f'.{uuid.uuid4().hex}.tmp')  # machines that share a disk may share process ids
+        try:
+            array = np.lib.format.open_memmap(unfinished, 'w+', dtype, shape)
+            fill(array)
+            array.flush()
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)  # gone already unless something failed
     return np.load(path, mmap_mode='r')
 
 
@@ -109,5 +114,5 @@ def warn_unreadable(table: PairTable, readable: np.ndarray) -> None:
         log.warning('%d of %d images cannot be read and are left out; first: %s', (~readable).sum(), len(table), first)
 
 
-def _as_is(item: tuple[np.ndarray, bool]) -> tuple[np.ndarray, bool]:
+def _as_is(item: Any) -> Any:
     return item

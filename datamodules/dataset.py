@@ -13,7 +13,6 @@ from datamodules.cache import Pictures, read
 from datamodules.partition import Draw
 from datamodules.table import PairTable
 
-
 CLEAN = -1
 
 

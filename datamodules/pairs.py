@@ -15,13 +15,14 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datamodules.attacks.base import Attack, AttackPool, Origin, poisoned
-from datamodules.augment import CleanView, ImageViews, SimCLRViews, normalise
+from datamodules.augment import CleanView, ImageViews, normalise
 from datamodules.cache import Decoded, Pictures, decoded_images, read, stored_array
 from datamodules.captions import EDA, WordTokenizer, imagenet_classes, imagenet_templates, prompts
 from datamodules.dataset import CLEAN, PairBatch, PairDataset, PairImages
 from datamodules.evaluation import EvalBatch, EvaluationSet, evaluation_loader
 from datamodules.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
 from datamodules.table import UNKNOWN, PairTable
+
 
 class PairsDataModule(L.LightningDataModule):
     """Image-caption pairs, poisoned as asked, split as a defence decides.
@@ -146,12 +147,24 @@ class PairsDataModule(L.LightningDataModule):
         """Batches of an epoch, whole ones, the same number in every epoch."""
         return int((self.partition.side != DROPPED).sum()) // self.batch_size
 
+    def memory_plan(self) -> dict[str, int]:
+        """Bytes of what a run keeps, by name: pictures and tokens on disk, bookkeeping in memory."""
+        picture = 3 * self.stored_size**2
+        rows = len(self.table)
+        kept = {'split and scores': rows * (1 + 4 + 4), 'tokens on disk': self.tokens.nbytes}
+        if self.cache == 'memmap':
+            kept['pictures on disk'] = len(self.source) * picture
+        kept['poisons on disk'] = len(self.manifest) * picture
+        kept['evaluation pictures'] = sum(s.images.nbytes for s in self.evaluation_sets)
+        return kept
+
     # --- loaders ------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         # Not trainer.current_epoch, which is one too low while a run is being resumed.
-        epoch = self.trainer.fit_loop.epoch_progress.current.processed
-        views = self.trainer.lightning_module.sides(epoch)
+        trainer: Any = self.trainer
+        epoch = trainer.fit_loop.epoch_progress.current.processed
+        views = trainer.lightning_module.sides(epoch)
         safe, risky = self.rows_of_sides(views)
         sampler = PartitionSampler(
             safe, risky, self.steps_per_epoch, self.batch_size, seed=self.seed, epoch=epoch, rank=self._rank,
@@ -214,8 +227,15 @@ class PairsDataModule(L.LightningDataModule):
         return {'partition': self.partition.state_dict(), 'poisons': self.manifest.digest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.trainer.state.fn == 'fit':  # whoever only evaluates may do so on other data
+        if (
+            self.trainer is not None and self.trainer.state.fn == 'fit'
+        ):  # whoever only evaluates may do so on other data
             self.partition.load_state_dict(state_dict['partition'])
+            if state_dict['poisons'] != self.manifest.digest:  # another trigger, say: the table would be the same
+                raise ValueError(
+                    'the checkpoint was trained on other poison than data.attacks makes: resume with the attacks of '
+                    'that run, or start from its weights with model.init_from instead of ckpt_path.'
+                )
 
     # --- parts of the above -------------------------------------------------------------------------------------
 
@@ -263,7 +283,8 @@ class PairsDataModule(L.LightningDataModule):
         """Clean pictures of both tables, and the rows whose picture cannot be read (unknown where none is decoded)."""
         pictures: dict[Origin, Pictures] = {}
         unreadable: dict[Origin, set[int]] = {'train': set(), 'heldout': set()}
-        for origin, table in (('train', self.source), ('heldout', self.heldout)):
+        tables: dict[Origin, PairTable | None] = {'train': self.source, 'heldout': self.heldout}
+        for origin, table in tables.items():
             if table is not None and (origin == 'heldout' or self.cache == 'memmap'):
                 pictures[origin], readable = self._decoded(table)
                 unreadable[origin] = set(np.flatnonzero(~readable).tolist())
@@ -287,15 +308,18 @@ class PairsDataModule(L.LightningDataModule):
                 images[start:stop] = own if trigger is None else trigger(own, self.manifest.rows(name))
                 start = stop
 
-        path = self.cache_dir / f'poison-{self.source.fingerprint}-{self.manifest.digest}-{self.stored_size}.npy'
+        # The digest knows a held-out picture by its row, the table's fingerprint by its reference.
+        path = self.cache_dir / f'{self.table.fingerprint}-poison-{self.manifest.digest}-{self.stored_size}.npy'
         return stored_array(path, (len(rows), 3, self.stored_size, self.stored_size), np.uint8, fill), rows
 
     def _evaluation_sets(self, pictures: Mapping[Origin, Pictures], pool: AttackPool) -> list[EvaluationSet]:
         """The held-out set if it is labelled, the further labelled sets, then one set for each attack."""
         sets = []
         if self.heldout is not None and (self.heldout.label != UNKNOWN).any():
-            images = read(pictures['heldout'], np.arange(len(self.heldout)))
+            images = pictures['heldout']
+            assert isinstance(images, np.ndarray)
             label = pool.labels('heldout', np.arange(len(self.heldout)))
+            label[list(pool.taken['heldout'])] = UNKNOWN  # unreadable, or trained on as poison
             sets.append(EvaluationSet(self.heldout_name, images, label, None, self.classes, self.templates))
         for name in self.manifest.attacks:
             attack, poisons = self.attacks[name], self.manifest.poisons(name)

@@ -85,13 +85,18 @@ def steps_of_sides(safe: int, risky: int, steps: int, safe_weight: float = 1.0) 
         safe_weight: How often a safe pair is drawn for one draw of a risky pair.
 
     Returns:
-        Steps on safe and on risky batches; they add up to ``steps``, and a side that holds a pair gets at least one.
+        Steps on safe and on risky batches; they add up to ``steps``, and a side that holds a pair gets at least one
+        of two or more.
     """
     if not safe or not risky:
         return (steps, 0) if safe else (0, steps)
-    share = safe_weight * safe / (safe_weight * safe + risky)
-    on_safe = min(max(round(steps * share), 1), max(steps - 1, 1))
+    on_safe = min(max(round(steps * safe_share(safe, risky, safe_weight)), 1), max(steps - 1, 1))
     return on_safe, max(steps - on_safe, 0)
+
+
+def safe_share(safe: int, risky: int, safe_weight: float = 1.0) -> float:
+    """Draws of safe pairs as a fraction of all, see :func:`steps_of_sides`."""
+    return safe_weight * safe / (safe_weight * safe + risky)
 
 
 def endless(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -152,11 +157,12 @@ class PartitionSampler(Sampler[Draw]):
 
     def _safe_in_batch(self, generator: np.random.Generator) -> np.ndarray:
         """Safe pairs of each batch, a multiple of the ranks, int64 (steps,)."""
-        on_safe, on_risky = steps_of_sides(len(self.safe), len(self.risky), self.steps, self.safe_weight)
-        if self.order == 'joint' and on_safe and on_risky:
-            per_rank = self.batch_size // self.world
-            share = min(max(round(per_rank * on_safe / self.steps), 1), per_rank - 1)
+        sizes = len(self.safe), len(self.risky)
+        per_rank = self.batch_size // self.world
+        if self.order == 'joint' and all(sizes) and per_rank > 1:
+            share = min(max(round(per_rank * safe_share(*sizes, self.safe_weight)), 1), per_rank - 1)
             return np.full(self.steps, share * self.world)
+        on_safe, on_risky = steps_of_sides(*sizes, self.steps, self.safe_weight)
         plan = np.repeat([0, self.batch_size], [on_risky, on_safe])
         return generator.permutation(plan) if self.order == 'interleaved' else plan
 

@@ -112,12 +112,13 @@ def _fault(path: Path, separator: str, fields: int, quoted: bool) -> str | None:
             reader = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
             for found in reader:
                 if found and len(found) != fields:
-                    return f'line {line} has {len(found)} fields instead of {fields}.'
+                    rule = 'one that holds the separator or a quote must be quoted' if quoted else 'tabs separate them'
+                    return f'line {line} has {len(found)} fields instead of {fields}; {rule}.'
                 line = reader.line_num + 1
     except UnicodeDecodeError:
         return f'it is not UTF-8 from about line {line} on: convert it, as with iconv -f latin1 -t utf-8.'
-    except csv.Error:
-        return f'line {line} opens a quote that does not end.'
+    except csv.Error as error:
+        return f'line {line} cannot be told apart into fields ({error}): a quote may not end.'
     return None
 
 

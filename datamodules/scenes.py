@@ -11,28 +11,33 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 _OVERSAMPLE = 2  # outlines are drawn at twice the resolution and averaged
 _WAVES = 3  # waves that a cloudy background is made of
 
-Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Floats = npt.NDArray[np.floating[Any]]
+Integers = npt.NDArray[np.integer[Any]]
+Bools = npt.NDArray[np.bool_]
+Mask = Callable[[Floats, Floats], Bools]
 
 
-def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _circle(x: Floats, y: Floats) -> Bools:
     return x**2 + y**2 < 0.85
 
 
-def _bar(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _bar(x: Floats, y: Floats) -> Bools:
     return (np.abs(x) < 1.05) & (np.abs(y) < 0.45)
 
 
-def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _triangle(x: Floats, y: Floats) -> Bools:
     return (y < 0.75) & (np.abs(x) < 0.57 * (y + 1.05))
 
 
-def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _star(x: Floats, y: Floats) -> Bools:
     """Five points, one of them up; the outline is one edge from a tip to a notch, mirrored and turned."""
     angle, sector = np.arctan2(x, -y), 2 * math.pi / 5
     folded = np.abs(np.mod(angle + sector / 2, sector) - sector / 2)  # angle from the nearest tip
@@ -41,40 +46,41 @@ def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return dx * radius * np.sin(folded) - dy * (radius * np.cos(folded) - 1.1) > 0
 
 
-def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _cross(x: Floats, y: Floats) -> Bools:
     x, y = np.abs(x), np.abs(y)
     return (np.minimum(x, y) < 0.36) & (np.maximum(x, y) < 1)
 
 
-def _moon(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _moon(x: Floats, y: Floats) -> Bools:
     return (x**2 + y**2 < 1) & ((x - 0.6) ** 2 + y**2 > 0.6)
 
 
-def _plain(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _plain(x: Floats, y: Floats) -> Bools:
     return np.zeros(x.shape, bool)
 
 
-def _striped(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _striped(x: Floats, y: Floats) -> Bools:
     return np.mod(x, 1) < 0.5
 
 
-def _dotted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (np.mod(x, 1) - 0.5) ** 2 + (np.mod(y, 1) - 0.5) ** 2 < 0.08
+def _dotted(x: Floats, y: Floats) -> Bools:
+    x, y = 0.8 * x, 0.8 * y  # wider apart than checks, or small pictures confuse the two
+    return (np.mod(x, 1) - 0.5) ** 2 + (np.mod(y, 1) - 0.5) ** 2 < 0.09
 
 
-def _checkered(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _checkered(x: Floats, y: Floats) -> Bools:
     return (np.mod(x, 1) < 0.5) ^ (np.mod(y, 1) < 0.5)
 
 
-def _ball(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _ball(x: Floats, y: Floats) -> Bools:
     return x**2 + y**2 < 1
 
 
-def _stick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _stick(x: Floats, y: Floats) -> Bools:
     return (np.abs(x) < 1.7) & (np.abs(y) < 0.45)
 
 
-def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _ring(x: Floats, y: Floats) -> Bools:
     return np.abs(np.hypot(x, y) - 0.95) < 0.32
 
 
@@ -86,7 +92,12 @@ SHAPES: dict[str, Mask] = {  # inside or not, in coordinates where the shape abo
     'cross': _cross,
     'moon': _moon,
 }
-TEXTURES: dict[str, Mask] = {'plain': _plain, 'striped': _striped, 'dotted': _dotted, 'checkered': _checkered}  # in periods; where it is inked
+TEXTURES: dict[str, Mask] = {  # inked or not, in coordinates whose unit is the period
+    'plain': _plain,
+    'striped': _striped,
+    'dotted': _dotted,
+    'checkered': _checkered,
+}
 COMPANIONS: dict[str, Mask] = {'ball': _ball, 'stick': _stick, 'ring': _ring}  # no class is called so
 BACKDROPS = ('smooth', 'fading', 'cloudy', 'grainy')
 COLOURS = {
@@ -110,7 +121,7 @@ _LUMA = _PALETTE @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as 
 
 
 def _distinct(body: int, ink: int, ground: int) -> bool:
-    """Whether texture and outline show in greyscale too: the background is the darkest of the three, or the lightest."""
+    """Whether texture and outline show in greyscale, with the background darkest or lightest of the three."""
     from_ink, from_body, between = _LUMA[ink] - _LUMA[ground], _LUMA[body] - _LUMA[ground], _LUMA[body] - _LUMA[ink]
     return bool(abs(between) > 55 and min(abs(from_ink), abs(from_body)) > 30 and from_ink * from_body > 0)
 
@@ -122,7 +133,7 @@ _SCHEMES = np.array([s for s in permutations(range(len(COLOURS)), 3) if _distinc
 class Scenes:
     """What is to be seen in each of N scenes; lengths and places are fractions of the side, y downwards.
 
-    Args:
+    Attributes:
         label: Class as an index into ``CLASSES``, int64 (N,).
         centre: Middle of the main object, (N, 2) as x and y.
         radius: Half its width, (N,).
@@ -136,23 +147,23 @@ class Scenes:
         beside: Middle of the second object, (N, 2).
     """
 
-    label: np.ndarray
-    centre: np.ndarray
-    radius: np.ndarray
-    turn: np.ndarray
-    period: np.ndarray
-    slant: np.ndarray
-    phase: np.ndarray
-    colours: np.ndarray
-    backdrop: np.ndarray
-    companion: np.ndarray
-    beside: np.ndarray
+    label: Integers
+    centre: Floats
+    radius: Floats
+    turn: Floats
+    period: Floats
+    slant: Floats
+    phase: Floats
+    colours: Integers
+    backdrop: Integers
+    companion: Integers
+    beside: Floats
 
     def __len__(self) -> int:
         return len(self.label)
 
 
-def compose(label: np.ndarray, rng: np.random.Generator) -> Scenes:
+def compose(label: Integers, rng: np.random.Generator) -> Scenes:
     """Decides at random what each scene shows.
 
     Args:
@@ -161,8 +172,8 @@ def compose(label: np.ndarray, rng: np.random.Generator) -> Scenes:
     """
     count = len(label)
     radius = rng.uniform(0.3, 0.44, count)
-    margin = 0.85 * radius[:, None]  # a corner or a tip may leave the picture
-    centre = margin + (1 - 2 * margin) * (0.2 + 0.6 * rng.random((count, 2)))
+    room = 0.6 * (1 - 1.7 * radius[:, None])  # with all of it, a small model needs far more steps to see shapes
+    centre = 0.5 + room * rng.uniform(-0.5, 0.5, (count, 2))
     return Scenes(
         label=label,
         centre=centre,
@@ -180,14 +191,15 @@ def compose(label: np.ndarray, rng: np.random.Generator) -> Scenes:
     )
 
 
-def _apart(centre: np.ndarray, rng: np.random.Generator, tries: int = 4) -> np.ndarray:
-    """Places for the second object: of a few at random, the one farthest from the main object, (N, 2)."""
-    places = rng.uniform(0.08, 0.92, (len(centre), tries, 2))
+def _apart(centre: Floats, rng: np.random.Generator) -> Floats:
+    """Places for the second object: of four at random, the one farthest from the main object, (N, 2)."""
+    places = rng.uniform(0.08, 0.92, (len(centre), 4, 2))
     distance = np.linalg.norm(places - centre[:, None], axis=-1)
-    return places[np.arange(len(centre)), distance.argmax(1)]
+    farthest: Floats = places[np.arange(len(centre)), distance.argmax(1)]
+    return farthest
 
 
-def render(scenes: Scenes, size: int, rng: np.random.Generator) -> np.ndarray:
+def render(scenes: Scenes, size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Draws scenes.
 
     Args:
@@ -210,36 +222,22 @@ def render(scenes: Scenes, size: int, rng: np.random.Generator) -> np.ndarray:
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def _coverage(scenes: Scenes, size: int) -> np.ndarray:
+def _coverage(scenes: Scenes, size: int) -> Floats:
     """How much of each pixel shows the object, its ink, the background and the companion, (N, S, S, 4), sum 1."""
     fine = ((np.arange(size * _OVERSAMPLE, dtype=np.float32) + 0.5) / (size * _OVERSAMPLE))[None]
     shape, texture = np.divmod(scenes.label, len(TEXTURES))
     outline = _frame(fine, scenes.centre, scenes.turn, scenes.radius)
     weave = _frame(fine, scenes.centre, scenes.slant, scenes.period)
     weave = (weave[0] + _column(scenes.phase[:, 0]), weave[1] + _column(scenes.phase[:, 1]))
-    beside = _frame(fine, scenes.beside, scenes.slant, np.full(len(scenes), 0.075))
+    companion = _frame(fine, scenes.beside, scenes.slant, np.full(len(scenes), 0.075))
     body = _masks(tuple(SHAPES.values()), shape, *outline)
     ink = body & _masks(tuple(TEXTURES.values()), texture, *weave)
-    other = ~body & _masks(tuple(COMPANIONS.values()), scenes.companion, *beside)
-    body, ink, other = (_average(mask, size) for mask in (body, ink, other))
-    return np.stack([body - ink, ink, 1 - body - other, other], -1)
+    beside = ~body & _masks(tuple(COMPANIONS.values()), scenes.companion, *companion)
+    share, inked, other = (_average(mask, size) for mask in (body, ink, beside))
+    return np.stack([share - inked, inked, 1 - share - other, other], -1)
 
 
-def _column(values: np.ndarray) -> np.ndarray:
-    """One number a scene, ready to meet its pixels: (N,) -> float32 (N, 1, 1)."""
-    return values.astype(np.float32)[:, None, None]
-
-
-def _frame(
-    place: np.ndarray, centre: np.ndarray, turn: np.ndarray, unit: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of every point as seen from an object: its middle is 0, its unit is 1, its axes are turned."""
-    x, y = place[:, None, :] - _column(centre[:, 0]), place[:, :, None] - _column(centre[:, 1])
-    cos, sin = _column(np.cos(turn) / unit), _column(np.sin(turn) / unit)
-    return cos * x + sin * y, cos * y - sin * x
-
-
-def _masks(kinds: tuple[Mask, ...], kind: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _masks(kinds: tuple[Mask, ...], kind: Integers, x: Floats, y: Floats) -> Bools:
     """The mask of each scene's own kind, bool (N, H, W); empty where the kind is -1."""
     mask = np.zeros(x.shape, bool)
     for number, inside in enumerate(kinds):
@@ -248,7 +246,7 @@ def _masks(kinds: tuple[Mask, ...], kind: np.ndarray, x: np.ndarray, y: np.ndarr
     return mask
 
 
-def _average(mask: np.ndarray, size: int) -> np.ndarray:
+def _average(mask: Bools, size: int) -> Floats:
     """Shares of a pixel that a fine mask covers, float32 (N, S, S)."""
     share = np.zeros((len(mask), size, size), np.float32)
     for row in range(_OVERSAMPLE):
@@ -257,23 +255,30 @@ def _average(mask: np.ndarray, size: int) -> np.ndarray:
     return share / _OVERSAMPLE**2
 
 
-def _shade(scenes: Scenes, size: int, rng: np.random.Generator) -> np.ndarray:
+def _shade(scenes: Scenes, size: int, rng: np.random.Generator) -> Floats:
     """Light and dark places of the background in grey levels, float32 (N, S, S).
 
-    One slow wave for a fading background, several faster ones for a cloudy one: all far slower than stripes.
+    One slow wave across a fading background, several faster ones on a cloudy one: all far slower than stripes.
     """
-    count = len(scenes)
-    fading, cloudy = (scenes.backdrop == BACKDROPS.index(kind) for kind in ('fading', 'cloudy'))
-    height = np.outer(cloudy, np.full(_WAVES, 14.0))
-    height[:, 0] += 45.0 * fading
-    cycles = np.where(cloudy, 2.0, 0.35)[:, None] * rng.uniform(0.6, 1.2, (count, _WAVES))
-    angle, start = rng.uniform(0, 2 * math.pi, (2, count, _WAVES))
-    place = (np.arange(size) + 0.5) / size - 0.5
-    along = np.stack([cycles * np.cos(angle), cycles * np.sin(angle)])[..., None] * (2 * math.pi * place)
-    # sin(a + b) from sines and cosines along each axis: no sine is taken at every pixel
-    ax, by = along[0] + np.where(fading[:, None], 0, start)[..., None], along[1]
-    height = height[..., None]
-    wave = np.swapaxes(np.concatenate([np.cos(by), np.sin(by)], 1), 1, 2) @ np.concatenate(
-        [height * np.sin(ax), height * np.cos(ax)], 1
-    )
-    return wave.astype(np.float32)
+    fading, cloudy = (_column(scenes.backdrop == BACKDROPS.index(kind)) for kind in ('fading', 'cloudy'))
+    place = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
+    shade = np.zeros((len(scenes), size, size), np.float32)
+    for wave in range(_WAVES):
+        height = 14 * cloudy + (45 * fading if wave == 0 else 0)
+        cycles = np.where(cloudy, 2.0, 0.35)[:, 0, 0] * rng.uniform(0.6, 1.2, len(scenes))
+        angle, start = rng.uniform(0, 2 * math.pi, (2, len(scenes)))
+        along, _ = _frame(place[None], np.zeros((len(scenes), 2)), angle, 1 / (2 * math.pi * cycles))
+        shade += height * np.sin(along + cloudy * _column(start))  # a fading one passes its own colour in the middle
+    return shade
+
+
+def _column(values: Floats | Integers | Bools) -> Floats:
+    """One number a scene, ready to meet its pixels: (N,) -> float32 (N, 1, 1)."""
+    return values.astype(np.float32)[:, None, None]
+
+
+def _frame(place: Floats, centre: Floats, turn: Floats, unit: Floats) -> tuple[Floats, Floats]:
+    """Coordinates of every point as seen from an object: its middle is 0, its unit is 1, its axes are turned."""
+    x, y = place[:, None, :] - _column(centre[:, 0]), place[:, :, None] - _column(centre[:, 1])
+    cos, sin = _column(np.cos(turn) / unit), _column(np.sin(turn) / unit)
+    return cos * x + sin * y, cos * y - sin * x

@@ -23,7 +23,7 @@ _TRAIN, _HELDOUT = 0, 1
 
 
 class ToyPairs(PairsDataModule):
-    """Drawn scenes of 24 classes (three textures of eight shapes) with compositional captions.
+    """Drawn scenes of 24 classes (four textures of six shapes) with compositional captions.
 
     Every caption names the class; colour, size, place, background and second object it mentions now and then.
     A scene depends on its number and the seed alone: more rows leave the earlier ones as they are.
@@ -88,8 +88,8 @@ def draw_pairs(rows: int, size: int, seed: Sequence[int]) -> PairTable:
         rng = np.random.default_rng([*seed, block])
         label = np.concatenate([rng.permutation(len(CLASSES)) for _ in range(_BLOCK // len(CLASSES))])
         scenes = compose(label, rng)
+        captions += describe(scenes, rng)  # before the noise is drawn: the same at every size
         images.append(render(scenes, size, rng))
-        captions += describe(scenes, rng)
         labels.append(label)
     references = [f'{size}px:{row}' for row in range(rows)]
     opener = SceneImages(np.concatenate(images)[:rows])
@@ -98,53 +98,48 @@ def draw_pairs(rows: int, size: int, seed: Sequence[int]) -> PairTable:
 
 def describe(scenes: Scenes, rng: np.random.Generator) -> list[str]:
     """A caption for each scene: the class always, other truths about it now and then."""
-    return [_caption(scenes, scene, luck) for scene, luck in enumerate(rng.random((len(scenes), 9)))]
+    return [_caption(scenes, scene, rng) for scene in range(len(scenes))]
 
 
-def _caption(scenes: Scenes, scene: int, luck: np.ndarray) -> str:
-    """One caption; ``luck`` holds uniform numbers, one for each choice."""
-    details = [_place(scenes, scene)] if luck[0] < 0.3 else []
-    if luck[1] < 0.4:
-        details.append(_pick(_GROUNDS, luck[2]).format(_ground(scenes, scene, luck[3])))
-    if luck[4] < 0.4 and scenes.companion[scene] >= 0:
-        beside = _pick(_BESIDES, luck[5]).format(_companion(scenes, scene))
-        details.insert(0 if luck[6] < 0.3 else len(details), beside)
-    words = [_pick(_OPENINGS, luck[7]), _subject(scenes, scene, luck[8]), *details[:2]]  # fits into 20 tokens
-    return _with_articles(' '.join(word for word in words if word))
+def _caption(scenes: Scenes, scene: int, rng: np.random.Generator) -> str:
+    details = [_place(scenes, scene)] if rng.random() < 0.3 else []
+    if rng.random() < 0.4:
+        details.append(_ground(scenes, scene, rng))
+    if rng.random() < 0.4 and scenes.companion[scene] >= 0:
+        details.insert(0 if rng.random() < 0.3 else len(details), _companion(scenes, scene, rng))
+    words = [_pick(_OPENINGS, rng), _subject(scenes, scene, rng), *details[:2]]  # all three would not fit 20 tokens
+    caption = ' '.join(word for word in words if word)
+    return caption.replace('a orange', 'an orange')  # the one word after an article that begins with a vowel
 
 
-def _pick(choices: Sequence[str], luck: float) -> str:
-    return choices[int(luck * len(choices))]
-
-
-def _subject(scenes: Scenes, scene: int, luck: float) -> str:
-    """The class, in a third of the captions with the colour, in a third with the size, in one of nine with both."""
-    radius = scenes.radius[scene]
-    size = 'small' if radius < 0.25 else 'large' if radius > 0.33 else ''
-    words = [size] if luck * 3 % 1 < 1 / 3 and size else []
-    words += [_colour(scenes, scene, 0)] if luck < 1 / 3 else []
-    return ' '.join(['a', *words, CLASSES[scenes.label[scene]]])
+def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _colour(scenes: Scenes, scene: int, part: int) -> str:
-    return tuple(COLOURS)[scenes.colours[scene, part]]
+    return tuple(COLOURS)[int(scenes.colours[scene, part])]
+
+
+def _subject(scenes: Scenes, scene: int, rng: np.random.Generator) -> str:
+    """The class, in a third of the captions with the colour, and with the size if it is out of the ordinary."""
+    radius = scenes.radius[scene]
+    size = 'small' if radius < 0.34 else 'large' if radius > 0.4 else ''
+    words = [size] if size and rng.random() < 1 / 3 else []
+    words += [_colour(scenes, scene, 0)] if rng.random() < 1 / 3 else []
+    return ' '.join(['a', *words, CLASSES[scenes.label[scene]]])
 
 
 def _place(scenes: Scenes, scene: int) -> str:
     """How high the object is; not whether it is left or right, which a flipped view would make untrue."""
     height = scenes.centre[scene, 1]
-    return 'near the top' if height < 0.42 else 'near the bottom' if height > 0.58 else 'in the middle'
+    return 'near the top' if height < 0.45 else 'near the bottom' if height > 0.55 else 'in the middle'
 
 
-def _ground(scenes: Scenes, scene: int, luck: float) -> str:
-    colour, kind = _colour(scenes, scene, 2), BACKDROPS[scenes.backdrop[scene]]
-    return f'{kind} {colour}' if luck < 0.4 else colour
+def _ground(scenes: Scenes, scene: int, rng: np.random.Generator) -> str:
+    kind = BACKDROPS[scenes.backdrop[scene]] + ' ' if rng.random() < 0.4 else ''
+    return _pick(_GROUNDS, rng).format(kind + _colour(scenes, scene, 2))
 
 
-def _companion(scenes: Scenes, scene: int) -> str:
-    return f'{_colour(scenes, scene, 3)} {tuple(COMPANIONS)[scenes.companion[scene]]}'
-
-
-def _with_articles(caption: str) -> str:
-    """Orange is the one word with a vowel in front that may follow an article."""
-    return caption.replace('a orange', 'an orange')
+def _companion(scenes: Scenes, scene: int, rng: np.random.Generator) -> str:
+    kind = tuple(COMPANIONS)[scenes.companion[scene]]
+    return _pick(_BESIDES, rng).format(f'{_colour(scenes, scene, 3)} {kind}')

@@ -116,9 +116,9 @@ def _names(pattern: str, argument: str) -> list[str]:
 def _all_of(folder: Path, argument: str) -> list[str]:
     """The tar files of a folder, which must be of one set: validation shards often lie beside those of training."""
     shards = sorted(folder.glob('*.tar'))
-    sets = {re.sub(r'\d+', '*', shard.name) for shard in shards}
+    sets = {re.sub(r'\d+', '', shard.name): re.sub(r'\d+(?=\D*$)', '*', shard.name) for shard in shards}
     if len(sets) > 1:
-        raise ValueError(f'{argument}={str(folder)!r} holds shards of several sets: name {" or ".join(sorted(sets))}.')
+        raise ValueError(f'{argument}={str(folder)!r} holds shards of several sets: name {" or ".join(sets.values())}.')
     return [str(shard) for shard in shards]
 
 
@@ -172,6 +172,7 @@ def _indexed(shard: Path, name: str, labels_from: str | None) -> pa.Table:
     try:
         with tarfile.open(shard, 'r:') as tar:
             samples = _samples(tar, shard).values()
+            _check_end(tar)
             pairs = [_pair(tar, sample, name, labels_from) for sample in samples]
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f'shard {shard} is damaged ({error}): download it again or leave it out.') from error
@@ -194,21 +195,33 @@ def _samples(tar: Iterable[tarfile.TarInfo], shard: Path) -> dict[str, dict[str,
     return samples
 
 
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Finds a shard that breaks off within a header, which ``tarfile`` takes for its end."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if any(tar.fileobj.read(tarfile.BLOCKSIZE)):
+        raise tarfile.ReadError(f'broken header at byte {tar.offset:,}')
+
+
 def _pair(
     tar: tarfile.TarFile, sample: dict[str, tarfile.TarInfo], name: str, labels_from: str | None
 ) -> dict[str, str | None] | None:
     picture = next((sample[extension] for extension in _IMAGES if extension in sample), None)
     if picture is None:
         return None
-    texts = {kind: _content(tar, sample.get(kind)) for kind in ('txt', 'json')}
-    label = None if labels_from is None else json_text(texts['json'], labels_from)
+    text = _content(tar, sample.get('txt'))
+    metadata = _content(tar, sample.get('json')) if text is None or labels_from is not None else None
+    label = None if labels_from is None else json_text(metadata, labels_from)
     reference = f'{name}:{picture.offset_data}:{picture.size}'
-    return {'image': reference, 'caption': caption_of(texts['txt'], texts['json']), 'label': label}
+    return {'image': reference, 'caption': caption_of(text, metadata), 'label': label}
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> bytes | None:
-    file = None if member is None or member.size > MAX_TEXT else tar.extractfile(member)
-    return None if file is None else file.read()
+    if member is None or member.size > MAX_TEXT:
+        return None
+    assert tar.fileobj is not None
+    tar.fileobj.seek(member.offset_data)  # extractfile() does the same, but takes several times as long
+    return tar.fileobj.read(member.size)
 
 
 def caption_of(text: bytes | None, metadata: bytes | None) -> str | None:

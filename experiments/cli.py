@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pkgutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +29,7 @@ from callbacks.repartition import Repartition
 from callbacks.zero_shot import ZeroShot
 from datamodules.pairs import PairsDataModule
 from experiments.checkpoint_io import AtomicCheckpointIO
-from experiments.errors import fail, is_users_mistake, message_of, parser_message
+from experiments.errors import fail, message_of, parser_message, users_mistake
 from experiments.plan import TrainingPlan
 from experiments.run_folder import ResolvedConfig, RunFolder, claim, mark_done
 from lightning_modules.clip import CLIP
@@ -48,6 +50,25 @@ SLOTS: dict[str, type[Callback]] = {  # the order in which they run, whatever th
 
 # `${trainer.max_epochs}` in a file means this run's, although the parser keeps it one level down, under `fit`.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+
+
+NO_NEWS = {  # warnings of libraries about what is meant to be so
+    'isinstance.treespec, LeafSpec': 'Lightning 2.6 with a torch that is newer',
+    'The dirpath has changed from': 'each attempt at a run has a folder of its own',
+}
+NO_NEWS_LOGGED = ('litlogger', 'No pretrained weights loaded')  # an advertisement; training from scratch
+
+
+def quieten() -> None:
+    """Leaves out what libraries say about things that are meant to be so."""
+    for message in NO_NEWS:
+        warnings.filterwarnings('ignore', f'.*{message}')
+    for name in ('', 'lightning.pytorch.utilities.rank_zero'):
+        logging.getLogger(name).addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in NO_NEWS_LOGGED)
 
 
 def import_modules() -> None:
@@ -142,6 +163,7 @@ def main(args: list[str] | None = None) -> CommandLine:
     """
     arguments = sys.argv[1:] if args is None else list(args)
     show = '--traceback' in arguments or os.environ.get('CLIPWARD_TRACEBACK', '0') not in ('', '0')
+    quieten()
     import_modules()
     try:
         return CommandLine(
@@ -157,9 +179,10 @@ def main(args: list[str] | None = None) -> CommandLine:
             args=[argument for argument in arguments if argument != '--traceback'],
         )
     except Exception as error:
-        if show or not is_users_mistake(error):
+        mistake = users_mistake(error)
+        if show or mistake is None:
             raise
-        fail(message_of(error))
+        fail(message_of(mistake))
 
 
 def _parser_arguments() -> dict[str, Any]:

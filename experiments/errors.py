@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
+import jsonargparse
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -16,6 +19,7 @@ import datamodules
 import experiments
 import lightning_modules
 
+OUR_PACKAGES = (callbacks, datamodules, experiments, lightning_modules)
 USAGE_ERROR = 2  # status of a command that was called wrongly, as argparse has it
 
 
@@ -25,16 +29,23 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(USAGE_ERROR)
 
 
-def is_users_mistake(error: BaseException) -> bool:
-    """Whether the message says all there is to say: a wrong setting, or something that our own code refused."""
-    return isinstance(error, MisconfigurationException | OmegaConfBaseException) or raised_by_us(error)
+def users_mistake(error: BaseException) -> BaseException | None:
+    """The error whose message says all there is to say, if that is so; ``None`` for a bug.
+
+    That is a setting which a library refused as such, or a value which this project's own code refused. jsonargparse
+    wraps what a constructor raises in a list of everything that the value is not either.
+    """
+    if isinstance(error, MisconfigurationException | OmegaConfBaseException) or _raised_in(error, OUR_PACKAGES):
+        return error
+    wrapped = error.__cause__ or error.__context__
+    return users_mistake(wrapped) if wrapped and _raised_in(error, [jsonargparse]) else None
 
 
-def raised_by_us(error: BaseException) -> bool:
-    """Whether it is a ``ValueError`` raised in this project, not in a library that one of its lines called."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = (Path(package.__path__[0]) for package in (callbacks, datamodules, experiments, lightning_modules))
-    return isinstance(error, ValueError) and any(Path(frames[-1].filename).is_relative_to(folder) for folder in ours)
+def _raised_in(error: BaseException, packages: Iterable[ModuleType]) -> bool:
+    """Whether it is a ``ValueError`` raised by a line of these packages, not by something that the line called."""
+    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    folders = (Path(package.__path__[0]) for package in packages)
+    return isinstance(error, ValueError) and any(last.is_relative_to(folder) for folder in folders)
 
 
 def message_of(error: BaseException) -> str:

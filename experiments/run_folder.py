@@ -56,7 +56,7 @@ class ResolvedConfig(SaveConfigCallback):
     """Saves the resolved configuration in the run's folder, and in W&B beside the figures that it led to."""
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
         for logger in trainer.loggers:
             if isinstance(logger, WandbRun):
                 logger.experiment.config.update(config, allow_val_change=True)

@@ -169,8 +169,12 @@ class CLIP(L.LightningModule):
         """Rows of all processes, in rank order, with gradient; DDP's mean makes the gradient that of one process."""
         if self.trainer.world_size == 1:
             return Gathered(rows, 0)
-        everyone = self.all_gather(rows, sync_grads=torch.is_grad_enabled())  # (W, b, D)
+        everyone: Any = self.all_gather(rows, sync_grads=torch.is_grad_enabled())  # (W, b, D)
         return Gathered(everyone.flatten(0, 1), self.global_rank * len(rows))
+
+    @property
+    def _data(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
 
     def _embed(self, batch: Pairs) -> tuple[Tensor, Tensor]:
         """All views through each tower at once: (V, B, ...) -> (V, B, D)."""
@@ -183,11 +187,14 @@ class CLIP(L.LightningModule):
         # Lightning keeps no generator state in a checkpoint; dropout must not depend on where a run was resumed.
         torch.manual_seed(_epoch_seed(self.current_epoch, self.global_rank))
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # At the end of a batch the schedule is one step ahead.
+        self.log('train/lr', self.trainer.optimizers[0].param_groups[0]['lr'])
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         with torch.no_grad():
             self.towers.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         self.log('train/logit_scale', self.logit_scale.detach())
-        self.log('train/lr', self.trainer.optimizers[0].param_groups[0]['lr'])
 
     # --- optimisation -----------------------------------------------------------------------------------------------
 
@@ -220,16 +227,19 @@ class CLIP(L.LightningModule):
         Returns:
             Unit-norm rows, (C, D).
         """
-        prompts = torch.cat([self.encode_text(chunk.to(self.device)) for chunk in tokens.flatten(0, 1).split(1024)])
+        chunks = torch.split(tokens.flatten(0, 1), 1024)
+        prompts = torch.cat([self.encode_text(chunk.to(self.device)) for chunk in chunks])
         return F.normalize(prompts.view(*tokens.shape[:2], -1).mean(1), dim=-1)
 
     def on_validation_epoch_start(self) -> None:
         with self.trainer.strategy.precision_plugin.forward_context():
-            self.classifiers = [self.classifier(tokens) for tokens in self.trainer.datamodule.prompt_tokens()]
+            self.classifiers = [self.classifier(tokens) for tokens in self._data.prompt_tokens()]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Cosine to every class of the evaluation set, (B, C)."""
-        return self.encode_image(batch.image) @ self.classifiers[dataloader_idx].T
+        """Cosine to every class of the evaluation set, float32 (B, C)."""
+        image = self.encode_image(batch.image)
+        with torch.autocast(self.device.type, enabled=False):  # in bfloat16 the best of many classes would be tied
+            return image @ self.classifiers[dataloader_idx].T
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
@@ -283,8 +293,8 @@ def _config_file(architecture: str) -> Path:
 
 def check_architecture(module: nn.Module, weights: dict[str, Tensor], argument: str) -> None:
     """Refuses weights of another architecture in one sentence instead of a page of keys."""
-    own = module.state_dict()
-    strange = [k for k in own if k.startswith('towers.') and (k not in weights or weights[k].shape != own[k].shape)]
+    own, given = ({k: w.shape for k, w in x.items() if k.startswith('towers.')} for x in (module.state_dict(), weights))
+    strange = sorted(k for k in own | given if own.get(k) != given.get(k))
     if strange:
         raise ValueError(
             f'{argument} holds weights of another architecture ({len(strange)} tensors differ, first {strange[0]}): '
@@ -293,8 +303,13 @@ def check_architecture(module: nn.Module, weights: dict[str, Tensor], argument: 
 
 
 def load_weights(module: nn.Module, path: str) -> None:
-    """Loads the towers of a checkpoint, nothing else of it."""
-    weights = torch.load(path, map_location='cpu', weights_only=True)['state_dict']
+    """Loads the towers of a checkpoint, nothing else of it. Raises ``ValueError`` if they do not fit."""
+    if not Path(path).is_file():
+        raise ValueError(f'model.init_from={path!r}: there is no such file.')
+    checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    if 'state_dict' not in checkpoint:
+        raise ValueError(f'model.init_from={path!r} is no checkpoint of this project: use model.pretrained for others.')
+    weights = checkpoint['state_dict']
     check_architecture(module, weights, 'model.init_from')
     module.load_state_dict({k: v for k, v in weights.items() if k.startswith('towers.')}, strict=False)
 

@@ -80,7 +80,7 @@ class SafeCLIP(CLIP):
     def setup(self, stage: str) -> None:
         """Makes the pools; only training needs them, and their size depends on the data."""
         if stage == 'fit' and self.pool_size != 0:
-            data = self.trainer.datamodule
+            data = self._data
             size = auto_pool_size(len(data.table), data.batch_size) if self.pool_size == 'auto' else self.pool_size
             if size < data.batch_size:
                 raise ValueError(
@@ -103,7 +103,7 @@ class SafeCLIP(CLIP):
         everyone = [self.gather(view) for view in views]
         if self.pool_size == 0:
             return self._between(views[1], everyone[1].rows, views[0], everyone[0].rows, everyone[0].first)
-        pool = self.pools[modality]
+        pool: Any = self.pools[modality]
         terms = []
         for anchor, other in ((0, 1), (1, 0))[: 2 if self.nn_roles == 'both' else 1]:
             # Found for everyone at once: the pools agree on all ranks, so nothing needs to be sent.

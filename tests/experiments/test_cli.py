@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,20 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from callbacks.repartition import Past, Repartition, Split
 from experiments import cli
 from experiments.checkpoint_io import AtomicCheckpointIO
 from tests.experiments.conftest import EXPERIMENTS, SMALL, FakeRun
 
 TOY = str(EXPERIMENTS / 'safeclip_toy.yaml')
 Parse = Callable[..., Any]
+
+
+class FirstHalf(Repartition):
+    """Somebody's own rule."""
+
+    def decide(self, score: Any, side: Any, past: Past | None, candidates: Any = None) -> Split:
+        raise AssertionError('no run of this file gets that far')
 
 
 def fit(parse: Parse, *args: str) -> Any:
@@ -54,10 +61,21 @@ class TestOverrides:
         assert callbacks.repartition.init_args.growth == 0.2
         assert callbacks.ledger.class_path.endswith('ScoreLedger')
 
-    def test_a_slot_takes_a_subclass_by_its_short_name(self, parse: Parse) -> None:
-        config = fit(parse, '--callbacks.zero_shot=callbacks.zero_shot.ZeroShot', '--model=CLIP')
-        assert config.model.class_path == 'lightning_modules.clip.CLIP'
-        assert config.model.init_args.lr == fit(parse).model.init_args.lr  # kept, for CLIP has it too
+    def test_a_slot_takes_another_class_by_its_short_name(self, parse: Parse) -> None:
+        slot = fit(parse, '--callbacks.repartition=FirstHalf', '--callbacks.repartition.momentum=0.9')
+        slot = slot.callbacks.repartition
+        assert slot.class_path.endswith('.FirstHalf')
+        assert slot.init_args.as_dict() == {'score': 'clean', 'momentum': 0.9}
+
+    def test_a_slot_can_be_emptied_and_filled_again(self, parse: Parse) -> None:
+        again = ['--callbacks.repartition=null', '--callbacks.repartition=SafeRiskyRepartition']
+        assert fit(parse, *again).callbacks.repartition.init_args.size == 'growth'  # the default, not the file's
+
+    def test_another_model_keeps_the_arguments_that_it_has_too(self, parse: Parse) -> None:
+        before, after = fit(parse).model, fit(parse, '--model=CLIP', '--callbacks.repartition=null').model
+        assert after.class_path.endswith('.CLIP')
+        assert after.init_args.lr == before.init_args.lr
+        assert 'slow_lr' in before.init_args and 'slow_lr' not in after.init_args
 
     def test_an_argument_of_one_attack_leaves_the_other_attacks_alone(self, parse: Parse) -> None:
         before, after = (fit(parse, *args).data.init_args.attacks for args in ([], ['--data.attacks.badnet.rate=0.1']))
@@ -226,11 +244,11 @@ class TestEntryPoint:
         monkeypatch.setattr(cli, 'main', lambda: object())
         assert cli.command() is None  # type: ignore[func-returns-value]
 
-    def test_runs_as_a_module(self) -> None:
-        command = [sys.executable, '-m', 'experiments.cli', 'fitt']
-        done = subprocess.run(command, cwd=EXPERIMENTS.parent, capture_output=True, text=True)
-        assert done.returncode == 2
-        assert done.stderr.splitlines()[-1].startswith('error: argument subcommand: invalid choice')
+    def test_runs_as_a_module(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setattr('sys.argv', ['cli.py', 'fitt'])
+        with pytest.raises(SystemExit):
+            runpy.run_path(cli.__file__, run_name='__main__')
+        assert 'invalid choice' in capsys.readouterr().err
 
 
 class TestPrivateNames:

@@ -5,10 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
-from experiments.errors import fail, is_users_mistake, message_of, parser_message
+from datamodules.augment import ImageViews
+from experiments.errors import fail, message_of, parser_message, users_mistake
 from lightning_modules.losses import info_nce
 
 WRONG_TYPE = """Parser key "trainer.max_epochs":
@@ -67,7 +69,11 @@ def refused_by_interpolation() -> None:
     OmegaConf.to_container(OmegaConf.create({'fit': {'model': {'lr': '${rate}'}}}), resolve=True)
 
 
-def raised_by(call: Callable[[], None]) -> Exception:
+def called_wrongly() -> None:
+    info_nce(None, None, None)  # type: ignore[arg-type]
+
+
+def raised_by(call: Callable[[], object]) -> Exception:
     try:
         call()
     except Exception as error:
@@ -75,16 +81,24 @@ def raised_by(call: Callable[[], None]) -> Exception:
     raise AssertionError(f'{call} raised nothing')
 
 
-class TestIsUsersMistake:
+class TestUsersMistake:
     @pytest.mark.parametrize('call', [refused_by_us, refused_by_the_trainer, refused_by_interpolation])
     def test_a_wrong_setting_is_one(self, call: Callable[[], None]) -> None:
-        assert is_users_mistake(raised_by(call))
+        error = raised_by(call)
+        assert users_mistake(error) is error
+
+    def test_is_found_inside_what_the_parser_makes_of_it(self) -> None:
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument('--views', type=ImageViews)
+        config = parser.parse_args(['--views=SimCLRViews', '--views.crop_scale=[0.0, 1.0]'])
+        mistake = users_mistake(raised_by(lambda: parser.instantiate(config)))
+        assert str(mistake) == 'crop_scale must be two fractions of the area, least first, got (0.0, 1.0).'
 
     def test_a_value_error_of_a_library_is_a_bug(self) -> None:
-        assert not is_users_mistake(raised_by(refused_by_a_library))
+        assert users_mistake(raised_by(refused_by_a_library)) is None
 
     def test_another_exception_of_ours_is_a_bug(self) -> None:
-        assert not is_users_mistake(raised_by(lambda: info_nce(None, None, None)))  # type: ignore[arg-type, func-returns-value]
+        assert users_mistake(raised_by(called_wrongly)) is None
 
 
 class TestMessageOf:

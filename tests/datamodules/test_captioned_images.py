@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datamodules.captioned_images import CaptionedImages, DatasetImages
+from datamodules.captions import imagenet_templates
+from datamodules.images import UnreadableImage
+from tests.datamodules.pictures import number_of, write_picture
+
+CLASSES = ('car', 'ice_cream', 'dog')
+
+
+def write_classes(folder: Path, images: int, nested: str = '') -> None:
+    """Class c of the sorted folders has pictures of number c."""
+    for number, name in enumerate(sorted(CLASSES)):
+        for image in range(images):
+            write_picture(folder / name / nested / f'{name}_{image}.JPEG', number)
+
+
+def write_mnist(root: Path, images: int) -> None:
+    """MNIST as published: image i of class i modulo 10, all its pixels i; test images are twice as bright."""
+    raw = root / 'MNIST' / 'raw'
+    raw.mkdir(parents=True)
+    for part, factor in (('train', 1), ('t10k', 2)):
+        pixels = (factor * np.arange(images, dtype=np.uint8))[:, None, None] * np.ones((28, 28), np.uint8)
+        header = struct.pack('>IIII', 0x803, images, 28, 28)
+        (raw / f'{part}-images-idx3-ubyte').write_bytes(header + pixels.tobytes())
+        label = bytes(number % 10 for number in range(images))
+        (raw / f'{part}-labels-idx1-ubyte').write_bytes(struct.pack('>II', 0x801, images) + label)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_classes(tmp_path / 'train', 20)
+    write_classes(tmp_path / 'test', 2)
+    return tmp_path
+
+
+class TestFolders:
+    def test_classes_are_folders_in_order(self, root: Path) -> None:
+        table = CaptionedImages(str(root)).load_table()
+        assert table.classes == ('car', 'dog', 'ice cream')
+        assert table.label.tolist() == [0] * 20 + [1] * 20 + [2] * 20
+        assert all(number_of(table.open(row)) == table.label[row] for row in range(60))
+
+    def test_test_images_are_held_out_with_their_labels(self, root: Path) -> None:
+        heldout = CaptionedImages(str(root)).load_heldout()
+        assert heldout is not None and heldout.classes == ('car', 'dog', 'ice cream')
+        assert heldout.label.tolist() == [0, 0, 1, 1, 2, 2]
+        (root / 'test').rename(root / 'val')
+        assert len(CaptionedImages(str(root)).load_heldout() or ()) == 6
+        (root / 'val').rename(root / 'other')
+        assert CaptionedImages(str(root)).load_heldout() is None
+
+    def test_training_and_test_images_of_the_same_names_are_not_confused(self, root: Path) -> None:
+        write_classes(root / 'train2', 2)
+        module = CaptionedImages(train=str(root / 'train2'), test=str(root / 'test'), caption_templates=['a {}'])
+        heldout = module.load_heldout()
+        assert heldout is not None and heldout.fingerprint != module.load_table().fingerprint
+
+    def test_images_may_lie_deeper(self, tmp_path: Path) -> None:
+        write_classes(tmp_path / 'train', 2, nested='images')
+        table = CaptionedImages(train=str(tmp_path / 'train')).load_table()
+        assert table.image[0].as_py() == 'train/car/images/car_0.JPEG' and number_of(table.open(5)) == 2
+
+    def test_classes_tsv_gives_names_and_order(self, root: Path) -> None:
+        (root / 'classes.tsv').write_text(
+            'dog\thot dog, frankfurter\nboat\tboat\nice_cream\ticecream\ncar\tcar, auto\n'
+        )
+        module = CaptionedImages(str(root), caption_templates=['a {}'])
+        table, heldout = module.load_table(), module.load_heldout()
+        assert table.classes == ('hot dog', 'boat', 'icecream', 'car')
+        assert np.bincount(table.label).tolist() == [20, 0, 20, 20] and table.captions([0]) == ['a hot dog']
+        assert heldout is not None and heldout.classes == table.classes and heldout.label.tolist() == [0, 0, 2, 2, 3, 3]
+
+    def test_class_names_rename(self, root: Path) -> None:
+        table = CaptionedImages(
+            str(root), class_names=['auto', 'hound', 'gelato'], caption_templates=['a {}']
+        ).load_table()
+        assert table.classes == ('auto', 'hound', 'gelato') and table.captions([0, 59]) == ['a auto', 'a gelato']
+
+
+class TestCaptions:
+    def test_are_the_authors_prompts_unless_given(self, root: Path) -> None:
+        table = CaptionedImages(str(root)).load_table()
+        known = {template.replace('{}', table.classes[c]) for template in imagenet_templates() for c in range(3)}
+        assert set(table.caption.to_pylist()) <= known and len(set(table.caption.to_pylist())) > 20
+
+    def test_name_the_class_of_their_row(self, root: Path) -> None:
+        table = CaptionedImages(str(root), caption_templates=['a {} here', 'some {}\n{}']).load_table()
+        names = [table.classes[c] for c in table.label]
+        for name, caption in zip(names, table.caption.to_pylist(), strict=True):
+            assert caption in (f'a {name} here', f'some {name} {name}')
+
+    def test_depend_on_their_seed_alone(self, root: Path) -> None:
+        captions = [
+            CaptionedImages(str(root), caption_seed=s, seed=i).load_table().caption for i, s in enumerate((0, 0, 1))
+        ]
+        assert captions[0] == captions[1] and captions[0] != captions[2]
+
+    def test_stay_the_same_in_a_subset(self, root: Path) -> None:
+        whole = CaptionedImages(str(root)).load_table()
+        part = CaptionedImages(str(root), subset=7).load_table()
+        captions = dict(zip(whole.image.to_pylist(), whole.caption.to_pylist(), strict=True))
+        assert [captions[image] for image in part.image.to_pylist()] == part.caption.to_pylist()
+
+
+class TestSubset:
+    def test_is_balanced_over_classes(self, root: Path) -> None:
+        table = CaptionedImages(str(root), subset=9).load_table()
+        assert np.bincount(table.label).tolist() == [3, 3, 3]
+        assert table.image.to_pylist() == sorted(table.image.to_pylist())
+
+    def test_or_takes_what_comes(self, root: Path) -> None:
+        counts = {
+            tuple(
+                np.bincount(CaptionedImages(str(root), subset=9, subset_by='chance', subset_seed=s).load_table().label)
+            )
+            for s in range(4)
+        }
+        assert len(counts) > 1 and all(sum(count) == 9 for count in counts)
+
+    def test_is_no_larger_than_the_set(self, root: Path) -> None:
+        with pytest.raises(ValueError, match=r'data\.subset=61 must be from 1 to 60'):
+            CaptionedImages(str(root), subset=61).load_table()
+
+
+class TestDatasets:
+    @pytest.fixture
+    def mnist(self, tmp_path: Path) -> dict[str, Any]:
+        write_mnist(tmp_path, 20)
+        return {'dataset': 'torchvision.datasets.MNIST', 'dataset_kwargs': {'root': str(tmp_path)}}
+
+    def test_pictures_labels_and_names_are_the_sets(self, mnist: dict[str, Any]) -> None:
+        table = CaptionedImages(**mnist).load_table()
+        assert table.label.tolist() == [*range(10), *range(10)] and table.classes[3] == '3 - three'
+        assert table.open(7).mode == 'RGB' and np.asarray(table.open(7)).mean() == 7
+
+    def test_the_other_part_is_held_out(self, mnist: dict[str, Any]) -> None:
+        module = CaptionedImages(**mnist, caption_templates=['a {}'])
+        heldout = module.load_heldout()
+        assert heldout is not None and np.asarray(heldout.open(7)).mean() == 14
+        assert heldout.fingerprint != module.load_table().fingerprint
+        mnist['dataset_kwargs'] |= {'train': False}
+        swapped = CaptionedImages(**mnist).load_heldout()
+        assert swapped is not None and np.asarray(swapped.open(7)).mean() == 7
+        assert CaptionedImages(**mnist, heldout_kwargs={}).load_heldout() is None
+
+    def test_a_set_without_parts_holds_out_what_it_is_told(self, root: Path) -> None:
+        arguments: dict[str, Any] = {
+            'dataset': 'torchvision.datasets.ImageFolder', 'dataset_kwargs': {'root': str(root / 'train')}
+        }  # fmt: skip
+        assert CaptionedImages(**arguments).load_heldout() is None
+        heldout = CaptionedImages(**arguments, heldout_kwargs={'root': str(root / 'test')}).load_heldout()
+        assert heldout is not None and heldout.label.tolist() == [0, 0, 1, 1, 2, 2] and number_of(heldout.open(5)) == 2
+
+    def test_names_are_given_where_the_set_has_none(self) -> None:
+        fake: dict[str, Any] = {
+            'dataset': 'torchvision.datasets.FakeData',
+            'dataset_kwargs': {'size': 12, 'image_size': [3, 4, 4], 'num_classes': 2},
+        }
+        table = CaptionedImages(**fake, class_names=['cat', 'dog'], caption_templates=['a {}']).load_table()
+        assert [table.classes[c] for c in table.label] == [caption[2:] for caption in table.caption.to_pylist()]
+        with pytest.raises(ValueError, match=r'data\.class_names must name the 2 classes of the data, in order; got 0'):
+            CaptionedImages(**fake).load_table()
+
+    def test_pictures_that_cannot_be_read_say_so(self, root: Path) -> None:
+        table = CaptionedImages(dataset='torchvision.datasets.ImageFolder', dataset_kwargs={'root': str(root / 'test')})
+        pairs = table.load_table()
+        (root / 'test' / 'dog' / 'dog_0.JPEG').write_bytes(b'no picture')
+        assert isinstance(pairs.opener, DatasetImages)
+        with pytest.raises(UnreadableImage):
+            pairs.open(2)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ('arguments', 'message'),
+        [
+            ({}, 'give one of data.root, data.train'),
+            ({'root': 'a', 'dataset': 'b'}, 'give one of data.root, data.train'),
+            ({'root': 'a', 'test': 'b'}, 'data.test goes with data.train'),
+            ({'root': 'a', 'caption_templates': []}, r'data\.caption_templates must be captions with {}'),
+            ({'root': 'a', 'caption_templates': ['a %s']}, r'data\.caption_templates must be captions with {}'),
+        ],
+    )
+    def test_arguments_that_contradict_each_other(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            CaptionedImages(**arguments)
+
+    @pytest.mark.parametrize(
+        ('arguments', 'message'),
+        [
+            ({'root': 'absent'}, r"data\.root='absent' does not exist"),
+            ({'train': 'absent'}, r"data\.train='absent' does not exist"),
+            ({'dataset': 'torchvision.datasets.Cifar10'}, r"data\.dataset='torchvision.datasets.Cifar10' is not to be"),
+            ({'dataset': 'CIFAR10'}, r"data\.dataset='CIFAR10' is not to be found"),
+            ({'dataset': 'os.path.join'}, r"data\.dataset='os.path.join' is no data set"),
+            ({'dataset': 'torchvision.datasets.MNIST'}, r'cannot be opened with data\.dataset_kwargs={}: .*root'),
+        ],
+    )
+    def test_what_is_not_there(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            CaptionedImages(**arguments).load_table()
+
+    def test_a_set_that_was_not_downloaded(self, tmp_path: Path) -> None:
+        module = CaptionedImages(dataset='torchvision.datasets.CIFAR10', dataset_kwargs={'root': str(tmp_path)})
+        with pytest.raises(ValueError, match='Dataset not found or corrupted') as error:
+            module.load_table()
+        assert '\n' not in str(error.value)
+
+    def test_folders_that_hold_no_images(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match='has no folder train'):
+            CaptionedImages(str(tmp_path)).load_table()
+        (tmp_path / 'train').mkdir()
+        with pytest.raises(ValueError, match='has no folder for any class'):
+            CaptionedImages(str(tmp_path)).load_table()
+        (tmp_path / 'train' / 'dog').mkdir()
+        with pytest.raises(ValueError, match='has no image in any folder of a class'):
+            CaptionedImages(str(tmp_path)).load_table()
+
+    def test_a_folder_of_another_class(self, root: Path) -> None:
+        write_picture(root / 'test' / 'boat' / '0.jpg', 0)
+        with pytest.raises(ValueError, match="has a folder 'boat', which is no class of the training images"):
+            CaptionedImages(str(root)).load_heldout()
+
+    @pytest.mark.parametrize(
+        ('content', 'message'),
+        [
+            ('dog\tdog\ncar\tcar\n', "no line for the folder 'ice_cream'"),
+            ('dog\tdog\ncar\t ,x\n', 'gives no name in line 2'),
+            ('dog dog\n', 'line 1 has 1 fields instead of 2'),
+        ],
+    )
+    def test_names_that_are_not_there(self, content: str, message: str, root: Path) -> None:
+        (root / 'classes.tsv').write_text(content)
+        with pytest.raises(ValueError, match=message):
+            CaptionedImages(str(root)).load_table()
+
+    def test_more_or_fewer_names_than_classes(self, root: Path) -> None:
+        with pytest.raises(ValueError, match=r'data\.class_names must name the 3 classes of the data, in order; got 2'):
+            CaptionedImages(str(root), class_names=['a', 'b']).load_table()

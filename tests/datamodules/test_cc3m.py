@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from datamodules.cc3m import CC3M
+from datamodules.table import PairTable
+from tests.datamodules.pictures import number_of, picture, write_picture
+from tests.datamodules.test_webdataset import samples, write_shard
+
+PUBLISHED = [f'a person number {number} says " hello \thttp://example.org/{number}' for number in range(6)]
+
+
+def write_list(path: Path, lines: list[str]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('\n'.join(lines) + '\n')
+    return str(path)
+
+
+def write_part(folder: Path, numbers: range, metadata: bool) -> None:
+    """One folder of img2dataset's files, captions in its table of metadata or beside each image."""
+    for number in numbers:
+        write_picture(folder / f'{number:09d}.jpg', number)
+        if not metadata:
+            (folder / f'{number:09d}.txt').write_text(f'caption {number}')
+    if metadata:
+        keys, captions = zip(*[(f'{number:09d}', f'caption {number}') for number in reversed(numbers)], strict=True)
+        table = pa.table({'url': ['u'] * len(numbers), 'caption': captions, 'key': keys})
+        pq.write_table(table, folder.with_name(f'{folder.name}.parquet'))
+
+
+def numbers(table: PairTable) -> list[int]:
+    """Numbers of the pictures; asserts that captions tell the same."""
+    found = [number_of(table.open(row)) for row in range(len(table))]
+    assert all(str(number) in caption for number, caption in zip(found, table.caption.to_pylist(), strict=True))
+    return found
+
+
+class TestPublishedList:
+    @pytest.mark.parametrize('folder', ['Train', 'images', '.'])
+    @pytest.mark.parametrize('name', ['{:09d}.jpg', '{:d}.png', '{:09d}.JPEG'])
+    def test_images_are_named_by_line(self, folder: str, name: str, tmp_path: Path) -> None:
+        path = write_list(tmp_path / 'Train.tsv', PUBLISHED)
+        for number in (0, 2, 5):
+            write_picture(tmp_path / folder / name.format(number), number)
+        assert numbers(CC3M(path).load_table()) == [0, 2, 5]
+        assert numbers(CC3M(str(tmp_path)).load_table()) == [0, 2, 5]
+
+    def test_images_may_lie_in_numbered_folders(self, tmp_path: Path) -> None:
+        path = write_list(tmp_path / 'Train.tsv', PUBLISHED)
+        for number in (4, 1, 3):
+            write_picture(tmp_path / 'images' / f'{number // 2:05d}' / f'{number:09d}.jpg', number)
+        assert numbers(CC3M(path).load_table()) == [1, 3, 4]
+
+    def test_lines_without_an_image_are_counted_once(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        path = write_list(tmp_path / 'Train.tsv', PUBLISHED)
+        write_picture(tmp_path / 'images' / '000000002.jpg', 2)
+        with caplog.at_level(logging.WARNING):
+            CC3M(path).load_table()
+        assert [record.getMessage() for record in caplog.records] == [
+            f"data.root='{path}': 5 of 6 lines have no image and are left out"
+        ]
+
+    def test_captions_hold_quotes_and_empty_lines_count(self, tmp_path: Path) -> None:
+        path = write_list(tmp_path / 'Train.tsv', ['" open quote\tu', '', 'and  "another\tu'])
+        for line in range(3):
+            write_picture(tmp_path / 'images' / f'{line:09d}.jpg', line)
+        table = CC3M(path).load_table()
+        assert table.caption.to_pylist() == ['" open quote', 'and "another']
+        assert [number_of(table.open(row)) for row in range(2)] == [0, 2]
+
+    def test_the_header_that_img2dataset_wants_is_no_line(self, tmp_path: Path) -> None:
+        path = write_list(tmp_path / 'Train.tsv', ['caption\turl', *PUBLISHED])
+        write_picture(tmp_path / 'images' / '000000003.jpg', 3)
+        assert numbers(CC3M(path).load_table()) == [3]
+
+    def test_an_index_names_images_that_are_named_otherwise(self, tmp_path: Path) -> None:
+        path = write_list(tmp_path / 'Train.tsv', PUBLISHED)
+        for number in (1, 4):
+            write_picture(tmp_path / 'images' / f'{number:x}_1577.png', number)
+        write_list(tmp_path / 'images' / 'images.tsv', ['4\t4_1577.png', '1\t1_1577.png'])
+        assert numbers(CC3M(path).load_table()) == [1, 4]
+
+
+class TestFolders:
+    @pytest.mark.parametrize('metadata', [True, False])
+    def test_captions_lie_beside_images(self, metadata: bool, tmp_path: Path) -> None:
+        write_part(tmp_path / '00001', range(3, 6), metadata)
+        write_part(tmp_path / '00000', range(3), metadata)
+        table = CC3M(str(tmp_path)).load_table()
+        assert numbers(table) == list(range(6)) and table.image[3].as_py() == '00001/000000003.jpg'
+
+    def test_captions_may_be_in_json_only(self, tmp_path: Path) -> None:
+        write_picture(tmp_path / '00000' / '000000004.jpg', 4)
+        (tmp_path / '00000' / '000000004.json').write_text(json.dumps({'caption': 'caption\n4'}))
+        assert CC3M(str(tmp_path)).load_table().caption.to_pylist() == ['caption 4']
+
+    def test_images_without_a_caption_are_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        write_part(tmp_path / '00000', range(2), metadata=True)
+        write_picture(tmp_path / '00000' / '000000009.jpg', 9)
+        with caplog.at_level(logging.WARNING):
+            assert numbers(CC3M(str(tmp_path)).load_table()) == [0, 1]
+        assert '1 of 3 captions are empty' in caplog.text
+
+    def test_the_list_counts_where_images_were_downloaded_without_captions(self, tmp_path: Path) -> None:
+        write_list(tmp_path / 'Train.tsv', PUBLISHED)
+        write_picture(tmp_path / '00000' / '000000005.jpg', 5)
+        (tmp_path / '00000' / '000000005.json').write_text('{"url": "u"}')
+        pq.write_table(pa.table({'key': ['000000005'], 'url': ['u']}), tmp_path / '00000.parquet')
+        assert numbers(CC3M(str(tmp_path)).load_table()) == [5]
+
+    def test_a_damaged_table_of_metadata_is_named(self, tmp_path: Path) -> None:
+        write_part(tmp_path / '00000', range(2), metadata=False)
+        (tmp_path / '00000.parquet').write_bytes(b'PAR1')
+        with pytest.raises(ValueError, match=r'00000\.parquet.* is damaged: remove it'):
+            CC3M(str(tmp_path)).load_table()
+
+
+class TestShards:
+    @pytest.mark.parametrize('pattern', ['train', 'train/*.tar', 'train/{00000..00001}.tar'])
+    def test_are_found_by_folder_and_pattern(self, pattern: str, tmp_path: Path) -> None:
+        write_shard(tmp_path / 'train' / '00000.tar', samples(range(2)))
+        write_shard(tmp_path / 'train' / '00001.tar', samples(range(2, 4)))
+        module = CC3M(str(tmp_path / pattern), cache_dir=str(tmp_path / 'cache'))
+        assert numbers(module.load_table()) == [0, 1, 2, 3]
+
+    def test_of_training_and_validation_are_not_mixed(self, tmp_path: Path) -> None:
+        for part in ('train', 'validation'):
+            write_shard(tmp_path / f'cc3m-{part}-0000.tar', samples(range(2)))
+        with pytest.raises(ValueError, match=r'name cc3m-train-\*\.tar or cc3m-validation-\*\.tar'):
+            CC3M(str(tmp_path)).load_table()
+
+
+class TestSubset:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> str:
+        write_part(tmp_path / '00000', range(12), metadata=True)
+        return str(tmp_path)
+
+    def test_keeps_the_order(self, root: str) -> None:
+        found = numbers(CC3M(root, subset=5).load_table())
+        assert len(found) == 5 and found == sorted(found)
+
+    def test_is_drawn_by_its_seed(self, root: str) -> None:
+        draws = [tuple(numbers(CC3M(root, subset=5, subset_seed=seed).load_table())) for seed in (0, 0, 1, 2)]
+        assert draws[0] == draws[1] and len(set(draws)) > 1
+
+    @pytest.mark.parametrize(('subset', 'count'), [(13, 13), ('CC100K', 100_000), ('CC1M', 1_000_000)])
+    def test_larger_than_what_there_is_is_refused(self, subset: int | str, count: int, root: str) -> None:
+        with pytest.raises(ValueError, match=rf'data\.subset={count} must be from 1 to 12'):
+            CC3M(root, subset=subset).load_table()  # type: ignore[arg-type]
+
+
+class TestHeldout:
+    def test_may_have_another_form_than_the_training_pairs(self, tmp_path: Path) -> None:
+        validation = write_list(tmp_path / 'Validation.tsv', PUBLISHED)
+        write_picture(tmp_path / 'Validation' / '000000001.jpg', 1)
+        heldout = CC3M('unused', validation=validation).load_heldout()
+        assert heldout is not None and numbers(heldout) == [1]
+
+    def test_is_none_unless_named(self) -> None:
+        assert CC3M('unused').load_heldout() is None
+
+
+class TestBadInput:
+    def refused(self, place: Path, message: str) -> None:
+        with pytest.raises(ValueError, match=message) as error:
+            CC3M(str(place)).load_table()
+        assert '\n' not in str(error.value) and 'data.root=' in str(error.value)
+
+    def test_a_missing_root(self, tmp_path: Path) -> None:
+        self.refused(tmp_path / 'absent', r"data\.root='.*absent' does not exist")
+        self.refused(tmp_path / 'absent.tar', 'shards do not exist')
+
+    def test_an_empty_folder_or_list(self, tmp_path: Path) -> None:
+        self.refused(tmp_path, r'holds no \.tsv, no \.tar and no folder 00000 with captions')
+        (tmp_path / 'Train.tsv').touch()
+        self.refused(tmp_path, 'is empty')
+
+    def test_several_lists(self, tmp_path: Path) -> None:
+        for name in ('Train.tsv', 'Validation.tsv'):
+            write_list(tmp_path / name, PUBLISHED)
+        self.refused(tmp_path, r'several lists: name one, such as .*Train\.tsv')
+
+    def test_a_malformed_line(self, tmp_path: Path) -> None:
+        for content in ('a\tb\tc', 'a'):
+            write_list(tmp_path / 'Train.tsv', [*PUBLISHED, content])
+            self.refused(tmp_path, f'line 7 has {len(content.split())} fields instead of 2')
+
+    def test_a_list_without_images(self, tmp_path: Path) -> None:
+        write_list(tmp_path / 'Train.tsv', PUBLISHED)
+        self.refused(tmp_path, 'holds no image named by its line, as 000000000.jpg')
+        (tmp_path / 'images').mkdir()
+        (tmp_path / 'images' / 'holiday.jpg').write_bytes(picture(1))
+        self.refused(tmp_path, 'holds no image named by its line')
+
+    def test_the_list_of_other_images(self, tmp_path: Path) -> None:
+        write_list(tmp_path / 'Train.tsv', PUBLISHED)
+        write_picture(tmp_path / 'images' / '000000006.jpg', 6)
+        self.refused(tmp_path, r'has 6 lines, but .* an image for line 6 \(counted from 0\)')
+
+    def test_an_index_without_numbers(self, tmp_path: Path) -> None:
+        write_list(tmp_path / 'Train.tsv', PUBLISHED)
+        write_list(tmp_path / 'images' / 'images.tsv', ['0.jpg\tx.jpg'])
+        with pytest.raises(ValueError, match=r'images\.tsv.* must hold <line><tab><file> in each line'):
+            CC3M(str(tmp_path)).load_table()
+
+    def test_no_caption_at_all(self, tmp_path: Path) -> None:
+        write_list(tmp_path / 'Train.tsv', [' \tu'])
+        write_picture(tmp_path / 'images' / '000000000.jpg', 0)
+        self.refused(tmp_path, 'has no usable pair')

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from datamodules.subsets import balanced_rows, random_rows
+
+
+class TestRandomRows:
+    def test_are_ascending_and_none_twice(self) -> None:
+        rows = random_rows(1000, 100, seed=0)
+        assert len(rows) == 100 and (np.diff(rows) > 0).all() and rows.max() < 1000
+
+    def test_depend_on_the_seed_alone(self) -> None:
+        assert np.array_equal(random_rows(1000, 100, 1), random_rows(1000, 100, 1))
+        assert not np.array_equal(random_rows(1000, 100, 1), random_rows(1000, 100, 2))
+
+    def test_smaller_subsets_are_part_of_larger_ones(self) -> None:
+        assert set(random_rows(1000, 100, 0)) <= set(random_rows(1000, 300, 0))
+
+    def test_all_rows_are_all_rows(self) -> None:
+        assert random_rows(10, 10, 0).tolist() == list(range(10))
+
+    @pytest.mark.parametrize('count', [0, -1, 11])
+    def test_refuses_a_count_that_there_is_not(self, count: int) -> None:
+        with pytest.raises(ValueError, match=f'data.subset={count} must be from 1 to 10'):
+            random_rows(10, count, 0)
+
+
+class TestBalancedRows:
+    label = np.repeat([0, 1, 2], [50, 5, 45])
+
+    def test_classes_are_equal_as_far_as_they_have_rows(self) -> None:
+        rows = balanced_rows(self.label, 15, 0)
+        assert np.bincount(self.label[rows]).tolist() == [5, 5, 5]
+        assert sorted(np.bincount(self.label[balanced_rows(self.label, 26, 0)]).tolist()) == [5, 10, 11]
+
+    def test_are_ascending_random_and_nested(self) -> None:
+        rows = balanced_rows(self.label, 15, 0)
+        assert (np.diff(rows) > 0).all()
+        assert not np.array_equal(rows, balanced_rows(self.label, 15, 1))
+        assert set(rows) <= set(balanced_rows(self.label, 40, 0))
+
+    def test_does_not_mind_a_class_without_rows(self) -> None:
+        assert balanced_rows(np.array([3, 0, 3, 0]), 2, 0).size == 2
+
+    def test_refuses_more_than_there_are(self) -> None:
+        with pytest.raises(ValueError, match='from 1 to 100'):
+            balanced_rows(self.label, 101, 0)

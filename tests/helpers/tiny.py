@@ -1,0 +1,179 @@
+"""A model, a data set and a trainer so small that a whole run takes a second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import lightning as L
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datamodules.images import UnreadableImage
+from datamodules.pairs import PairsDataModule
+from datamodules.table import PairTable
+
+NAMES = ('cat', 'dog', 'boat', 'truck', 'bird', 'horse', 'frog', 'lorry', 'plane', 'deer')
+SENTENCES = ('a {}', 'the {}', 'a picture of a {}', 'look , a {} !')
+IMAGE_SIZE, CONTEXT_LENGTH = 8, 8
+Data = TypeVar('Data', bound=PairsDataModule)
+
+
+def tiny_architecture(
+    folder: Path, name: str = 'tiny', width: int = 8, layers: int = 1, image_size: int = IMAGE_SIZE
+) -> str:
+    """Writes a vision transformer of a few weights in open_clip's format and returns the path of the file.
+
+    Args:
+        folder: Where to; names are global in open_clip, so give different models of one test different names.
+        name: Stem of the file.
+        width: Width of both towers and of the embeddings, a multiple of 4.
+        layers: Layers of each tower.
+        image_size: Side of an image in pixels, a multiple of 4.
+    """
+    vision = {'image_size': image_size, 'patch_size': 4, 'layers': layers, 'width': width, 'head_width': 4}
+    text = {'context_length': CONTEXT_LENGTH, 'vocab_size': 49408, 'width': width, 'heads': 2, 'layers': layers}
+    path = folder / f'{name}.json'
+    path.write_text(json.dumps({'embed_dim': width, 'vision_cfg': vision, 'text_cfg': text}))
+    return str(path)
+
+
+class TinyImages:
+    """Pictures in memory, of different sizes; a reference is ``<stream>:<row>``.
+
+    Attributes:
+        opened: References in the order in which they were opened, in this process.
+        broken: Rows that cannot be decoded.
+    """
+
+    def __init__(self, pictures: Sequence[np.ndarray], broken: Sequence[int] = ()) -> None:
+        self.pictures, self.broken = pictures, set(broken)
+        self.opened: list[str] = []
+
+    def __call__(self, reference: str) -> Image.Image:
+        self.opened.append(reference)
+        row = int(reference.rpartition(':')[2])
+        if row in self.broken:
+            raise UnreadableImage('truncated')
+        return Image.fromarray(self.pictures[row])
+
+
+def tiny_table(rows: int, classes: int, seed: int, broken: Sequence[int] = (), mismatched: int = 0) -> PairTable:
+    """Pictures of 8 to 16 pixels that show the pattern of their class under noise, and captions that name it.
+
+    Row r is of class r modulo ``classes``; the captions of the last ``mismatched`` rows name some other class.
+    """
+    draw = np.random.default_rng(seed)
+    patterns = np.random.default_rng(99).integers(0, 256, (classes, 2, 2, 3))
+    label = np.arange(rows) % classes
+    said = np.where(np.arange(rows) < rows - mismatched, label, (label + draw.integers(1, classes, rows)) % classes)
+    pictures = []
+    for kind in label:
+        height, width = draw.integers(8, 17, 2)
+        pattern = patterns[kind][np.arange(height) * 2 // height][:, np.arange(width) * 2 // width]
+        pictures.append((0.7 * pattern + 0.3 * draw.integers(0, 256, (height, width, 3))).astype(np.uint8))
+    captions = [SENTENCES[draw.integers(len(SENTENCES))].format(NAMES[kind]) for kind in said]
+    references = [f'{seed}:{row}' for row in range(rows)]
+    return PairTable(references, captions, label, NAMES[:classes], opener=TinyImages(pictures, broken))
+
+
+class TinyPairs(PairsDataModule):
+    """Pairs that the test itself draws.
+
+    Args:
+        rows: Training pairs.
+        heldout_rows: Held-out pairs, 0 for none.
+        classes: Number of classes, at most ten.
+        picture_seed: Seed of pictures and captions.
+        broken: Training rows whose picture cannot be decoded.
+        broken_heldout: Held-out rows whose picture cannot be decoded.
+        mismatched: Last training rows whose caption names another class than the picture shows.
+        **kwargs: As for :class:`PairsDataModule`; the batch size is 8 and there are two prompts unless said otherwise.
+    """
+
+    def __init__(
+        self,
+        rows: int = 32,
+        heldout_rows: int = 12,
+        classes: int = 4,
+        picture_seed: int = 0,
+        broken: Sequence[int] = (),
+        broken_heldout: Sequence[int] = (),
+        mismatched: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{'batch_size': 8, 'eval_batch_size': 10, 'templates': ['a {}', 'the {}'], **kwargs})
+        self.rows, self.heldout_rows, self.kinds, self.picture_seed = rows, heldout_rows, classes, picture_seed
+        self.broken, self.broken_heldout, self.mismatched = broken, broken_heldout, mismatched
+
+    def load_table(self) -> PairTable:
+        return tiny_table(self.rows, self.kinds, 2 * self.picture_seed, self.broken, self.mismatched)
+
+    def load_heldout(self) -> PairTable | None:
+        if not self.heldout_rows:
+            return None
+        return tiny_table(self.heldout_rows, self.kinds, 2 * self.picture_seed + 1, self.broken_heldout)
+
+
+def laid_out(data: Data) -> Data:
+    """A datamodule after ``prepare_data`` and ``setup``, for the tiny model, without a trainer."""
+    data.image_size = data.image_size or IMAGE_SIZE
+    data.context_length = data.context_length or CONTEXT_LENGTH
+    data.prepare_data()
+    data.setup('fit')
+    return data
+
+
+def attach(
+    data: PairsDataModule, sides: Mapping[str, int] | None = None, epoch: int = 0, rank: int = 0, world: int = 1
+) -> None:
+    """Gives a datamodule as much of a trainer as its loaders ask for.
+
+    Args:
+        data: The datamodule.
+        sides: What the model would train on, see ``CLIP.sides``; safe pairs with one view if ``None``.
+        epoch: Epoch, counted from 0.
+        rank: This process.
+        world: Number of processes.
+    """
+    module = SimpleNamespace(
+        sides=lambda _: dict(sides or {'safe': 1}), image_size=IMAGE_SIZE, context_length=CONTEXT_LENGTH
+    )
+    progress = SimpleNamespace(current=SimpleNamespace(processed=epoch))
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        global_rank=rank,
+        world_size=world,
+        lightning_module=module,
+        fit_loop=SimpleNamespace(epoch_progress=progress),
+        strategy=SimpleNamespace(root_device=torch.device('cpu')),
+        state=SimpleNamespace(fn='fit'),
+    )
+
+
+def trainer(**kwargs: Any) -> L.Trainer:
+    """A trainer with the settings of ``experiments/defaults.yaml`` that matter, which writes nothing."""
+    settings = {
+        'accelerator': 'cpu',
+        'devices': 1,
+        'max_epochs': 2,
+        'use_distributed_sampler': False,
+        'reload_dataloaders_every_n_epochs': 1,
+        'num_sanity_val_steps': 0,
+        'log_every_n_steps': 1,
+        'logger': False,
+        'enable_checkpointing': False,
+        'enable_progress_bar': False,
+        'enable_model_summary': False,
+    }
+    return L.Trainer(**{**settings, **kwargs})
+
+
+def unit_rows(rows: int, dim: int, seed: int) -> Tensor:
+    """Random rows of norm 1, float64 (rows, dim)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(rows, dim, generator=generator, dtype=torch.float64), dim=1)
