@@ -36,6 +36,7 @@ class PairsDataModule(L.LightningDataModule):
         cache_size: Side of the stored pictures in pixels; ``image_size`` if ``None``. Larger ones give crops detail.
         context_length: Tokens of a caption; the model's if ``None``.
         attacks: Attacks by name, applied in order. An overlay that names any replaces them all; ``{}`` for none.
+        poison: Train on the poisons. ``false`` leaves them out and still measures the attacks: the unpoisoned twin.
         heldout_name: Name of the held-out set in metrics.
         class_names: Classes of the zero-shot classifier where the data has none of its own: names, or ``imagenet``.
         templates: Prompts with one ``{}`` each; the 80 of CLIP's authors if ``None``.
@@ -57,6 +58,7 @@ class PairsDataModule(L.LightningDataModule):
         cache_size: int | None = None,
         context_length: int | None = None,
         attacks: dict[str, Attack | None] | None = None,
+        poison: bool = True,
         heldout_name: str = 'heldout',
         class_names: list[str] | Literal['imagenet'] = 'imagenet',
         templates: list[str] | None = None,
@@ -78,6 +80,7 @@ class PairsDataModule(L.LightningDataModule):
         self.batch_size, self.image_size, self.cache_size = batch_size, image_size, cache_size
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
         self.attacks = {name: attack for name, attack in (attacks or {}).items() if attack is not None}
+        self.poison = poison
         self.templates = tuple(imagenet_templates() if templates is None else templates)
         self.image_views, self.caption_views = image_views or CleanView(), caption_views
         self.order, self.safe_weight = order, safe_weight
@@ -131,7 +134,8 @@ class PairsDataModule(L.LightningDataModule):
         self.tokenizer = WordTokenizer(self.context_length)
         self.tokens = self._tokens()
         self.partition = Partition(len(self.table), self.table.fingerprint)
-        self.partition.side[np.setdiff1d(broken, self.manifest.rows())] = DROPPED
+        left_out = np.setdiff1d(broken, self.manifest.rows()) if self.poison else np.union1d(broken, self.manifest.rows())
+        self.partition.side[left_out] = DROPPED
         self.evaluation_sets = self._evaluation_sets(pictures, pool)
         self._check_batch_size()
 

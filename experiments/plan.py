@@ -73,7 +73,7 @@ def describe(trainer: L.Trainer, module: CLIP, data: PairsDataModule) -> str:
     lines = [f'Plan: {type(module).__name__} on {type(data).__name__}, {epochs} epochs of {steps:,} steps']
     lines += _pairs(data)
     lines += [_phase(phase) for phase in phases(module, steps, epochs)]
-    lines += [_line('memory', name, size(count)) for name, count in {**data.memory_plan(), **_weights(module)}.items()]
+    lines += [_line('keeps', name, size(count)) for name, count in {**data.memory_plan(), **_weights(module)}.items()]
     return '\n'.join(lines)
 
 

@@ -9,7 +9,16 @@ from torchvision.transforms import functional as reference
 from torchvision.transforms.functional import InterpolationMode
 
 from datamodules.augment import (
-    MEAN, STD, CleanView, ImageViews, SimCLRViews, gaussian, hue_matrix, interpolation, normalise, resample,
+    MEAN,
+    STD,
+    CleanView,
+    ImageViews,
+    SimCLRViews,
+    gaussian,
+    hue_matrix,
+    interpolation,
+    normalise,
+    resample,
 )  # fmt: skip
 
 NOTHING: dict[str, Any] = {
