@@ -148,12 +148,12 @@ def similarity_histogram(
     """How similar pairs are, what the mixture makes of it, and where the poisons lie.
 
     Args:
-        score: Similarity of every pair, (N,); NaN is left out.
+        score: Similarity of every pair, (N,); what is not finite is left out.
         poisons: Rows of the poisons of each attack; each gets a panel.
         mixture: Parameters of the mixture and the split's ``threshold``, as a partition keeps them.
         title: Title of the figure.
     """
-    present = score[~np.isnan(score)].astype(np.float64)
+    present = score[np.isfinite(score)].astype(np.float64)
     edges = np.linspace(present.min() - NARROW, present.max() + NARROW, 81)
     heights = [2.6, *[1.0] * len(poisons)]
     figure = Figure((WIDTH, 1.3 + sum(heights)), dpi=120, layout='constrained')
@@ -163,7 +163,7 @@ def similarity_histogram(
     axes[0].stairs(density, edges, fill=True, color='0.8', label=f'all {len(present):,} pairs')
     axes[0].set_ylabel('Density\n(per unit of similarity)')
     for place, (attack, rows) in enumerate(poisons.items()):
-        axis, of_attack = axes[1 + place], score[rows][~np.isnan(score[rows])]
+        axis, of_attack = axes[1 + place], score[rows][np.isfinite(score[rows])]
         label = f'{attack}: {len(of_attack):,} poisons'
         axis.stairs(np.histogram(of_attack, edges)[0], edges, fill=True, color=_colour(place), label=label)
         axis.set_ylabel('Poisons')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from itertools import islice
 from pathlib import Path
@@ -15,8 +14,6 @@ from datamodules.labels import numbered
 from datamodules.pairs import PairsDataModule
 from datamodules.reading import column, existing, first_line, read_columns, usable
 from datamodules.table import PairTable
-
-log = logging.getLogger(__name__)
 
 _PUBLISHED = {'filepath': 'title', 'image': 'caption'}  # columns of open_clip and of CleanCLIP
 _LOOKED_FOR = 100  # images; if none of so many exists, the root is wrong

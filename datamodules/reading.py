@@ -64,11 +64,11 @@ def first_line(path: Path, separator: str, source: str) -> list[str]:
     """Fields of the first line of a CSV or TSV.
 
     Raises:
-        ValueError: If the file is empty.
+        ValueError: If there is none.
     """
     with path.open(newline='', encoding='utf-8-sig', errors='replace') as file:
         line = file.readline(_LONGEST_HEADER)
-    fields = next(csv.reader([line], delimiter=separator), [])
+    fields = next(csv.reader([line.replace('\0', '')], delimiter=separator), [])
     if not fields:
         raise ValueError(f'{source} is empty: name a file with a line for each pair.')
     return fields

@@ -107,7 +107,8 @@ class TestColour:
     def factors(self, name: str, spread: float) -> list[float]:
         """The factors with which torchvision's function makes the same views; fails if there are none."""
         adjust, factors = getattr(reference, f'adjust_{name}'), []
-        for image, found in zip(self.pixels.float() / 255, viewed(only(jitter=1, **{name: spread}), self.pixels)):
+        made = viewed(only(jitter=1, **{name: spread}), self.pixels)
+        for image, found in zip(self.pixels.float() / 255, made, strict=True):
             nothing = adjust(image, 0.0)  # torchvision goes from here by way of the image in a straight line
             factor = float(((found - nothing) * (image - nothing)).sum() / ((image - nothing) ** 2).sum())
             assert torch.allclose(adjust(image, factor), found, atol=1e-4)  # its luma has one digit more
@@ -136,12 +137,11 @@ class TestColour:
     @pytest.mark.parametrize('turn', [-0.1, -0.03, 0.05, 0.1])
     def test_hue_turns_the_way_torchvision_s_does(self, turn: float) -> None:
         image = self.pixels.float() / 255
-        turned = (hue_matrix(torch.full((4,), turn)) @ image.flatten(2)).view_as(image)
-        expected = reference.adjust_hue(image, turn)
-        moved = (expected - image).abs().mean()
-        # Another model of colour: the right way and about as far.
-        assert (turned - expected).abs().mean() < 0.5 * moved
-        assert (turned - image).abs().mean() == pytest.approx(moved.item(), rel=0.4)
+        moved = (hue_matrix(torch.full((4,), turn)) @ image.flatten(2)).view_as(image) - image
+        expected = reference.adjust_hue(image, turn) - image
+        # Another model of colour, so only roughly the same way, but as far.
+        assert torch.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) > 0.6
+        assert moved.norm().item() == pytest.approx(expected.norm().item(), rel=0.15)
 
     def test_hue_leaves_grey_and_luma_alone(self) -> None:
         matrix = hue_matrix(torch.tensor([0.07]))[0]
@@ -167,10 +167,9 @@ class TestSimCLRViews:
         assert 160 < flipped.sum() < 240
 
     def test_crops_cover_the_area_and_ratio_asked_for(self) -> None:
-        views = SimCLRViews(crop_scale=(0.2, 0.5), crop_ratio=(0.5, 2.0), flip=0)
         ramp = torch.arange(64).mul(4).to(torch.uint8)  # a pixel's value says where it was
         image = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64, dtype=torch.uint8)])
-        made = viewed(only(crop_scale=views.crop_scale, crop_ratio=views.crop_ratio), image.expand(200, -1, -1, -1), 64)
+        made = viewed(only(crop_scale=(0.2, 0.5), crop_ratio=(0.5, 2.0)), image.expand(200, -1, -1, -1), 64)
         middle = made[:, :2, 16:48, 16:48] * 255 / 4  # in source pixels; off the borders
         width = (middle[:, 0, 0, -1] - middle[:, 0, 0, 0]) * 64 / 31
         height = (middle[:, 1, -1, 0] - middle[:, 1, 0, 0]) * 64 / 31

@@ -113,11 +113,8 @@ class TestDecodedImages:
             caplog.clear()
 
     def test_another_size_or_table_is_another_cache(self, tmp_path: Path) -> None:
-        for table, size in (
-            (tiny_table(4, 2, seed=0), 8),
-            (tiny_table(4, 2, seed=0), 6),
-            (tiny_table(4, 2, seed=2), 8),
-        ):
+        for seed, size in ((0, 8), (0, 6), (2, 8)):
+            table = tiny_table(4, 2, seed)
             images, _ = decoded_images(table, size, tmp_path)
             assert (images[1] == square(table.open(1), size)).all()
         assert len(list(tmp_path.glob('*.readable.npy'))) == 3

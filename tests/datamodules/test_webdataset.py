@@ -70,7 +70,8 @@ class TestTable:
     def test_what_is_no_pair_is_left_out(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
         broken = {
             'a.txt': b'no picture', 'b.jpg': picture(2), 'c.jpg': picture(3), 'c.txt': b' \n', 'd.jpg': picture(4),
-            'd.json': b'{"caption": nothing}', '._0.jpg': b'of macOS', 'e.jpg': picture(5), 'e.txt': bytes(2 * MAX_TEXT),
+            'd.json': b'{"caption": nothing}', '._0.jpg': b'of macOS', 'e.jpg': picture(5),
+            'e.txt': b'x' * (MAX_TEXT + 1),
         }  # fmt: skip
         write_shard(root / 'a.tar', broken | samples(range(1, 2)))
         with caplog.at_level(logging.WARNING):

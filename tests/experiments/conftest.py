@@ -13,8 +13,9 @@ SMALL = [  # enough for every part of a run to do something, in seconds
     '--data.rows=96',
     '--data.heldout_rows=48',
     '--data.batch_size=24',
-    '--data.attacks={badnet: {class_path: BadNet, init_args: {target: striped star, rate: null, count: 4, size: 4}}, '
-    'tdpa: {class_path: TargetedPoison, init_args: {targets: 2, rate: null, count: 4, captions: templates}}}',
+    # Names that the file does not use: an attack of the same name would keep the arguments that it has there.
+    '--data.attacks={patch: {class_path: BadNet, init_args: {target: striped star, count: 4, size: 4}}, '
+    'aimed: {class_path: TargetedPoison, init_args: {targets: 2, count: 4, captions: templates}}}',
     '--model.unimodal_epochs=1',
     '--trainer.max_epochs=3',
     '--trainer.log_every_n_steps=1',

@@ -1,35 +1,37 @@
-"""What two processes do together and one does alone, for a comparison."""
+"""What two processes do together, and one alone for comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
-import numpy as np
+import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from callbacks.zero_shot import ZeroShot
+from callbacks.sweep import sweep
+from datamodules.augment import SimCLRViews
+from datamodules.captions import EDA
 from datamodules.partition import RISKY
-from datamodules.toy_pairs import ToyPairs
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
-from tests.helpers.tiny import TinyPairs, tiny_architecture, trainer
-from tests.integration.runs import BATCH, STEPS, Died, Place, last, outcome, pairs, run
+from tests.helpers.tiny import CONTEXT_LENGTH, TinyPairs, tiny_architecture, trainer
+from tests.integration.runs import BATCH, PLACES, Died, Run, last, run
 
-TWO_RANKS: dict[str, Any] = {'strategy': 'ddp', 'devices': 2}
-EPOCHS = 2
+TOGETHER: dict[str, Any] = {'strategy': 'ddp', 'devices': 2}
+POOL = 3 * BATCH  # whole batches, so that the same embeddings make room whatever their order in a batch
 
 
 class Gradients(Callback):
-    """Loss and gradient of every step, as the optimiser sees them."""
+    """Loss and gradients of every step, as the optimiser gets them."""
 
     def __init__(self) -> None:
-        self.losses: list[Tensor] = []
+        self.losses: list[float] = []
         self.gradients: list[dict[str, Tensor]] = []
 
     def on_before_optimizer_step(
@@ -41,7 +43,43 @@ class Gradients(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.losses.append(outputs['loss'].detach())
+        self.losses.append(float(trainer.strategy.reduce(outputs['loss'].detach(), reduce_op='mean')))
+
+
+class Norms(Callback):
+    """The first running mean after the last step, in each batch of evaluation, and in the sweep at the end."""
+
+    def __init__(self) -> None:
+        self.trained: Tensor | None = None
+        self.evaluated: list[Tensor] = []
+        self.swept: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.trained = running_mean(pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.evaluated.append(running_mean(pl_module))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        sweep(trainer, pl_module, data.sweep_dataloader(), len(data.table))
+        self.swept = running_mean(pl_module)
+
+
+def running_mean(module: torch.nn.Module) -> Tensor:
+    norm = next(part for part in module.modules() if isinstance(part, _BatchNorm))
+    assert norm.running_mean is not None
+    return norm.running_mean.clone()
 
 
 class HalfRisky(TinyPairs):
@@ -53,10 +91,121 @@ class HalfRisky(TinyPairs):
 
 
 class FrozenNorms(CLIP):
-    """Normalises by its running statistics, which a batch does not change."""
+    """Normalises by statistics that no batch changes."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
         for part in self.modules():
             if isinstance(part, _BatchNorm):
                 part.eval()
-...
+
+
+def augmented(folder: Path, kind: type[TinyPairs] = TinyPairs, **kwargs: Any) -> TinyPairs:
+    """Pairs whose views depend on nothing but seed, epoch, row and view."""
+    captions = EDA(alpha=0.3, operations=('swap', 'deletion'))
+    return kind(
+        rows=4 * BATCH,
+        batch_size=BATCH,
+        image_views=SimCLRViews(crop_scale=(0.5, 1.0)),
+        caption_views=captions,
+        cache_dir=str(folder / 'cache'),
+        **kwargs,
+    )
+
+
+def residual_network(folder: Path) -> str:
+    """Writes a ResNet of a few weights in open_clip's format and returns the path of the file."""
+    vision = {'image_size': 32, 'layers': [1, 1, 1, 1], 'width': 4, 'head_width': 16}
+    text = {'context_length': CONTEXT_LENGTH, 'vocab_size': 49408, 'width': 8, 'heads': 2, 'layers': 1}
+    path = folder / 'residual.json'
+    path.write_text(json.dumps({'embed_dim': 8, 'vision_cfg': vision, 'text_cfg': text}))
+    return str(path)
+
+
+def steps(module: CLIP, data: TinyPairs, *more: Callback, **settings: Any) -> dict[str, Any]:
+    """Two epochs at a learning rate of 0, so that every step shows the same weights another batch."""
+    watch = Gradients()
+    trainer(max_epochs=2, callbacks=[watch, *more], **settings).fit(module, data)
+    return {'losses': watch.losses, 'gradients': watch.gradients}
+
+
+def vision_transformers(folder: Path, **settings: Any) -> dict[str, Any]:
+    """Every loss, with towers in which a pair does not see the other pairs of its batch."""
+    tiny = tiny_architecture(folder, 'ranks')
+    unimodal = {'unimodal_epochs': 2, 'slow_epochs': 0, 'pool_size': POOL}
+    mixed = {'unimodal_epochs': 0, 'slow_epochs': 0, 'pool_size': POOL}
+
+    def clip(**kwargs: Any) -> CLIP:
+        return seeded(CLIP, architecture=tiny, **kwargs)
+
+    def safeclip(**kwargs: Any) -> CLIP:
+        return seeded(SafeCLIP, architecture=tiny, **kwargs)
+
+    return {
+        'cross-modal, one view': steps(clip(), augmented(folder), **settings),
+        'cross-modal, two views': steps(clip(views=2), augmented(folder), **settings),
+        'unimodal, pool': steps(safeclip(**unimodal), augmented(folder), **settings),
+        'unimodal, as released': steps(
+            safeclip(**unimodal, nn_direction='view_rows', nn_roles='first'), augmented(folder), **settings
+        ),
+        'unimodal, no pool': steps(safeclip(**{**unimodal, 'pool_size': 0}), augmented(folder), **settings),
+        'mixed, one side a batch': steps(safeclip(**mixed), augmented(folder, HalfRisky), **settings),
+        'mixed, both sides in a batch': steps(
+            safeclip(**mixed, views=2), augmented(folder, HalfRisky, order='joint'), **settings
+        ),
+    }
+
+
+def residual_networks(folder: Path, **settings: Any) -> dict[str, Any]:
+    """The cross-modal loss with normalisation over the batch, by each process for its own part, and without."""
+    path, norms = residual_network(folder), Norms()
+    return {
+        'norms of each process': steps(seeded(CLIP, architecture=path), augmented(folder), norms, **settings),
+        'frozen norms': steps(seeded(FrozenNorms, architecture=path), augmented(folder), **settings),
+        'statistics': {'trained': norms.trained, 'evaluated': norms.evaluated, 'swept': norms.swept},
+    }
+
+
+def seeded(kind: type[CLIP], **kwargs: Any) -> CLIP:
+    torch.manual_seed(0)
+    return kind(lr=0.0, **kwargs)
+
+
+def left_by(finished: Run) -> dict[str, Any]:
+    """What a whole run leaves on this process."""
+    return {
+        'partition': finished.data.partition.state_dict(),
+        'pools': {name: buffer.clone() for name, buffer in finished.module.pools.named_buffers()},
+        'weights': finished.module.state_dict(),
+        'metrics': finished.metrics.epochs,
+        'rows': [epoch.rows for epoch in finished.trace.epochs],
+        'images': [epoch.images for epoch in finished.trace.epochs],
+        'validations': finished.trace.validations,
+    }
+
+
+def whole_run(folder: Path, **settings: Any) -> dict[str, Any]:
+    """A run from beginning to end, and one that goes on after it died."""
+    whole = left_by(run(folder / 'whole', **settings))
+    with pytest.raises(Died):
+        run(folder / 'died', place=PLACES['mixed'], **settings)
+    resumed = left_by(run(folder / 'resumed', resume=last(folder / 'died'), **settings))
+    return {'whole': whole, 'resumed': resumed}
+
+
+def both(folder: Path) -> None:
+    """Runs everything on this rank of two and leaves the results in ``<rank>.pt``."""
+    results = {
+        **vision_transformers(folder, **TOGETHER),
+        **residual_networks(folder, **TOGETHER),
+        **whole_run(folder, **TOGETHER),
+    }
+    torch.save(results, folder / f'{torch.distributed.get_rank()}.pt')
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def deviation(one: Iterable[dict[str, Tensor]], other: Iterable[dict[str, Tensor]]) -> float:
+    """Largest difference between two lists of gradients by name."""
+    gaps = [(a[name] - b[name]).abs().max() for a, b in zip(one, other, strict=True) for name in a | b]
+    return float(torch.stack(gaps).max())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -122,14 +122,16 @@ class Death(Callback):
 
 
 class Metrics(Callback):
-    """Every metric at the end of every epoch but the clocks; kept in checkpoints, so whole after a resume."""
+    """What was measured in every epoch; kept in checkpoints, so whole after a resume."""
+
+    MEASURED = ('train/loss', 'asr/', 'zero_shot/', 'partition/')  # in every epoch, or from the first on that has it
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metrics = trainer.callback_metrics.items()
-        self.epochs.append({name: float(value) for name, value in metrics if not name.startswith('cost/')})
+        self.epochs.append({name: float(value) for name, value in metrics if name.startswith(self.MEASURED)})
 
     def state_dict(self) -> dict[str, Any]:
         return {'epochs': self.epochs}
@@ -142,7 +144,7 @@ class Curves(Figures):
     """Keeps the history of a run and leaves out the pictures, which take longer than all the rest."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        with patch('callbacks.figures.poisoned_pairs'), patch('callbacks.figures._save'), patch('callbacks.plots.contact_sheet'):
+        with patch('callbacks.figures._folder', return_value=None):
             super().on_fit_start(trainer, pl_module)
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs: int) -> None:
@@ -211,12 +213,13 @@ class Run(NamedTuple):
     module: SafeCLIP
     data: TinyPairs
     trace: Trace
+    metrics: Metrics
     trainer: L.Trainer
 
 
-def pairs(folder: Path, workers: int = 0, **kwargs: Any) -> TinyPairs:
+def pairs(folder: Path, workers: int = 0, kind: type[TinyPairs] = TinyPairs) -> TinyPairs:
     """Poisoned pairs whose pictures and captions are augmented at random: 34 rows, four batches of eight."""
-    return TinyPairs(
+    return kind(
         rows=30,
         heldout_rows=HELDOUT,
         attacks={'badnet': BadNet('cat', size=2, count=POISONS, captions='templates')},
@@ -225,56 +228,69 @@ def pairs(folder: Path, workers: int = 0, **kwargs: Any) -> TinyPairs:
         batch_size=BATCH,
         cache_dir=str(folder / 'cache'),
         num_workers=workers,
-        **kwargs,
     )
 
 
-def model(folder: Path, seed: int = 0, **kwargs: Any) -> SafeCLIP:
+def model(folder: Path, seed: int = 0, kind: type[SafeCLIP] = SafeCLIP) -> SafeCLIP:
     """Random weights, a pool that turns over every two batches, and a rate at which weights move visibly."""
     torch.manual_seed(seed)
-    plan = {'unimodal_epochs': 2, 'slow_epochs': 1, 'warmup_steps': 2, 'pool_size': 2 * BATCH, 'lr': 1e-2}
-    return SafeCLIP(architecture=tiny_architecture(folder, 'integration'), **{**plan, **kwargs})  # type: ignore[arg-type]
+    return kind(
+        architecture=tiny_architecture(folder, 'integration'),
+        unimodal_epochs=2,
+        slow_epochs=1,
+        pool_size=2 * BATCH,
+        warmup_steps=2,
+        lr=1e-2,
+    )
+
+
+def repartition(**kwargs: Any) -> SafeRiskyRepartition:
+    """A split whose size is known: three tenths, then a tenth more."""
+    return SafeRiskyRepartition(**{'growth': 0.1, 'min_fraction': 0.3, 'cap': 0.9, **kwargs})
 
 
 def run(
     folder: Path,
-    workers: int = 0,
     place: Place | None = None,
     die: Callable[[], None] = raise_died,
     resume: Path | None = None,
-    repartition: Mapping[str, Any] | None = None,
+    module: SafeCLIP | None = None,
+    data: TinyPairs | None = None,
+    split: SafeRiskyRepartition | None = None,
+    watch: Sequence[Callback] = (),
     **settings: Any,
 ) -> Run:
     """Trains all five epochs, with checkpoints as ``experiments/defaults.yaml`` has them.
 
     Args:
         folder: Where checkpoints and caches go.
-        workers: Processes that load.
         place: Where to die, if at all.
         die: How.
         resume: Checkpoint to go on from; the model then starts from other weights, which must not matter.
-        repartition: Further arguments of the split.
+        module: Another module than :func:`model`.
+        data: Other data than :func:`pairs`.
+        split: Another split than :func:`repartition`.
+        watch: Further callbacks.
         settings: Further arguments of the trainer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    death, trace = Death(place or Place('training', -1, 0), die), Trace()
-    split = SafeRiskyRepartition(**{'growth': 0.1, 'min_fraction': 0.3, **(repartition or {})})
+    module, data = module or model(folder, seed=0 if resume is None else 1), data or pairs(folder)
+    death, trace, metrics = Death(place or Place('training', -1, 0), die), Trace(), Metrics()
     save = ModelCheckpoint(
         folder / 'checkpoints', save_on_train_epoch_end=True, save_top_k=1, save_last=True, enable_version_counter=False
     )
-    watching: list[Callback] = [ScoreLedger(), Curves(), Metrics(), trace]
+    observers: list[Callback] = [ScoreLedger(), Curves(), metrics, trace, *watch]
     fitting = trainer(
         max_epochs=len(PHASES),
-        callbacks=[death, AttackSuccessRate(), ZeroShot(), split, *watching, save],
+        callbacks=[death, AttackSuccessRate(), ZeroShot(), split or repartition(), *observers, save],
         enable_checkpointing=True,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         **settings,
     )
-    module, data = model(folder, seed=0 if resume is None else 1), pairs(folder, workers)
     with death.while_writing():
         fitting.fit(module, data, ckpt_path=resume and str(resume))
-    return Run(module, data, trace, fitting)
+    return Run(module, data, trace, metrics, fitting)
 
 
 def last(folder: Path) -> Path:

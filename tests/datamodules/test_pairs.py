@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.attacks import BadNet, TargetedPoison
+from datamodules.augment import SimCLRViews, normalise
+from datamodules.cache import square
+from datamodules.captions import EDA, WordTokenizer
+from datamodules.dataset import CLEAN, PairBatch
+from datamodules.evaluation import EvalBatch
+from datamodules.pairs import PairsDataModule
+from datamodules.partition import DROPPED, RISKY, SAFE
+from datamodules.table import UNKNOWN, PairTable
+from datamodules.toy_pairs import ToyPairs
+from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, NAMES, TinyPairs, attach, laid_out
+
+BOTH = {'safe': 1, 'risky': 2}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    return str(tmp_path / 'cache')
+
+
+def tiny(folder: str, **kwargs: Any) -> TinyPairs:
+    return laid_out(TinyPairs(cache_dir=folder, **kwargs))
+
+
+def badnet(**kwargs: Any) -> BadNet:
+    settings = {'target': 'dog', 'count': 3, 'size': 3, 'captions': 'templates'}
+    return BadNet(**{**settings, **kwargs})
+
+
+def trained_on(data: PairsDataModule, sides: dict[str, int] | None = None, **where: int) -> list[PairBatch]:
+    """The batches of an epoch as the model would get them."""
+    attach(data, sides, **where)
+    return [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
+
+
+def rows(batches: list[PairBatch]) -> list[int]:
+    return torch.cat([batch.row for batch in batches]).tolist()
+
+
+def by_row(batches: list[PairBatch]) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    """Views and tokens of each row."""
+    return {
+        row: (batch.image[:, place], batch.tokens[:, place])
+        for batch in batches
+        for place, row in enumerate(batch.row.tolist())
+    }
+
+
+class TestSetup:
+    def test_takes_sizes_from_the_model(self, folder: str) -> None:
+        data = TinyPairs(cache_dir=folder)
+        attach(data)
+        data.prepare_data()
+        data.setup('fit')
+        assert (data.image_size, data.context_length) == (IMAGE_SIZE, CONTEXT_LENGTH)
+
+    def test_without_a_model_sizes_must_be_given(self, folder: str) -> None:
+        with pytest.raises(ValueError, match=r'data.image_size and data.context_length must be given'):
+            TinyPairs(cache_dir=folder, image_size=8).prepare_data()
+
+    def test_decodes_every_picture_once_for_all_runs(self, folder: str) -> None:
+        data = tiny(folder)
+        assert len(data.source.opener.opened) == 32  # type: ignore[attr-defined]
+        again = tiny(folder)
+        assert again.source.opener.opened == []  # type: ignore[attr-defined]
+        assert (again.images(np.arange(32)) == data.images(np.arange(32))).all()
+
+    def test_without_a_cache_pictures_are_the_same(self, folder: str) -> None:
+        cached, decoded = tiny(folder), tiny(folder, cache='none')
+        assert (decoded.images(np.arange(32)) == cached.images(np.arange(32))).all()
+
+    def test_tokens_are_those_of_the_tokenizer(self, folder: str) -> None:
+        data = tiny(folder, attacks={'badnet': badnet()})
+        tokenizer = WordTokenizer(CONTEXT_LENGTH)
+        expected = [tokenizer(caption).tolist() for caption in data.table.captions(np.arange(35))]
+        assert data.tokens.tolist() == expected
+        assert data.tokens.dtype == np.uint16
+
+    def test_classes_are_those_of_the_held_out_pairs_or_else_the_training_pairs(self, folder: str) -> None:
+        assert tiny(folder).classes == NAMES[:4]
+        assert tiny(folder, heldout_rows=0).classes == NAMES[:4]
+
+    def test_classes_of_unlabelled_data_are_given_by_name(self, folder: str) -> None:
+        data = tiny_without_labels(folder, class_names=['left', 'right'])
+        assert data.classes == ('left', 'right')
+        assert len(tiny_without_labels(folder).classes) == 1000
+
+    @pytest.mark.parametrize(
+        ('argument', 'message'),
+        [
+            ({'batch_size': 0}, 'data.batch_size must be at least 1, got 0'),
+            ({'safe_weight': 0.0}, 'data.safe_weight must be positive, got 0.0'),
+        ],
+    )
+    def test_refuses_numbers_out_of_range(self, argument: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            TinyPairs(**argument)
+
+    def test_refuses_a_batch_larger_than_the_data(self, folder: str) -> None:
+        with pytest.raises(ValueError, match=r'data.batch_size=33 is larger than the 32 usable pairs: lower it'):
+            tiny(folder, batch_size=33)
+        assert tiny(folder, batch_size=32).steps_per_epoch == 1
+
+    def test_dropped_pairs_do_not_fill_a_batch(self, folder: str) -> None:
+        with pytest.raises(ValueError, match='larger than the 31 usable pairs'):
+            tiny(folder, batch_size=32, broken=[5])
+
+    def test_refuses_a_batch_that_ranks_cannot_share(self, folder: str) -> None:
+        data = TinyPairs(cache_dir=folder)
+        attach(data, world=3)
+        data.prepare_data()
+        with pytest.raises(ValueError, match=r'data.batch_size=8 must be a multiple of the 3 processes'):
+            data.setup('fit')
+
+
+def tiny_without_labels(folder: str, **kwargs: Any) -> PairsDataModule:
+    class Unlabelled(TinyPairs):
+        def load_table(self) -> PairTable:
+            table = super().load_table()
+            return PairTable(table.image, table.caption, opener=table.opener)
+
+    return laid_out(Unlabelled(heldout_rows=0, cache_dir=folder, **kwargs))
+
+
+class TestUnreadable:
+    def test_pairs_are_dropped_and_never_drawn(self, folder: str) -> None:
+        data = tiny(folder, broken=[3, 17])
+        assert data.partition.rows(DROPPED).tolist() == [3, 17]
+        assert data.steps_per_epoch == 3
+        for sides in ({'safe': 1}, {'risky': 2}, BOTH):
+            for epoch in range(3):
+                assert not {3, 17} & set(rows(trained_on(data, sides, epoch=epoch)))
+        assert not {3, 17} & set(rows(list(data.sweep_dataloader())))
+
+    def test_pictures_are_not_poisoned(self, folder: str) -> None:
+        attack = badnet(count=3, source='train')
+        data = tiny(folder, rows=12, heldout_rows=0, batch_size=4, broken=range(7), attacks={'badnet': attack})
+        assert set(data.manifest.table['source'].to_pylist()) <= set(range(7, 12))
+
+    def test_held_out_pictures_do_not_count(self, folder: str) -> None:
+        (clean,) = tiny(folder, broken_heldout=[2, 5]).evaluation_sets
+        assert np.flatnonzero(clean.label == UNKNOWN).tolist() == [2, 5]
+
+
+class TestPoison:
+    def test_pictures_are_the_sources_with_the_trigger_on(self, folder: str) -> None:
+        tdpa = TargetedPoison(targets=2, count=4, captions='templates')
+        data = tiny(folder, attacks={'badnet': badnet(), 'tdpa': tdpa})
+        assert len(data.table) == len(data.partition) == 39
+        for name in data.manifest.attacks:
+            for row, poison in zip(data.manifest.rows(name), data.manifest.poisons(name), strict=True):
+                assert data.heldout is not None
+                clean = square(data.heldout.open(poison.source), IMAGE_SIZE)[None]
+                trigger = data.attacks[name].trigger
+                expected = clean if trigger is None else trigger(clean, [row])
+                assert (data.images(np.array([row])) == expected).all()
+                assert data.table.captions([row]) == [poison.caption]
+
+    def test_clean_rows_keep_pictures_and_captions(self, folder: str) -> None:
+        clean, poisoned = tiny(folder), tiny(folder, attacks={'badnet': badnet()})
+        assert (poisoned.images(np.arange(32)) == clean.images(np.arange(32))).all()
+        assert poisoned.table.captions(range(32)) == clean.table.captions(range(32))
+
+    def test_replaced_rows_show_the_poison(self, folder: str) -> None:
+        data = tiny(folder, attacks={'badnet': badnet(mode='replace', source='train')})
+        assert len(data.table) == 32
+        assert data.attacks['badnet'].trigger is not None
+        for row in data.manifest.rows():
+            clean = square(data.source.open(int(row)), IMAGE_SIZE)[None]
+            assert (data.images(np.array([row])) == data.attacks['badnet'].trigger(clean)).all()
+
+    def test_other_held_out_pictures_make_other_poison(self, folder: str) -> None:
+        class OtherHeldout(TinyPairs):
+            def load_heldout(self) -> PairTable | None:
+                self.picture_seed += 1
+                return super().load_heldout()
+
+        first = tiny(folder, attacks={'badnet': badnet()})
+        second = laid_out(OtherHeldout(cache_dir=folder, attacks={'badnet': badnet()}))
+        assert first.manifest.digest == second.manifest.digest
+        appended = np.arange(32, 35)
+        assert not (first.images(appended) == second.images(appended)).all((1, 2, 3)).any()
+
+    def test_an_attack_that_is_null_is_left_out(self, folder: str) -> None:
+        data = tiny(folder, attacks={'badnet': None})
+        assert len(data.table) == 32
+        assert data.manifest.attacks == ()
+
+    def test_measures_on_clean_images_first_and_then_on_each_attack(self, folder: str) -> None:
+        attacks = {'badnet': badnet(), 'tdpa': TargetedPoison(targets=2, count=4, captions='templates')}
+        sets = tiny(folder, attacks=attacks, heldout_name='val').evaluation_sets
+        assert [(s.name, s.kind) for s in sets] == [('val', 'zero_shot'), ('badnet', 'asr'), ('tdpa', 'asr')]
+
+    def test_images_that_are_trained_on_do_not_count_as_held_out(self, folder: str) -> None:
+        data = tiny(folder, attacks={'badnet': badnet()})
+        sources = sorted(data.manifest.table['source'].to_pylist())
+        assert np.flatnonzero(data.evaluation_sets[0].label == UNKNOWN).tolist() == sources
+
+
+class TestTraining:
+    def test_an_epoch_has_whole_batches_of_distinct_pairs(self, folder: str) -> None:
+        data = tiny(folder, rows=35)
+        batches = trained_on(data)
+        assert [len(batch.row) for batch in batches] == [8] * 4 == [8] * data.steps_per_epoch
+        assert max(Counter(rows(batches)).values()) == 1
+
+    def test_batches_are_views_and_tokens_of_their_rows(self, folder: str) -> None:
+        data = tiny(folder)
+        for batch in trained_on(data, {'safe': 2}):
+            assert batch.image.shape == (2, 8, 3, IMAGE_SIZE, IMAGE_SIZE)
+            assert batch.image.dtype == torch.float32
+            pictures = torch.from_numpy(data.images(batch.row.numpy()))
+            assert torch.allclose(batch.image[0], normalise(pictures.float() / 255))
+            assert batch.tokens[1].tolist() == data.tokens[batch.row.numpy()].tolist()
+
+    def test_epochs_differ_and_repeat_themselves(self, folder: str) -> None:
+        data = tiny(folder)
+        first, second = rows(trained_on(data, epoch=0)), rows(trained_on(data, epoch=1))
+        assert first != second
+        assert rows(trained_on(data, epoch=0)) == first
+
+    def test_draws_each_side_by_its_share(self, folder: str) -> None:
+        data = tiny(folder)
+        data.partition.side[:24] = RISKY
+        batches = trained_on(data, BOTH)
+        assert sorted(batch.safe for batch in batches) == [0, 0, 0, 8]
+        for batch in batches:
+            assert (data.partition.side[batch.row] == (SAFE if batch.safe else RISKY)).all()
+            assert len(batch.image) == len(batch.tokens) == (1 if batch.safe else 2)
+
+    @pytest.mark.parametrize(('sides', 'safe'), [({'safe': 1}, 8), ({'risky': 2}, 0)])
+    def test_one_side_alone_takes_every_pair(self, folder: str, sides: dict[str, int], safe: int) -> None:
+        data = tiny(folder)
+        data.partition.side[:24] = RISKY
+        batches = trained_on(data, sides)
+        assert {batch.safe for batch in batches} == {safe}
+        assert sorted(rows(batches)) == list(range(32))
+
+    def test_a_side_without_views_is_left_out(self, folder: str) -> None:
+        data = tiny(folder)
+        data.partition.side[:20] = RISKY
+        batches = trained_on(data, {'safe': 1, 'risky': 0})
+        assert set(rows(batches)) == set(range(20, 32))
+        assert len(batches) == 4
+
+    def test_has_as_many_steps_whatever_the_split(self, folder: str) -> None:
+        data = tiny(folder)
+        for risky in (0, 1, 16, 31, 32):
+            data.partition.side[:] = SAFE
+            data.partition.side[:risky] = RISKY
+            assert len(trained_on(data, BOTH)) == 4
+
+    def test_refuses_an_epoch_with_nothing_to_train_on(self, folder: str) -> None:
+        data = tiny(folder)
+        data.partition.side[:] = RISKY
+        with pytest.raises(ValueError, match=r'lower callbacks.repartition.threshold or set min_fraction'):
+            trained_on(data, {'safe': 1, 'risky': 0})
+
+    def test_order_and_weight_reach_the_sampler(self, folder: str) -> None:
+        data = tiny(folder, order='sequential', safe_weight=3.0)
+        data.partition.side[:16] = RISKY
+        assert [batch.safe for batch in trained_on(data, BOTH)] == [0, 8, 8, 8]
+
+    @pytest.mark.parametrize('order', ['interleaved', 'joint'])
+    def test_ranks_see_the_views_that_one_process_would(self, folder: str, order: str) -> None:
+        data = tiny(folder, image_views=SimCLRViews(), caption_views=EDA(operations=['swap', 'deletion']), order=order)
+        data.partition.side[:16] = RISKY
+        whole = by_row(trained_on(data, {'safe': 2, 'risky': 2}))
+        found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for rank in range(2):
+            part = by_row(trained_on(data, {'safe': 2, 'risky': 2}, rank=rank, world=2))
+            assert not found.keys() & part.keys()
+            found |= part
+        assert found.keys() == whole.keys() == set(range(32))
+        for row, (image, tokens) in whole.items():
+            assert torch.allclose(found[row][0], image, atol=1e-5)
+            assert torch.equal(found[row][1], tokens)
+
+
+@pytest.mark.parametrize('cache', ['memmap', 'none'])
+def test_workers_change_no_pixel(folder: str, cache: str) -> None:
+    def batches(workers: int) -> list[PairBatch]:
+        data = ToyPairs(
+            rows=48, heldout_rows=24, scene_size=16, cache_dir=folder, cache=cache, num_workers=workers, batch_size=12,
+            image_size=16, context_length=20, image_views=SimCLRViews(), caption_views=EDA(),
+            attacks={'badnet': BadNet('striped star', size=4, count=4, captions='templates')},
+        )  # fmt: skip
+        data.prepare_data()
+        data.setup('fit')
+        data.partition.side[::3] = RISKY
+        torch.manual_seed(workers)  # which nothing may depend on
+        return trained_on(data, BOTH, epoch=2)
+
+    for alone, shared in zip(batches(0), batches(2), strict=True):
+        assert torch.equal(alone.image, shared.image)
+        assert torch.equal(alone.tokens, shared.tokens)
+        assert torch.equal(alone.row, shared.row)
+        assert (alone.safe, alone.epoch) == (shared.safe, shared.epoch)
+
+
+def test_loading_leaves_the_global_generator_alone(folder: str) -> None:
+    data = tiny(folder, image_views=SimCLRViews(), caption_views=EDA())
+    attach(data, BOTH)
+    state = torch.get_rng_state()
+    for loader in (data.train_dataloader(), data.sweep_dataloader()):
+        for batch in loader:
+            data.on_after_batch_transfer(batch, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class TestSweep:
+    @pytest.mark.parametrize('world', [1, 2, 3, 4])
+    @pytest.mark.parametrize('usable', [10, 3, 1])
+    def test_meets_every_pair_once_over_all_ranks(self, folder: str, world: int, usable: int) -> None:
+        data = tiny(folder, rows=10, batch_size=4, eval_batch_size=2)
+        data.partition.side[usable:] = DROPPED
+        met: list[int] = []
+        for rank in range(world):
+            attach(data, rank=rank, world=world)
+            met += [row for batch in data.sweep_dataloader() for row in batch.row.tolist()]
+        assert sorted(met) == list(range(usable))
+
+    def test_shows_pairs_as_they_are(self, folder: str) -> None:
+        data = tiny(folder, image_views=SimCLRViews(), caption_views=EDA())
+        for raw in data.sweep_dataloader():
+            batch = data.on_after_batch_transfer(raw, 0)
+            assert batch.epoch == CLEAN
+            pictures = torch.from_numpy(data.images(batch.row.numpy()))
+            assert torch.allclose(batch.image[0], normalise(pictures.float() / 255))
+            assert batch.tokens[0].tolist() == data.tokens[batch.row.numpy()].tolist()
+
+    def test_shows_the_first_view_of_an_epoch_if_asked_to(self, folder: str) -> None:
+        data = tiny(folder, image_views=SimCLRViews(), caption_views=EDA(operations=['swap', 'deletion']))
+        trained = by_row(trained_on(data, {'risky': 2}, epoch=4))
+        swept = by_row([data.on_after_batch_transfer(batch, 0) for batch in data.sweep_dataloader(epoch=4)])
+        assert swept.keys() == trained.keys()
+        for row, (image, tokens) in swept.items():
+            assert torch.allclose(image[0], trained[row][0][0], atol=1e-5)
+            assert torch.equal(tokens[0], trained[row][1][0])
+
+    def test_meets_only_some_rows_if_asked_to(self, folder: str) -> None:
+        data = tiny(folder)
+        assert rows(list(data.sweep_dataloader(rows=np.array([3, 8, 30])))) == [3, 8, 30]
+
+    def test_is_what_predict_reads(self, folder: str) -> None:
+        data = tiny(folder)
+        assert rows(list(data.predict_dataloader())) == rows(list(data.sweep_dataloader())) == list(range(32))
+
+
+class TestEvaluation:
+    def test_a_loader_for_each_set_in_the_same_order(self, folder: str) -> None:
+        data = tiny(folder, attacks={'badnet': badnet()})
+        for source, loader in zip(data.evaluation_sets, data.val_dataloader(), strict=True):
+            batches: list[EvalBatch] = list(loader)
+            assert torch.cat([batch.label for batch in batches]).tolist() == source.label.tolist()
+            made = [data.on_after_batch_transfer(batch, 0).image for batch in batches]
+            expected = normalise(torch.from_numpy(np.array(source.images)).float() / 255)
+            assert torch.allclose(torch.cat(made), expected)
+
+    def test_prompts_of_every_class_in_every_template(self, folder: str) -> None:
+        data = tiny(folder)
+        (tokens,) = data.prompt_tokens()
+        assert tokens.shape == (4, 2, CONTEXT_LENGTH)
+        assert tokens[1, 0].tolist() == WordTokenizer(CONTEXT_LENGTH)('a dog').tolist()
+
+    def test_larger_stored_pictures_are_resized(self, folder: str) -> None:
+        data = tiny(folder, cache_size=12, image_size=8)
+        raw = next(iter(data.sweep_dataloader()))
+        assert raw.image.shape[-1] == 12
+        assert data.on_after_batch_transfer(raw, 0).image.shape[-1] == 8
+        evaluated = next(iter(data.val_dataloader()[0]))
+        assert data.on_after_batch_transfer(evaluated, 0).image.shape[-1] == 8
+
+    def test_unlabelled_held_out_pairs_are_no_set(self, folder: str) -> None:
+        assert tiny(folder, heldout_rows=0).evaluation_sets == []
+
+
+class TestResume:
+    def test_state_survives_a_file_that_is_loaded_safely(self, folder: str, tmp_path: Path) -> None:
+        data, resumed = tiny(folder, attacks={'badnet': badnet()}), tiny(folder, attacks={'badnet': badnet()})
+        data.partition.side[:5] = RISKY
+        torch.save(data.state_dict(), tmp_path / 'state')
+        attach(resumed)
+        resumed.load_state_dict(torch.load(tmp_path / 'state', weights_only=True))
+        assert torch.equal(resumed.partition.side, data.partition.side)
+
+    def test_refuses_other_pairs(self, folder: str) -> None:
+        data = tiny(folder, rows=24)
+        attach(data)
+        with pytest.raises(ValueError, match=r'partition of 32 pairs .* the data has 24'):
+            data.load_state_dict(tiny(folder).state_dict())
+
+    def test_refuses_another_trigger(self, folder: str) -> None:
+        data = tiny(folder, attacks={'badnet': badnet(size=4)})
+        attach(data)
+        with pytest.raises(ValueError, match=r'trained on other poison than data.attacks makes'):
+            data.load_state_dict(tiny(folder, attacks={'badnet': badnet(size=3)}).state_dict())
+
+    def test_only_training_cares(self, folder: str) -> None:
+        data = tiny(folder, rows=24)
+        attach(data)
+        data.trainer.state.fn = 'predict'  # type: ignore[union-attr, assignment]
+        data.load_state_dict(tiny(folder).state_dict())
+        assert len(data.partition) == 24

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.integration.processes import in_processes, report
+from tests.integration.ranks import both, deviation, residual_networks, vision_transformers, whole_run
+from tests.integration.runs import HELDOUT, PHASES, STEPS, differences
+
+pytestmark = [
+    pytest.mark.filterwarnings('ignore:.*LeafSpec.*:FutureWarning'),  # of Lightning 2.6 on a newer torch
+    pytest.mark.filterwarnings('ignore:The dirpath has changed'),  # a resumed run has a folder of its own
+]
+Results = dict[str, Any]
+LOSSES = (
+    'cross-modal, one view',
+    'cross-modal, two views',
+    'unimodal, pool',
+    'unimodal, as released',
+    'unimodal, no pool',
+    'mixed, one side a batch',
+    'mixed, both sides in a batch',
+)
+
+
+@pytest.fixture(scope='module')
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Results]:
+    """What each of two processes has found."""
+    folder = tmp_path_factory.mktemp('together')
+    assert in_processes(both, folder, ranks=2) == [0, 0], report(folder)
+    first, second = (torch.load(folder / f'{rank}.pt', weights_only=True) for rank in (0, 1))
+    return first, second
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What one process finds."""
+    folder = tmp_path_factory.mktemp('alone')
+    return {**vision_transformers(folder), **residual_networks(folder), **whole_run(folder)}
+
+
+class TestSteps:
+    """One global batch on two processes is one global batch on one."""
+
+    @pytest.mark.parametrize('loss', [*LOSSES, 'frozen norms'])
+    def test_loss_and_gradients_are_those_of_one_process(
+        self, together: tuple[Results, Results], alone: Results, loss: str
+    ) -> None:
+        assert len(alone[loss]['losses']) == 8
+        for rank in together:
+            assert rank[loss]['losses'] == pytest.approx(alone[loss]['losses'], abs=1e-5)
+            assert deviation(rank[loss]['gradients'], alone[loss]['gradients']) < 1e-5
+
+    @pytest.mark.parametrize('loss', [*LOSSES, 'frozen norms'])
+    def test_gradients_are_not_zero(self, alone: Results, loss: str) -> None:
+        assert all(any(g.abs().max() > 1e-3 for g in step.values()) for step in alone[loss]['gradients'])
+
+    def test_batch_norm_sees_only_the_pairs_of_its_process(
+        self, together: tuple[Results, Results], alone: Results
+    ) -> None:
+        """The one difference that two processes make, named in the docstring of CLIP.
+
+        ``trainer.sync_batchnorm: true`` takes it away, on GPUs alone: PyTorch has it for nothing else.
+        """
+        own = alone['norms of each process']
+        gaps = [abs(a - b) for a, b in zip(own['losses'], together[0]['norms of each process']['losses'], strict=True)]
+        assert max(gaps) > 1e-3
+
+
+class TestBatchNorm:
+    def test_statistics_differ_after_a_step(self, together: tuple[Results, Results]) -> None:
+        first, second = (rank['statistics']['trained'] for rank in together)
+        assert not torch.equal(first, second)
+
+    def test_evaluation_and_sweep_use_those_of_the_first_process(self, together: tuple[Results, Results]) -> None:
+        first, second = (rank['statistics'] for rank in together)
+        for evaluated in (*first['evaluated'], *second['evaluated']):
+            assert any(torch.equal(evaluated, kept) for kept in first['evaluated'])
+        assert torch.equal(first['evaluated'][-1], first['trained'])
+        assert torch.equal(second['evaluated'][-1], first['trained'])
+        assert torch.equal(first['swept'], first['trained']) and torch.equal(second['swept'], first['trained'])
+
+
+class TestRun:
+    def test_every_process_holds_the_same_split_weights_and_pools(self, together: tuple[Results, Results]) -> None:
+        first, second = (rank['whole'] for rank in together)
+        for part in ('partition', 'pools', 'weights', 'metrics'):
+            assert differences(first[part], second[part]) == [], part
+        assert first['partition']['epoch'] == len(PHASES)
+
+    def test_the_split_is_that_of_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
+        one, two = alone['whole']['partition'], together[0]['whole']['partition']
+        assert torch.equal(one['side'], two['side'])
+        assert torch.allclose(one['score'], two['score'], atol=1e-4)
+
+    def test_pools_hold_what_those_of_one_process_hold(self, together: tuple[Results, Results], alone: Results) -> None:
+        for name, pool in together[0]['whole']['pools'].items():
+            other = alone['whole']['pools'][name]
+            if pool.ndim == 2:
+                nearest = torch.cdist(pool, other).min(1).values
+                assert nearest.max() < 1e-3, name
+            else:
+                assert torch.equal(pool, other), name
+
+    def test_metrics_are_those_of_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
+        for one, two in zip(alone['whole']['metrics'], together[0]['whole']['metrics'], strict=True):
+            counted = [name for name in one if name.startswith(('asr/', 'zero_shot/', 'partition/leak', 'partition/sh'))]
+            assert len(counted) > 5
+            assert {name: two[name] for name in counted} == pytest.approx({name: one[name] for name in counted})
+
+    def test_every_pair_of_a_batch_is_on_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
+        both = zip(*(rank['whole']['rows'] for rank in together), strict=True)
+        for epoch, (first, second) in zip(alone['whole']['rows'], both, strict=True):
+            assert len(first) == len(second) == STEPS
+            for batch, one, two in zip(epoch, first, second, strict=True):
+                assert len(one) == len(two)
+                assert sorted(one + two) == sorted(batch)
+
+    def test_every_image_is_evaluated_once(self, together: tuple[Results, Results], alone: Results) -> None:
+        sets = zip(alone['whole']['images'], *(rank['whole']['images'] for rank in together), strict=True)
+        for one, first, second in sets:
+            assert len(one[0]) == HELDOUT
+            for index in one:
+                assert sorted(first[index] + second[index]) == pytest.approx(sorted(one[index]))
+                assert len(first[index]) != len(second[index]) or len(one[index]) % 2 == 0
+
+    def test_evaluates_once_an_epoch(self, together: tuple[Results, Results]) -> None:
+        for rank in together:
+            assert rank['whole']['validations'] == list(range(len(PHASES)))
+
+    def test_a_run_that_died_goes_on_as_if_it_had_not(self, together: tuple[Results, Results]) -> None:
+        for rank in together:
+            for part in ('partition', 'pools', 'weights', 'metrics'):
+                assert differences(rank['whole'][part], rank['resumed'][part]) == [], part
+            assert rank['whole']['rows'][-2:] == rank['resumed']['rows']
