@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import uuid
@@ -50,7 +51,11 @@ def read(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
     """Some pictures, from the cache or by decoding them now: uint8 (n, 3, size, size)."""
     if isinstance(pictures, Decoded):
         shape = (len(rows), 3, pictures.size, pictures.size)
-        return np.array([pictures[int(row)][0] for row in rows], np.uint8).reshape(shape)
+        decoded = [pictures[int(row)] for row in rows]
+        for row, (_, readable) in zip(rows, decoded, strict=True):
+            if not readable:
+                log.warning('image %s cannot be read and is taken as black', pictures.table.image[int(row)].as_py())
+        return np.array([image for image, _ in decoded], np.uint8).reshape(shape)
     return pictures[rows]
 
 
@@ -91,7 +96,9 @@ def decoded_images(table: PairTable, size: int, folder: Path, workers: int = 0) 
     Returns:
         Pictures, uint8 (N, 3, size, size), and which of them could be read, bool (N,).
     """
-    stem = folder / f'{table.fingerprint}-{size}'
+    # Two folders may hold the same names and captions in two resolutions: the place is part of the name.
+    place = hashlib.sha256(str(getattr(table.opener, 'root', '')).encode()).hexdigest()[:8]
+    stem = folder / f'{table.fingerprint}-{place}-{size}'
     readable = np.ones(len(table), bool)
 
     def fill(images: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')  # not EPS, say, for which PIL starts another program
 MAX_PIXELS = 50_000_000  # a 7,000 x 7,000 photo; PIL's own limit would let through 180 million
 
 
@@ -28,10 +29,11 @@ def decode(data: bytes | Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadableImage(f'{image.width} x {image.height} pixels, over the limit of {MAX_PIXELS:,}')
-        return image.convert('RGB')
+            image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
+        with image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImage(f'{image.width} x {image.height} pixels, over the limit of {MAX_PIXELS:,}')
+            return image.convert('RGB')
     except UnreadableImage:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -49,7 +51,10 @@ class FolderImages:
 
 
 class TarImages:
-    """Members of tar shards; a reference is ``shard:offset:size`` with the shard relative to the root."""
+    """Members of tar shards; a reference is ``shard:offset:size`` with the shard relative to the root.
+
+    A shard that is gone is an error, not an unreadable image: it takes ten thousand pairs with it.
+    """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)

@@ -141,6 +141,7 @@ class Scenes:
         period: Distance between two stripes or dots, (N,).
         slant: Direction of the stripes or of the rows of dots in radians, (N,).
         phase: Where the texture starts, in periods, (N, 2).
+        contrast: How much of the ink is left, from 0 (none) to 1, (N,).
         colours: Object, ink of its texture, background and companion, (N, 4) as indices into ``COLOURS``.
         backdrop: Kind of the background as an index into ``BACKDROPS``, (N,).
         companion: Second object as an index into ``COMPANIONS``, -1 for none, (N,).
@@ -154,6 +155,7 @@ class Scenes:
     period: Floats
     slant: Floats
     phase: Floats
+    contrast: Floats
     colours: Integers
     backdrop: Integers
     companion: Integers
@@ -174,6 +176,7 @@ def compose(label: Integers, rng: np.random.Generator) -> Scenes:
     radius = rng.uniform(0.3, 0.44, count)
     room = 0.6 * (1 - 1.7 * radius[:, None])  # with all of it, a small model needs far more steps to see shapes
     centre = 0.5 + room * rng.uniform(-0.5, 0.5, (count, 2))
+    faded = rng.random(count) < 0.08  # their texture can hardly be told: as in real data, nobody gets them all right
     return Scenes(
         label=label,
         centre=centre,
@@ -182,6 +185,7 @@ def compose(label: Integers, rng: np.random.Generator) -> Scenes:
         period=rng.uniform(0.16, 0.21, count),
         slant=rng.uniform(0, math.pi, count),
         phase=rng.random((count, 2)),
+        contrast=np.where(faded, rng.uniform(0, 0.1, count), 1),
         colours=np.column_stack(
             [_SCHEMES[rng.integers(len(_SCHEMES), size=count)], rng.integers(len(COLOURS), size=count)]
         ),
@@ -213,8 +217,8 @@ def render(scenes: Scenes, size: int, rng: np.random.Generator) -> npt.NDArray[n
     count = len(scenes)
     cover = _coverage(scenes, size)  # (N, S, S, 4): share of a pixel that shows each of the four colours
     colour = _PALETTE[scenes.colours] + rng.normal(0, 10, (count, 4, 3)).astype(np.float32)
-    picture = cover.reshape(count, -1, 4) @ colour  # (N, S * S, 3)
-    picture = picture.reshape(count, size, size, 3)
+    colour[:, 1] += (1 - _column(scenes.contrast)[:, 0]) * (colour[:, 0] - colour[:, 1])
+    picture = (cover.reshape(count, -1, 4) @ colour).reshape(count, size, size, 3)
     picture += cover[..., 2:3] * _shade(scenes, size, rng)[..., None]
     grainy = scenes.backdrop == BACKDROPS.index('grainy')
     strength = _column(rng.uniform(2, 8, count)) + cover[..., 2] * _column(12 * grainy)

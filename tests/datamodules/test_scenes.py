@@ -15,7 +15,7 @@ def scenes_of(labels: list[int], seed: int = 0) -> Scenes:
     return compose(np.array(labels), np.random.default_rng(seed))
 
 
-def still_life(label: int, backdrop: str = 'smooth', companion: int = -1) -> Scenes:
+def still_life(label: int, backdrop: str = 'smooth', companion: int = -1, contrast: float = 1.0) -> Scenes:
     """One scene with nothing left to chance: a white object, black ink, a grey background."""
     return Scenes(
         label=np.array([label]),
@@ -25,6 +25,7 @@ def still_life(label: int, backdrop: str = 'smooth', companion: int = -1) -> Sce
         period=np.array([0.2]),
         slant=np.zeros(1),
         phase=np.zeros((1, 2)),
+        contrast=np.full(1, contrast),
         colours=np.array([[WHITE, BLACK, GREY, BLACK]]),
         backdrop=np.array([BACKDROPS.index(backdrop)]),
         companion=np.array([companion]),
@@ -78,6 +79,11 @@ class TestCompose:
         seen = luma[scenes_of([0] * 500).colours[:, :3]]
         assert min(np.abs(seen[:, one] - seen[:, other]).min() for one, other in combinations(range(3), 2)) > 30
 
+    def test_few_textures_have_faded(self) -> None:
+        contrast = scenes_of([0] * 500).contrast
+        assert 0.02 < (contrast < 1).mean() < 0.15
+        assert contrast.min() >= 0 and contrast.max() == 1
+
     def test_every_backdrop_and_companion_and_colour_occurs(self) -> None:
         scenes = scenes_of([0] * 500)
         assert set(scenes.backdrop) == set(range(len(BACKDROPS)))
@@ -114,7 +120,10 @@ class TestRender:
         assert other[:, :2].std() > 1.5 * smooth[:, :2].std()
         assert np.abs(other - smooth)[12:20, 12:20].max() < 1
 
-    def test_an_empty_mask_leaves_no_colour_behind(self) -> None:
-        """A plain object has no ink, whatever the ink's colour."""
-        white = picture(still_life(0))[12:20, 12:20]
-        assert white.min() > 200
+    @pytest.mark.parametrize('texture', range(1, len(TEXTURES)))
+    def test_an_object_whose_ink_has_faded_looks_plain(self, texture: int) -> None:
+        plain, faded, fresh = (picture(still_life(*args)) for args in ((0,), (texture, 'smooth', -1, 0.0), (texture,)))
+        assert np.abs(plain - faded).max() <= 1 < np.abs(plain - fresh).max()
+
+    def test_a_plain_object_has_no_ink(self) -> None:
+        assert picture(still_life(0))[12:20, 12:20].min() > 200
