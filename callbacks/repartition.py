@@ -80,10 +80,15 @@ class Repartition(L.Callback, ABC):
             average of what training computed in epochs that train across modalities, for no extra cost; pairs that
             no such epoch drew are risky.
         momentum: Weight of the past in that average, in [0, 1).
+        memory: Weight of earlier splits in what pairs are ranked by, in [0, 1); 0 for the latest similarities alone.
+            On small sets the ranking right after the slow phase is the best for many epochs to come.
     """
 
-    def __init__(self, score: Score = 'clean', momentum: float = 0.5) -> None:
-        self.score = score
+    def __init__(self, score: Score = 'clean', momentum: float = 0.5, memory: float = 0.0) -> None:
+        if not 0 <= memory < 1:
+            raise ValueError(f'callbacks.repartition.memory must lie in [0, 1), got {memory}.')
+        self.score, self.memory = score, memory
+        self.remembered: Tensor | None = None  # standardised similarities, averaged over splits, (N,)
         self.running = RunningSimilarity(momentum)
         self.past: Past | None = None
         self._fingerprint: str | None = None
@@ -160,7 +165,7 @@ class Repartition(L.Callback, ABC):
         partition = _partition(trainer)
         candidates = self.candidates(partition.score.numpy(), partition.side.numpy(), self.past)
         start = time.perf_counter()
-        score = self._measure(trainer, pl_module, epoch, candidates)
+        score = self._remember(self._measure(trainer, pl_module, epoch, candidates))
         swept = time.perf_counter()
         split = self._agree(trainer, score.numpy(), partition.side.numpy(), candidates)
         seconds = {'cost/sweep_s': swept - start, 'cost/mixture_s': time.perf_counter() - swept}
@@ -193,6 +198,18 @@ class Repartition(L.Callback, ABC):
         rows = torch.from_numpy(candidates)
         score[rows] = new[rows]
         return score
+
+    def _remember(self, score: Tensor) -> Tensor:
+        """The similarities, or their average with those of earlier splits in the units of the latest."""
+        if not self.memory:
+            return score
+        known = score[score.isfinite()]
+        mean, deviation = known.mean(), known.std().clamp(min=1e-12)
+        standard = (score - mean) / deviation
+        before = standard if self.remembered is None else self.remembered
+        moved = self.memory * before + (1 - self.memory) * standard
+        self.remembered = torch.where(moved.isfinite(), moved, standard)
+        return mean + deviation * self.remembered
 
     def _agree(
         self,
@@ -232,12 +249,14 @@ class Repartition(L.Callback, ABC):
             'split_done': self.past is not None,
             'past': self.past and self.past.state_dict(),
             'running': self.running.average,
+            'remembered': self.remembered,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._fingerprint = state_dict['fingerprint']
         self.past = Past.from_state(state_dict['past']) if state_dict['split_done'] else None
         self.running.average = state_dict['running']
+        self.remembered = state_dict['remembered']
 
 
 class SafeRiskyRepartition(Repartition):
@@ -266,6 +285,7 @@ class SafeRiskyRepartition(Repartition):
         backend: See :func:`callbacks.mixture.fit_mixture`.
         tol: Where the fit stops, see there.
         momentum: See :class:`Repartition`.
+        memory: See :class:`Repartition`.
     """
 
     def __init__(
@@ -283,8 +303,9 @@ class SafeRiskyRepartition(Repartition):
         backend: Backend = 'histogram',
         tol: float = 1e-3,
         momentum: float = 0.5,
+        memory: float = 0.0,
     ) -> None:
-        super().__init__(score, momentum)
+        super().__init__(score, momentum, memory)
         log_odds_of(threshold)
         ranges = {'growth': growth, 'top_fraction': top_fraction, 'cap': cap, 'min_fraction': min_fraction}
         for name, value in ranges.items():

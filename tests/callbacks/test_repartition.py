@@ -627,3 +627,32 @@ def test_modes_come_back_after_an_error() -> None:
         assert not module.norm.training
         raise RuntimeError
     assert module.norm.training and not module.frozen.training
+
+
+class TestMemory:
+    def test_keeps_the_units_of_the_latest_similarities(self) -> None:
+        callback = SafeRiskyRepartition(memory=0.9)
+        first, second = torch.tensor([0.0, 0.1, 0.2, 0.3]), torch.tensor([0.9, 0.5, 0.3, 0.1])
+        assert torch.allclose(callback._remember(first), first)
+        mixed = callback._remember(second)
+        assert mixed.mean().item() == pytest.approx(second.mean().item())
+        assert mixed.argsort().tolist() == [0, 1, 2, 3]  # one epoch does not turn a ranking that is remembered
+
+    def test_is_the_weighted_mean_of_standardised_similarities(self) -> None:
+        callback = SafeRiskyRepartition(memory=0.25)
+        scores = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
+        for score in scores:
+            callback._remember(score)
+        standard = [(score - score.mean()) / score.std() for score in scores]
+        expected = 0.25 * (0.25 * standard[0] + 0.75 * standard[1]) + 0.75 * standard[2]
+        assert callback.remembered is not None
+        assert torch.allclose(callback.remembered, expected, atol=1e-6)
+
+    def test_a_row_that_could_not_be_scored_once_starts_afresh(self) -> None:
+        callback = SafeRiskyRepartition(memory=0.5)
+        callback._remember(torch.tensor([0.1, 0.2, math.nan]))
+        assert callback._remember(torch.tensor([0.1, 0.2, 0.6])).isfinite().all()
+
+    def test_out_of_range_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r'callbacks.repartition.memory must lie in \[0, 1\), got 1.0'):
+            SafeRiskyRepartition(memory=1.0)
