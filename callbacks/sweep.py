@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 
 @torch.no_grad()  # not inference_mode: pools and prototypes made here may be trained with later

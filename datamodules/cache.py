@@ -39,7 +39,7 @@ class Decoded(Dataset[tuple[np.ndarray, bool]]):
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, bool]:
         try:
-            return square(self.table.open(row), self.size), True
+            return square(self.table.open(row, self.size), self.size), True
         except UnreadableImage:
             return np.zeros((3, self.size, self.size), np.uint8), False
 

@@ -160,7 +160,7 @@ class DatasetImages:
     def __init__(self, data: Dataset[Any]) -> None:
         self.data = data
 
-    def __call__(self, reference: str) -> Image.Image:
+    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
         try:
             picture: Image.Image = self.data[int(reference.rpartition(':')[2])][0]
             return picture.convert('RGB')

@@ -176,7 +176,7 @@ def compose(label: Integers, rng: np.random.Generator) -> Scenes:
     radius = rng.uniform(0.3, 0.44, count)
     room = 0.6 * (1 - 1.7 * radius[:, None])  # with all of it, a small model needs far more steps to see shapes
     centre = 0.5 + room * rng.uniform(-0.5, 0.5, (count, 2))
-    faded = rng.random(count) < 0.08  # their texture can hardly be told: as in real data, nobody gets them all right
+    faded = rng.random(count) < 0.03  # their texture can hardly be told: as in real data, nobody gets them all right
     return Scenes(
         label=label,
         centre=centre,

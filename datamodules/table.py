@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from datamodules.images import ImageOpener
@@ -58,13 +59,23 @@ class PairTable:
     def __len__(self) -> int:
         return len(self.image)
 
-    def open(self, row: int) -> Image.Image:
-        """Decodes the image of a row, RGB. Raises ``UnreadableImage`` if that cannot be done."""
-        return self.opener(self.image[row].as_py())
+    def open(self, row: int, least: int | None = None) -> Image.Image:
+        """Decodes the image of a row, RGB.
+
+        Args:
+            row: Which.
+            least: See :class:`ImageOpener`.
+
+        Raises:
+            UnreadableImage: If that cannot be done.
+        """
+        return self.opener(self.image[row].as_py(), least)
 
     def captions(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """Captions of some rows, in the order of ``rows``."""
-        return self.caption.take(pa.array(rows, pa.int64())).to_pylist()
+        if isinstance(self.caption, pa.Array):
+            return self.caption.take(pa.array(rows, pa.int64())).to_pylist()
+        return _taken(self.caption.chunks, np.asarray(rows, np.int64)).tolist()
 
     def take(self, rows: np.ndarray) -> PairTable:
         """The table of some rows, renumbered from 0 in the order given."""
@@ -78,7 +89,30 @@ class PairTable:
         """Names the content: image references, captions and labels, in order (16 hexadecimal digits)."""
         digest = hashlib.sha256(str(len(self)).encode())
         for column in (self.image, self.caption):
-            for batch in pa.table([column], names=['x']).combine_chunks().to_batches(max_chunksize=65536):
-                digest.update('\0'.join(batch.column(0).to_pylist()).encode())
+            digest.update(_digest(column))
         digest.update(self.label.tobytes())
         return digest.hexdigest()[:16]
+
+
+def _digest(column: pa.Array | pa.ChunkedArray) -> bytes:
+    """Names the strings of a column, in order, whatever its chunks; read from Arrow's own memory, without a copy."""
+    lengths, letters = hashlib.sha256(), hashlib.sha256()
+    for chunk in [column] if isinstance(column, pa.Array) else column.chunks:
+        lengths.update(np.asarray(pc.binary_length(chunk), np.int32).tobytes())
+        _, places, content = chunk.buffers()
+        width = np.int64 if pa.types.is_large_string(chunk.type) else np.int32
+        ends = np.frombuffer(places, width, len(chunk) + 1, chunk.offset * np.dtype(width).itemsize)
+        if ends[-1] > ends[0]:
+            letters.update(memoryview(content)[ends[0] : ends[-1]])
+    return lengths.digest() + letters.digest()
+
+
+def _taken(chunks: Sequence[pa.Array], rows: np.ndarray) -> np.ndarray:
+    """Strings of some rows of a column in chunks; Arrow's own ``take`` puts all chunks together first."""
+    starts = np.cumsum([0, *map(len, chunks)])
+    chunk = np.searchsorted(starts, rows, 'right') - 1
+    found = np.empty(len(rows), object)
+    for number in np.unique(chunk):
+        here = chunk == number
+        found[here] = chunks[number].take(pa.array(rows[here] - starts[number])).to_pylist()
+    return found

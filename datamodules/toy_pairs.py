@@ -68,7 +68,7 @@ class ToyPairs(PairsDataModule):
 class SceneImages(ArrayImages):
     """Drawn pictures; a reference is ``<side>px:<index>``, or scenes of two sizes would share one cache."""
 
-    def __call__(self, reference: str) -> Image.Image:
+    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
         return super().__call__(reference.rpartition(':')[2])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Lightning writes into the system's temporary directory first; where that is another file system, the final move
     is a copy, and a job killed during it leaves a truncated ``last.ckpt`` in the place of the good one.
+
+    Should a checkpoint be damaged nevertheless, by a full disk or a broken copy, loading it is refused and the newest
+    whole one beside it is named. That one is not taken by itself, for it may be of another epoch.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -33,6 +37,31 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(beside, target)
         finally:
             beside.unlink(missing_ok=True)  # gone already unless the writing failed
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Reads a checkpoint; torch would take numbers that have changed on the disk for weights.
+
+        Raises:
+            ValueError: If the file is damaged, naming the newest whole one of its folder.
+        """
+        if '://' not in str(path) and Path(path).is_file() and not is_whole(Path(path)):
+            raise ValueError(f'ckpt_path={str(path)!r} is damaged: {_way_out(Path(path).parent)}.')
+        return super().load_checkpoint(path, *args, **kwargs)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every part of a checkpoint has the checksum that was written with it; reads all of the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError):  # the last one for flags that torch never sets
+        return False
+
+
+def _way_out(folder: Path) -> str:
+    newest_first = sorted(folder.glob('*.ckpt'), key=lambda path: path.stat().st_mtime, reverse=True)
+    whole = next((str(path) for path in newest_first if is_whole(path)), None)
+    return f'resume from {whole}' if whole else 'no other in its folder is whole, so start anew'
 
 
 def remove_leftovers(folder: Path) -> None:

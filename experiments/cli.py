@@ -105,6 +105,7 @@ class CommandLine(LightningCLI):
                 parser.add_argument('--allow_untrained', type=bool, default=False, help=help)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        assert isinstance(args, list)  # as `main` passes it
         self.config = parser.parse_args(args)  # the original also warns when a test runner has arguments of its own
 
     def _parse_ckpt_path(self) -> None:
@@ -148,11 +149,12 @@ def _with_checkpoint_io(plugins: Any) -> list[Any]:
     return given if any(isinstance(p, CheckpointIO) for p in given) else [*given, AtomicCheckpointIO()]
 
 
-def main(args: list[str] | None = None) -> CommandLine:
+def main(args: list[str] | None = None, command_line: type[CommandLine] = CommandLine) -> CommandLine:
     """Runs one command.
 
     Args:
         args: What would follow the command's name in a shell; that itself if ``None``.
+        command_line: What to make of them; a subclass may do less, or more.
 
     Returns:
         The command with its ``model``, ``datamodule`` and ``trainer``.
@@ -166,7 +168,7 @@ def main(args: list[str] | None = None) -> CommandLine:
     quieten()
     import_modules()
     try:
-        return CommandLine(
+        return command_line(
             CLIP,
             PairsDataModule,
             subclass_mode_model=True,

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import NoReturn
 
 import jsonargparse
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 import callbacks

@@ -237,7 +237,7 @@ class EitherImages:
     def __init__(self, train: ImageOpener, heldout: ImageOpener) -> None:
         self.train, self.heldout = train, heldout
 
-    def __call__(self, reference: str) -> Image.Image:
+    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
         if reference.startswith(_HELDOUT):
-            return self.heldout(reference.removeprefix(_HELDOUT))
-        return self.train(reference)
+            return self.heldout(reference.removeprefix(_HELDOUT), least)
+        return self.train(reference, least)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ from datamodules.toy_pairs import ToyPairs
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, NAMES, TinyPairs, attach, laid_out
 
 BOTH = {'safe': 1, 'risky': 2}
+TOKENIZERS = cache(WordTokenizer)
+
+
+@pytest.fixture(autouse=True)
+def one_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the vocabulary takes longer than all the rest of a setup."""
+    monkeypatch.setattr('datamodules.pairs.WordTokenizer', TOKENIZERS)
 
 
 @pytest.fixture
@@ -287,12 +295,12 @@ class TestTraining:
             assert torch.equal(found[row][1], tokens)
 
 
-@pytest.mark.parametrize('cache', ['memmap', 'none'])
-def test_workers_change_no_pixel(folder: str, cache: str) -> None:
+@pytest.mark.parametrize('storage', ['memmap', 'none'])
+def test_workers_change_no_pixel(folder: str, storage: str) -> None:
     def batches(workers: int) -> list[PairBatch]:
         data = ToyPairs(
-            rows=48, heldout_rows=24, scene_size=16, cache_dir=folder, cache=cache, num_workers=workers, batch_size=12,
-            image_size=16, context_length=20, image_views=SimCLRViews(), caption_views=EDA(),
+            rows=48, heldout_rows=24, scene_size=16, cache_dir=folder, cache=storage, num_workers=workers,
+            batch_size=12, image_size=16, context_length=20, image_views=SimCLRViews(), caption_views=EDA(),
             attacks={'badnet': BadNet('striped star', size=4, count=4, captions='templates')},
         )  # fmt: skip
         data.prepare_data()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +60,6 @@ def fake_wandb() -> Iterator[list[FakeRun]]:
         yield started
 
 
-class Parsed(cli.CommandLine):
-    """Stops after parsing."""
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-
 class Instantiated(cli.CommandLine):
     """Stops before anything runs."""
 
@@ -77,23 +67,22 @@ class Instantiated(cli.CommandLine):
         pass
 
 
-@pytest.fixture
-def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Parses a command and returns the configuration of its subcommand."""
-    monkeypatch.setattr(cli, 'CommandLine', Parsed)
+class Parsed(Instantiated):
+    """Stops after parsing."""
 
-    def parsed(*args: str) -> Any:
-        command = cli.main(list(args))
-        return command.config[command.subcommand]
-
-    return parsed
+    def instantiate_classes(self) -> None:
+        pass
 
 
-@pytest.fixture
-def instantiate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., cli.CommandLine]:
+def parse(*args: str) -> Any:
+    """The configuration of a command's subcommand."""
+    command = cli.main(list(args), Parsed)
+    return command.config[command.subcommand]
+
+
+def instantiate(*args: str) -> cli.CommandLine:
     """Constructs what a command names, without running it."""
-    monkeypatch.setattr(cli, 'CommandLine', Instantiated)
-    return lambda *args: cli.main(list(args))
+    return cli.main(list(args), Instantiated)
 
 
 @pytest.fixture(scope='session')

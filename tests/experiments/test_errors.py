@@ -103,7 +103,8 @@ class TestUsersMistake:
 
 class TestMessageOf:
     def test_names_the_place_of_an_interpolation_without_the_subcommand(self) -> None:
-        assert message_of(raised_by(refused_by_interpolation)).startswith("model.lr: Interpolation key 'rate' not found")
+        message = message_of(raised_by(refused_by_interpolation))
+        assert message.startswith("model.lr: Interpolation key 'rate' not found")
 
     def test_is_one_line(self) -> None:
         assert message_of(raised_by(refused_by_the_trainer)) == 'no such accelerator'

@@ -55,7 +55,7 @@ class TinyImages:
         self.pictures, self.broken = pictures, set(broken)
         self.opened: list[str] = []
 
-    def __call__(self, reference: str) -> Image.Image:
+    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
         self.opened.append(reference)
         row = int(reference.rpartition(':')[2])
         if row in self.broken:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +47,11 @@ def raise_died() -> None:
     raise Died
 
 
+def kill_self() -> None:
+    """Ends the process as the kernel does when memory runs out, or a scheduler when time does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Place(NamedTuple):
     """A point of a run.
 
@@ -80,7 +87,6 @@ class Death(Callback):
 
     def __init__(self, place: Place, die: Callable[[], None]) -> None:
         self.place, self.die = place, die
-        self.swept = 0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         predict_step = pl_module.predict_step
@@ -116,6 +122,18 @@ class Death(Callback):
 
         with patch('torch.save', dying):
             yield
+
+
+class Kill(Death):
+    """``kill -9`` in training, for a configuration file.
+
+    Args:
+        epoch: Epoch, counted from 0.
+        batch: Batch of the epoch.
+    """
+
+    def __init__(self, epoch: int, batch: int) -> None:
+        super().__init__(Place('training', epoch, batch), kill_self)
 
 
 # --- what is watched ------------------------------------------------------------------------------------------------
@@ -202,6 +220,29 @@ class Trace(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epochs[-1].partition.append(trainer.datamodule.partition.side.clone())  # type: ignore[attr-defined]
+
+
+class Seen(Callback):
+    """Batches as the model gets them: of every sweep, and the first of every epoch."""
+
+    def __init__(self) -> None:
+        self.swept: list[tuple[int, PairBatch]] = []  # with the epoch at whose end
+        self.trained: list[PairBatch] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        predict_step = pl_module.predict_step
+
+        def seen(batch: PairBatch, batch_idx: int) -> Any:
+            self.swept.append((trainer.current_epoch, batch))
+            return predict_step(batch, batch_idx)
+
+        pl_module.predict_step = seen  # type: ignore[method-assign]
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: PairBatch, batch_idx: int
+    ) -> None:
+        if not batch_idx:
+            self.trained.append(batch)
 
 
 # --- a run ----------------------------------------------------------------------------------------------------------

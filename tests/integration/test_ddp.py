@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,7 +106,7 @@ class TestRun:
 
     def test_metrics_are_those_of_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
         for one, two in zip(alone['whole']['metrics'], together[0]['whole']['metrics'], strict=True):
-            counted = [name for name in one if name.startswith(('asr/', 'zero_shot/', 'partition/leak', 'partition/sh'))]
+            counted = [name for name in one if name.startswith(('asr/', 'zero_shot/', 'partition/leak'))]
             assert len(counted) > 5
             assert {name: two[name] for name in counted} == pytest.approx({name: one[name] for name in counted})
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,46 +15,13 @@ from torch import Tensor
 from callbacks.repartition import SafeRiskyRepartition
 from datamodules.attacks.base import Manifest
 from datamodules.augment import CleanView, normalise
-from datamodules.dataset import CLEAN, PairBatch
+from datamodules.dataset import CLEAN
 from datamodules.partition import RISKY, SAFE
 from lightning_modules.safeclip import SafeCLIP
 from tests.helpers.tiny import IMAGE_SIZE, TinyPairs
-from tests.integration.runs import BATCH, PHASES, POISONS, STEPS, Run, model, pairs, repartition, run
+from tests.integration.runs import BATCH, PHASES, POISONS, STEPS, Run, Seen, model, pairs, repartition, run
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*LeafSpec.*:FutureWarning')  # of Lightning 2.6 on a newer torch
-
-
-class Seen(Callback):
-    """Batches as the model gets them: of every sweep, and the first of every epoch."""
-
-    def __init__(self) -> None:
-        self.swept: list[tuple[int, PairBatch]] = []  # with the epoch at whose end
-        self.trained: list[PairBatch] = []
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        predict_step = pl_module.predict_step
-
-        def seen(batch: PairBatch, batch_idx: int) -> Any:
-            self.swept.append((trainer.current_epoch, batch))
-            return predict_step(batch, batch_idx)
-
-        pl_module.predict_step = seen  # type: ignore[method-assign]
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: PairBatch, batch_idx: int
-    ) -> None:
-        if not batch_idx:
-            self.trained.append(batch)
-
-
-@pytest.fixture(scope='module')
-def seen() -> Seen:
-    return Seen()
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory: pytest.TempPathFactory, seen: Seen) -> Run:
-    return run(tmp_path_factory.mktemp('finished'), watch=[seen])
 
 
 class TestEpochs:
@@ -78,8 +46,7 @@ class TestEpochs:
             assert len(set(drawn)) == len(drawn) == STEPS * BATCH
 
     def test_train_on_the_split_that_was_made_at_the_end_of_the_one_before(self, finished: Run) -> None:
-        epochs = finished.trace.epochs
-        for before, epoch in zip(epochs[2:], epochs[3:], strict=False):
+        for before, epoch in itertools.pairwise(finished.trace.epochs[2:]):
             (side,) = before.partition
             for rows, safe in zip(epoch.rows, epoch.safe, strict=True):
                 assert (side[rows] == (SAFE if safe else RISKY)).all()
@@ -112,18 +79,16 @@ class TestSweep:
             for view in batch.image:
                 assert not torch.isclose(view, clean(finished.data, batch.row)).all((1, 2, 3)).any()
 
-    def test_leaves_training_as_it_would_be(self, finished: Run, tmp_path: Path) -> None:
-        """Up to the end of the slow epoch, that is before what was swept has had any effect."""
-        control = run(tmp_path, split=Unswept(), limit_train_batches=STEPS)
-        one, other = (r.trace.epochs[:3] for r in (finished, control))
-        assert [epoch.rows for epoch in one] == [epoch.rows for epoch in other]
+    def test_leaves_training_as_it_would_be_without(self, finished: Run, tmp_path: Path) -> None:
+        split = Remembers(finished)
+        again = run(tmp_path, split=split)
+        assert not any(name == 'sweep_dataloader' for name in split.asked)
+        weights = again.module.state_dict()
+        assert all(torch.equal(weights[name], value) for name, value in finished.module.state_dict().items())
 
 
-class Unswept(SafeRiskyRepartition):
-    """Splits without looking."""
-
-    def _measure(self, *_: Any, **__: Any) -> Tensor:
-        return torch.linspace(-1, 1, 30 + POISONS)
+class Remembers(SafeRiskyRepartition):
+    """Makes the splits of another run without looking at a pair."""
 
 
 def clean(data: TinyPairs, rows: Tensor) -> Tensor:

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from datamodules.attacks.manifest import Manifest
+from experiments.plan import phases, poison_counts, size
+from lightning_modules.clip import CLIP
+from lightning_modules.safeclip import SafeCLIP
+
+
+@pytest.fixture(scope='module')
+def safeclip() -> SafeCLIP:
+    return SafeCLIP(architecture='tiny_toy.json', lr=1e-3, unimodal_epochs=2, slow_epochs=1, slow_lr=1e-4)
+
+
+class TestPhases:
+    def test_cover_all_epochs_in_order(self, safeclip: SafeCLIP) -> None:
+        found = list(phases(safeclip, steps_per_epoch=10, epochs=6))
+        assert [(p.name, p.first, p.last) for p in found] == [('unimodal', 1, 2), ('slow', 3, 3), ('mixed', 4, 6)]
+        assert [p.steps for p in found] == [20, 10, 30]
+
+    def test_state_the_learning_rates_that_training_sees(self, safeclip: SafeCLIP) -> None:
+        factor = safeclip.schedule(10, 6)
+        rate = [1e-3 * factor(step) for step in range(60)]
+        unimodal, slow, mixed = phases(safeclip, 10, 6)
+        assert unimodal.lr == pytest.approx([rate[0], max(rate[:20]), rate[19]])
+        assert slow.lr == pytest.approx([1e-4] * 3)
+        assert mixed.lr == pytest.approx([rate[30], rate[30], rate[59]])
+
+    def test_a_run_that_is_too_short_has_no_later_phase(self, safeclip: SafeCLIP) -> None:
+        assert [p.name for p in phases(safeclip, 10, 2)] == ['unimodal']
+
+    def test_plain_clip_has_one(self) -> None:
+        (phase,) = phases(CLIP(architecture='tiny_toy.json'), 7, 3)
+        assert (phase.first, phase.last, phase.steps) == (1, 3, 21)
+
+    def test_a_long_run_does_not_look_up_every_step(self, safeclip: SafeCLIP) -> None:
+        steps = [phase.steps for phase in phases(safeclip, steps_per_epoch=5859, epochs=48)]
+        assert sum(steps) == 48 * 5859
+
+
+@pytest.mark.parametrize(
+    ('number', 'text'), [(0, '0 B'), (999, '999 B'), (1536, '1.54 kB'), (450e9, '450 GB'), (3.2e12, '3.2 TB')]
+)
+def test_sizes_have_the_unit_that_suits_them(number: float, text: str) -> None:
+    assert size(number) == text
+
+
+def test_poisons_are_counted_by_attack_and_class() -> None:
+    pairs = [{'attack': attack, 'target_class': name} for attack, name in [('a', 'cat'), ('b', 'dog'), ('a', 'cat')]]
+    assert poison_counts(Manifest(pa.Table.from_pylist(pairs), 10)) == {'a': {'cat': 2}, 'b': {'dog': 1}}
+
+
+class TestPrintedPlan:
+    def test_states_pairs_poisons_phases_and_room(self, finished_run: Path) -> None:
+        plan = (finished_run / 'plan.txt').read_text()
+        assert 'SafeCLIP on ToyPairs, 3 epochs of 4 steps' in plan
+        assert '104, of them 8 poisoned (7.692%)' in plan
+        assert '4 towards striped star' in plan
+        for part in ('unimodal', 'slow', 'mixed', 'model and optimiser', 'checkpoint on disk'):
+            assert part in plan
+
+    def test_fits_a_screen(self, finished_run: Path) -> None:
+        lines = (finished_run / 'plan.txt').read_text().splitlines()
+        assert len(lines) <= 24
+        assert max(len(line) for line in lines) <= 120
