@@ -282,6 +282,8 @@ class SafeRiskyRepartition(Repartition):
             ``risky`` by then.
         min_fraction: Smallest safe fraction. Where the mixture finds fewer pairs, or none because its components
             overlap, the most similar ones are taken.
+        first_fraction: Size of the first split, instead of what the mixture says; ``None`` leaves it to the mixture.
+            On small sets the components overlap so much that their cut is arbitrary, while the ranking is good.
         backend: See :func:`callbacks.mixture.fit_mixture`.
         tol: Where the fit stops, see there.
         momentum: See :class:`Repartition`.
@@ -300,6 +302,7 @@ class SafeRiskyRepartition(Repartition):
         cap: float = 1.0,
         growth_base: Literal['dataset', 'risky'] = 'dataset',
         min_fraction: float = 0.1,
+        first_fraction: float | None = None,
         backend: Backend = 'histogram',
         tol: float = 1e-3,
         momentum: float = 0.5,
@@ -308,8 +311,8 @@ class SafeRiskyRepartition(Repartition):
         super().__init__(score, momentum, memory)
         log_odds_of(threshold)
         ranges = {'growth': growth, 'top_fraction': top_fraction, 'cap': cap, 'min_fraction': min_fraction}
-        for name, value in ranges.items():
-            if not 0 <= value <= 1:
+        for name, value in {**ranges, 'first_fraction': first_fraction}.items():
+            if value is not None and not 0 <= value <= 1:
                 raise ValueError(f'callbacks.repartition.{name} is a fraction in [0, 1], got {value}.')
         if min_fraction > cap:
             raise ValueError(f'callbacks.repartition.cap={cap} is below min_fraction={min_fraction}: lower the latter.')
@@ -320,6 +323,7 @@ class SafeRiskyRepartition(Repartition):
         # Decimal fractions as they are written, so that sizes do not drift: 0.01 is no binary fraction.
         self.growth, self.top_fraction = Fraction(str(growth)), Fraction(str(top_fraction))
         self.cap, self.min_fraction = Fraction(str(cap)), Fraction(str(min_fraction))
+        self.first_fraction = None if first_fraction is None else Fraction(str(first_fraction))
 
     def decide(
         self, score: NDArray[np.floating], side: Side, past: Past | None, candidates: NDArray[np.int64] | None = None
@@ -379,6 +383,8 @@ class SafeRiskyRepartition(Repartition):
         self, trusted: int, pairs: int, past: Past | None, mixture: Mixture
     ) -> tuple[Fraction, tuple[str, ...]]:
         """The safe fraction, and what is odd about it."""
+        if past is None and self.first_fraction is not None:
+            return self.first_fraction, ()
         if past is not None and self.size == 'growth':
             return self._grown(past.fraction), ()
         found = f'{trusted:,} of {pairs:,} pairs have a posterior of at least {self.threshold:g} ({_told(mixture)})'

@@ -46,11 +46,16 @@ def class_pattern(name: str) -> str:
     Raises:
         ValueError: If the name holds no word.
     """
-    spoken = re.sub(r'\([^)]*\)', ' ', name).split(' / ')
-    forms = [_any_number([word for word in re.split(r'[\s_-]+', form) if word]) for form in spoken if form.strip(' _-')]
+    forms = '|'.join(map(_any_number, spoken_forms(name)))
     if not forms:
         raise ValueError(f'class name {name!r} has no word that a caption could contain.')
-    return rf'(?i)(?:^|[^\pL\pN])(?:{"|".join(forms)})(?:$|[^\pL\pN])'
+    return rf'(?i)(?:^|[^\pL\pN])(?:{forms})(?:$|[^\pL\pN])'
+
+
+def spoken_forms(name: str) -> list[list[str]]:
+    """Words of each form of a name in the singular; see :func:`class_pattern`."""
+    forms = re.sub(r'\([^)]*\)', ' ', name).split(' / ')
+    return [[word for word in re.split(r'[\s_-]+', form) if word] for form in forms if form.strip(' _-')]
 
 
 def _any_number(words: list[str]) -> str:

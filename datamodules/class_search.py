@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -27,22 +27,20 @@ class ClassSearch:
 
     def __init__(self, captions: pa.Array | pa.ChunkedArray, names: Iterable[str]) -> None:
         self.captions = captions
-        words = {word for name in names for form in _keys(name) for group in form for word in group}
-        self._place = {word: place for place, word in enumerate(sorted(words))}
+        self._place = {word: place for place, word in enumerate(sorted(set().union(*map(_words, names))))}
         self._rows, self._first = self._index()
 
     def __call__(self, name: str) -> np.ndarray:
         """Rows whose caption names the class, ascending, int64."""
         forms = _keys(name)
-        if not all(forms):  # a name of signs alone: nothing to look up
+        if not (forms and all(forms) and _words(name) <= self._place.keys()):  # nothing to look up: signs alone, say
             return np.flatnonzero(mentions(self.captions, name))
-        # Of the words of a form the rarest.
-        found = [min((self._with_any(group) for group in form), key=len) for form in forms]
+        found = [min((self._with_any(group) for group in form), key=len) for form in forms]  # the rarest word of each
         rows = np.unique(np.concatenate(found)).astype(np.int64)
         return rows[mentions(self.captions.take(pa.array(rows)), name)] if len(rows) else rows
 
     def _with_any(self, words: Iterable[str]) -> np.ndarray:
-        places = [self._place[word] for word in words if word in self._place]
+        places = [self._place[word] for word in words]
         return np.concatenate([self._rows[self._first[place] : self._first[place + 1]] for place in places])
 
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +69,10 @@ def _keys(name: str) -> list[list[set[str]]]:
             groups[-1] = _any_number(pieces[-1][-1])
         forms.append(groups)
     return forms
+
+
+def _words(name: str) -> set[str]:
+    return {word for form in _keys(name) for group in form for word in group}
 
 
 def _any_number(word: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from lightning_modules.clip import CLIP
@@ -50,11 +51,11 @@ class SafeCLIP(CLIP):
         lr_plan: Plan = 'global',
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
         if unimodal_epochs < 0 or slow_epochs < 0:
             raise ValueError(
                 f'model.unimodal_epochs and model.slow_epochs count epochs, got {unimodal_epochs} and {slow_epochs}.'
             )
+        super().__init__(**kwargs)
         self.unimodal_epochs, self.slow_epochs, self.slow_lr = unimodal_epochs, slow_epochs, slow_lr
         self.pool_size, self.nn_direction, self.nn_roles = pool_size, nn_direction, nn_roles
         self.in_modal, self.lr_plan = in_modal, lr_plan
@@ -119,10 +120,19 @@ class SafeCLIP(CLIP):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        weights = checkpoint['state_dict']
-        if not self.pools:  # evaluating: the data may be another set, so the checkpoint says how large they are
-            sizes = {n: weights[f'pools.{n}.rows'] for n in ('image', 'text') if f'pools.{n}.rows' in weights}
-            self.pools = nn.ModuleDict({name: NeighborPool(*rows.shape) for name, rows in sizes.items()})
+        held, own = _pool_shapes(checkpoint['state_dict']), _pool_shapes(self.state_dict())
+        if own and own != held and self.trainer.state.fn == 'fit':
+            size = held['image'][0] if held else 0
+            raise ValueError(
+                f'the checkpoint holds pools of {size} embeddings and model.pool_size={self.pool_size} makes them '
+                f'{own["image"][0]}: resume with the pool_size and data.batch_size of that run.'
+            )
+        if own != held:  # evaluating: the data may be another set, so the checkpoint says how large they are
+            self.pools = nn.ModuleDict({name: NeighborPool(*shape) for name, shape in held.items()})
+
+
+def _pool_shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: weights[f'pools.{name}.rows'].shape for name in ('image', 'text') if f'pools.{name}.rows' in weights}
 
 
 def auto_pool_size(pairs: int, batch_size: int) -> int:

@@ -162,13 +162,15 @@ class Attack(ABC):
         if self.mode == 'append':
             return [-1] * len(sources)
         own = set(sources) if self.source == 'train' else set()
-        spare = np.setdiff1d(np.arange(len(pool.table)), list(pool.taken['train'] | own))
-        others = spare[shuffled(len(spare), self.seed, PLACES)].tolist()
-        if len(own) + len(others) < len(sources):
+        free = np.ones(len(pool.table), bool)
+        free[list(pool.taken['train'] | own)] = False
+        spare = np.flatnonzero(free)
+        if len(own) + len(spare) < len(sources):
             raise ValueError(
-                f'mode=replace has {len(own) + len(others)} clean pairs left for {len(sources)} poisons: '
+                f'mode=replace has {len(own) + len(spare)} clean pairs left for {len(sources)} poisons: '
                 f'lower rate or count, or set mode: append.'
             )
+        others = spare[shuffled(len(spare), self.seed, PLACES)[-len(sources) :]].tolist()
         places = []
         for source in sources:
             places.append(source if source in own else others.pop())
@@ -212,6 +214,8 @@ def _with_poisons(pool: AttackPool, poisons: Sequence[Poison]) -> PairTable:
         opener=clean.opener if pool.heldout is None else EitherImages(clean.opener, pool.heldout.opener),
     )
     replaces = np.array([p.replaces for p in poisons])
+    if (replaces < 0).all():  # the clean columns stay where they are, in memory or mapped from a file
+        return both
     order = np.arange(len(clean))
     order[replaces[replaces >= 0]] = len(clean) + np.flatnonzero(replaces >= 0)
     return both.take(np.concatenate([order, len(clean) + np.flatnonzero(replaces < 0)]))

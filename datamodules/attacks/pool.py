@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.captions import imagenet_templates, mentions
+from datamodules.class_search import ClassSearch
 from datamodules.table import UNKNOWN, PairTable
 
 Origin = Literal['train', 'heldout']
+_FEW = 4  # classes searched for one by one; who asks for more may ask for hundreds
 
 
 class Poison(NamedTuple):
@@ -56,7 +58,10 @@ class AttackPool:
     templates: tuple[str, ...] = field(default_factory=imagenet_templates)
     taken: dict[Origin, set[int]] = field(default_factory=lambda: {'train': set(), 'heldout': set()})
     _image_numbers: dict[Origin, np.ndarray] = field(init=False, repr=False, default_factory=dict)
-    _captions_of: dict[int, np.ndarray] = field(init=False, repr=False, default_factory=dict)
+    _found: dict[Origin, dict[str, np.ndarray]] = field(
+        init=False, repr=False, default_factory=lambda: {'train': {}, 'heldout': {}}
+    )
+    _search: dict[Origin, ClassSearch] = field(init=False, repr=False, default_factory=dict)
 
     def origin(self, origin: Origin) -> PairTable:
         """The table of an origin. Raises ``ValueError`` if it is the held-out one and there is none."""
@@ -86,9 +91,7 @@ class AttackPool:
 
     def captions_of(self, target: int) -> np.ndarray:
         """Rows of the clean training table whose caption names a class, ascending, int64."""
-        if target not in self._captions_of:
-            self._captions_of[target] = np.flatnonzero(mentions(self.table.caption, self.classes[target]))
-        return self._captions_of[target]
+        return self._naming('train', self.classes[target])
 
     def images(self, origin: Origin) -> np.ndarray:
         """The first row of every image of a table, ascending, int64."""
@@ -106,7 +109,7 @@ class AttackPool:
         Returns:
             First row of each such image, ascending, int64.
         """
-        refused = self._of_class(self.origin(origin), self.classes[target])
+        refused = self._of_class(origin, self.classes[target])
         refused[list(self.taken[origin])] = True
         images = self.images(origin)
         open_to_use = np.ones(len(images), bool)
@@ -133,13 +136,26 @@ class AttackPool:
             self._image_numbers[origin] = np.asarray(whole.dictionary_encode().indices)
         return self._image_numbers[origin]
 
-    @staticmethod
-    def _of_class(table: PairTable, name: str) -> np.ndarray:
+    def _naming(self, origin: Origin, name: str) -> np.ndarray:
+        """Rows whose caption names a class, ascending, int64; after a few classes by an index of all."""
+        found, captions = self._found[origin], self.origin(origin).caption
+        if name not in found:
+            if len(found) == _FEW:
+                self._search[origin] = ClassSearch(captions, self.classes)
+            search = self._search.get(origin)
+            found[name] = np.flatnonzero(mentions(captions, name)) if search is None else search(name)
+        return found[name]
+
+    def _of_class(self, origin: Origin, name: str) -> np.ndarray:
         """Rows that show a class, by label or, failing that, by caption: bool (rows,)."""
+        table = self.origin(origin)
         own = [i for i, known in enumerate(table.classes) if known.casefold() == name.casefold()]
         by_label = np.isin(table.label, own)
         unlabelled = table.label == UNKNOWN if own else np.ones(len(table), bool)
-        return by_label | (unlabelled & mentions(table.caption, name)) if unlabelled.any() else by_label
+        if unlabelled.any():
+            named = self._naming(origin, name)
+            by_label[named] |= unlabelled[named]
+        return by_label
 
 
 def translated(label: np.ndarray, classes: Sequence[str], into: Sequence[str]) -> np.ndarray:

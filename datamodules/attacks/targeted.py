@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -128,8 +129,8 @@ class TargetedPoison(Attack):
         left = dealt[self.fold * size : (self.fold + 1) * size].tolist()
         chosen = []
         for target in classes:
-            allowed = set(pool.allowed(self.source, target).tolist())
-            image = next((row for row in left if row in allowed), None)
+            allowed = np.isin(left, pool.allowed(self.source, target))
+            image = next(compress(left, allowed), None)
             if image is None:
                 raise ValueError(
                     f'fold {self.fold} of the {len(images)} {self.source} images has too few for {self.targets} '

@@ -74,6 +74,12 @@ class TestDecision:
         assert split.past.fraction == Fraction(300, 1000)
         assert split.remarks == ()
 
+    def test_first_split_has_the_size_asked_for_whatever_the_mixture_says(self) -> None:
+        score = planted(safe=300)
+        split = SafeRiskyRepartition(first_fraction=0.125).decide(score, all_safe(), None)
+        assert safe_rows(split) == sorted(np.argsort(-score, kind='stable')[:125].tolist())
+        assert split.past.fraction == Fraction(1, 8)
+
     @pytest.mark.parametrize('seed', range(20))
     @pytest.mark.parametrize('size', ['growth', 'mixture'])
     def test_no_safe_pair_is_less_similar_than_a_risky_one(self, seed: int, size: Any) -> None:

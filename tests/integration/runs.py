@@ -142,7 +142,7 @@ class Kill(Death):
 class Metrics(Callback):
     """What was measured in every epoch; kept in checkpoints, so whole after a resume."""
 
-    MEASURED = ('train/loss', 'asr/', 'zero_shot/', 'partition/')  # in every epoch, or from the first on that has it
+    MEASURED = ('asr/', 'zero_shot/', 'partition/')
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []

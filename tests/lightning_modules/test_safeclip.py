@@ -373,6 +373,12 @@ class TestCheckpoints:
         assert {name: len(pool.rows) for name, pool in fresh.pools.items()} == {'image': 32, 'text': 32}  # type: ignore[arg-type]
         assert all(torch.equal(value, weights(fresh)[name]) for name, value in weights(model).items())
 
+    def test_pools_of_another_size_are_told(self, tmp_path: Path) -> None:
+        run, _ = fit(safeclip(tmp_path, pool_size=16), pairs(tmp_path), max_epochs=1)
+        run.save_checkpoint(tmp_path / 'model.ckpt')
+        with pytest.raises(ValueError, match=r'pools of 16 embeddings and model.pool_size=auto makes them 32'):
+            trainer().fit(safeclip(tmp_path), pairs(tmp_path), ckpt_path=tmp_path / 'model.ckpt', weights_only=True)
+
     def test_a_model_without_pools_can_be_evaluated(self, tmp_path: Path) -> None:
         run, _ = fit(safeclip(tmp_path, pool_size=0), pairs(tmp_path))
         run.save_checkpoint(tmp_path / 'model.ckpt')
