@@ -1,4 +1,4 @@
-"""Pictures decoded once: uint8, square, memory-mapped."""
+"""What is made once and memory-mapped from then on: pictures, uint8 and square, and the strings of large tables."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datamodules.images import UnreadableImage
+from datamodules.reading import column, stored_table
 from datamodules.table import PairTable
 
 log = logging.getLogger(__name__)
+
+_LARGE = 1 << 26  # bytes of strings that are better off in a file
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
@@ -84,6 +88,13 @@ def stored_array(path: Path, shape: tuple[int, ...], dtype: type, fill: Callable
     return np.load(path, mmap_mode='r')
 
 
+def pictures_name(table: PairTable, size: int) -> str:
+    """Names the pictures of a table at one size."""
+    # Two folders may hold the same names and captions in two resolutions: the place is part of the name.
+    place = hashlib.sha256(str(getattr(table.opener, 'root', '')).encode()).hexdigest()[:8]
+    return f'{table.fingerprint}-{place}-{size}'
+
+
 def decoded_images(table: PairTable, size: int, folder: Path, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """All pictures of a table at one size, from the cache or into it.
 
@@ -96,9 +107,7 @@ def decoded_images(table: PairTable, size: int, folder: Path, workers: int = 0) 
     Returns:
         Pictures, uint8 (N, 3, size, size), and which of them could be read, bool (N,).
     """
-    # Two folders may hold the same names and captions in two resolutions: the place is part of the name.
-    place = hashlib.sha256(str(getattr(table.opener, 'root', '')).encode()).hexdigest()[:8]
-    stem = folder / f'{table.fingerprint}-{place}-{size}'
+    stem = folder / pictures_name(table, size)
     readable = np.ones(len(table), bool)
 
     def fill(images: np.ndarray) -> None:
@@ -112,6 +121,24 @@ def decoded_images(table: PairTable, size: int, folder: Path, workers: int = 0) 
     readable = np.load(readable_path)
     warn_unreadable(table, readable)
     return images, readable
+
+
+def mapped_table(table: PairTable, folder: Path) -> PairTable:
+    """A table whose strings, if there are many, lie in a file that is mapped into memory.
+
+    The system drops what is not in use, and all processes of a machine share the rest.
+
+    Args:
+        table: The table as it was read.
+        folder: Where caches lie.
+    """
+    if table.image.nbytes + table.caption.nbytes < _LARGE:
+        return table
+    path = folder / f'{table.fingerprint}.arrow'
+    strings = stored_table(path, lambda: pa.table({'image': table.image, 'caption': table.caption}))
+    return PairTable(
+        column(strings, 'image'), column(strings, 'caption'), table.label, table.classes, opener=table.opener
+    )
 
 
 def warn_unreadable(table: PairTable, readable: np.ndarray) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +15,13 @@ from torch.utils.data import Dataset
 
 from datamodules.attacks.draws import bits
 from datamodules.captions import imagenet_templates, prompts
+from datamodules.class_folders import class_folders, images_by_class
 from datamodules.images import FolderImages, ImageOpener, UnreadableImage
 from datamodules.pairs import PairsDataModule
-from datamodules.reading import IMAGE_SUFFIXES, cleaned, existing, read_columns
+from datamodules.reading import cleaned, existing
 from datamodules.subsets import balanced_rows, random_rows
 from datamodules.table import PairTable
 
-NAMES = 'classes.tsv'
 _TRAIN, _HELDOUT = 0, 1  # streams of captions
 _LABELS = ('targets', 'labels', '_labels')  # where the sets of torchvision keep labels; reading them decodes no image
 _NOT_CONTENT = ('root', 'download')  # arguments of a data set that do not say which pictures it holds
@@ -117,8 +116,8 @@ class CaptionedImages(PairsDataModule):
         return next((folder for name in ('test', 'val') if (folder := Path(self.root, name)).is_dir()), None)
 
     def _from_folder(self, folder: Path, stream: int) -> PairTable:
-        names = _class_folders(self._train_folder())
-        images, label = _images_by_class(folder, list(names))
+        names = class_folders(self._train_folder())
+        images, label = images_by_class(folder, list(names))
         # Relative to the folder above: with equal file names, the pictures of train and test must not be confused.
         references = pa.array([f'{folder.name}/{image}' for image in images], pa.string())
         return self._captioned(references, label, list(names.values()), FolderImages(folder.parent), stream)
@@ -166,58 +165,6 @@ class DatasetImages:
             return picture.convert('RGB')
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UnreadableImage(str(error)) from error
-
-
-# --- folders of classes ---------------------------------------------------------------------------------------------
-
-
-def _class_folders(train: Path) -> dict[str, str]:
-    """Folder of each class and the class's name, in the order of labels.
-
-    Raises:
-        ValueError: If there is no folder, or a file that names classes leaves one out.
-    """
-    folders = sorted(entry.name for entry in os.scandir(train) if entry.is_dir() and not entry.name.startswith('.'))
-    if not folders:
-        raise ValueError(f'{str(train)!r} has no folder for any class: images must lie in {train.name}/<class>/.')
-    if not (train.parent / NAMES).exists():
-        return {folder: cleaned(pa.array([folder.replace('_', ' ')]))[0].as_py() for folder in folders}
-    names = _names(train.parent / NAMES)
-    if unnamed := [folder for folder in folders if folder not in names]:
-        raise ValueError(f'{str(train.parent / NAMES)!r} has no line for the folder {unnamed[0]!r}: add one.')
-    return names
-
-
-def _names(file: Path) -> dict[str, str]:
-    """First name of each class by its folder, in the order of the file."""
-    table = read_columns(file, '\t', ['folder', 'names'], repr(str(file)), ['folder', 'names'])
-    names = [name.split(',')[0].strip() for name in cleaned(table['names']).to_pylist()]
-    if not all(names):
-        raise ValueError(f'{str(file)!r} gives no name in line {names.index("") + 1}: write <folder><tab><name>.')
-    return dict(zip(table['folder'].to_pylist(), names, strict=True))
-
-
-def _images_by_class(folder: Path, classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Images of a folder of classes, relative to it and sorted within each class, and their labels.
-
-    Raises:
-        ValueError: If there is no image, or a folder is not of any of the classes.
-    """
-    there = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.')}
-    if strange := sorted(there - set(classes)):
-        raise ValueError(f'{str(folder)!r} has a folder {strange[0]!r}, which is no class of the training images.')
-    images = [sorted(_images_below(folder, name)) if name in there else [] for name in classes]
-    label = np.repeat(np.arange(len(classes)), [len(group) for group in images])
-    if not len(label):
-        raise ValueError(f'{str(folder)!r} has no image in any folder of a class: images must lie in <class>/*.jpg.')
-    return [image for group in images for image in group], label
-
-
-def _images_below(folder: Path, name: str) -> Iterator[str]:
-    """Images of a class, however deep, as in ``<class>/images/0.JPEG``."""
-    for place, _, files in os.walk(folder / name):
-        inside = Path(place).relative_to(folder).as_posix()
-        yield from (f'{inside}/{file}' for file in files if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES)
 
 
 # --- data sets of torchvision ---------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from datamodules.attacks.base import Attack, AttackPool, Origin, poisoned
 from datamodules.augment import CleanView, ImageViews, normalise
-from datamodules.cache import Decoded, Pictures, decoded_images, read, stored_array
+from datamodules.cache import Decoded, Pictures, decoded_images, mapped_table, pictures_name, read, stored_array
 from datamodules.captions import EDA, WordTokenizer, imagenet_classes, imagenet_templates, prompts
+from datamodules.class_folders import labelled_folder
 from datamodules.dataset import CLEAN, PairBatch, PairDataset, PairImages
 from datamodules.evaluation import EvalBatch, EvaluationSet, evaluation_loader
 from datamodules.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
@@ -38,6 +39,7 @@ class PairsDataModule(L.LightningDataModule):
         attacks: Attacks by name, applied in order. An overlay that names any replaces them all; ``{}`` for none.
         poison: Train on the poisons. ``false`` leaves them out and still measures the attacks: the unpoisoned twin.
         heldout_name: Name of the held-out set in metrics.
+        labelled: Further sets for zero-shot accuracy by name: folders of classes, ``<class>/*.jpg``.
         class_names: Classes of the zero-shot classifier where the data has none of its own: names, or ``imagenet``.
         templates: Prompts with one ``{}`` each; the 80 of CLIP's authors if ``None``.
         image_views: Augmentation of images in training; ``None`` takes them as they are.
@@ -60,6 +62,7 @@ class PairsDataModule(L.LightningDataModule):
         attacks: dict[str, Attack | None] | None = None,
         poison: bool = True,
         heldout_name: str = 'heldout',
+        labelled: dict[str, str] | None = None,
         class_names: list[str] | Literal['imagenet'] = 'imagenet',
         templates: list[str] | None = None,
         image_views: ImageViews | None = None,
@@ -80,7 +83,7 @@ class PairsDataModule(L.LightningDataModule):
         self.batch_size, self.image_size, self.cache_size = batch_size, image_size, cache_size
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
         self.attacks = {name: attack for name, attack in (attacks or {}).items() if attack is not None}
-        self.poison = poison
+        self.poison, self.labelled = poison, labelled or {}
         self.templates = tuple(imagenet_templates() if templates is None else templates)
         self.image_views, self.caption_views = image_views or CleanView(), caption_views
         self.order, self.safe_weight = order, safe_weight
@@ -102,7 +105,7 @@ class PairsDataModule(L.LightningDataModule):
     @cached_property
     def source(self) -> PairTable:
         """The clean training pairs."""
-        return self.load_table()
+        return mapped_table(self.load_table(), self.cache_dir)
 
     @cached_property
     def heldout(self) -> PairTable | None:
@@ -134,8 +137,8 @@ class PairsDataModule(L.LightningDataModule):
         self.tokenizer = WordTokenizer(self.context_length)
         self.tokens = self._tokens()
         self.partition = Partition(len(self.table), self.table.fingerprint)
-        left_out = np.setdiff1d(broken, self.manifest.rows()) if self.poison else np.union1d(broken, self.manifest.rows())
-        self.partition.side[left_out] = DROPPED
+        poisons = self.manifest.rows()
+        self.partition.side[np.setdiff1d(broken, poisons) if self.poison else np.union1d(broken, poisons)] = DROPPED
         self.evaluation_sets = self._evaluation_sets(pictures, pool)
         self._check_batch_size()
 
@@ -228,17 +231,16 @@ class PairsDataModule(L.LightningDataModule):
     # --- resume -------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {'partition': self.partition.state_dict(), 'poisons': self.manifest.digest}
+        return {'partition': self.partition.state_dict(), 'poisons': self._trained_poisons}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if (
-            self.trainer is not None and self.trainer.state.fn == 'fit'
-        ):  # whoever only evaluates may do so on other data
+        training = self.trainer is not None and self.trainer.state.fn == 'fit'
+        if training:  # whoever only evaluates may do so on other data
             self.partition.load_state_dict(state_dict['partition'])
-            if state_dict['poisons'] != self.manifest.digest:  # another trigger, say: the table would be the same
+            if state_dict['poisons'] != self._trained_poisons:  # another trigger, say: the table would be the same
                 raise ValueError(
-                    'the checkpoint was trained on other poison than data.attacks makes: resume with the attacks of '
-                    'that run, or start from its weights with model.init_from instead of ckpt_path.'
+                    'the checkpoint was trained on other poison than data.attacks makes: resume with the attacks and '
+                    'data.poison of that run, or start from its weights with model.init_from instead of ckpt_path.'
                 )
 
     # --- parts of the above -------------------------------------------------------------------------------------
@@ -250,6 +252,11 @@ class PairsDataModule(L.LightningDataModule):
     @property
     def _world(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+    @property
+    def _trained_poisons(self) -> str:
+        """Names the poisons that are trained on."""
+        return self.manifest.digest if self.poison else 'none'
 
     def _take_sizes_from_model(self) -> None:
         model = self.trainer.lightning_module if self.trainer else None
@@ -312,8 +319,9 @@ class PairsDataModule(L.LightningDataModule):
                 images[start:stop] = own if trigger is None else trigger(own, self.manifest.rows(name))
                 start = stop
 
-        # The digest knows a held-out picture by its row, the table's fingerprint by its reference.
-        path = self.cache_dir / f'{self.table.fingerprint}-poison-{self.manifest.digest}-{self.stored_size}.npy'
+        tables = (table for table in (self.source, self.heldout) if table is not None)  # the digest knows rows of them
+        names = [pictures_name(table, self.stored_size) for table in tables]
+        path = self.cache_dir / f'{"-".join(names)}-poison-{self.manifest.digest}.npy'
         return stored_array(path, (len(rows), 3, self.stored_size, self.stored_size), np.uint8, fill), rows
 
     def _evaluation_sets(self, pictures: Mapping[Origin, Pictures], pool: AttackPool) -> list[EvaluationSet]:
@@ -325,6 +333,11 @@ class PairsDataModule(L.LightningDataModule):
             label = pool.labels('heldout', np.arange(len(self.heldout)))
             label[list(pool.taken['heldout'])] = UNKNOWN  # unreadable, or trained on as poison
             sets.append(EvaluationSet(self.heldout_name, images, label, None, self.classes, self.templates))
+        for name, folder in self.labelled.items():
+            table = labelled_folder(folder, f'data.labelled.{name}')
+            images, readable = self._decoded(table)
+            label = table.label[readable]
+            sets.append(EvaluationSet(name, images[readable], label, None, table.classes, self.templates))
         for name in self.manifest.attacks:
             attack, poisons = self.attacks[name], self.manifest.poisons(name)
             sets.append(attack.evaluation(name, poisons, pool, lambda origin, rows: read(pictures[origin], rows)))

@@ -44,6 +44,8 @@ class CLIP(L.LightningModule):
     Args:
         architecture: Name of an open_clip model, or the path of a JSON file in open_clip's format. ``RN50`` has GELU
             in its text tower, OpenAI's own has QuickGELU: ``RN50-quickgelu``.
+            On several processes a ResNet normalises over each one's part of a batch, and its loss is not quite that of
+            a single process; with ``trainer.sync_batchnorm: true``, which only GPUs can do, it is. Else it is always.
         pretrained: Weights to start from, a file or a tag of open_clip; random if ``None``.
         init_from: Checkpoint of this project whose weights to start from; its settings and progress do not count.
         lr: Peak learning rate of AdamW.

@@ -89,6 +89,8 @@ class SafeCLIP(CLIP):
                     f'from the latest batch alone: take at least data.batch_size, or 0 for no pool.'
                 )
             self.pools = nn.ModuleDict({name: NeighborPool(size, self.width) for name in ('image', 'text')})
+            # All processes gather the same embeddings; DDP would send the pools, half a gigabyte, before every step.
+            self._ddp_params_and_buffers_to_ignore = [f'pools.{name}' for name, _ in self.pools.named_buffers()]
 
     def losses(self, image: Tensor, text: Tensor, safe: int) -> dict[str, Tensor]:
         terms = {}

@@ -18,6 +18,7 @@ from datamodules.augment import (
     hue_matrix,
     interpolation,
     normalise,
+    product,
     resample,
 )  # fmt: skip
 
@@ -56,11 +57,12 @@ def by_matrices(image: Tensor, top: float, left: float, height: float, width: fl
 
 
 class TestInterpolation:
-    @pytest.mark.parametrize('size', [8, 13, 24, 31, 48])
-    def test_resizes_as_torchvision(self, size: int) -> None:
-        image = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
-        expected = resized(image, 0, 0, 24, 24, size)
-        assert torch.allclose(by_matrices(image, 0, 0, 24, 24, size), expected, atol=1e-5)
+    @pytest.mark.parametrize('source', [24, 100])
+    @pytest.mark.parametrize('size', [8, 13, 24, 31, 48, 100, 130])
+    def test_resizes_as_torchvision(self, source: int, size: int) -> None:
+        image = torch.rand(3, source, source, generator=torch.Generator().manual_seed(0))
+        expected = resized(image, 0, 0, source, source, size)
+        assert torch.allclose(by_matrices(image, 0, 0, source, source, size), expected, atol=1e-5)
 
     @pytest.mark.parametrize(('top', 'left', 'height', 'width'), [(3, 5, 12, 12), (0, 2, 16, 8), (10, 10, 13, 14)])
     def test_crops_as_torchvision_but_at_the_crop_s_border(self, top: int, left: int, height: int, width: int) -> None:
@@ -97,6 +99,37 @@ class TestGaussian:
 
     def test_rows_add_up_to_one(self) -> None:
         assert torch.allclose(gaussian(torch.tensor([0.1, 3.0]), 9, 4).sum(-1), torch.ones(2, 9))
+
+
+class TestProduct:
+    """On a CPU large matrices are multiplied in bands, which must not be seen."""
+
+    @pytest.mark.parametrize('transposed', [False, True])
+    @pytest.mark.parametrize(('rows', 'columns'), [(5, 7), (70, 90), (64, 200), (200, 65), (1, 100)])
+    @pytest.mark.parametrize('count', [1, 3])
+    def test_is_a_matrix_product(self, rows: int, columns: int, count: int, transposed: bool) -> None:
+        generator = torch.Generator().manual_seed(0)
+        width = torch.linspace(3, 0.5 * columns, 4)
+        matrix = interpolation(columns - width, -0.9 * width, columns, rows)
+        x = torch.rand(4 * count, columns, 11, generator=generator)
+        x = x.mT.contiguous().mT if transposed else x
+        found = product(matrix, x)
+        assert torch.allclose(found, matrix.repeat_interleave(count, 0) @ x, atol=1e-5)
+        assert found.stride() == found.mT.contiguous().mT.stride() if transposed else found.is_contiguous()
+
+    def test_of_an_empty_row_is_zero(self) -> None:
+        matrix = torch.zeros(1, 100, 100)
+        matrix[0, 50, 99] = 2
+        found = product(matrix, torch.ones(1, 100, 4))
+        assert found[0, 50].tolist() == [2, 2, 2, 2]
+        assert found.sum() == 8
+
+    def test_lets_gradients_through(self) -> None:
+        x = torch.rand(1, 100, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        matrix = gaussian(torch.tensor([2.0]), 100, 4)
+        product(matrix, x).sum().backward()  # type: ignore[no-untyped-call]
+        assert x.grad is not None
+        assert torch.allclose(x.grad, matrix.sum(1)[..., None].expand(1, 100, 3), atol=1e-5)
 
 
 class TestColour:
@@ -197,13 +230,14 @@ class TestSimCLRViews:
         assert made.max() <= 1
         assert made.isfinite().all()
 
-    def test_a_view_depends_on_its_row_and_not_on_its_batch(self) -> None:
-        image, views = images(12), SimCLRViews()
-        rows = torch.arange(100, 112)
-        together = views(image, rows, 16, seed=1, epoch=2, view=1)
-        order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
-        shuffled = views(image[order], rows[order], 16, seed=1, epoch=2, view=1)
-        alone = torch.cat([views(image[i : i + 1], rows[i : i + 1], 16, seed=1, epoch=2, view=1) for i in range(12)])
+    @pytest.mark.parametrize(('count', 'size'), [(12, 16), (40, 90)])  # the latter are too many to be made at once
+    def test_a_view_depends_on_its_row_and_not_on_its_batch(self, count: int, size: int) -> None:
+        image, views, key = images(count, size + 8), SimCLRViews(), {'seed': 1, 'epoch': 2, 'view': 1}
+        rows = torch.arange(100, 100 + count)
+        together = views(image, rows, size, **key)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        shuffled = views(image[order], rows[order], size, **key)
+        alone = torch.cat([views(image[i : i + 1], rows[i : i + 1], size, **key) for i in range(count)])
         assert torch.allclose(shuffled, together[order], atol=1e-6)
         assert torch.allclose(alone, together, atol=1e-6)
 

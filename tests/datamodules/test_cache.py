@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.cache import Decoded, decoded_images, read, square, stored_array
+from datamodules.cache import Decoded, decoded_images, pictures_name, read, square, stored_array
 from datamodules.table import PairTable
 from tests.helpers.tiny import TinyImages, tiny_table
 
@@ -119,6 +119,11 @@ class TestDecodedImages:
             assert (images[1] == square(table.open(1), size)).all()
         assert len(list(tmp_path.glob('*.readable.npy'))) == 3
 
+    def test_another_folder_is_another_cache(self) -> None:
+        table, moved = tiny_table(4, 2, seed=0), tiny_table(4, 2, seed=0)
+        moved.opener.root = 'elsewhere'  # type: ignore[attr-defined]
+        assert pictures_name(table, 8) == pictures_name(tiny_table(4, 2, seed=0), 8) != pictures_name(moved, 8)
+
     def test_an_interruption_is_made_good(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         table = tiny_table(4, 2, seed=0)
         with monkeypatch.context() as patch:
@@ -136,6 +141,13 @@ class TestRead:
         cached, _ = decoded_images(table, 8, tmp_path)
         rows = np.array([3, 0, 4, 3])
         assert (read(Decoded(table, 8), rows) == read(cached, rows)).all()
+
+    def test_tells_of_pictures_that_cannot_be_read(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.WARNING):
+            pictures = read(Decoded(tiny_table(5, 2, seed=0, broken=[4]), 8), np.array([3, 4]))
+        assert caplog.messages == ['image 0:4 cannot be read and is taken as black']
+        assert pictures[0].any()
+        assert not pictures[1].any()
 
     def test_no_rows_are_no_pictures(self) -> None:
         assert read(Decoded(tiny_table(5, 2, seed=0), 8), np.empty(0, np.int64)).shape == (0, 3, 8, 8)

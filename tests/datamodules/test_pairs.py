@@ -199,6 +199,12 @@ class TestPoison:
         appended = np.arange(32, 35)
         assert not (first.images(appended) == second.images(appended)).all((1, 2, 3)).any()
 
+    def test_can_be_left_out_and_still_be_measured(self, folder: str) -> None:
+        data = tiny(folder, attacks={'badnet': badnet()}, poison=False, broken=[4])
+        assert data.partition.rows(DROPPED).tolist() == [4, 32, 33, 34]
+        assert [s.name for s in data.evaluation_sets] == ['heldout', 'badnet']
+        assert set(rows(trained_on(data))) < set(range(32)) - {4}
+
     def test_an_attack_that_is_null_is_left_out(self, folder: str) -> None:
         data = tiny(folder, attacks={'badnet': None})
         assert len(data.table) == 32
@@ -413,6 +419,12 @@ class TestResume:
         attach(data)
         with pytest.raises(ValueError, match=r'trained on other poison than data.attacks makes'):
             data.load_state_dict(tiny(folder, attacks={'badnet': badnet(size=3)}).state_dict())
+
+    def test_refuses_to_leave_poison_out_that_was_trained_on(self, folder: str) -> None:
+        data = tiny(folder, attacks={'badnet': badnet()}, poison=False)
+        attach(data)
+        with pytest.raises(ValueError, match=r'with the attacks and data.poison of that run'):
+            data.load_state_dict(tiny(folder, attacks={'badnet': badnet()}).state_dict())
 
     def test_only_training_cares(self, folder: str) -> None:
         data = tiny(folder, rows=24)

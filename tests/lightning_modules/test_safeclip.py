@@ -14,7 +14,6 @@ from torch import Tensor
 
 from callbacks.repartition import SafeRiskyRepartition
 from datamodules.augment import SimCLRViews
-from datamodules.captions import EDA
 from datamodules.partition import RISKY, SAFE
 from lightning_modules.clip import CLIP
 from lightning_modules.neighbor_pool import NeighborPool
@@ -27,11 +26,10 @@ VIEWS = torch.tensor([[[0.8, 0.6], [0.6, 0.8]], [[0.6, 0.8], [0, 1]]])  # (2, b,
 
 
 class Watch(Callback):
-    """Remembers of every step its epoch, how many of its pairs were safe, their views, and what was logged."""
+    """Remembers of every step its epoch, how many pairs were safe, their views, its rate and how full the pools are."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, int, int]] = []
-        self.terms: list[set[str]] = []
         self.rates: list[float] = []
         self.drawn: list[list[int]] = []
         self.filled: list[int] = []
@@ -332,35 +330,7 @@ class TestRuns:
         assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32, torch.int64}
 
 
-class Keep(Callback):
-    """A checkpoint at the end of every epoch, after whatever else happens there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.save_checkpoint(self.folder / f'{trainer.current_epoch}.ckpt')
-
-
 class TestCheckpoints:
-    def data(self, folder: Path, **kwargs: Any) -> TinyPairs:
-        return pairs(folder, image_views=SimCLRViews(), caption_views=EDA(operations=['swap', 'deletion']), **kwargs)
-
-    def run(self, folder: Path, start: Path | None = None, keep: Path | None = None) -> dict[str, Tensor]:
-        model = safeclip(folder)
-        callbacks = [SafeRiskyRepartition(min_fraction=0.3), *([Keep(keep)] if keep else [])]
-        trainer(callbacks=callbacks, max_epochs=4).fit(model, self.data(folder), ckpt_path=start, weights_only=True)
-        return weights(model)
-
-    def test_a_run_resumed_after_any_epoch_ends_where_the_whole_one_does(self, tmp_path: Path) -> None:
-        whole = self.run(tmp_path, keep=tmp_path)
-        for epoch in range(3):
-            torch.manual_seed(epoch + 1)
-            resumed = self.run(tmp_path, tmp_path / f'{epoch}.ckpt')
-            assert resumed.keys() == whole.keys()
-            for name in whole:
-                assert torch.equal(resumed[name], whole[name]), (epoch, name)
-
     def test_pairs_of_other_data_can_be_scored(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path)
         run, _ = fit(model, pairs(tmp_path, rows=48))

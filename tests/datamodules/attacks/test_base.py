@@ -160,7 +160,7 @@ def test_poison_never_changes() -> None:
     """Stored digests: the same in every process, on every machine, with every release."""
     attacks = {'a': BadNet('cat', 4, count=9), 'b': TargetedPoison(4, copies=3)}
     table, manifest = poisoned(attacks, captioned_pool())
-    assert (manifest.digest, table.fingerprint) == ('0cd03115f7658b33', '7bf194eeadcd9dc0')
+    assert (manifest.digest, table.fingerprint) == ('0cd03115f7658b33', '8ecd0bb1021a9159')
 
 
 def test_attacks_are_built_from_yaml_by_class_name() -> None:
