@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
@@ -274,6 +275,12 @@ def synonyms(word: str) -> tuple[str, ...]:
 # --- tokens ---------------------------------------------------------------------------------------------------------
 
 
+@cache
+def _byte_pairs() -> SimpleTokenizer:
+    """open_clip's tokenizer; reading its table takes a quarter of a second."""
+    return SimpleTokenizer()
+
+
 class WordTokenizer:
     """CLIP's byte-pair tokens of a caption, put together from words seen before.
 
@@ -294,7 +301,7 @@ class WordTokenizer:
             raise ValueError(f'context_length must leave room for start and end, at least 2, got {context_length}.')
         self.context_length = context_length
         self.truncated = 0
-        self._tokenizer = SimpleTokenizer(context_length=context_length)
+        self._tokenizer = copy.copy(_byte_pairs())
         self._clean: Callable[[str], str] = self._tokenizer.clean_fn
         self._tokenizer.clean_fn = str  # words are clean already, and cleaning twice is not cleaning once
         self._ids: dict[str, list[int]] = {}

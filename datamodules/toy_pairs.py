@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ class ToyPairs(PairsDataModule):
 
 
 class SceneImages(ArrayImages):
-    """Drawn pictures; a reference is ``<side>px:<index>``, or scenes of two sizes would share one cache."""
+    """Drawn pictures; a reference is ``<side>px-<digest>:<index>``: what is drawn otherwise has another cache."""
 
     def __call__(self, reference: str, least: int | None = None) -> Image.Image:
         return super().__call__(reference.rpartition(':')[2])
@@ -91,8 +92,10 @@ def draw_pairs(rows: int, size: int, seed: Sequence[int]) -> PairTable:
         captions += describe(scenes, rng)  # before the noise is drawn: the same at every size
         images.append(render(scenes, size, rng))
         labels.append(label)
-    references = [f'{size}px:{row}' for row in range(rows)]
-    opener = SceneImages(np.concatenate(images)[:rows])
+    pictures = np.concatenate(images)[:rows]
+    drawn = hashlib.sha256(pictures.tobytes()).hexdigest()[:8]
+    references = [f'{size}px-{drawn}:{row}' for row in range(rows)]
+    opener = SceneImages(pictures)
     return PairTable(references, captions[:rows], np.concatenate(labels)[:rows], CLASSES, opener=opener)
 
 

@@ -188,11 +188,12 @@ def main(args: list[str] | None = None, command_line: type[CommandLine] = Comman
 
 
 def _parser_arguments() -> dict[str, Any]:
-    """Keyword arguments of the main parser and of each subcommand's."""
+    """Keyword arguments of the root parser and of each subcommand's."""
     each = {'allow_abbrev': False, 'default_config_files': [str(HERE / 'defaults.yaml')]}
     subcommands = {name: {**each} for name in LightningCLI.subcommands()}
     about = 'Pre-train CLIP on image-caption pairs that you do not trust.'
-    return {'parser_mode': 'omegaconf+', 'allow_abbrev': False, 'description': about, **subcommands}
+    root = {'prog': 'clipward', 'description': about, 'parser_mode': 'omegaconf+', 'allow_abbrev': False}
+    return root | subcommands
 
 
 def command() -> None:

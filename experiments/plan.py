@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from datamodules.attacks.base import Manifest
 from datamodules.pairs import PairsDataModule
+from datamodules.partition import DROPPED
 from lightning_modules.clip import CLIP
 
 _SAMPLES = 500  # places of a phase where its learning rate is looked up; a cosine hides nothing between them
@@ -78,7 +79,7 @@ def describe(trainer: L.Trainer, module: CLIP, data: PairsDataModule) -> str:
 
 
 class TrainingPlan(Callback):
-    """Prints the plan before training and keeps it in the run's folder."""
+    """Prints the plan before training, and keeps it and the poisons that it counts in the run's folder."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -89,6 +90,7 @@ class TrainingPlan(Callback):
         print(text, flush=True)
         if folder and Path(folder).is_dir():
             Path(folder, 'plan.txt').write_text(text + '\n')
+            data.manifest.save(Path(folder, 'manifest.parquet'))
 
 
 def _line(topic: str, name: str, value: str) -> str:
@@ -97,12 +99,12 @@ def _line(topic: str, name: str, value: str) -> str:
 
 def _pairs(data: PairsDataModule) -> list[str]:
     counts = poison_counts(data.manifest)
-    total = sum(sum(of_attack.values()) for of_attack in counts.values())
-    share = f'{len(data.table):,}, of them {total:,} poisoned ({total / len(data.table):.3%})'
-    lines = [_line('pairs', f'batches of {data.batch_size:,}', share)]
-    for attack, of_attack in counts.items():
-        lines.append(_line('poisons', attack, _classes(of_attack)))
-    return lines
+    trained = int((data.partition.side != DROPPED).sum())  # unreadable pictures are left out
+    poisons = len(data.manifest) if data.poison else 0
+    share = f'{trained:,}, of them {poisons:,} poisoned ({poisons / max(1, trained):.3%})'
+    left_out = '' if data.poison else ', measured but left out'
+    attacks = [_line('poisons', attack, _classes(of_attack) + left_out) for attack, of_attack in counts.items()]
+    return [_line('pairs', f'batches of {data.batch_size:,}', share), *attacks]
 
 
 def _classes(counts: Mapping[str, int]) -> str:

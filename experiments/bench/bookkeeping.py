@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
+from PIL import Image
 
 from datamodules.attacks import BadNet, TargetedPoison
 from datamodules.captions import imagenet_classes
-from datamodules.images import ArrayImages
 from datamodules.pairs import PairsDataModule
-from datamodules.partition import PartitionSampler
+from datamodules.partition import RISKY, PartitionSampler
 from datamodules.table import PairTable
-from experiments.bench.measure import Memory, Result, anonymous_memory, seconds
+from experiments.bench.measure import Memory, Result, seconds
 
-ROWS, HELDOUT_ROWS = 3_000_000, 12_000  # CC3M has 3.3 million pairs and 15,840 more for validation
+ROWS, HELDOUT_ROWS = 3_000_000, 15_000  # about CC3M and its validation set
 BATCH = 512
 MEGABYTE = 1e6
 _AT_ONCE = 100_000
@@ -44,42 +44,62 @@ def random_strings(rows: int, seed: int) -> Iterator[tuple[pa.Array, pa.Array]]:
         )
 
 
+def random_table(rows: int, seed: int) -> PairTable:
+    """Pairs in memory, as a reader leaves them: each column in one piece.
+
+    Args:
+        rows: Number of pairs.
+        seed: Seed of the strings.
+    """
+    columns = zip(*random_strings(rows, seed), strict=True)
+    image, caption = (pa.chunked_array(parts).combine_chunks() for parts in columns)
+    return PairTable(image, caption, opener=OnePicture())
+
+
+class OnePicture:
+    """The same black picture whatever the reference."""
+
+    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+        return Image.new('RGB', (8, 8))
+
+
 class RandomPairs(PairsDataModule):
-    """As many pairs as CC3M has, without pictures; the held-out ones share one."""
+    """Pairs that are already read; see :func:`random_table`."""
+
+    def __init__(self, table: PairTable, heldout: PairTable, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._tables = [heldout, table]
 
     def load_table(self) -> PairTable:
-        """The training pairs."""
-        images, captions = (pa.chunked_array(parts) for parts in zip(*random_strings(ROWS, seed=0), strict=True))
-        return PairTable(images, captions, opener=ArrayImages(np.empty((0, 1, 1, 3), np.uint8)))
+        """The training pairs; here they are let go."""
+        return self._tables.pop()
 
     def load_heldout(self) -> PairTable:
         """The held-out pairs."""
-        (strings,) = random_strings(HELDOUT_ROWS, seed=1)
-        opener = ArrayImages(np.zeros((HELDOUT_ROWS, 8, 8, 3), np.uint8))
-        return PairTable([str(row) for row in range(HELDOUT_ROWS)], strings[1], opener=opener)
+        return self._tables[0]
 
 
 def measure() -> Iterator[Result]:
     """Sets up three million pairs with two attacks and draws the batches of one epoch."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Memory() as memory:
+        attacks = {'badnet': BadNet('banana', rate=0.0005, size=2), 'tdpa': TargetedPoison(rate=0.0005)}
         pairs = RandomPairs(
-            batch_size=BATCH, image_size=8, context_length=77, cache='none', cache_dir=folder,
-            attacks={'badnet': BadNet('banana', rate=0.0005, size=2), 'tdpa': TargetedPoison(rate=0.0005)},
+            random_table(ROWS, seed=0), random_table(HELDOUT_ROWS, seed=1), attacks=attacks, batch_size=BATCH,
+            image_size=8, context_length=77, cache='none', cache_dir=folder,
         )  # fmt: skip
-        with Memory() as memory:
+        with Memory(memory.before) as setup_memory:
             setup = seconds(lambda: pairs.setup('fit'))
-            kept = anonymous_memory() - memory.before
-        yield Result('set-up of 3 million pairs', setup, 's')
-        yield Result('memory kept for them', kept / MEGABYTE, 'MB', 300)
-        yield Result('most memory on the way', (memory.peak - memory.before) / MEGABYTE, 'MB')
-        with Memory() as memory:
+        yield Result('set-up of 3 million pairs, of one core', setup, 's')
+        yield Result('memory that they keep', setup_memory.kept / MEGABYTE, 'MB', 300)
+        yield Result('most memory during set-up', setup_memory.most / MEGABYTE, 'MB')
+        with Memory(memory.before) as epoch_memory:
             epoch = seconds(lambda: batches(pairs))
-        yield Result('batches of one epoch drawn', epoch, 's')
-        yield Result('most memory on the way', (memory.peak - memory.before) / MEGABYTE, 'MB')
+        yield Result('batches of one epoch drawn, of one core', epoch, 's')
+        yield Result('most memory meanwhile', epoch_memory.most / MEGABYTE, 'MB')
 
 
 def batches(pairs: PairsDataModule) -> int:
     """Draws the batches of an epoch with both sides and counts them."""
-    pairs.partition.side[torch.arange(0, len(pairs.partition), 3)] = 1
+    pairs.partition.side[::3] = RISKY
     safe, risky = pairs.rows_of_sides({'safe': 2, 'risky': 2})
     return sum(1 for _ in PartitionSampler(safe, risky, pairs.steps_per_epoch, BATCH, seed=0, epoch=0))

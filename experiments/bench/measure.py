@@ -65,13 +65,19 @@ class Memory:
 
     Pages that are mapped from a file are left out: the system takes them back when it needs room.
 
+    Args:
+        before: What it is compared with, in bytes; that at the beginning if ``None``.
+
     Attributes:
-        before: At the start, in bytes.
-        peak: The most since then, in bytes.
+        most: The most there was, over ``before``, in bytes.
+        kept: What is left at the end, over ``before``, in bytes.
     """
 
+    def __init__(self, before: int | None = None) -> None:
+        self.before = anonymous_memory() if before is None else before
+        self.most = self.kept = 0
+
     def __enter__(self) -> Memory:
-        self.before = self.peak = anonymous_memory()
         self._done = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -80,10 +86,11 @@ class Memory:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._watcher.join()
+        self.kept = anonymous_memory() - self.before
 
     def _watch(self) -> None:
         while not self._done.wait(0.01):
-            self.peak = max(self.peak, anonymous_memory())
+            self.most = max(self.most, anonymous_memory() - self.before)
 
 
 def anonymous_memory() -> int:

@@ -113,9 +113,7 @@ class TestProduct:
         matrix = interpolation(columns - width, -0.9 * width, columns, rows)
         x = torch.rand(4 * count, columns, 11, generator=generator)
         x = x.mT.contiguous().mT if transposed else x
-        found = product(matrix, x)
-        assert torch.allclose(found, matrix.repeat_interleave(count, 0) @ x, atol=1e-5)
-        assert found.stride() == found.mT.contiguous().mT.stride() if transposed else found.is_contiguous()
+        assert torch.allclose(product(matrix, x), matrix.repeat_interleave(count, 0) @ x, atol=1e-5)
 
     def test_of_an_empty_row_is_zero(self) -> None:
         matrix = torch.zeros(1, 100, 100)

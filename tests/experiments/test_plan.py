@@ -63,6 +63,11 @@ class TestPrintedPlan:
         for part in ('unimodal', 'slow', 'mixed', 'model and optimiser', 'checkpoint on disk'):
             assert part in plan
 
+    def test_the_poisons_that_it_counts_are_kept(self, finished_run: Path) -> None:
+        manifest = Manifest.load(finished_run / 'manifest.parquet')
+        assert manifest.attacks == ('patch', 'aimed')
+        assert len(manifest) == 8
+
     def test_fits_a_screen(self, finished_run: Path) -> None:
         lines = (finished_run / 'plan.txt').read_text().splitlines()
         assert len(lines) <= 24

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from datamodules.partition import RISKY, SAFE
 from experiments.checkpoint_io import AtomicCheckpointIO
 from tests.experiments.conftest import EXPERIMENTS, SMALL
 from tests.integration.processes import in_processes, report
@@ -50,7 +51,7 @@ def test_what_is_compared_holds_everything(whole: dict[str, Any]) -> None:
     assert {'pools.image.rows', 'pools.text.rows', 'pools.text.position'} <= whole['state_dict'].keys()
     assert whole['state_dict']['pools.image.rows'].abs().sum(1).bool().all()
     partition = whole['TinyPairs']['partition']
-    assert 0.3 < partition['side'].float().mean() < 0.7 and not partition['score'].isnan().any()
+    assert set(partition['side'].tolist()) == {SAFE, RISKY} and not partition['score'].isnan().any()
     assert {'Metrics', 'Curves', 'SafeRiskyRepartition'} <= whole['callbacks'].keys()
     assert {'asr/badnet', 'zero_shot/heldout', 'partition/share'} <= whole['callbacks']['Metrics']['epochs'][-1].keys()
     history = whole['callbacks']['Curves']['history']
@@ -130,12 +131,13 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-class TestADamagedCheckpoint:
-    @pytest.fixture(scope='class')
-    def died(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """Folder of the checkpoints of a run that died in its fourth epoch."""
-        return die(tmp_path_factory.mktemp('died'), PLACES['mixed']).parent
+@pytest.fixture(scope='module')
+def died(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the checkpoints of a run that died in its fourth epoch."""
+    return die(tmp_path_factory.mktemp('died'), PLACES['mixed']).parent
 
+
+class TestADamagedCheckpoint:
     @pytest.mark.parametrize('damage', DAMAGE)
     def test_is_refused_and_the_newest_whole_one_named(self, tmp_path: Path, died: Path, damage: str) -> None:
         folder = tmp_path / 'checkpoints'

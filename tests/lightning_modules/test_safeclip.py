@@ -74,6 +74,13 @@ def fit(model: CLIP, data: TinyPairs, *callbacks: Callback, **kwargs: Any) -> tu
     return run, watch
 
 
+@pytest.fixture(scope='module')
+def halved(tmp_path_factory: pytest.TempPathFactory) -> tuple[L.Trainer, Watch]:
+    """A run of an unimodal, a slow and two mixed epochs, half of whose pairs are risky from the second epoch on."""
+    folder = tmp_path_factory.mktemp('halved')
+    return fit(safeclip(folder, pool_size=50), pairs(folder), HalfRisky())
+
+
 def at_unit_scale(model: SafeCLIP, pool: Tensor | None = None) -> SafeCLIP:
     """A model on one process whose losses have s = 1, with pools that hold some rows."""
     model._trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
@@ -165,10 +172,10 @@ class TestPools:
         assert not model.pools
         assert len(watch.steps) == 16
 
-    def test_are_filled_by_steps_on_risky_pairs_only(self, tmp_path: Path) -> None:
-        _, watch = fit(safeclip(tmp_path, pool_size=100), pairs(tmp_path), HalfRisky())
+    def test_are_filled_by_steps_on_risky_pairs_only(self, halved: tuple[L.Trainer, Watch]) -> None:
+        _, watch = halved
         risky = np.cumsum([8 - safe for _, safe, _ in watch.steps])
-        assert watch.filled == np.minimum(risky, 100).tolist()
+        assert watch.filled == np.minimum(risky, 50).tolist()
         assert watch.filled[4:8] == [32] * 4  # the slow epoch
 
     def test_are_no_parameters(self, tmp_path: Path) -> None:
@@ -269,21 +276,20 @@ class TestSides:
 
 
 class TestRuns:
-    def test_epochs_train_what_the_plan_says(self, tmp_path: Path) -> None:
-        run, watch = fit(safeclip(tmp_path), pairs(tmp_path), HalfRisky())
+    def test_epochs_train_what_the_plan_says(self, halved: tuple[L.Trainer, Watch]) -> None:
+        run, watch = halved
         assert watch.steps[:4] == [(0, 0, 2)] * 4
         assert watch.steps[4:8] == [(1, 8, 1)] * 4
         for start in (8, 12):
             assert sorted(watch.steps[start : start + 4]) == [(start // 4, 0, 2)] * 2 + [(start // 4, 8, 1)] * 2
         assert {'train/loss', 'train/cross_modal', 'train/unimodal'} <= run.callback_metrics.keys()
 
-    def test_warm_up_takes_every_pair_whatever_the_split(self, tmp_path: Path) -> None:
-        _, watch = fit(safeclip(tmp_path, unimodal_epochs=2), pairs(tmp_path), HalfRisky())
-        for epoch in range(3):
-            assert sorted(watch.rows(4 * epoch, 4 * epoch + 4)) == list(range(32))
+    def test_warm_up_takes_every_pair_whatever_the_split(self, halved: tuple[L.Trainer, Watch]) -> None:
+        for epoch in range(2):
+            assert sorted(halved[1].rows(4 * epoch, 4 * epoch + 4)) == list(range(32))
 
-    def test_mixed_epochs_obey_the_split(self, tmp_path: Path) -> None:
-        _, watch = fit(safeclip(tmp_path), pairs(tmp_path), HalfRisky())
+    def test_mixed_epochs_obey_the_split(self, halved: tuple[L.Trainer, Watch]) -> None:
+        _, watch = halved
         for (epoch, safe, _), rows in zip(watch.steps, watch.drawn, strict=True):
             assert epoch < 2 or all((row >= 16) == (safe > 0) for row in rows)
 
