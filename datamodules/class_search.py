@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from datamodules.captions import mentions, spoken_forms
 
-_ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE = 1 << 16  # so that 16 bits number them
 
 
 class ClassSearch:
@@ -28,7 +29,11 @@ class ClassSearch:
     def __init__(self, captions: pa.Array | pa.ChunkedArray, names: Iterable[str]) -> None:
         self.captions = captions
         self._place = {word: place for place, word in enumerate(sorted(set().union(*map(_words, names))))}
-        self._rows, self._first = self._index()
+        whole = pa.chunked_array([captions]) if isinstance(captions, pa.Array) else captions
+        self._parts = {
+            start: self._index(whole.slice(start, _ROWS_AT_ONCE).combine_chunks())
+            for start in range(0, len(whole), _ROWS_AT_ONCE)
+        }
 
     def __call__(self, name: str) -> np.ndarray:
         """Rows whose caption names the class, ascending, int64."""
@@ -36,27 +41,34 @@ class ClassSearch:
         if not (forms and all(forms) and _words(name) <= self._place.keys()):  # nothing to look up: signs alone, say
             return np.flatnonzero(mentions(self.captions, name))
         found = [min((self._with_any(group) for group in form), key=len) for form in forms]  # the rarest word of each
-        rows = np.unique(np.concatenate(found)).astype(np.int64)
+        rows = np.unique(np.concatenate(found))
         return rows[mentions(self.captions.take(pa.array(rows)), name)] if len(rows) else rows
 
     def _with_any(self, words: Iterable[str]) -> np.ndarray:
+        """Rows that hold one of some words, int64; as often as they do."""
         places = [self._place[word] for word in words]
-        return np.concatenate([self._rows[self._first[place] : self._first[place + 1]] for place in places])
+        return np.concatenate(
+            [
+                start + part.rows[part.first[place] : part.first[place + 1]].astype(np.int64)
+                for start, part in self._parts.items()
+                for place in places
+            ]
+        )
 
-    def _index(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows that hold each word, one word after the other, and where each word's begin."""
-        known = pa.array(list(self._place), pa.string())
-        whole = pa.chunked_array([self.captions]) if isinstance(self.captions, pa.Array) else self.captions
-        rows, words = [], []
-        for start in range(0, len(whole), _ROWS_AT_ONCE):
-            part = pc.utf8_lower(whole.slice(start, _ROWS_AT_ONCE).combine_chunks())
-            split = pc.split_pattern_regex(part, pattern=r'[^\pL\pN]+')
-            word = pc.index_in(split.flatten(), value_set=known)
-            place = np.repeat(np.arange(start, start + len(part), dtype=np.int32), pc.list_value_length(split))
-            rows.append(place[np.asarray(word.is_valid())])
-            words.append(np.asarray(word.drop_null(), np.int32))
-        row, word = np.concatenate(rows), np.concatenate(words)
-        return row[np.argsort(word, kind='stable')], np.searchsorted(np.sort(word), np.arange(len(known) + 1))
+    def _index(self, captions: pa.Array) -> _Part:
+        split = pc.split_pattern_regex(pc.utf8_lower(captions), pattern=r'[^\pL\pN]+')
+        found = pc.index_in(split.flatten(), value_set=pa.array(list(self._place), pa.string()))
+        row = np.repeat(np.arange(len(captions), dtype=np.uint16), pc.list_value_length(split))
+        row, word = row[np.asarray(found.is_valid())], np.asarray(found.drop_null())
+        order = np.argsort(word, kind='stable')
+        return _Part(row[order], np.searchsorted(word[order], np.arange(len(self._place) + 1)))
+
+
+class _Part(NamedTuple):
+    """An index of some captions: their rows, counted from the first of them, ordered by word, uint16."""
+
+    rows: np.ndarray
+    first: np.ndarray  # where the rows of each word begin
 
 
 def _keys(name: str) -> list[list[set[str]]]:

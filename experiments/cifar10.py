@@ -52,7 +52,9 @@ def run(cell: tuple[str, int], root: Path, runs: Path, results: Path, extra: lis
 def main() -> None:
     """Trains what is missing, then prints the table of all that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--root', type=Path, required=True, help='folder with train/<class>/*.jpg and test/<class>/*.jpg')
+    parser.add_argument(
+        '--root', type=Path, required=True, help='folder with train/<class>/*.jpg and test/<class>/*.jpg'
+    )
     parser.add_argument('--seeds', type=int, nargs='+', default=[11, 12, 13])
     parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time, one thread each')

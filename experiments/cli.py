@@ -54,6 +54,7 @@ set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 NO_NEWS = {  # warnings of libraries about what is meant to be so
     'isinstance.treespec, LeafSpec': 'Lightning 2.6 with a torch that is newer',
+    'torch.distributed.nn.functional.all_gather is deprecated': 'the same',
     'The dirpath has changed from': 'each attempt at a run has a folder of its own',
 }
 NO_NEWS_LOGGED = ('litlogger', 'No pretrained weights loaded')  # an advertisement; training from scratch

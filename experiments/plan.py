@@ -83,14 +83,14 @@ class TrainingPlan(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        folder = trainer.log_dir  # asks all ranks
-        if not (trainer.is_global_zero and isinstance(pl_module, CLIP) and isinstance(data, PairsDataModule)):
+        if not (isinstance(pl_module, CLIP) and isinstance(data, PairsDataModule)):
             return
-        text = describe(trainer, pl_module, data)
-        print(text, flush=True)
-        if folder and Path(folder).is_dir():
-            Path(folder, 'plan.txt').write_text(text + '\n')
-            data.manifest.save(Path(folder, 'manifest.parquet'))
+        text, folder = describe(trainer, pl_module, data), trainer.log_dir  # all ranks take part in both
+        if trainer.is_global_zero:
+            print(text, flush=True)
+            if folder and Path(folder).is_dir():
+                Path(folder, 'plan.txt').write_text(text + '\n')
+                data.manifest.save(Path(folder, 'manifest.parquet'))
 
 
 def _line(topic: str, name: str, value: str) -> str:

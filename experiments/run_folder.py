@@ -29,12 +29,12 @@ def claim(trainer: L.Trainer) -> None:
             logger.settle(first.log_dir)
 
 
-@rank_zero_only
 def mark_done(trainer: L.Trainer) -> None:
     """Leaves a marker that training came to its planned end; a killed or interrupted run has none."""
-    if trainer.state.finished and trainer.log_dir:
+    folder = trainer.log_dir  # asks all ranks
+    if trainer.state.finished and folder and trainer.is_global_zero:
         summary = {'epochs': trainer.current_epoch, 'steps': trainer.global_step, 'finished': time.strftime('%FT%T%z')}
-        Path(trainer.log_dir, DONE).write_text(json.dumps(summary) + '\n')
+        Path(folder, DONE).write_text(json.dumps(summary) + '\n')
 
 
 class RunFolder(Callback):

@@ -39,8 +39,9 @@ def random_strings(rows: int, seed: int) -> Iterator[tuple[pa.Array, pa.Array]]:
         columns.append(names.take(pa.array(draw.choice(len(names), count, p=frequency / frequency.sum()))))
         row = pc.utf8_lpad(pc.cast(pa.array(np.arange(start, start + count)), pa.string()), 9, '0')
         folder = pc.utf8_slice_codeunits(row, 0, 5)
-        yield pc.binary_join_element_wise(folder, pc.binary_join_element_wise(row, 'jpg', '.'), '/'), (
-            pc.binary_join_element_wise(*columns, ' ')
+        yield (
+            pc.binary_join_element_wise(folder, pc.binary_join_element_wise(row, 'jpg', '.'), '/'),
+            (pc.binary_join_element_wise(*columns, ' ')),
         )
 
 

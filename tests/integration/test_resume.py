@@ -34,6 +34,7 @@ from tests.integration.runs import (
 pytestmark = [
     pytest.mark.filterwarnings('ignore:.*LeafSpec.*:FutureWarning'),  # of Lightning 2.6 on a newer torch
     pytest.mark.filterwarnings('ignore:The dirpath has changed'),  # a resumed run has a folder of its own
+    pytest.mark.filterwarnings('ignore:Checkpoint directory'),  # or goes on in the old one
 ]
 ROOT = Path(__file__).parents[2]
 
