@@ -54,6 +54,7 @@ def random_table(rows: int, seed: int) -> PairTable:
     """
     columns = zip(*random_strings(rows, seed), strict=True)
     image, caption = (pa.chunked_array(parts).combine_chunks() for parts in columns)
+    pa.default_memory_pool().release_unused()  # what making them took is not measured
     return PairTable(image, caption, opener=OnePicture())
 
 

@@ -16,7 +16,7 @@ CAPTIONS = [
     'a dog', 'DOGS!', 'dogged', 'two hot-dogs', 'hot and dog', 'ice  creams', 'ice_cream', 'cream ice', 'kites',
     'cherries', 'a cherry.', 'cherryes', 'foxes', 'foxy', 't-shirts', 'T shirt', "Jack-O'-lanterns", 'CAFÉS',
     'cafe', 'mash', 'mashed', 'mashed potatoes', 'st. bernard', 'st bernard', 'what???', 'buses', 'bu', '', '犬',
-    'dog’s', 'dog café fox',
+    'dog\u2019s', 'dog café fox',
 ]  # fmt: skip
 
 

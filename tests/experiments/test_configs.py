@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -139,6 +140,19 @@ class TestOverlays:
         plain, back = constructed('safeclip_cc3m.yaml'), constructed('safeclip_cc3m.yaml', *presets)
         changed = differences(plain.config.fit, back.config.fit)
         assert changed == {'data.init_args.image_views.init_args.blur': 1.0}  # views of pictures suit their size
+
+    @pytest.mark.parametrize('preset', ['recommended', 'paper', 'as_released'])
+    def test_a_preset_leaves_nothing_of_the_method_to_the_file_before_it(self, preset: str) -> None:
+        said = yaml.safe_load((EXPERIMENTS / f'presets/{preset}.yaml').read_text())
+        split = {*inspect.signature(SafeRiskyRepartition).parameters} - {
+            'momentum',
+            'tol',
+            'backend',
+        }  # of running, fits
+        assert split <= said['callbacks']['repartition']['init_args'].keys()
+        method = {*inspect.signature(SafeCLIP).parameters} - {'kwargs'}
+        assert method | {'views'} <= said['model']['init_args'].keys()
+        assert {'order', 'safe_weight'} <= said['data']['init_args'].keys()
 
     def test_the_paper_slows_down_to_a_hundredth(self, constructed: Construct) -> None:
         model = constructed('safeclip_cc3m.yaml', 'presets/paper.yaml').model

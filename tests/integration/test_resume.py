@@ -146,15 +146,15 @@ class TestADamagedCheckpoint:
         (other,) = (path for path in folder.glob('*.ckpt') if path.name != 'last.ckpt')
         (folder / 'last.ckpt').write_bytes(DAMAGE[damage]((folder / 'last.ckpt').read_bytes()))
         with pytest.raises(ValueError, match=rf'last\.ckpt.* is damaged: resume from {re.escape(str(other))}\.'):
-            run(tmp_path, resume=folder / 'last.ckpt')
+            run(tmp_path / 'refused', resume=folder / 'last.ckpt')
         other.write_bytes(DAMAGE[damage](other.read_bytes()))
         with pytest.raises(ValueError, match=r'no other in its folder is whole, so start anew\.'):
             AtomicCheckpointIO().load_checkpoint(folder / 'last.ckpt')
 
     def test_the_other_one_leads_to_the_same_end(self, tmp_path: Path, died: Path, whole: dict[str, Any]) -> None:
         (other,) = (path for path in died.glob('*.ckpt') if path.name != 'last.ckpt')
-        run(tmp_path, resume=other)
-        assert differences(whole, outcome(tmp_path)) == []
+        run(tmp_path / 'resumed', resume=other)
+        assert differences(whole, outcome(tmp_path / 'resumed')) == []
 
 
 @pytest.mark.slow

@@ -150,6 +150,15 @@ class TestLoss:
         text = torch.tensor([[[0.8, 0.6], [0, 1]], [[1, 0], [0.6, 0.8]]], dtype=torch.float64)
         assert model.cross_modal_loss(image, text).item() == pytest.approx(expected, abs=1e-6)
 
+    def test_of_two_views_meets_each_view_of_the_one_with_the_other_of_the_other(self, tmp_path: Path) -> None:
+        model = on_one_process(clip(tmp_path, views=2))
+        set_scale(model, 5)
+        image, text = unit_rows(12, 4, seed=0).view(2, 6, 4), unit_rows(12, 4, seed=1).view(2, 6, 4)
+        own = torch.arange(6)
+        to_text = torch.nn.functional.cross_entropy(5 * image[0] @ text[1].T, own)
+        to_image = torch.nn.functional.cross_entropy(5 * text[0] @ image[1].T, own)
+        assert model.cross_modal_loss(image, text).item() == pytest.approx((to_text + to_image).item() / 2, abs=1e-6)
+
     def test_has_no_term_for_risky_pairs(self, tmp_path: Path) -> None:
         model = on_one_process(clip(tmp_path))
         image, text = unit_rows(6, 4, seed=0).view(1, 6, 4), unit_rows(6, 4, seed=1).view(1, 6, 4)

@@ -338,16 +338,17 @@ class TestRuns:
 
 class TestCheckpoints:
     def test_pairs_of_other_data_can_be_scored(self, tmp_path: Path) -> None:
-        model = safeclip(tmp_path)
+        model = safeclip(tmp_path, pool_size=10)
         run, _ = fit(model, pairs(tmp_path, rows=48))
         run.save_checkpoint(tmp_path / 'model.ckpt')
-        fresh = safeclip(tmp_path)
-        answers: Any = trainer().predict(
-            fresh, pairs(tmp_path, rows=13, picture_seed=1), ckpt_path=tmp_path / 'model.ckpt', weights_only=True
-        )
+        fresh, other = safeclip(tmp_path, pool_size='auto'), pairs(tmp_path, rows=13, picture_seed=1, batch_size=13)
+        answers: Any = trainer().predict(fresh, other, ckpt_path=tmp_path / 'model.ckpt', weights_only=True)
         assert torch.cat([answer['row'] for answer in answers]).tolist() == list(range(13))
-        assert {name: len(pool.rows) for name, pool in fresh.pools.items()} == {'image': 32, 'text': 32}  # type: ignore[arg-type]
+        assert {name: len(pool.rows) for name, pool in fresh.pools.items()} == {'image': 10, 'text': 10}  # type: ignore[arg-type]
         assert all(torch.equal(value, weights(fresh)[name]) for name, value in weights(model).items())
+
+    def test_a_pool_smaller_than_a_batch_is_no_matter_where_nothing_is_trained(self, tmp_path: Path) -> None:
+        trainer().predict(safeclip(tmp_path, pool_size=7), pairs(tmp_path))
 
     def test_pools_of_another_size_are_told(self, tmp_path: Path) -> None:
         run, _ = fit(safeclip(tmp_path, pool_size=16), pairs(tmp_path), max_epochs=1)

@@ -1,0 +1,77 @@
+"""Pictures to two views of each: batched on uint8 tensors, against a picture at a time in PIL as usual for SimCLR."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from datamodules.augment import MEAN, STD, SimCLRViews, normalise
+from datamodules.cache import Decoded, decoded_images, read
+from datamodules.images import FolderImages
+from datamodules.table import PairTable
+from experiments.bench.measure import Result, best_of
+
+PAIRS, SIZE = 16, 224
+REPEATS = 7
+
+
+def photo(seed: int) -> Image.Image:
+    """Something of the size, the detail and the bytes of a photo: waves of many lengths and a little noise."""
+    draw = np.random.default_rng(seed)
+    y, x = np.mgrid[:480, :640]
+    waves = [np.sin(x / draw.uniform(5, 80) + y / draw.uniform(5, 80)) for _ in range(4)]
+    pixels = 128 + sum(wave[..., None] * draw.normal(0, 60, 3) for wave in waves) + draw.normal(0, 6, (480, 640, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def pil_views() -> transforms.Compose:
+    """SimCLR's augmentation as torchvision does it for PIL pictures, blurring always, as SafeCLIP's released code."""
+    return transforms.Compose([
+        transforms.RandomResizedCrop(SIZE),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomApply([transforms.ColorJitter(0.5, 0.5, 0.5, 0.1)], 0.8),
+        transforms.RandomGrayscale(0.2),
+        transforms.GaussianBlur(21, (0.1, 2.0)),
+        transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC),
+        transforms.CenterCrop(SIZE),
+        transforms.ToTensor(),
+        transforms.Normalize(MEAN, STD),
+    ])  # fmt: skip
+
+
+def measure() -> Iterator[Result]:
+    """Pairs per second of three ways from a picture to two views of 224 pixels."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f'{number}.jpg') for number in range(PAIRS)]
+        for number, file in enumerate(files):
+            photo(number).save(file, quality=90)
+        table = PairTable([file.name for file in files], ['a photo'] * PAIRS, opener=FolderImages(folder))
+        stored, _ = decoded_images(table, SIZE, Path(folder))
+        views, rows, reference = SimCLRViews(blur=1.0), np.arange(PAIRS), pil_views()
+
+        def two_views(pictures: np.ndarray) -> list[torch.Tensor]:
+            images, row = torch.from_numpy(pictures), torch.from_numpy(rows)
+            return [normalise(views(images, row, SIZE, seed=0, epoch=0, view=view)) for view in (0, 1)]
+
+        def one_by_one() -> list[torch.Tensor]:
+            data = [file.read_bytes() for file in files for _ in (0, 1)]
+            return [reference(Image.open(io.BytesIO(jpeg)).convert('RGB')) for jpeg in data]
+
+        times = best_of({
+            'reference': one_by_one,
+            'cache': lambda: two_views(read(stored, rows)),
+            'jpeg': lambda: two_views(read(Decoded(table, SIZE), rows)),
+        }, REPEATS)  # fmt: skip
+    speed = times['reference'] / times['cache'], times['reference'] / times['jpeg']
+    yield Result('two-view pairs a second from the cache, over PIL', speed[0], target=5, more=True)
+    yield Result('two-view pairs a second from JPEG, over PIL', speed[1], target=2, more=True)
+    yield Result('the same in pairs a second of one core: PIL', PAIRS / times['reference'], '/s')
+    yield Result('… from JPEG', PAIRS / times['jpeg'], '/s')
+    yield Result('… from the cache', PAIRS / times['cache'], '/s')
