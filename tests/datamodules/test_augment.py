@@ -174,6 +174,15 @@ class TestColour:
         assert torch.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) > 0.6
         assert moved.norm().item() == pytest.approx(expected.norm().item(), rel=0.15)
 
+    def test_jitter_turns_hue_as_far_as_asked(self) -> None:
+        image, made = self.pixels.float() / 255, viewed(only(jitter=1, hue=0.1), self.pixels)
+        luma = torch.tensor([0.299, 0.587, 0.114])
+        assert torch.allclose(luma @ made.flatten(2), luma @ image.flatten(2), atol=1e-4)
+        farthest = [(hue_matrix(torch.full((4,), t)) @ image.flatten(2)).view_as(image) - image for t in (-0.1, 0.1)]
+        moved = (made - image).flatten(1).norm(dim=1)
+        assert (moved > 0).all()
+        assert (moved <= torch.stack(farthest).flatten(2).norm(dim=2).amax(0) + 1e-4).all()
+
     def test_hue_leaves_grey_and_luma_alone(self) -> None:
         matrix = hue_matrix(torch.tensor([0.07]))[0]
         luma = torch.tensor([0.299, 0.587, 0.114])
@@ -220,6 +229,12 @@ class TestSimCLRViews:
         ):
             changed = (viewed(views, image, size=8) - untouched).abs().amax((1, 2, 3)) > 1e-5
             assert changed.float().mean().item() == pytest.approx(share, abs=0.08)
+
+    def test_blurs_in_proportion_to_the_size(self) -> None:
+        image = images()
+        expected = reference.gaussian_blur(image.float() / 255, [3, 3], [6.0, 6.0])  # a tenth of 24 pixels, made odd
+        found = viewed(only(blur=1.0, blur_sigma=(56, 56)), image)  # a quarter of 224 pixels
+        assert torch.allclose(found, expected, atol=1e-5)
 
     def test_stays_between_black_and_white(self) -> None:
         views = SimCLRViews(brightness=2.0, contrast=2.0, saturation=2.0, hue=0.5)

@@ -237,6 +237,15 @@ class TestTraining:
             assert torch.allclose(batch.image[0], normalise(pictures.float() / 255))
             assert batch.tokens[1].tolist() == data.tokens[batch.row.numpy()].tolist()
 
+    def test_views_are_keyed_by_seed_epoch_row_and_view(self, folder: str) -> None:
+        views = SimCLRViews()
+        data = tiny(folder, image_views=views, seed=5)
+        for batch in trained_on(data, {'risky': 2}, epoch=3):
+            pictures = torch.from_numpy(data.images(batch.row.numpy()))
+            for view in range(2):
+                expected = views(pictures, batch.row, IMAGE_SIZE, seed=5, epoch=3, view=view)
+                assert torch.allclose(batch.image[view], normalise(expected), atol=1e-5)
+
     def test_epochs_differ_and_repeat_themselves(self, folder: str) -> None:
         data = tiny(folder)
         first, second = rows(trained_on(data, epoch=0)), rows(trained_on(data, epoch=1))

@@ -76,6 +76,13 @@ class Norms(Callback):
         self.swept = running_mean(pl_module)
 
 
+class Sent(Callback):
+    """Names of the buffers that the first rank sends to the other before every step."""
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.names = list(trainer.strategy.model.named_module_buffers)  # type: ignore[union-attr, arg-type]
+
+
 def running_mean(module: torch.nn.Module) -> Tensor:
     norm = next(part for part in module.modules() if isinstance(part, _BatchNorm))
     assert norm.running_mean is not None
