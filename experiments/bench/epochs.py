@@ -19,8 +19,8 @@ from experiments.bench.measure import Result
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
 
-BATCH, STEPS = 128, 8
-REPEATS = 5
+BATCH, STEPS = 64, 9
+REPEATS = 9
 MODEL = 'tiny_toy.json'
 
 
@@ -61,7 +61,8 @@ class StepClock(Callback):
 class HalfRisky(Callback):
     """Puts every other pair on the risky side, as if a defence had."""
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # Not later: the optimiser's plan asks for the number of steps and so for the first loader.
         trainer.datamodule.partition.side[::2] = RISKY  # type: ignore[attr-defined]
 
 

@@ -103,10 +103,6 @@ class TestRun:
             assert differences(first[part], second[part]) == [], part
         assert first['partition']['epoch'] == len(PHASES)
 
-    def test_pools_agree_without_being_sent(self, together: tuple[Results, Results]) -> None:
-        for rank in together:
-            assert rank['sent'] and not any(name.startswith('pools') for name in rank['sent'])
-
     def test_the_split_is_that_of_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
         one, two = alone['partition'], together[0]['partition']
         assert torch.equal(one['side'], two['side'])
