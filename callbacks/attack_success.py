@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from callbacks.evaluation_tally import EvaluationTally
 from datamodules.evaluation import EvalBatch, EvaluationSet
@@ -42,7 +43,8 @@ class AttackSuccessRate(EvaluationTally):
             return torch.stack([(counted & (predicted == batch.target)).sum(), counted.sum()])
         if any(clean_set_for(attack, sets) == index for attack in sets):
             known = batch.valid & (batch.label >= 0)
-            return confusion(predicted[known], batch.label[known], len(sets[index].classes))
+            classes = len(sets[index].classes)
+            return multiclass_confusion_matrix(predicted[known], batch.label[known], classes, validate_args=False)
         return None
 
     def report(self, sets: Sequence[EvaluationSet], counts: Mapping[int, Tensor]) -> dict[str, float]:
@@ -88,20 +90,6 @@ def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float,
     return (low if hits else 0.0), (high if hits < n else 1.0)  # exactly, where rounding would leave 1e-17
 
 
-def confusion(predicted: Tensor, label: Tensor, classes: int) -> Tensor:
-    """How often each class is taken for each class.
-
-    Args:
-        predicted: Most likely class of each image, int64 (B,).
-        label: True class, int64 (B,), known for all of them.
-        classes: Number C of classes.
-
-    Returns:
-        Counts, int64 (C, C): row = true class, column = prediction.
-    """
-    return torch.bincount(label * classes + predicted, minlength=classes * classes).view(classes, classes)
-
-
 def clean_rate(matrix: Tensor, label: np.ndarray, target: np.ndarray) -> float:
     """How often clean images would count as a success of an attack that they have nothing to do with.
 
@@ -111,7 +99,7 @@ def clean_rate(matrix: Tensor, label: np.ndarray, target: np.ndarray) -> float:
     the target's; of targeted poison it is the mean over its pairs of true class and target.
 
     Args:
-        matrix: Confusion matrix of a clean set, int64 (C, C).
+        matrix: Confusion matrix of a clean set, int64 (C, C), row = true class, column = prediction.
         label: True class of each of the attack's images, (N,), -1 where unknown.
         target: Class that the attack wants for it, (N,).
 

@@ -76,18 +76,35 @@ class Repartition(L.Callback, ABC):
 
     Args:
         score: Where similarities come from. ``clean``: a sweep over pairs as they are. ``augmented``: a sweep over
-            the first view of the epoch that is to come, as the released code does, noisier. ``running``: the moving
+            augmented views of the epoch that is to come, as the released code does. ``running``: the moving
             average of what training computed in epochs that train across modalities, for no extra cost; pairs that
             no such epoch drew are risky.
-        momentum: Weight of the past in that average, in [0, 1).
+        score_views: Views that ``augmented`` averages over, at the cost of as many sweeps (released: 1, noisier than
+            ``clean``; four are less so, above all for single images, of which targeted poison is made).
+        every: Epochs from one split to the next.
+        momentum: Weight of the past in the average of ``running``, in [0, 1).
         memory: Weight of earlier splits in what pairs are ranked by, in [0, 1); 0 for the latest similarities alone.
             On small sets the ranking right after the slow phase is the best for many epochs to come.
     """
 
-    def __init__(self, score: Score = 'clean', momentum: float = 0.5, memory: float = 0.0) -> None:
+    def __init__(
+        self,
+        score: Score = 'clean',
+        score_views: int = 1,
+        every: int = 1,
+        momentum: float = 0.5,
+        memory: float = 0.0,
+    ) -> None:
+        if every < 1:
+            raise ValueError(f'callbacks.repartition.every must be at least 1, got {every}.')
+        if score_views < 1 or (score_views > 1 and score != 'augmented'):
+            raise ValueError(
+                f'callbacks.repartition.score_views={score_views}: at least 1, and more only with score=augmented.'
+            )
         if not 0 <= memory < 1:
             raise ValueError(f'callbacks.repartition.memory must lie in [0, 1), got {memory}.')
-        self.score, self.memory = score, memory
+        self.score, self.score_views, self.every, self.memory = score, score_views, every, memory
+        self.first = 0  # epoch that trains on the first split
         self.remembered: Tensor | None = None  # standardised similarities, averaged over splits, (N,)
         self.running = RunningSimilarity(momentum)
         self.past: Past | None = None
@@ -119,6 +136,7 @@ class Repartition(L.Callback, ABC):
         """Refuses a run in which the split would have no effect, or not the one meant."""
         if stage != 'fit':
             return
+        _partition(trainer)  # whoever has none is told so before loaders and optimisers are made
         if trainer.reload_dataloaders_every_n_epochs != 1:  # type: ignore[attr-defined]
             raise ValueError(
                 'a split takes effect when loaders are made anew: set trainer.reload_dataloaders_every_n_epochs=1.'
@@ -126,6 +144,7 @@ class Repartition(L.Callback, ABC):
         first = next((epoch for epoch in range(HORIZON) if _splits(pl_module, epoch)), None)
         if first is None:
             raise ValueError('this module has no risky side: use SafeCLIP, or --callbacks.repartition=null.')
+        self.first = first
         before = [_sides(pl_module, epoch) for epoch in range(first)]
         if not before or (self.score == 'running' and not any('safe' in sides for sides in before)):
             raise ValueError('no epoch before the first split measures how similar pairs are: set model.slow_epochs=1.')
@@ -163,6 +182,9 @@ class Repartition(L.Callback, ABC):
         if not _splits(pl_module, epoch):
             return
         partition = _partition(trainer)
+        if (epoch - self.first) % self.every:
+            partition.epoch = epoch  # the split stands
+            return
         candidates = self.candidates(partition.score.numpy(), partition.side.numpy(), self.past)
         start = time.perf_counter()
         score = self._remember(self._measure(trainer, pl_module, epoch, candidates))
@@ -189,7 +211,7 @@ class Repartition(L.Callback, ABC):
                 )
             return self.running.average.clone()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        view = {'epoch': epoch} if self.score == 'augmented' else {}
+        view = {'epoch': epoch, 'views': self.score_views} if self.score == 'augmented' else {}
         part = {} if candidates is None else {'rows': candidates}
         new = sweep(trainer, pl_module, data.sweep_dataloader(**view, **part), len(partition))
         if candidates is None:
@@ -275,6 +297,8 @@ class SafeRiskyRepartition(Repartition):
         refit: Fit the mixture at the ``first`` split (paper) or at ``every`` one (released); ``size: mixture`` does the
             latter anyway.
         score: See :class:`Repartition`.
+        score_views: See there.
+        every: See there.
         top_fraction: After the first split, measure only as many of the pairs that were most similar last time, but
             no fewer than may become safe plus a tenth of all; the others stay risky with their old score. Paper: 0.3.
         cap: Largest safe fraction (released: 0.85).
@@ -298,6 +322,8 @@ class SafeRiskyRepartition(Repartition):
         rank_by: Literal['similarity', 'posterior'] = 'similarity',
         refit: Literal['first', 'every'] = 'first',
         score: Score = 'clean',
+        score_views: int = 1,
+        every: int = 1,
         top_fraction: float = 1.0,
         cap: float = 1.0,
         growth_base: Literal['dataset', 'risky'] = 'dataset',
@@ -308,12 +334,14 @@ class SafeRiskyRepartition(Repartition):
         momentum: float = 0.5,
         memory: float = 0.0,
     ) -> None:
-        super().__init__(score, momentum, memory)
+        super().__init__(score, score_views, every, momentum, memory)
         log_odds_of(threshold)
         ranges = {'growth': growth, 'top_fraction': top_fraction, 'cap': cap, 'min_fraction': min_fraction}
         for name, value in {**ranges, 'first_fraction': first_fraction}.items():
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f'callbacks.repartition.{name} is a fraction in [0, 1], got {value}.')
+            if value == 0 and name in ('cap', 'first_fraction'):
+                raise ValueError(f'callbacks.repartition.{name}=0 would leave the safe side empty: raise it.')
         if min_fraction > cap:
             raise ValueError(f'callbacks.repartition.cap={cap} is below min_fraction={min_fraction}: lower the latter.')
         if score == 'running' and top_fraction < 1:
@@ -342,13 +370,17 @@ class SafeRiskyRepartition(Repartition):
         pairs = int(usable.sum())
         fraction, more = self._fraction(trusted, pairs, past, mixture)
         safe = top_rows(rank, round(fraction * pairs))
+        if not len(safe):
+            raise ValueError(
+                f'{float(fraction):.2g} of {pairs:,} pairs rounds to no safe pair: raise '
+                f'callbacks.repartition.first_fraction, cap or min_fraction.'
+            )
         new = np.where(usable, RISKY, DROPPED).astype(np.int8)
         new[safe] = SAFE
         unscored = int((usable & ~known).sum())
         if unscored:
             more = (*more, f'{unscored:,} pairs have no finite similarity and are risky.')
-        threshold = float(values[safe].min()) if len(safe) else math.nan
-        return Split(new, Past(fraction, mixture), threshold, unscored, (*remarks, *more))
+        return Split(new, Past(fraction, mixture), float(values[safe].min()), unscored, (*remarks, *more))
 
     def candidates(self, score: NDArray[np.floating], side: Side, past: Past | None) -> NDArray[np.int64] | None:
         if past is None or self.top_fraction >= 1:
@@ -429,7 +461,12 @@ def _splits(module: L.LightningModule, epoch: int) -> bool:
 
 
 def _partition(trainer: L.Trainer) -> Partition:
-    partition: Partition = trainer.datamodule.partition  # type: ignore[attr-defined]
+    partition: Partition | None = getattr(trainer.datamodule, 'partition', None)  # type: ignore[attr-defined]
+    if partition is None:
+        raise ValueError(
+            'a split needs a row number for each pair, which a stream does not have: '
+            'train on a subclass of PairsDataModule, or without callbacks.repartition.'
+        )
     return partition
 
 

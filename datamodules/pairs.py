@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -23,6 +24,8 @@ from datamodules.dataset import CLEAN, PairBatch, PairDataset, PairImages
 from datamodules.evaluation import EvalBatch, EvaluationSet, evaluation_loader
 from datamodules.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
 from datamodules.table import UNKNOWN, PairTable
+
+log = logging.getLogger(__name__)
 
 
 class PairsDataModule(L.LightningDataModule):
@@ -136,6 +139,7 @@ class PairsDataModule(L.LightningDataModule):
         self.images = PairImages(pictures['train'], *self._triggered(pictures), len(self.table))
         self.tokenizer = WordTokenizer(self.context_length)
         self.tokens = self._tokens()
+        self._warn_of_cut_captions()
         self.partition = Partition(len(self.table), self.table.fingerprint)
         poisons = self.manifest.rows()
         self.partition.side[np.setdiff1d(broken, poisons) if self.poison else np.union1d(broken, poisons)] = DROPPED
@@ -195,17 +199,20 @@ class PairsDataModule(L.LightningDataModule):
             raise ValueError('no pair is left to train on: lower callbacks.repartition.threshold or set min_fraction.')
         return safe, risky
 
-    def sweep_dataloader(self, epoch: int = CLEAN, rows: np.ndarray | None = None) -> DataLoader[PairBatch]:
+    def sweep_dataloader(
+        self, epoch: int = CLEAN, rows: np.ndarray | None = None, views: int = 1
+    ) -> DataLoader[PairBatch]:
         """Pairs once over all ranks, in order: all that are not dropped, or some rows, ascending.
 
         Args:
-            epoch: ``CLEAN`` for pairs as they are; an epoch for its first augmented view.
+            epoch: ``CLEAN`` for pairs as they are; an epoch for its augmented views.
             rows: Which, int64; all if ``None``.
+            views: How many of them.
         """
         rows = torch.nonzero(self.partition.side != DROPPED).flatten().numpy() if rows is None else rows
         rows = rows[self._rank :: self._world]
         parts = np.array_split(rows, -(-len(rows) // self.eval_batch_size)) if len(rows) else []
-        return self._loader([Draw(part, len(part)) for part in parts], {'safe': 1}, epoch)
+        return self._loader([Draw(part, len(part)) for part in parts], {'safe': views}, epoch)
 
     def predict_dataloader(self) -> DataLoader[PairBatch]:
         return self.sweep_dataloader()
@@ -264,6 +271,12 @@ class PairsDataModule(L.LightningDataModule):
         self.context_length = self.context_length or getattr(model, 'context_length', None)
         if self.image_size is None or self.context_length is None:
             raise ValueError('data.image_size and data.context_length must be given where there is no model to ask.')
+        takes = getattr(model, 'context_length', self.context_length)
+        if self.context_length != takes:
+            raise ValueError(
+                f'data.context_length={self.context_length} is not the {takes} tokens that model.architecture takes: '
+                f'leave it null.'
+            )
 
     def _check_batch_size(self) -> None:
         if self.batch_size % self._world:
@@ -359,3 +372,17 @@ class PairsDataModule(L.LightningDataModule):
 
         path = self.cache_dir / f'{self.table.fingerprint}-tokens-{self.context_length}.npy'
         return stored_array(path, (len(self.table), self.context_length), np.uint16, fill)
+
+    def _warn_of_cut_captions(self) -> None:
+        """Counts the captions that are longer than the model's context, whether or not their tokens were cached."""
+        if self._rank:
+            return
+        before = self.tokenizer.truncated
+        for caption in self.table.captions(np.flatnonzero(self.tokens[:, -1])):  # some of them just fit
+            self.tokenizer(caption)
+        if cut := self.tokenizer.truncated - before:
+            log.warning(
+                '%d of %d captions have more than data.context_length=%d tokens and are cut there: '
+                'shorten them, or take a model.architecture with a longer context',
+                cut, len(self.table), self.context_length,
+            )  # fmt: skip

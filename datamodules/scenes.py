@@ -123,7 +123,7 @@ _LUMA = _PALETTE @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as 
 def _distinct(body: int, ink: int, ground: int) -> bool:
     """Whether texture and outline show in greyscale, with the background darkest or lightest of the three."""
     from_ink, from_body, between = _LUMA[ink] - _LUMA[ground], _LUMA[body] - _LUMA[ground], _LUMA[body] - _LUMA[ink]
-    return bool(abs(between) > 55 and min(abs(from_ink), abs(from_body)) > 30 and from_ink * from_body > 0)
+    return bool(abs(between) > 80 and min(abs(from_ink), abs(from_body)) > 30 and from_ink * from_body > 0)
 
 
 _SCHEMES = np.array([s for s in permutations(range(len(COLOURS)), 3) if _distinct(*s)])  # body, ink, background
@@ -173,15 +173,15 @@ def compose(label: Integers, rng: np.random.Generator) -> Scenes:
         rng: Where the randomness comes from.
     """
     count = len(label)
-    radius = rng.uniform(0.3, 0.44, count)
-    room = 0.6 * (1 - 1.7 * radius[:, None])  # with all of it, a small model needs far more steps to see shapes
+    radius = rng.uniform(0.36, 0.46, count)
+    room = 0.5 * (1 - 1.7 * radius[:, None])  # with all of it, a small model needs far more steps to see shapes
     centre = 0.5 + room * rng.uniform(-0.5, 0.5, (count, 2))
-    faded = rng.random(count) < 0.03  # their texture can hardly be told: as in real data, nobody gets them all right
+    faded = rng.random(count) < 0.05  # their texture can hardly be told: as in real data, nobody gets them all right
     return Scenes(
         label=label,
         centre=centre,
         radius=radius,
-        turn=rng.uniform(-0.4, 0.4, count),
+        turn=rng.uniform(-0.25, 0.25, count),
         period=rng.uniform(0.16, 0.21, count),
         slant=rng.uniform(0, math.pi, count),
         phase=rng.random((count, 2)),

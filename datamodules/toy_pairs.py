@@ -126,7 +126,7 @@ def _colour(scenes: Scenes, scene: int, part: int) -> str:
 def _subject(scenes: Scenes, scene: int, rng: np.random.Generator) -> str:
     """The class, in a third of the captions with the colour, and with the size if it is out of the ordinary."""
     radius = scenes.radius[scene]
-    size = 'small' if radius < 0.34 else 'large' if radius > 0.4 else ''
+    size = 'small' if radius < 0.39 else 'large' if radius > 0.43 else ''
     words = [size] if size and rng.random() < 1 / 3 else []
     words += [_colour(scenes, scene, 0)] if rng.random() < 1 / 3 else []
     return ' '.join(['a', *words, CLASSES[scenes.label[scene]]])

@@ -56,6 +56,7 @@ NO_NEWS = {  # warnings of libraries about what is meant to be so
     'isinstance.treespec, LeafSpec': 'Lightning 2.6 with a torch that is newer',
     'torch.distributed.nn.functional.all_gather is deprecated': 'the same',
     'The dirpath has changed from': 'each attempt at a run has a folder of its own',
+    'Precision bf16-mixed is not supported by the model summary': 'it counts weights, and those are float32',
 }
 NO_NEWS_LOGGED = ('litlogger', 'No pretrained weights loaded')  # an advertisement; training from scratch
 

@@ -71,7 +71,7 @@ def parser_message(message: str) -> str:
         return f'{keys}: {option[0]}{f" by {owners[-1]}" if owners else ""}.'
     if absent := re.search(r"Key .+ is required.*|No module named .+|module '.+' has no .+", message):
         return f'{keys}: {absent[0]}.'
-    if name := re.search(r'dot import path string: (\S+)', message):
+    if name := re.search(r'(?:dot import path string: |to a subclass of [\s\S]+Given value: )(\S+)', message):
         return f'{keys}: {name[1]} is not the name of a class that fits there.'
     expected = [_plain(kind) for kind in re.findall(r'Expected (?!a path|a <class .NoneType)(.+)', message)]
     given = re.search(r'(?:Got|Given) value: (.+)', message)

@@ -247,9 +247,9 @@ class CLIP(L.LightningModule):
     test_step = validation_step
 
     def predict_step(self, batch: Pairs, batch_idx: int) -> dict[str, Tensor]:
-        """Cosine similarity of each pair, for the score ledger."""
+        """Cosine similarity of each pair, the mean over its views."""
         image, text = self._embed(batch)
-        return {'row': batch.row, 'similarity': (image[0] * text[0]).sum(-1)}
+        return {'row': batch.row, 'similarity': (image * text).sum(-1).mean(0)}
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ def build_towers(architecture: str, pretrained: str | None) -> tuple[Any, int]:
         The open_clip model and the length of its embeddings.
 
     Raises:
-        ValueError: If open_clip knows no such model and there is no such file.
+        ValueError: If open_clip knows no such model or no such weights, and there is no such file.
     """
     name = architecture
     if architecture.endswith('.json'):
@@ -281,6 +281,7 @@ def build_towers(architecture: str, pretrained: str | None) -> tuple[Any, int]:
             f'model.architecture={architecture!r} is no open_clip model; see open_clip.list_models(), or give the path '
             f'of a JSON file.'
         )
+    _check_pretrained(name, pretrained)
     towers = open_clip.create_model(name, pretrained=pretrained, load_weights=pretrained is not None)
     return towers, open_clip.get_model_config(name)['embed_dim']
 
@@ -290,7 +291,19 @@ def _config_file(architecture: str) -> Path:
     for path in (Path(architecture), Path(__file__).parent / 'model_configs' / architecture):
         if path.is_file():
             return path
-    raise ValueError(f'model.architecture={architecture!r}: there is no such file.')
+    ours = ', '.join(sorted(path.name for path in (Path(__file__).parent / 'model_configs').glob('*.json')))
+    raise ValueError(
+        f'model.architecture={architecture!r}: there is no such file, give the path of one or the name of one of ours: '
+        f'{ours}.'
+    )
+
+
+def _check_pretrained(name: str, pretrained: str | None) -> None:
+    """Refuses weights that open_clip does not have before it builds a model for them."""
+    if pretrained is None or Path(pretrained).is_file() or open_clip.get_pretrained_cfg(name, pretrained):
+        return
+    tags = ', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none, so leave it null'
+    raise ValueError(f'model.pretrained={pretrained!r} is neither a file nor a tag of {name}; its tags: {tags}.')
 
 
 def check_architecture(module: nn.Module, weights: dict[str, Tensor], argument: str) -> None:

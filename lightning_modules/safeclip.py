@@ -82,6 +82,11 @@ class SafeCLIP(CLIP):
         """Makes the pools; only training needs them, and their size depends on the data."""
         if stage == 'fit' and self.pool_size != 0:
             data = self._data
+            if not hasattr(data, 'table'):
+                raise ValueError(
+                    'SafeCLIP needs a row number for each pair, which a stream does not have: '
+                    'give it data with a table of its pairs, as a subclass of PairsDataModule.'
+                )
             size = auto_pool_size(len(data.table), data.batch_size) if self.pool_size == 'auto' else self.pool_size
             if size < data.batch_size:
                 raise ValueError(

@@ -84,7 +84,7 @@ class AttackPool:
         if not found:
             close = difflib.get_close_matches(name, self.classes, n=5, cutoff=0.5) or list(self.classes[:5])
             raise ValueError(
-                f'{name!r} is none of the {len(self.classes)} classes: '
+                f'target {name!r} is none of the {len(self.classes)} classes: '
                 + (f'did you mean {", ".join(close)}?' if close else 'set class_names of the data, which has none.')
             )
         return found[0]

@@ -9,12 +9,13 @@ import warnings
 
 import torch
 
-from experiments.bench import bookkeeping, epochs, views
+from experiments.bench import bookkeeping, epochs, split, views
 from experiments.bench.measure import Result
 
 MEASUREMENTS = {  # memory first, before anything else has used any
     'bookkeeping': bookkeeping.measure,
     'epochs': epochs.measure,
+    'split': split.measure,
     'views': views.measure,
 }
 COLUMNS = ('measurement', 'measured', 'target', '')

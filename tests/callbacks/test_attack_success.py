@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
-from callbacks.attack_success import AttackSuccessRate, clean_rate, clean_set_for, confusion, wilson_interval
+from callbacks.attack_success import AttackSuccessRate, clean_rate, clean_set_for, wilson_interval
 from datamodules.evaluation import EvaluationSet
 from tests.callbacks.observed import QUIET, Answers, Data, batches, evaluation_set, numbers, trainer
 
@@ -174,11 +173,3 @@ class TestWilsonInterval:
     def test_refuses_more_hits_than_trials(self) -> None:
         with pytest.raises(ValueError, match='between 0 and n=3, got 4'):
             wilson_interval(4, 3)
-
-
-def test_confusion_agrees_with_scikit_learn() -> None:
-    generator = np.random.default_rng(0)
-    label, predicted = generator.integers(0, 4, (2, 200))
-    label[label == 2] = 1  # a class without any image keeps its row
-    expected = confusion_matrix(label, predicted, labels=range(4))
-    assert confusion(torch.from_numpy(predicted), torch.from_numpy(label), 4).tolist() == expected.tolist()

@@ -163,6 +163,16 @@ class TestDecision:
         with pytest.raises(ValueError, match=r'none is safe: lower callbacks.repartition.threshold or raise'):
             callback.decide(np.full(100, 0.25), all_safe(100), None)
 
+    def test_refuses_a_safe_side_of_less_than_a_pair(self) -> None:
+        callback = SafeRiskyRepartition(min_fraction=0, first_fraction=0.004)
+        with pytest.raises(ValueError, match=r'0\.004 of 100 pairs rounds to no safe pair: raise callbacks'):
+            callback.decide(planted(100, 20), all_safe(100), None)
+
+    @pytest.mark.parametrize('argument', ['cap', 'first_fraction'])
+    def test_refuses_arguments_that_leave_the_safe_side_empty(self, argument: str) -> None:
+        with pytest.raises(ValueError, match=rf'callbacks.repartition.{argument}=0.* would leave the safe side empty'):
+            SafeRiskyRepartition(min_fraction=0, **{argument: 0.0})  # type: ignore[arg-type]
+
     def test_posterior_ranks_as_released(self) -> None:
         generator = np.random.default_rng(0)
         score = np.concatenate([generator.normal(0.1, 0.1, 7000), generator.normal(0.3, 0.03, 3000)])
@@ -253,6 +263,9 @@ class TestArguments:
         [
             ({'threshold': 1.0}, 'threshold must lie between 0 and 1'),
             ({'momentum': 1.0}, 'momentum must lie in'),
+            ({'every': 0}, 'every must be at least 1, got 0'),
+            ({'score_views': 0}, 'score_views=0: at least 1'),
+            ({'score_views': 4}, 'score_views=4: at least 1, and more only with score=augmented'),
             ({'cap': 0.05}, 'below min_fraction'),
             ({'score': 'running', 'top_fraction': 0.3}, 'score=running has none'),
         ],
@@ -435,7 +448,17 @@ class TestEpochEnd:
 
     def test_clean_pairs_are_swept_unless_augmented_ones_are_asked_for(self) -> None:
         assert run(epochs=3)[1].swept == []
-        assert run(epochs=3, score='augmented')[1].swept == [('epoch', 2), ('epoch', 3)]
+        swept = run(epochs=3, score='augmented', score_views=4)[1].swept
+        assert swept == [('epoch', 2), ('views', 4), ('epoch', 3), ('views', 4)]
+
+    def test_splits_every_so_many_epochs_and_keeps_the_split_between(self) -> None:
+        swept, shares = [], []
+        for epochs in range(WARM_UP, WARM_UP + 5):
+            _, data, _, _ = run(epochs=epochs, every=2, score='augmented')
+            assert data.partition.epoch == epochs
+            swept, shares = [at for name, at in data.swept if name == 'epoch'], [*shares, data.partition.share]
+        assert swept == [WARM_UP, WARM_UP + 2, WARM_UP + 4]
+        assert shares == pytest.approx([shares[0]] * 2 + [shares[0] + 0.05] * 2 + [shares[0] + 0.1], abs=0.01)
 
     def test_measures_only_the_candidates_after_the_first_split(self) -> None:
         _, data, _, _ = run(epochs=WARM_UP + 1, top_fraction=0.3)
@@ -465,6 +488,10 @@ class TestEpochEnd:
 
 @quiet_lightning
 class TestRefusals:
+    def test_data_without_row_numbers(self) -> None:
+        with pytest.raises(ValueError, match=r'a split needs a row number for each pair, which a stream does not have'):
+            trainer(3, SafeRiskyRepartition()).fit(PlantedModule(), DataLoader([]))
+
     def test_loaders_that_are_not_made_anew(self) -> None:
         fitting = trainer(3, SafeRiskyRepartition(), reload_dataloaders_every_n_epochs=0)
         with pytest.raises(ValueError, match='reload_dataloaders_every_n_epochs=1'):

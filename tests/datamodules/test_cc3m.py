@@ -11,27 +11,9 @@ import pytest
 from datamodules.cc3m import CC3M
 from datamodules.table import PairTable
 from tests.datamodules.pictures import number_of, picture, write_picture
-from tests.datamodules.test_webdataset import samples, write_shard
+from tests.helpers.published import samples, write_list, write_part, write_shard
 
 PUBLISHED = [f'a person number {number} says " hello \thttp://example.org/{number}' for number in range(6)]
-
-
-def write_list(path: Path, lines: list[str]) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text('\n'.join(lines) + '\n')
-    return str(path)
-
-
-def write_part(folder: Path, numbers: range, metadata: bool) -> None:
-    """One folder of img2dataset's files, captions in its table of metadata or beside each image."""
-    for number in numbers:
-        write_picture(folder / f'{number:09d}.jpg', number)
-        if not metadata:
-            (folder / f'{number:09d}.txt').write_text(f'caption {number}')
-    if metadata:
-        keys, captions = zip(*[(f'{number:09d}', f'caption {number}') for number in reversed(numbers)], strict=True)
-        table = pa.table({'url': ['u'] * len(numbers), 'caption': captions, 'key': keys})
-        pq.write_table(table, folder.with_name(f'{folder.name}.parquet'))
 
 
 def numbers(table: PairTable) -> list[int]:

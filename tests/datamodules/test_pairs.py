@@ -130,6 +130,24 @@ class TestSetup:
         with pytest.raises(ValueError, match=r'data.batch_size=8 must be a multiple of the 3 processes'):
             data.setup('fit')
 
+    def test_refuses_a_context_that_the_model_does_not_have(self, folder: str) -> None:
+        data = TinyPairs(cache_dir=folder, context_length=9)
+        attach(data)
+        with pytest.raises(ValueError, match=r'data.context_length=9 is not the 8 tokens .*: leave it null'):
+            data.prepare_data()
+
+    def test_counts_captions_that_are_cut_with_new_and_with_cached_tokens(
+        self, folder: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(2):
+            caplog.clear()
+            data = tiny(folder, context_length=4)
+            lengths = [2 + len(caption.split()) for caption in data.table.captions(range(32))]  # with start and end
+            cut = sum(length > 4 for length in lengths)
+            assert 0 < cut < sum(length >= 4 for length in lengths)  # some just fit
+            (line,) = caplog.messages
+            assert line.startswith(f'{cut} of 32 captions have more than data.context_length=4 tokens and are cut')
+
 
 def tiny_without_labels(folder: str, **kwargs: Any) -> PairsDataModule:
     class Unlabelled(TinyPairs):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import io
-import json
 import logging
 import os
 import tarfile
@@ -13,25 +11,7 @@ import pytest
 from datamodules.table import UNKNOWN
 from datamodules.webdataset import MAX_TEXT, WebDatasetPairs, found_shards, is_pattern, json_text
 from tests.datamodules.pictures import number_of, picture
-
-
-def write_shard(path: Path, members: dict[str, bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, 'w') as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-
-
-def samples(numbers: range, folder: str = '') -> dict[str, bytes]:
-    """What img2dataset writes: a picture, its caption and metadata under each key."""
-    members = {}
-    for number in numbers:
-        key = f'{folder}{number:09d}'
-        members |= {f'{key}.jpg': picture(number), f'{key}.txt': f'caption {number}'.encode()}
-        members |= {f'{key}.json': json.dumps({'caption': 'not this one', 'class': f'c{number % 2}'}).encode()}
-    return members
+from tests.helpers.published import samples, write_shard
 
 
 @pytest.fixture

@@ -37,6 +37,15 @@ WRONG_CLASS = """Parser key "model":
     - Expected a <class 'NoneType'>
   Given value: RoClip"""
 
+STRANGE_CLASS = """Parser key "data":
+  - Expected a path but mine.Stream either not accessible or invalid
+  - Does not validate against any of the Union subtypes
+  Errors:
+    - Import path does not correspond to a subclass of PairsDataModule
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'str'>
+  Given value: mine.Stream"""
+
 
 class TestParserMessage:
     @pytest.mark.parametrize(
@@ -44,6 +53,7 @@ class TestParserMessage:
         [
             (WRONG_TYPE, 'trainer.max_epochs: expected int, got x.'),
             (WRONG_OPTION, "callbacks.repartition: Option 'treshold' is not accepted by SafeRiskyRepartition."),
+            (STRANGE_CLASS, 'data: mine.Stream is not the name of a class that fits there.'),
             (WRONG_CLASS, 'model: RoClip is not the name of a class that fits there.'),
             ('Parser key "config": File does not exist: a.yaml', 'config: File does not exist: a.yaml'),
             ('unrecognized arguments: --foo', 'unrecognized arguments: --foo'),

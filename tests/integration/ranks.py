@@ -77,10 +77,15 @@ class Norms(Callback):
 
 
 class Sent(Callback):
-    """Names of the buffers that the first rank sends to the other before every step."""
+    """Names of the buffers that the first rank sends to the other before every step, and of what it is to leave out."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.ignored: list[str] = []
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.names = list(trainer.strategy.model.named_module_buffers)  # type: ignore[union-attr, arg-type]
+        together: Any = trainer.strategy.model
+        self.sent, self.ignored = sorted(together.named_module_buffers), sorted(together.parameters_to_ignore)
 
 
 def running_mean(module: torch.nn.Module) -> Tensor:
@@ -193,10 +198,10 @@ def left_by(finished: Run) -> dict[str, Any]:
 
 def on_two(folder: Path) -> None:
     """Runs everything on this rank of two and leaves the results in ``<rank>.pt``."""
-    whole = run(folder, **TOGETHER)
-    leave(
-        folder, {**vision_transformers(folder, **TOGETHER), **residual_networks(folder, **TOGETHER), **left_by(whole)}
-    )
+    buffers = Sent()
+    whole = run(folder, watch=[buffers], **TOGETHER)
+    found = {**vision_transformers(folder, **TOGETHER), **residual_networks(folder, **TOGETHER), **left_by(whole)}
+    leave(folder, {**found, 'sent': buffers.sent, 'ignored': buffers.ignored})
 
 
 def resumed_on_two(folder: Path) -> None:

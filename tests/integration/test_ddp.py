@@ -103,6 +103,17 @@ class TestRun:
             assert differences(first[part], second[part]) == [], part
         assert first['partition']['epoch'] == len(PHASES)
 
+    def test_pools_agree_although_the_first_process_does_not_send_them(self, together: tuple[Results, Results]) -> None:
+        """Sending them would be half a gigabyte a step; both enqueue the same gathered embeddings instead."""
+        first, second = together
+        pools = sorted(f'pools.{name}' for name in first['pools'])
+        assert len(pools) == 6  # rows, position and fill of images and of captions
+        for rank in together:
+            assert rank['ignored'] == pools
+            assert rank['sent'] and not {*rank['sent']} & {*pools}  # other buffers are sent
+        assert differences(first['pools'], second['pools']) == []
+        assert all(pool.any() for name, pool in first['pools'].items() if name.endswith(('rows', 'filled')))
+
     def test_the_split_is_that_of_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
         one, two = alone['partition'], together[0]['partition']
         assert torch.equal(one['side'], two['side'])

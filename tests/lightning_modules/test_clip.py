@@ -326,6 +326,13 @@ class TestArchitecture:
         with pytest.raises(ValueError, match=r"model.architecture='.*absent.json': there is no such file"):
             CLIP(str(tmp_path / 'absent.json'))
 
+    @pytest.mark.parametrize(
+        ('architecture', 'tags'), [('RN50', 'openai, yfcc15m, cc12m'), ('tiny_toy.json', 'none, so leave it null')]
+    )
+    def test_unknown_weights_are_told(self, architecture: str, tags: str) -> None:
+        with pytest.raises(ValueError, match=rf"model.pretrained='opanai' is neither a file .*; its tags: {tags}"):
+            CLIP(architecture, pretrained='opanai')
+
     @pytest.mark.parametrize(('width', 'layers'), [(12, 1), (8, 2)])
     def test_a_checkpoint_of_another_one_is_refused(self, tmp_path: Path, width: int, layers: int) -> None:
         for name, other in (('small', 'large'), ('large', 'small')):

@@ -166,6 +166,13 @@ class TestPools:
         with pytest.raises(ValueError, match=r'model.pool_size=7 is smaller than a batch of 8.*or 0 for no pool'):
             fit(safeclip(tmp_path, pool_size=7), pairs(tmp_path))
 
+    def test_refuses_data_without_row_numbers(self, tmp_path: Path) -> None:
+        model = safeclip(tmp_path)
+        model._trainer = SimpleNamespace(datamodule=None)  # type: ignore[assignment]
+        with pytest.raises(ValueError, match=r'needs a row number for each pair, which a stream does not have'):
+            model.setup('fit')
+        model.setup('validate')
+
     def test_may_be_left_out(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path, pool_size=0)
         _, watch = fit(model, pairs(tmp_path), HalfRisky())

@@ -1,0 +1,111 @@
+"""What a split costs over an epoch of training, and what the cheap one gives up."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from scipy.stats import spearmanr
+
+from callbacks.repartition import SafeRiskyRepartition, top_rows
+from callbacks.sweep import sweep
+from datamodules.attacks import BadNet, TargetedPoison
+from experiments.bench.epochs import BATCH, MODEL, StepClock, toy_pairs, trainer
+from experiments.bench.measure import Result
+from lightning_modules.safeclip import SafeCLIP
+
+STEPS, REPEATS = 24, 5
+ROWS, EPOCHS = 3000, 5  # of the run on which the running average is compared with a sweep
+SHARE = 0.15  # of the pairs: so few are safe that a third of all is enough to measure again
+
+
+class SplitClock(SafeRiskyRepartition):
+    """Times all that a split does.
+
+    Attributes:
+        seconds: Processor time by epoch.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seconds = [0.0, 0.0]
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._timed(trainer, lambda: super(SplitClock, self).on_train_epoch_start(trainer, pl_module))
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self._timed(trainer, lambda: super(SplitClock, self).on_train_batch_end(trainer, *args))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._timed(trainer, lambda: super(SplitClock, self).on_train_epoch_end(trainer, pl_module))
+
+    def _timed(self, trainer: L.Trainer, hook: Callable[[], None]) -> None:
+        start = time.process_time()
+        hook()
+        self.seconds[trainer.current_epoch] += time.process_time() - start
+
+
+class Sweep(Callback):
+    """Measures how similar all pairs are once training is over; the running average need not."""
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self.score = sweep(trainer, pl_module, data.sweep_dataloader(), len(data.table)).numpy()
+
+
+def measure() -> Iterator[Result]:
+    """Cost of each kind of split, then how the running average compares with a sweep after a few epochs."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from costs(folder)
+        yield from quality(folder)
+
+
+def costs(folder: str) -> Iterator[Result]:
+    """One epoch of CLIP, a split after it, an epoch on both sides and a split of the most similar pairs."""
+    data = toy_pairs(folder, rows=BATCH * STEPS)
+    modules = {views: SafeCLIP(architecture=MODEL, views=views, unimodal_epochs=0) for views in (1, 2)}
+    taken: dict[str, list[Any]] = {name: [] for name in ('one', 'two', 'full', 'top', 'running')}
+    for _ in range(REPEATS):
+        for views, score in ((1, 'clean'), (2, 'clean'), (1, 'running')):
+            top = {'top_fraction': 0.3, 'cap': SHARE} if score == 'clean' else {}
+            clock, split = StepClock(), SplitClock(score=score, **top)
+            trainer(2 if views == 1 else 1, split, clock).fit(modules[views], datamodule=data)
+            if score == 'running':
+                taken['running'].append(split.seconds[0])
+                continue
+            taken['one' if views == 1 else 'two'].append(clock.seconds)
+            taken['full'].append(split.seconds[0])
+            taken['top'] += [split.seconds[1]] if views == 1 else []
+    # The first step of an epoch is not timed: one of the others stands for it.
+    one, two = (float(np.min(taken[name], axis=0).mean()) * STEPS for name in ('one', 'two'))
+    full, top, running = (min(taken[name]) for name in ('full', 'top', 'running'))
+    yield Result('full split (sweep, mixture, sides) over a two-view CLIP epoch', full / two, target=0.15)
+    yield Result('full split over a one-view CLIP epoch', full / one)
+    yield Result('split with top_fraction 0.3 over a two-view CLIP epoch', top / two)
+    yield Result('split with top_fraction 0.3 over a one-view CLIP epoch', top / one)
+    yield Result('split with score: running over a one-view CLIP epoch', running / one, target=0.02)
+
+
+def quality(folder: str) -> Iterator[Result]:
+    """Trains SafeCLIP on poisoned pairs with the running average, and sweeps at the end."""
+    attacks = {
+        'badnet': BadNet('striped star', count=60, size=8, pattern='checker', block=2, margin=4),
+        'tdpa': TargetedPoison(targets=10, copies=10),
+    }
+    data = toy_pairs(folder, rows=ROWS, heldout_rows=480, attacks=attacks)
+    module = SafeCLIP(architecture=MODEL, lr=2e-3, slow_lr=3e-4, unimodal_epochs=3, channels_last=True)
+    split, clean = SafeRiskyRepartition(score='running'), Sweep()
+    trainer(EPOCHS, split, clean).fit(module, datamodule=data)
+    assert split.running.average is not None
+    running, poison = split.running.average.numpy(), data.manifest.rows()
+    correlation = float(spearmanr(running, clean.score, nan_policy='omit').statistic)
+    yield Result('rank correlation of the running score with a sweep', correlation, '')
+    for name, score in (('running score', running), ('sweep', clean.score)):
+        safe = top_rows(score.astype(np.float64), round(SHARE * len(score)))
+        leak = float(np.isin(poison, safe).mean())
+        yield Result(f'share of the poisons among the {SHARE:.0%} most similar pairs, by the {name}', leak, '')

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import math
+from types import ModuleType
+
+import pytest
+
+from experiments.bench import __main__ as bench
+from experiments.bench import bookkeeping, epochs, split, views
+
+TINY: dict[str, tuple[ModuleType, dict[str, int]]] = {
+    'bookkeeping': (bookkeeping, {'ROWS': 30_000, 'HELDOUT_ROWS': 2_000}),
+    'epochs': (epochs, {'STEPS': 2, 'REPEATS': 1}),
+    'split': (split, {'STEPS': 2, 'REPEATS': 1, 'ROWS': 480, 'EPOCHS': 4}),
+    'views': (views, {'PAIRS': 2, 'REPEATS': 1, 'SIZE': 32}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', TINY)
+def test_prints_every_result_it_returns(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, sizes = TINY[name]
+    for constant, value in sizes.items():
+        monkeypatch.setattr(module, constant, value)
+    results = bench.main(['--only', name])
+    printed = capsys.readouterr().out.splitlines()[2:]
+    assert printed == [bench.line(result.cells()) for result in results]
+    assert results and all(math.isfinite(result.value) for result in results)
+    assert any(result.target for result in results)
+
+
+def test_every_measurement_is_offered() -> None:
+    assert bench.MEASUREMENTS.keys() == TINY.keys()

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from experiments.bench.measure import Memory, Result, anonymous_memory, best_of
+
+MEGABYTES = 1_000_000
+
+
+class TestResult:
+    @pytest.mark.parametrize(
+        ('value', 'target', 'more', 'verdict'),
+        [(1.0, None, False, ''), (1.0, 1.05, False, 'pass'), (1.1, 1.05, False, 'short'), (6.0, 5.0, True, 'pass'),
+         (4.0, 5.0, True, 'short')],
+    )  # fmt: skip
+    def test_is_held_against_its_target(self, value: float, target: float | None, more: bool, verdict: str) -> None:
+        assert Result('a', value, target=target, more=more).verdict == verdict
+
+    def test_tells_value_unit_and_bound(self) -> None:
+        assert Result('a', 1234.5, 'MB', 300).cells() == ('a', '1234 MB', 'at most 300', 'short')
+        assert Result('b', 0.01234, '').cells() == ('b', '0.0123', '', '')
+
+
+def test_the_shortest_time_counts_and_sides_take_turns() -> None:
+    order: list[str] = []
+
+    def busy(name: str, seconds: float) -> None:
+        order.append(name)
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    times = best_of({'short': lambda: busy('short', 0.002), 'long': lambda: busy('long', 0.02)}, repeats=2)
+    assert order == ['short', 'long'] * 3
+    assert 0.002 <= times['short'] < times['long']
+
+
+@pytest.mark.skipif('not __import__("pathlib").Path("/proc/self/status").exists()', reason='Linux tells')
+def test_memory_is_what_belongs_to_no_file() -> None:
+    before = anonymous_memory()
+    with Memory(before) as memory:
+        block = np.ones(64 * MEGABYTES, np.uint8)
+        time.sleep(0.05)
+        del block
+        kept = np.ones(32 * MEGABYTES, np.uint8)
+    assert memory.most > 60 * MEGABYTES and memory.most > memory.kept > 28 * MEGABYTES
+    assert len(kept)

@@ -1,0 +1,442 @@
+"""What is wrong with a run is told in one sentence before it trains; what is wrong with a few pairs is counted."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.cli import LightningCLI
+from torch.utils.data import DataLoader, IterableDataset
+
+from callbacks.repartition import SafeRiskyRepartition
+from datamodules.captions import WordTokenizer
+from datamodules.pairs import PairsDataModule
+from datamodules.partition import DROPPED
+from experiments import cli
+from lightning_modules.clip import CLIP
+from lightning_modules.safeclip import SafeCLIP
+from tests.datamodules.pictures import bomb, truncated, write_picture
+from tests.helpers.tiny import tiny_architecture, trainer
+
+EPOCH = 2  # steps of an epoch of the runs below
+CAPTION = 'a dog'
+SHORT = (
+    '--trainer.max_epochs=1',
+    '--trainer.accelerator=cpu',
+    '--trainer.logger=false',
+    '--trainer.enable_progress_bar=false',
+    '--trainer.enable_model_summary=false',
+    '--trainer.enable_checkpointing=false',
+    '--trainer.callbacks=null',
+    '--callbacks.attack_success=null',
+    '--callbacks.zero_shot=null',
+    '--callbacks.figures=null',
+    '--callbacks.epoch_cost=null',
+    '--callbacks.checkpoint=null',
+    '--data.batch_size=8',
+    '--data.templates=["a {}"]',
+)
+TOY = ('--data=ToyPairs', '--data.rows=16', '--data.heldout_rows=8')
+SAFECLIP = ('--model=SafeCLIP', '--model.unimodal_epochs=1', '--callbacks.repartition=SafeRiskyRepartition')
+
+
+@pytest.fixture(autouse=True)
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the training steps that were taken in the test."""
+    taken: list[int] = []
+    train = CLIP.training_step
+
+    def counted(self: CLIP, batch: Any, batch_idx: int) -> dict[str, torch.Tensor]:
+        taken.append(batch_idx)
+        return train(self, batch, batch_idx)
+
+    monkeypatch.setattr(CLIP, 'training_step', counted)
+    return taken
+
+
+@pytest.fixture(autouse=True, scope='module')
+def quick() -> Iterator[None]:
+    """Leaves out what takes longer than all the rest: the vocabulary, and parsers of commands that are not run."""
+    fit_only = {'fit': LightningCLI.subcommands()['fit']}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('datamodules.pairs.WordTokenizer', cache(WordTokenizer))
+        patch.setattr(LightningCLI, 'subcommands', staticmethod(lambda: fit_only))
+        yield
+
+
+def fit(folder: Path, *args: str) -> cli.CommandLine:
+    """Runs ``clipward fit`` for one short epoch with a tiny model, and with whatever else is said."""
+    places = [f'--data.cache_dir={folder}/cache', f'--trainer.default_root_dir={folder}']
+    data = [arg for arg in args if arg.startswith('--data=')] or list(TOY)
+    model = [arg for arg in args if arg.startswith('--model=')] or ['--model=CLIP']
+    architecture = f'--model.architecture={tiny_architecture(folder)}'
+    return cli.main(['fit', *data, *model, architecture, *SHORT, *places, *args])
+
+
+class Refused:
+    """Runs a command that ends with one sentence.
+
+    Args:
+        folder: Where it may write.
+        steps: Training steps that were taken so far.
+        capsys: What it wrote.
+    """
+
+    def __init__(self, folder: Path, steps: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.steps, self.capsys = folder, steps, capsys
+
+    def __call__(self, *args: str, after: int = 0) -> str:
+        """The sentence, after the training steps that no one can do without: none, unless said otherwise."""
+        self.steps.clear()
+        with pytest.raises(SystemExit) as exit:
+            fit(self.folder, *args)
+        assert exit.value.code == 2
+        assert len(self.steps) == after
+        written = self.capsys.readouterr().err
+        (line,) = (line for line in written.splitlines() if line.startswith('error: '))
+        assert written.endswith(f'{line}\n')
+        return line.removeprefix('error: ')
+
+
+@pytest.fixture
+def refused(tmp_path: Path, steps: list[int], capsys: pytest.CaptureFixture[str]) -> Refused:
+    return Refused(tmp_path, steps, capsys)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def csv_of(folder: Path, content: str) -> tuple[str, ...]:
+    """A CSV as somebody might have written it, beside two pictures."""
+    for number in range(2):
+        write_picture(folder / f'{number}.jpg', number)
+    (folder / 'pairs.csv').write_text(content)
+    return '--data=CSVPairs', f'--data.train={folder / "pairs.csv"}'
+
+
+def list_of(folder: Path, content: str) -> tuple[str, ...]:
+    """The published list of CC3M, or what is left of it, beside two pictures."""
+    for number in range(2):
+        write_picture(folder / 'Train' / f'{number:09d}.jpg', number)
+    (folder / 'Train.tsv').write_text(content)
+    return '--data=CC3M', f'--data.root={folder / "Train.tsv"}'
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ('args', 'sentence'),
+        [
+            (['--data=CC3M', '--data.root=nowhere'], "data.root='nowhere' does not exist: name the files"),
+            (['--data=CSVPairs', '--data.train=nowhere'], "data.train='nowhere' does not exist: name the files"),
+            (['--data=CaptionedImages', '--data.root=nowhere'], "data.root='nowhere' does not exist: name the files"),
+            (['--data=WebDatasetPairs', '--data.shards=nowhere'], "data.shards='nowhere': 1 of 1 shards do not exist"),
+        ],
+        ids=['of CC3M', 'of a CSV', 'of folders of classes', 'of shards'],
+    )
+    def test_a_missing_root(self, args: list[str], sentence: str, refused: Refused) -> None:
+        assert sentence in refused(*args)
+
+    def test_a_root_without_the_images_that_a_csv_names(self, refused: Refused, tmp_path: Path) -> None:
+        file = csv_of(tmp_path, 'image,caption\nelsewhere/0.jpg,a dog\n')
+        assert 'set data.root to the folder that paths are relative to' in refused(*file)
+
+    @pytest.mark.parametrize(
+        ('content', 'sentence'),
+        [
+            ('', 'is empty: name a file with a line for each pair'),
+            ('image,caption\n', 'has no usable pair: none of its 0 rows has an image and a caption'),
+            ('image,caption\n0.jpg,a dog, outside\n', 'line 2 has 3 fields instead of 2; one that holds the separator'),
+            ('image,text\n0.jpg,a dog\n', 'set data.caption_column to one of'),
+            ('image;caption\n0.jpg;a dog\n', 'or data.separator if they are not told apart'),
+        ],
+        ids=['empty', 'no row', 'comma in a caption', 'other columns', 'other separator'],
+    )
+    def test_a_malformed_csv(self, content: str, sentence: str, refused: Refused, tmp_path: Path) -> None:
+        line = refused(*csv_of(tmp_path, content))
+        assert line.startswith('data.train=')
+        assert sentence in line
+
+    @pytest.mark.parametrize(
+        ('content', 'sentence'),
+        [
+            ('', 'is empty: name a file with a line for each pair'),
+            ('a dog\tu\na\tcat\tu\n', 'line 2 has 3 fields instead of 2; tabs separate them'),
+            ('a dog\n', 'line 1 has 1 fields instead of 2; tabs separate them'),
+            ('a dog\tu\n', 'an image for line 1 (counted from 0): give the list that the images were downloaded from'),
+            (' \tu\n\tu\n', 'has no usable pair'),
+        ],
+        ids=['empty', 'tab in a caption', 'no address', 'of other images', 'no caption'],
+    )
+    def test_a_malformed_tsv_of_cc3m(self, content: str, sentence: str, refused: Refused, tmp_path: Path) -> None:
+        line = refused(*list_of(tmp_path, content))
+        assert line.startswith('data.root=')
+        assert sentence in line
+
+
+# --- single pairs ---------------------------------------------------------------------------------------------------
+
+
+class Written(logging.Handler):
+    """Keeps lines of a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+class Run(NamedTuple):
+    """A run over a table of which some rows are bad: steps it took, what it wrote, and its rows."""
+
+    steps: int
+    log: list[str]
+    data: PairsDataModule
+
+
+ROWS = {  # of a CSV with as many pictures, by what is wrong with them
+    'truncated': 3,
+    'bomb': 4,
+    'long caption': 5,
+    'caption that just fits': 6,
+    'empty caption': 18,
+}
+
+
+def write_bad_rows(folder: Path) -> tuple[str, ...]:
+    captions = {'long caption': 'a dog ' * 9, 'caption that just fits': 'a dog a dog a dog', 'empty caption': ' '}
+    wrong = {row: name for name, row in ROWS.items()}
+    lines = [f'{row}.png,{captions.get(wrong.get(row, ""), CAPTION)}' for row in range(19)]
+    for row in range(19):
+        write_picture(folder / f'{row}.png', row % 8)
+    (folder / f'{ROWS["truncated"]}.png').write_bytes(truncated())
+    (folder / f'{ROWS["bomb"]}.png').write_bytes(bomb())
+    (folder / 'pairs.csv').write_text('\n'.join(['image,caption', *lines]) + '\n')
+    return '--data=CSVPairs', f'--data.train={folder / "pairs.csv"}'
+
+
+@pytest.fixture(scope='module', params=['new', 'cached'])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run over bad rows, with nothing or with everything in the cache."""
+    folder = tmp_path_factory.mktemp('rows')
+    file = write_bad_rows(folder)
+    if request.param == 'cached':
+        fit(folder, *file)
+    written = Written()
+    logging.getLogger('datamodules').addHandler(written)
+    command = fit(folder, *file)
+    logging.getLogger('datamodules').removeHandler(written)
+    return Run(command.trainer.global_step, written.lines, command.datamodule)
+
+
+class TestSinglePairs:
+    def test_the_run_goes_on(self, run: Run) -> None:
+        assert run.steps == EPOCH
+
+    def test_an_empty_caption_is_left_out_and_counted(self, run: Run) -> None:
+        (line,) = (line for line in run.log if 'empty' in line)
+        assert line.startswith('data.train=')
+        assert line.endswith('1 of 19 captions are empty and left out')
+        assert len(run.data.table) == 18
+
+    def test_images_that_cannot_be_decoded_are_left_out_and_counted(self, run: Run) -> None:
+        (line,) = {line for line in run.log if 'cannot be read' in line}
+        assert line == '2 of 18 images cannot be read and are left out; first: 3.png'
+        assert run.data.partition.rows(DROPPED).tolist() == [ROWS['truncated'], ROWS['bomb']]
+
+    def test_a_caption_longer_than_the_context_is_cut_and_counted_once(self, run: Run) -> None:
+        (line,) = (line for line in run.log if 'context' in line)
+        assert line == (
+            '1 of 18 captions have more than data.context_length=8 tokens and are cut there: '
+            'shorten them, or take a model.architecture with a longer context'
+        )
+
+    def test_there_is_no_other_warning(self, run: Run) -> None:
+        assert len(set(run.log)) == 3
+
+
+# --- poisons --------------------------------------------------------------------------------------------------------
+
+
+def badnet(**arguments: Any) -> str:
+    attack = {'class_path': 'BadNet', 'init_args': {'target': 'plain bar', 'captions': 'templates', **arguments}}
+    return f'--data.attacks={json.dumps({"patch": attack})}'
+
+
+class TestAttacks:
+    @pytest.mark.parametrize(
+        ('arguments', 'sentence'),
+        [
+            (
+                {'count': 2, 'target': 'plain bra'},
+                "target 'plain bra' is none of the 24 classes: did you mean plain bar",
+            ),
+            ({'rate': 0.001}, 'rate=0.001 of 16 pairs rounds to no poison: raise it to at least 0.062, give count'),
+            ({'rate': 1.5}, 'rate must be a fraction of the clean pairs in (0, 1], or 0 for none, got 1.5'),
+        ],
+        ids=['unknown target class', 'rate that gives no poison', 'rate above 1'],
+    )
+    def test_an_argument_out_of_range(self, arguments: dict[str, Any], sentence: str, refused: Refused) -> None:
+        assert sentence in refused(badnet(**arguments))
+
+
+# --- batches, pools and arguments -----------------------------------------------------------------------------------
+
+
+class TestArguments:
+    def test_a_neighbour_pool_smaller_than_a_batch(self, refused: Refused) -> None:
+        line = refused(*SAFECLIP, '--model.pool_size=7')
+        assert line.startswith('model.pool_size=7 is smaller than a batch of 8')
+        assert 'take at least data.batch_size, or 0' in line
+
+    def test_a_batch_that_ranks_cannot_share(self, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(PairsDataModule, '_world', 2)  # what two processes would see
+        assert refused('--data.batch_size=7') == 'data.batch_size=7 must be a multiple of the 2 processes.'
+
+    def test_a_context_that_the_model_does_not_have(self, refused: Refused) -> None:
+        line = refused('--data.context_length=20')
+        assert line == 'data.context_length=20 is not the 8 tokens that model.architecture takes: leave it null.'
+
+    @pytest.mark.parametrize(
+        ('args', 'sentence'),
+        [
+            (['--callbacks.repartion=null'], 'unrecognized arguments: --callbacks.repartion=null'),
+            (['--model.lrr=0.1'], "model: Option 'lrr' is not accepted by CLIP"),
+            (['--data.rowz=3'], "data: Option 'rowz' is not accepted by ToyPairs"),
+            (['--callbacks.ledger.treshold=0.5'], "callbacks.ledger: Option 'treshold' is not accepted by ScoreLedger"),
+        ],
+        ids=['callback slot', 'argument of the model', 'argument of the data', 'argument of a slot'],
+    )
+    def test_an_unknown_name(self, args: list[str], sentence: str, refused: Refused) -> None:
+        assert sentence in refused(*args)
+
+
+# --- the split ------------------------------------------------------------------------------------------------------
+
+
+class TestSafeSet:
+    @pytest.mark.parametrize('argument', ['cap', 'first_fraction'])
+    def test_that_is_sure_to_be_empty(self, argument: str, refused: Refused) -> None:
+        line = refused(*SAFECLIP, '--callbacks.repartition.min_fraction=0', f'--callbacks.repartition.{argument}=0')
+        assert line == f'callbacks.repartition.{argument}=0 would leave the safe side empty: raise it.'
+
+    @pytest.mark.parametrize(
+        ('argument', 'sentence'),
+        [
+            ('threshold=0.9', 'so none is safe: lower callbacks.repartition.threshold or raise'),
+            ('first_fraction=0.01', 'rounds to no safe pair: raise callbacks.repartition.first_fraction, cap or'),
+        ],
+        ids=['pairs that are all alike', 'fraction of less than a pair'],
+    )
+    def test_that_turns_out_to_be_empty_is_never_trained_on(
+        self, argument: str, sentence: str, refused: Refused, tmp_path: Path
+    ) -> None:
+        alike = csv_of(tmp_path, 'image,caption\n' + '0.jpg,a dog\n' * 16)
+        split = ['--callbacks.repartition.min_fraction=0', f'--callbacks.repartition.{argument}']
+        # Similarities are known after the unimodal and the slow epoch only.
+        assert sentence in refused(*alike, *SAFECLIP, *split, '--trainer.max_epochs=3', after=2 * EPOCH)
+
+
+class Streamed(IterableDataset[Any]):
+    """Pairs as they come, without numbers."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from ()
+
+
+class StreamedPairs(L.LightningDataModule):
+    """Somebody's own pairs, without a table."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Streamed())
+
+
+@pytest.mark.filterwarnings('ignore:You defined a `validation_step` but have no `val_dataloader`')
+class TestStreams:
+    @pytest.mark.parametrize('shards', ['pipe:cat a.tar', 'https://a.org/a.tar'])
+    def test_shards_that_are_one(self, shards: str, refused: Refused) -> None:
+        line = refused('--data=WebDatasetPairs', *SAFECLIP, f'--data.shards={shards}')
+        assert line.startswith(f"data.shards='{shards}' is a stream, and SafeCLIP needs row ids")
+        assert line.endswith('download them and name those.')
+
+    def test_data_without_a_table_has_no_place_in_the_command(self, refused: Refused) -> None:
+        name = f'{__name__}.StreamedPairs'
+        line = refused(f'--data={name}', *SAFECLIP)
+        assert line == f'data: {name} is not the name of a class that fits there.'
+
+    @pytest.mark.parametrize(
+        ('given', 'way_out'),
+        [
+            ({'datamodule': StreamedPairs()}, 'as a subclass of PairsDataModule'),
+            ({'train_dataloaders': DataLoader(Streamed())}, 'as a subclass of PairsDataModule'),
+        ],
+        ids=['datamodule', 'loader'],
+    )
+    def test_from_python(self, given: dict[str, Any], way_out: str, tmp_path: Path, steps: list[int]) -> None:
+        safeclip = SafeCLIP(architecture=tiny_architecture(tmp_path))
+        with pytest.raises(ValueError, match='row number for each pair, which a stream does not have') as error:
+            trainer().fit(safeclip, **given)
+        assert way_out in str(error.value) and '\n' not in str(error.value) and not steps
+
+    def test_from_python_without_a_pool(self, tmp_path: Path, steps: list[int]) -> None:
+        safeclip = SafeCLIP(architecture=tiny_architecture(tmp_path), pool_size=0)
+        with pytest.raises(ValueError, match=r'a split needs a row number .* without callbacks\.repartition'):
+            trainer(callbacks=[SafeRiskyRepartition()], max_epochs=8).fit(safeclip, StreamedPairs())
+        assert not steps
+
+
+# --- weights --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of a SafeCLIP run of one epoch on 16 pairs."""
+    folder = tmp_path_factory.mktemp('run')
+    fit(folder, *SAFECLIP).trainer.save_checkpoint(folder / 'run.ckpt')
+    return str(folder / 'run.ckpt')
+
+
+class TestWeights:
+    def test_a_partition_of_another_dataset(self, refused: Refused, checkpoint: str) -> None:
+        line = refused(*SAFECLIP, '--data.rows=24', '--trainer.max_epochs=2', f'--ckpt_path={checkpoint}')
+        assert line.startswith('the checkpoint holds a partition of 16 pairs')
+        assert line.endswith('or start from its weights with model.init_from instead of ckpt_path.')
+
+    @pytest.mark.parametrize('argument', ['ckpt_path', 'model.init_from'])
+    def test_a_checkpoint_of_another_architecture(
+        self, argument: str, refused: Refused, checkpoint: str, tmp_path: Path
+    ) -> None:
+        other = tiny_architecture(tmp_path, 'wider', width=12)
+        line = refused(*SAFECLIP, f'--model.architecture={other}', f'--{argument}={checkpoint}')
+        assert line.startswith(f'{argument} holds weights of another architecture')
+        assert line.endswith('set model.architecture to the one that the checkpoint was trained with.')
+
+    @pytest.mark.parametrize(
+        ('args', 'sentence'),
+        [
+            (
+                ['--model.architecture=RN50', '--model.pretrained=opanai'],
+                "model.pretrained='opanai' is neither a file nor a tag of RN50; its tags: openai, yfcc15m, cc12m.",
+            ),
+            (
+                ['--model.pretrained=openai'],
+                "model.pretrained='openai' is neither a file nor a tag of tiny; its tags: none, so leave it null.",
+            ),
+            (
+                ['--model.architecture=nowhere.json'],
+                "model.architecture='nowhere.json': there is no such file, give the path of one or the name of one of "
+                'ours: small32.json, tiny_toy.json.',
+            ),
+        ],
+        ids=['pretrained tag', 'pretrained tag of an own model', 'JSON of a model'],
+    )
+    def test_that_do_not_exist(self, args: list[str], sentence: str, refused: Refused) -> None:
+        assert refused(*args) == sentence
