@@ -147,6 +147,24 @@ def figure(results: Sequence[Result]) -> Figure:
     return drawn
 
 
+def trade_off(results: Sequence[Result]) -> Figure:
+    """Success of each attack against zero-shot accuracy at the end, a point for each run: low and far right is good."""
+    attacks = list(dict.fromkeys(attack for result in results for attack in result.attacks))
+    drawn = Figure(figsize=(4.4 * len(attacks), 3.8), layout='constrained')
+    axes = drawn.subplots(1, len(attacks), squeeze=False)[0]
+    for axis, attack in zip(axes, attacks, strict=True):
+        for place, (name, runs) in enumerate(by_name(results).items()):
+            rates = [(run.last(_accuracy(run)), run.last(f'asr/{attack}')) for run in runs]
+            points = [(accuracy, rate) for accuracy, rate in rates if None not in (accuracy, rate)]
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+            axis.plot(*zip(*points, strict=True), marker, color=colour, label=name, alpha=0.85) if points else None
+        axis.set(title=f'{attack}: attack success rate', xlabel='zero-shot accuracy', ylim=(-0.03, 1.03))
+        axis.grid(alpha=0.25)
+    handles, names = axes[0].get_legend_handles_labels()
+    drawn.legend(handles, names, loc='outside lower center', ncols=min(len(names), 4), frameon=False)
+    return drawn
+
+
 def _draw_panel(axis: Axes, rows: Mapping[str, Sequence[Result]], metric: str, title: str) -> None:
     for place, (name, runs) in enumerate(rows.items()):
         colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
@@ -183,14 +201,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', nargs='+', type=Path, help='folders of runs, or results that were saved from them')
     parser.add_argument('--figure', type=Path, help='PNG to draw')
+    parser.add_argument('--trade-off', type=Path, help='PNG to draw of success against accuracy')
     parser.add_argument('--save', type=Path, help='folder to keep the results in, one small JSON file each')
     options = parser.parse_args()
     results = [load(path) if path.suffix == '.json' else read_run(path) for path in options.runs]
     print(table(results))
-    if options.figure:
-        options.figure.parent.mkdir(parents=True, exist_ok=True)
-        figure(results).savefig(options.figure, dpi=150)
-        print(f'figure: {options.figure}')
+    for path, draw in ((options.figure, figure), (options.trade_off, trade_off)):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw(results).savefig(path, dpi=150)
+            print(f'figure: {path}')
     for result in results if options.save else []:
         save(result, options.save / f'{result.name}_{result.seed}.json')
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from callbacks.attack_success import wilson_interval
-from experiments.report import Result, attack_cell, figure, load, main, read_run, save, table
+from experiments.report import Result, attack_cell, figure, load, main, read_run, save, table, trade_off
 
 
 def write_version(run: Path, number: int, rows: list[dict[str, float]], name: str = 'toy') -> Path:
@@ -94,6 +94,12 @@ class TestFigure:
         labels = [line.get_label() for line in drawn.axes[0].lines]
         assert [label for label in labels if not str(label).startswith('_')] == ['clip', 'safeclip']
 
+    def test_of_the_trade_off_has_a_point_for_each_run(self) -> None:
+        runs = [attacked('clip', 1, 150, 200, 0.4), attacked('clip', 2, 1, 200), attacked('safeclip', 1, 0, 200)]
+        (axis,) = trade_off(runs).axes
+        points = {str(line.get_label()): [tuple(point) for point in line.get_xydata()] for line in axis.lines}
+        assert points == {'clip': [(0.4, 0.75), (0.5, 0.005)], 'safeclip': [(0.5, 0.0)]}
+
 
 def test_the_command_reads_runs_and_results_alike(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -101,10 +107,10 @@ def test_the_command_reads_runs_and_results_alike(
     write_version(tmp_path / 'run', 0, [{'epoch': 0, 'zero_shot/heldout': 0.25}], name='fresh')
     save(attacked('kept', 1, 1, 200), tmp_path / 'kept_1.json')
     arguments = [str(tmp_path / 'run'), str(tmp_path / 'kept_1.json')]
-    arguments += [f'--figure={tmp_path}/new/f.png', f'--save={tmp_path}/saved']
+    arguments += [f'--figure={tmp_path}/new/f.png', f'--trade-off={tmp_path}/new/t.png', f'--save={tmp_path}/saved']
     monkeypatch.setattr('sys.argv', ['report', *arguments])
     main()
     printed = capsys.readouterr().out
     assert '| fresh | 1 | 0.250 |' in printed and '| kept | 1 |' in printed
-    assert (tmp_path / 'new/f.png').stat().st_size > 1000
+    assert all((tmp_path / 'new' / name).stat().st_size > 1000 for name in ('f.png', 't.png'))
     assert {path.name for path in (tmp_path / 'saved').iterdir()} == {'fresh_3.json', 'kept_1.json'}
