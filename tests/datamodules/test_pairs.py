@@ -380,14 +380,16 @@ class TestSweep:
             assert torch.allclose(batch.image[0], normalise(pictures.float() / 255))
             assert batch.tokens[0].tolist() == data.tokens[batch.row.numpy()].tolist()
 
-    def test_shows_the_first_view_of_an_epoch_if_asked_to(self, folder: str) -> None:
+    @pytest.mark.parametrize('views', [1, 2])
+    def test_shows_the_first_views_of_an_epoch_if_asked_to(self, folder: str, views: int) -> None:
         data = tiny(folder, image_views=SimCLRViews(), caption_views=EDA(operations=['swap', 'deletion']))
         trained = by_row(trained_on(data, {'risky': 2}, epoch=4))
-        swept = by_row([data.on_after_batch_transfer(batch, 0) for batch in data.sweep_dataloader(epoch=4)])
+        loader = data.sweep_dataloader(epoch=4, views=views)
+        swept = by_row([data.on_after_batch_transfer(batch, 0) for batch in loader])
         assert swept.keys() == trained.keys()
         for row, (image, tokens) in swept.items():
-            assert torch.allclose(image[0], trained[row][0][0], atol=1e-5)
-            assert torch.equal(tokens[0], trained[row][1][0])
+            assert torch.allclose(image, trained[row][0][:views], atol=1e-5)
+            assert torch.equal(tokens, trained[row][1][:views])
 
     def test_meets_only_some_rows_if_asked_to(self, folder: str) -> None:
         data = tiny(folder)

@@ -316,6 +316,17 @@ class TestEvaluation:
         found = torch.cat([answer['similarity'] for answer in answers])
         assert torch.allclose(found, torch.cat(expected), atol=1e-5)
 
+    def test_predicts_the_mean_similarity_of_several_views(self, tmp_path: Path) -> None:
+        model, data = clip(tmp_path), pairs(tmp_path, image_views=SimCLRViews(), caption_views=EDA())
+        trainer().predict(model, data)
+        for raw in data.sweep_dataloader(epoch=0, views=3):
+            batch = data.on_after_batch_transfer(raw, 0)
+            with torch.no_grad():
+                views = zip(batch.image, batch.tokens, strict=True)
+                each = [(model.encode_image(image) * model.encode_text(tokens)).sum(1) for image, tokens in views]
+                found = model.predict_step(batch, 0)['similarity']
+            assert len(each) == 3 and torch.allclose(found, torch.stack(each).mean(0), atol=1e-5)
+
 
 class TestArchitecture:
     def test_an_unknown_name_is_told(self) -> None:
