@@ -26,6 +26,10 @@ ROWS = {
     'safeclip': [SAFECLIP],
     'twin': [CLIP, '--data.poison=false'],  # what unpoisoned CLIP makes of the same targets and triggered images
 }
+SHARES = {  # SafeCLIP trusting fewer or more pairs, for the trade-off
+    'safeclip_to_40': [SAFECLIP, '--callbacks.repartition.growth=0'],
+    'safeclip_to_90': [SAFECLIP, '--callbacks.repartition.growth=0.1'],
+}
 
 
 def run(cell: tuple[str, int], root: Path, runs: Path, results: Path, extra: list[str]) -> str:
@@ -36,7 +40,8 @@ def run(cell: tuple[str, int], root: Path, runs: Path, results: Path, extra: lis
         return f'{name} {seed}: done before'
     folder = runs / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, '-m', 'experiments.cli', 'fit', *ROWS[name], f'--data.root={root}', f'--name={name}']
+    command = [sys.executable, '-m', 'experiments.cli', 'fit', *(ROWS | SHARES)[name]]
+    command += [f'--data.root={root}', f'--name={name}']
     command += [f'--seed_everything={seed}', f'--trainer.default_root_dir={folder}', *extra]
     started = sorted((folder / name).glob('version_*/checkpoints/last.ckpt'))
     command += [f'--ckpt_path={started[-1]}'] if started else []
@@ -56,7 +61,7 @@ def main() -> None:
         '--root', type=Path, required=True, help='folder with train/<class>/*.jpg and test/<class>/*.jpg'
     )
     parser.add_argument('--seeds', type=int, nargs='+', default=[11, 12, 13])
-    parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
+    parser.add_argument('--rows', nargs='+', choices=ROWS | SHARES, default=list(ROWS))
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time, one thread each')
     parser.add_argument('--runs', type=Path, default=Path('runs/cifar10'))
     parser.add_argument('--results', type=Path, default=Path('docs/results/cifar10'))
@@ -67,7 +72,7 @@ def main() -> None:
         for line in pool.map(work, cells):
             print(line, flush=True)
     rows = by_name(load(path) for path in sorted(options.results.glob('*.json')))
-    print(table([result for name in ROWS for result in rows.get(name, [])]))
+    print(table([result for name in ROWS | SHARES for result in rows.get(name, [])]))
 
 
 if __name__ == '__main__':

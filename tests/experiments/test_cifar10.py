@@ -34,7 +34,7 @@ def train(folder: Path, *extra: str, name: str = 'twin', seed: int = 11) -> str:
 
 
 def test_every_row_names_files_that_exist() -> None:
-    for arguments in cifar10.ROWS.values():
+    for arguments in (cifar10.ROWS | cifar10.SHARES).values():
         files = [word.removeprefix('--config=') for word in arguments if word.startswith('--config=')]
         assert files and all(Path(file).is_file() for file in files)
 
