@@ -161,7 +161,7 @@ def trade_off(results: Sequence[Result]) -> Figure:
         axis.set(title=f'{attack}: attack success rate', xlabel='zero-shot accuracy', ylim=(-0.03, 1.03))
         axis.grid(alpha=0.25)
     handles, names = axes[0].get_legend_handles_labels()
-    drawn.legend(handles, names, loc='outside lower center', ncols=min(len(names), 4), frameon=False)
+    drawn.legend(handles, names, loc='outside lower center', ncols=min(len(names), 5), frameon=False)
     return drawn
 
 

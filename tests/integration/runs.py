@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,18 +108,18 @@ class Death(Callback):
     @contextmanager
     def while_writing(self) -> Iterator[None]:
         """Makes ``torch.save`` write half of a checkpoint if that is the place; each epoch writes two."""
-        written, save = 0, torch.save
+        written, save = Counter[int](), torch.save
 
         def dying(checkpoint: Any, file: Any) -> None:
-            nonlocal written
-            if self.place == ('writing', written // 2, written % 2):
+            epoch = checkpoint['epoch']  # not counted from the beginning: the run may be a resumed one
+            if self.place == ('writing', epoch, written[epoch]):
                 whole = io.BytesIO()
                 save(checkpoint, whole)
                 file.write(whole.getvalue()[: whole.tell() // 2])
                 file.flush()
                 self.die()
             save(checkpoint, file)
-            written += 1
+            written[epoch] += 1
 
         with patch('torch.save', dying):
             yield
