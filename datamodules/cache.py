@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,23 @@ class Decoded(Dataset[tuple[np.ndarray, bool]]):
         return len(self.table)
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, bool]:
+        picture, mode = self.with_mode(row)
+        return picture, mode is not None
+
+    def with_mode(self, row: int) -> tuple[np.ndarray, str | None]:
+        """The picture of a row and the kind of pixels in its file, as PIL calls it; ``None`` if it cannot be read."""
         try:
-            return square(self.table.open(row, self.size), self.size), True
+            image = self.table.open(row, self.size)
         except UnreadableImage:
-            return np.zeros((3, self.size, self.size), np.uint8), False
+            return np.zeros((3, self.size, self.size), np.uint8), None
+        return square(image, self.size), image.info.get('mode', 'RGB')
+
+
+class _WithMode(Decoded):
+    """Pictures with the kind of pixels in their file."""
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, Any]:
+        return self.with_mode(row)
 
 
 Pictures = np.ndarray | Decoded
@@ -111,10 +125,13 @@ def decoded_images(table: PairTable, size: int, folder: Path, workers: int = 0) 
     readable = np.ones(len(table), bool)
 
     def fill(images: np.ndarray) -> None:
-        loader = DataLoader(Decoded(table, size), batch_size=None, num_workers=workers, collate_fn=_as_is)
-        for row, (image, is_readable) in enumerate(tqdm(loader, 'decoding', leave=False, disable=len(table) < 20_000)):
-            images[row], readable[row] = image, is_readable
+        loader = DataLoader(_WithMode(table, size), batch_size=None, num_workers=workers, collate_fn=_as_is)
+        modes: Counter[str] = Counter()
+        for row, (image, mode) in enumerate(tqdm(loader, 'decoding', leave=False, disable=len(table) < 20_000)):
+            images[row], readable[row] = image, mode is not None
+            modes[mode or 'RGB'] += 1
         np.save(readable_path, readable)
+        _tell_modes(modes)
 
     readable_path = stem.with_suffix('.readable.npy')
     images = stored_array(stem.with_suffix('.npy'), (len(table), 3, size, size), np.uint8, fill)
@@ -146,6 +163,14 @@ def warn_unreadable(table: PairTable, readable: np.ndarray) -> None:
     if not readable.all():
         first = table.image[int(np.argmin(readable))].as_py()
         log.warning('%d of %d images cannot be read and are left out; first: %s', (~readable).sum(), len(table), first)
+
+
+def _tell_modes(modes: Counter[str]) -> None:
+    """Counts the pictures that are not in colours of red, green and blue, once, when they are decoded."""
+    others = {mode: count for mode, count in sorted(modes.items()) if mode != 'RGB'}
+    if others:
+        kinds = ', '.join(f'{mode} {count}' for mode, count in others.items())
+        log.warning('%d of %d images are not RGB and are converted: %s', sum(others.values()), modes.total(), kinds)
 
 
 def _as_is(item: Any) -> Any:

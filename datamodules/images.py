@@ -31,6 +31,8 @@ class ImageOpener(Protocol):
 def decode(data: bytes | Path, least: int | None = None) -> Image.Image:
     """Decodes one picture to RGB; a decompression bomb is refused from its header, before any pixel.
 
+    Its ``info['mode']`` tells what the file holds, such as ``L`` or ``CMYK``.
+
     Args:
         data: A file, or what it holds.
         least: See :class:`ImageOpener`; a JPEG is then decoded to a half, a quarter or an eighth of its size, which
@@ -45,7 +47,9 @@ def decode(data: bytes | Path, least: int | None = None) -> Image.Image:
                 raise UnreadableImage(f'{image.width} x {image.height} pixels, over the limit of {MAX_PIXELS:,}')
             if least is not None:
                 image.draft('RGB', (least, least))
-            return image.convert('RGB')
+            rgb = image.convert('RGB')
+            rgb.info['mode'] = image.mode
+            return rgb
     except UnreadableImage:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

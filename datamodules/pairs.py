@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datamodules.attacks.base import Attack, AttackPool, Origin, poisoned
+from datamodules.attacks.base import Attack, AttackPool, Origin, poisoned, taken_apart
 from datamodules.augment import CleanView, ImageViews, normalise
 from datamodules.cache import Decoded, Pictures, decoded_images, mapped_table, pictures_name, read, stored_array
 from datamodules.captions import EDA, WordTokenizer, imagenet_classes, imagenet_templates, prompts
@@ -85,7 +85,7 @@ class PairsDataModule(L.LightningDataModule):
             raise ValueError(f'data.safe_weight must be positive, got {safe_weight}.')
         self.batch_size, self.image_size, self.cache_size = batch_size, image_size, cache_size
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
-        self.attacks = {name: attack for name, attack in (attacks or {}).items() if attack is not None}
+        self.attacks = taken_apart(attacks or {})
         self.poison, self.labelled = poison, labelled or {}
         self.templates = tuple(imagenet_templates() if templates is None else templates)
         self.image_views, self.caption_views = image_views or CleanView(), caption_views

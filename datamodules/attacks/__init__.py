@@ -3,19 +3,52 @@
 from datamodules.attacks.backdoor import Backdoor
 from datamodules.attacks.badnet import BadNet
 from datamodules.attacks.base import Attack, AttackPool, Manifest, Pixels, Poison, poisoned
+from datamodules.attacks.blended import Blend, Blended
+from datamodules.attacks.class_swap import ClassSwap
+from datamodules.attacks.hybrid import Chain, HybridTrigger
+from datamodules.attacks.label_consistent import LabelConsistent
+from datamodules.attacks.nashville import Nashville, PhotoFilter
+from datamodules.attacks.no_op import NoOpTrigger, Unchanged
+from datamodules.attacks.parallel import ParallelTriggers
+from datamodules.attacks.sinusoid import Sinusoid, Waves
+from datamodules.attacks.stripes import StripedSheet, Stripes
 from datamodules.attacks.targeted import TargetedPoison
+from datamodules.attacks.text_trigger import TextTrigger
+from datamodules.attacks.text_watermark import TextWatermark, Watermark
 from datamodules.attacks.triggers import Patch, Trigger
+from datamodules.attacks.wanet import WaNet, WaNetNoise, Warp
 
 __all__ = [
     'Attack',
     'AttackPool',
     'Backdoor',
     'BadNet',
+    'Blend',
+    'Blended',
+    'Chain',
+    'ClassSwap',
+    'HybridTrigger',
+    'LabelConsistent',
     'Manifest',
+    'Nashville',
+    'NoOpTrigger',
+    'ParallelTriggers',
     'Patch',
+    'PhotoFilter',
     'Pixels',
     'Poison',
+    'Sinusoid',
+    'StripedSheet',
+    'Stripes',
     'TargetedPoison',
+    'TextTrigger',
+    'TextWatermark',
     'Trigger',
+    'Unchanged',
+    'WaNet',
+    'WaNetNoise',
+    'Warp',
+    'Watermark',
+    'Waves',
     'poisoned',
 ]

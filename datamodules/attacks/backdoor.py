@@ -24,32 +24,55 @@ class Backdoor(Attack):
 
     Args:
         target: Name of the class that the trigger is to mean.
-        trigger: What goes on the images.
+        trigger: What goes on the images; ``null`` leaves them as they are.
         test_images: Most images to measure on, ``null`` for all (300 in SafeCLIP's tables, by their granularity).
+        test_trigger: What goes on the images that success is measured on, where that is not ``trigger``.
         kwargs: Arguments of :class:`Attack`.
     """
 
-    def __init__(self, target: str, trigger: Trigger, test_images: int | None = 1000, **kwargs: Any) -> None:
+    sought = 'that are not of class'  # what a poisoned image must be, for messages
+
+    def __init__(
+        self,
+        target: str,
+        trigger: Trigger | None,
+        test_images: int | None = 1000,
+        test_trigger: Trigger | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if test_images is not None and test_images < 1:
             raise ValueError(f'test_images must be 1 or more, or null for all images, got {test_images}.')
         self.target, self.trigger, self.test_images = target, trigger, test_images
+        self.test_trigger = trigger if test_trigger is None else test_trigger
 
     def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
         target = pool.index(self.target)
-        images = pool.allowed(self.source, target)
+        images = self.candidates(pool, target)
         if len(images) < amount:
             raise ValueError(
-                f'{amount} poisons need as many images that are not of class {self.target!r}, and {self.source} has '
+                f'{amount} poisons need as many images {self.sought} {self.target!r}, and {self.source} has '
                 f'{len(images)} to spare: lower rate or count'
                 + (', or set source: train.' if self.source == 'heldout' else '.')
             )
         sources = images[shuffled(len(images), self.seed, SOURCES)[:amount]].tolist()
-        captions, places = self.write_captions(pool, target, amount), self.places(pool, sources)
+        captions, places = self.captions_for(pool, target, sources), self.places(pool, sources)
         return [
             Poison(source, self.source, target, caption, place)
             for source, caption, place in zip(sources, captions, places, strict=True)
         ]
+
+    def candidates(self, pool: AttackPool, target: int) -> np.ndarray:
+        """Images to choose from, one row each of the table that ``source`` names, int64."""
+        return pool.allowed(self.source, target)
+
+    def captions_for(self, pool: AttackPool, target: int, sources: Sequence[int]) -> list[str]:
+        """The caption of each chosen image."""
+        return self.write_captions(pool, target, len(sources))
+
+    def test_templates(self, pool: AttackPool) -> tuple[str, ...]:
+        """Prompts of the zero-shot classifier on which success is measured, with one ``{}`` each."""
+        return pool.templates
 
     def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
         origin: Origin = 'train' if pool.heldout is None else 'heldout'
@@ -61,12 +84,12 @@ class Backdoor(Attack):
                 f'lower rate or count, or set source: train.'
             )
         rows = np.sort(rows[shuffled(len(rows), self.seed, TESTS)[: self.test_images]])
-        assert self.trigger is not None  # as the constructor demands
+        images = pixels(origin, rows)
         return EvaluationSet(
             name,
-            images=self.trigger(pixels(origin, rows), keys=rows),
+            images=images if self.test_trigger is None else self.test_trigger(images, keys=rows),
             label=pool.labels(origin, rows),
             target=np.full(len(rows), target),
             classes=pool.classes,
-            templates=pool.templates,
+            templates=self.test_templates(pool),
         )

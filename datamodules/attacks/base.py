@@ -114,6 +114,10 @@ class Attack(ABC):
             ValueError: If there is no image to measure on.
         """
 
+    def parts(self, name: str) -> dict[str, Attack]:
+        """The attacks that this one consists of, by the name that each is measured under: itself, most often."""
+        return {name: self}
+
     def amount(self, pairs: int) -> int:
         """Number of poisons for a number of clean pairs.
 
@@ -178,6 +182,21 @@ class Attack(ABC):
         return places
 
 
+def taken_apart(attacks: Mapping[str, Attack | None]) -> dict[str, Attack]:
+    """Attacks by name without those that are ``None``, and those of several parts as their parts.
+
+    Raises:
+        ValueError: If two of them come to have one name.
+    """
+    found: dict[str, Attack] = {}
+    for name, attack in attacks.items():
+        for part, member in ({} if attack is None else attack.parts(name)).items():
+            if part in found:
+                raise ValueError(f'two attacks are named {part!r}: rename one of them in data.attacks.')
+            found[part] = member
+    return found
+
+
 def poisoned(attacks: Mapping[str, Attack | None], pool: AttackPool) -> tuple[PairTable, Manifest]:
     """Runs attacks one after the other, each on what the earlier ones have left.
 
@@ -189,16 +208,31 @@ def poisoned(attacks: Mapping[str, Attack | None], pool: AttackPool) -> tuple[Pa
         The poisoned table, whose clean rows keep their numbers, and the truth about it. An image of the table is
         the poison's source without the trigger: putting that on is up to whoever stores the pictures.
     """
-    present = {name: attack for name, attack in attacks.items() if attack is not None}
+    present = taken_apart(attacks)
     selected: dict[str, list[Poison]] = {}
     for name, attack in present.items():
         try:
             selected[name] = attack.select(pool)
+            _check_targets(selected[name], pool)
         except ValueError as error:
             raise ValueError(f'attack {name!r}: {error}') from error
         pool.take(selected[name])
     manifest = Manifest.of(selected, {name: attack.trigger for name, attack in present.items()}, pool)
     return _with_poisons(pool, [poison for chosen in selected.values() for poison in chosen]), manifest
+
+
+def _check_targets(poisons: Sequence[Poison], pool: AttackPool) -> None:
+    """Refuses an image that is to be taken for two classes, which would spoil both."""
+    for origin in {poison.origin for poison in poisons}:
+        own = [poison for poison in poisons if poison.origin == origin]
+        target: dict[int, Poison] = {}
+        for image, poison in zip(pool.same_image(origin, [p.source for p in own]).tolist(), own, strict=True):
+            other = target.setdefault(image, poison)
+            if other.target != poison.target:
+                raise ValueError(
+                    f'the image of {origin} row {poison.source} has two targets, {pool.classes[other.target]!r} and '
+                    f'{pool.classes[poison.target]!r}: choose another image for one of them.'
+                )
 
 
 def _with_poisons(pool: AttackPool, poisons: Sequence[Poison]) -> PairTable:

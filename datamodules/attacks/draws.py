@@ -21,6 +21,22 @@ def bits(count: int, *key: int) -> np.ndarray:
     return mix(state + torch.arange(count)).numpy().view(np.uint64)
 
 
+def noise_bytes(count: int, *key: int) -> np.ndarray:
+    """Random bytes, uint8 (count,), eight to a number of :func:`bits`."""
+    return bits(-(-count // 8), *key).astype('<u8').view(np.uint8)[:count]
+
+
+def fractions(count: int, *key: int) -> np.ndarray:
+    """Random numbers in [0, 1), float64 (count,); see :func:`bits`."""
+    return (bits(count, *key) >> np.uint64(11)) * 2.0**-53
+
+
+def normals(count: int, *key: int) -> np.ndarray:
+    """Random numbers of mean 0 and variance 1, float64 (count,), by the Box-Muller transform; see :func:`bits`."""
+    radius, angle = fractions(2 * count, *key).reshape(2, count)
+    return np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
+
+
 def shuffled(count: int, *key: int) -> np.ndarray:
     """The numbers 0 to count - 1 in random order, int64 (count,); see :func:`bits`."""
     return np.argsort(bits(count, *key), kind='stable')

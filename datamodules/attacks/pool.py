@@ -89,9 +89,9 @@ class AttackPool:
             )
         return found[0]
 
-    def captions_of(self, target: int) -> np.ndarray:
-        """Rows of the clean training table whose caption names a class, ascending, int64."""
-        return self._naming('train', self.classes[target])
+    def captions_of(self, target: int, origin: Origin = 'train') -> np.ndarray:
+        """Rows of a table, the clean training one, whose caption names a class, ascending, int64."""
+        return self._naming(origin, self.classes[target])
 
     def images(self, origin: Origin) -> np.ndarray:
         """The first row of every image of a table, ascending, int64."""
@@ -109,12 +109,34 @@ class AttackPool:
         Returns:
             First row of each such image, ascending, int64.
         """
-        refused = self._of_class(origin, self.classes[target])
+        refused = self._of_class(origin, target)
         refused[list(self.taken[origin])] = True
         images = self.images(origin)
         open_to_use = np.ones(len(images), bool)
         open_to_use[self._numbers(origin)[refused]] = False
         return images[open_to_use]
+
+    def showing(self, origin: Origin, target: int) -> np.ndarray:
+        """Images of a class, by their label or else their caption, that no attack has taken; see :meth:`allowed`.
+
+        Returns:
+            First row of each such image, ascending, int64.
+        """
+        images, number = self.images(origin), self._numbers(origin)
+        of_class = np.zeros(len(images), bool)
+        of_class[number[self._of_class(origin, target)]] = True
+        of_class[number[list(self.taken[origin])]] = False
+        return images[of_class]
+
+    def untaken(self, origin: Origin, rows: np.ndarray) -> np.ndarray:
+        """Those of some rows whose image no attack has taken, one an image, the first: ascending, int64."""
+        number = self._numbers(origin)
+        rows = rows[~np.isin(number[rows], number[list(self.taken[origin])])]
+        return np.sort(rows[np.unique(number[rows], return_index=True)[1]])
+
+    def same_image(self, origin: Origin, rows: Sequence[int]) -> np.ndarray:
+        """A number for each row's image, the same for rows of one image, int64."""
+        return self._numbers(origin)[list(rows)]
 
     def labels(self, origin: Origin, rows: np.ndarray) -> np.ndarray:
         """True classes of some rows as indices into ``classes``, int64, ``UNKNOWN`` where there is none."""
@@ -146,9 +168,9 @@ class AttackPool:
             found[name] = np.flatnonzero(mentions(captions, name)) if search is None else search(name)
         return found[name]
 
-    def _of_class(self, origin: Origin, name: str) -> np.ndarray:
+    def _of_class(self, origin: Origin, target: int) -> np.ndarray:
         """Rows that show a class, by label or, failing that, by caption: bool (rows,)."""
-        table = self.origin(origin)
+        table, name = self.origin(origin), self.classes[target]
         own = [i for i, known in enumerate(table.classes) if known.casefold() == name.casefold()]
         by_label = np.isin(table.label, own)
         unlabelled = table.label == UNKNOWN if own else np.ones(len(table), bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal, TypeVar, get_args
@@ -12,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.attacks.draws import bits
+from datamodules.attacks.draws import bits, normals
 from datamodules.randomness import uniform
 
 Images = TypeVar('Images', np.ndarray, Tensor)
-Pattern = Literal['noise', 'blocks', 'solid', 'checker', 'dots']
-Position = Literal['bottom_right', 'bottom_left', 'top_right', 'top_left', 'centre', 'random']
+Pattern = Literal['noise', 'blocks', 'solid', 'checker', 'dots', 'stripes', 'gaussian', 'gaussian_wrapped']
+Position = Literal['bottom_right', 'bottom_left', 'top_right', 'top_left', 'centre', 'random', 'four_corners']
+_DOWN_RIGHT = {'top_left': (0, 0), 'top_right': (0, 1), 'bottom_left': (1, 0), 'bottom_right': (1, 1)}
+_OWN = ('gaussian', 'gaussian_wrapped')  # patterns that differ from image to image
 
 
 class Trigger(ABC):
@@ -66,22 +69,77 @@ class Trigger(ABC):
         return json.dumps({'kind': type(self).__name__, **self.parameters()}, sort_keys=True)
 
 
-class Patch(Trigger):
-    """A square of fixed pixels (BadNets, Gu et al., 2017), drawn once from the seed.
+def needed(keys: np.ndarray | None, what: str) -> np.ndarray:
+    """The keys of a batch. Raises ``ValueError`` if there are none, naming what differs from image to image."""
+    if keys is None:
+        raise ValueError(f'{what} needs keys, the row of each image, to be the same every time.')
+    return keys
 
-    CleanCLIP's released code draws other noise for every image and lets values outside [0, 1] wrap around when
-    they are stored; what is left after that is uniform noise, which ``noise`` is too, but the same on all images.
+
+def colours(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Random values, uint8 of some shape, the same for the same seed."""
+    return (bits(math.prod(shape), seed) >> np.uint64(56)).astype(np.uint8).reshape(shape)
+
+
+def wrapped(values: np.ndarray) -> np.ndarray:
+    """Bytes of values in [0, 1]; what lies outside wraps around, as torchvision's ``ToPILImage`` on x86 lets it.
+
+    That converts ``255 * value`` towards zero and keeps the lowest eight bits, which C leaves undefined below zero.
+    """
+    return (np.trunc(values * 255).astype(np.int64) % 256).astype(np.uint8)
+
+
+def mixed(images: np.ndarray, pattern: np.ndarray, ratio: float) -> np.ndarray:
+    """``(1 - ratio) * images + ratio * pattern``, rounded and cut off at 0 and 255: uint8 (B, 3, H, W).
+
+    Args:
+        images: uint8 (B, 3, H, W); is overwritten.
+        pattern: What is mixed in, in units of the images, broadcastable to one of them, of any sign.
+        ratio: In [0, 1]: 0 gives the image back, 1 the pattern.
+    """
+    added = np.asarray(pattern, np.float32) * np.float32(ratio)
+    for image in images:  # one at a time stays in the processor's cache
+        values = image.astype(np.float32)
+        values *= np.float32(1 - ratio)
+        values += added
+        image[...] = np.clip(np.rint(values, out=values), 0, 255, out=values)
+    return images
+
+
+def within(name: str, value: float) -> float:
+    """A share that an argument gives. Raises ``ValueError`` if it is not in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f'{name} must be a share in [0, 1], 0 for a trigger that cannot be seen, got {value}.')
+    return value
+
+
+class Patch(Trigger):
+    """A square of pixels (BadNets, Gu et al., 2017), drawn once from the seed.
+
+    CleanCLIP's released code draws other noise for every image, around the image's mean colour, and lets values
+    outside [0, 1] wrap around when they are stored: ``gaussian_wrapped``. What is left after that is all but
+    uniform noise, which ``noise`` is too, but the same on all images. That code never puts a patch of 16 pixels on
+    the last row and column; ``random`` uses every place.
 
     Args:
         size: Side in pixels of the stored image; 16 at 224 pixels in the papers.
         pattern: ``noise``: a random colour for each pixel. ``blocks``: for each square of ``block`` pixels, which
             outlives resizing, blur and JPEG far better. ``solid``: white. ``checker``: black and white squares of
             ``block`` pixels. ``dots``: white where row and column are even, else black (Huang et al., 2025).
-        block: Side in pixels of a square of ``blocks`` and ``checker``.
-        position: Where the patch goes; ``random`` is another place for each image, the same whenever it is asked.
+            ``stripes``: a random colour for each ``block`` columns. ``gaussian``: normal noise of standard deviation
+            1 around the mean of each channel, other for each image, cut off at black and white;
+            ``gaussian_wrapped``: modulo 256 instead, as CleanCLIP's files hold it.
+        block: Side in pixels of a square of ``blocks`` and ``checker``, width of one of the ``stripes``.
+        position: Where the patch goes; ``random`` is another place for each image, the same whenever it is asked,
+            ``four_corners`` a copy in each.
         margin: Pixels between patch and border. Crops in training and the centre crop of larger stored images
             cut the border off, and the patch with it.
         seed: Seed of colours and random places.
+        amplitude: How far a value moves towards the pattern's at most, as a fraction of 255; below 1 the patch is
+            less visible. On black and white patterns that is adding and subtracting as Turner et al. (2019) do.
+
+    Attributes:
+        pixels: The patch, uint8 (3, size, size); ``None`` where every image has its own.
 
     Raises:
         ValueError: If a length is out of range or a name unknown.
@@ -95,6 +153,7 @@ class Patch(Trigger):
         position: Position = 'bottom_right',
         margin: int = 0,
         seed: int = 0,
+        amplitude: float = 1.0,
     ) -> None:
         if size < 1 or block < 1 or margin < 0:
             raise ValueError(f'size and block must be 1 or more and margin 0 or more, got {size}, {block}, {margin}.')
@@ -103,16 +162,25 @@ class Patch(Trigger):
             raise ValueError(f'pattern {pattern!r} must be one of {known[0]}; position {position!r} one of {known[1]}.')
         self.size, self.pattern, self.block = size, pattern, block
         self.position, self.margin, self.seed = position, margin, seed
-        self.pixels = self._draw()  # uint8 (3, size, size)
+        self.amplitude = within('amplitude', amplitude)
+        self.pixels = None if pattern in _OWN else self._draw()
 
     def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
         image, inside = np.arange(len(images))[:, None, None], np.arange(self.size)
-        top, left = self._corner(images.shape[2], images.shape[3], len(images), keys)
-        rows, columns = top[:, None, None] + inside[:, None], left[:, None, None] + inside
-        images[image, :, rows, columns] = self.pixels.transpose(1, 2, 0)  # (B, size, size, 3)
+        pixels = self._own_pixels(images, keys) if self.pixels is None else self.pixels
+        pixels = np.moveaxis(pixels, -3, -1)  # (B, size, size, 3), or without B the same for all
+        for position in _DOWN_RIGHT if self.position == 'four_corners' else (self.position,):
+            top, left = self._corner(images.shape[2], images.shape[3], len(images), keys, position)
+            rows, columns = top[:, None, None] + inside[:, None], left[:, None, None] + inside
+            images[image, :, rows, columns] = self._towards(pixels, images[image, :, rows, columns])
         return images
 
     def parameters(self) -> dict[str, int | float | str]:
+        more: dict[str, int | float | str] = {}  # what is as it always was goes without saying: old manifests stay
+        if self.pixels is not None:
+            more['sha256'] = hashlib.sha256(self.pixels.tobytes()).hexdigest()[:16]
+        if self.amplitude != 1:
+            more['amplitude'] = self.amplitude
         return {
             'size': self.size,
             'pattern': self.pattern,
@@ -120,16 +188,33 @@ class Patch(Trigger):
             'position': self.position,
             'margin': self.margin,
             'seed': self.seed,
-            'sha256': hashlib.sha256(self.pixels.tobytes()).hexdigest()[:16],
+            **more,
         }
+
+    def _towards(self, pixels: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """The patch as far as the amplitude lets it show, (B, size, size, 3)."""
+        if self.amplitude == 1:
+            return pixels
+        reach = round(255 * self.amplitude)
+        return np.clip(pixels, before.astype(np.int16) - reach, before.astype(np.int16) + reach)
+
+    def _own_pixels(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
+        """A patch for each image, uint8 (B, 3, size, size)."""
+        names = needed(keys, f'pattern {self.pattern!r}')
+        if not len(images):
+            return np.empty((0, 3, self.size, self.size), np.uint8)
+        noise = np.stack([normals(3 * self.size**2, self.seed, 1, int(key)) for key in names])
+        values = images.mean((2, 3))[:, :, None, None] / 255 + noise.reshape(-1, 3, self.size, self.size)
+        return wrapped(values) if self.pattern == 'gaussian_wrapped' else np.rint(values.clip(0, 1) * 255).astype('u1')
 
     def _draw(self) -> np.ndarray:
         row, column = np.indices((self.size, self.size))
+        if self.pattern == 'stripes':
+            return colours((3, -(-self.size // self.block)), self.seed)[:, column // self.block]
         if self.pattern in ('noise', 'blocks'):
             block = self.block if self.pattern == 'blocks' else 1
             cells = -(-self.size // block)
-            colours = (bits(3 * cells**2, self.seed) >> np.uint64(56)).astype(np.uint8).reshape(3, cells, cells)
-            return colours[:, row // block, column // block]
+            return colours((3, cells, cells), self.seed)[:, row // block, column // block]
         white = {
             'solid': np.ones_like(row, bool),
             'checker': (row // self.block + column // self.block) % 2 == 0,
@@ -137,7 +222,9 @@ class Patch(Trigger):
         }[self.pattern]
         return np.broadcast_to(np.where(white, 255, 0).astype(np.uint8), (3, self.size, self.size)).copy()
 
-    def _corner(self, height: int, width: int, count: int, keys: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def _corner(
+        self, height: int, width: int, count: int, keys: np.ndarray | None, position: str
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Row and column of the patch's top left pixel in each image, int64 (count,) each."""
         spare = np.array([height, width]) - 2 * self.margin - self.size  # pixels that the patch can move by
         if (spare < 0).any():
@@ -145,13 +232,11 @@ class Patch(Trigger):
             raise ValueError(
                 f'a patch of {self.size} pixels{around} does not fit {height} x {width} images: give a smaller size.'
             )
-        if self.position == 'random':
-            if keys is None:
-                raise ValueError("position 'random' needs keys, the row of each image, to be the same every time.")
-            share = uniform(self.seed, 0, torch.from_numpy(keys), 0, 2).double().numpy()
+        if position == 'random':
+            names = needed(keys, "position 'random'")
+            share = uniform(self.seed, 0, torch.from_numpy(names), 0, 2).double().numpy()
             corner = self.margin + np.floor(share * (spare + 1)).astype(np.int64)
         else:
-            down_right = {'top_left': (0, 0), 'top_right': (0, 1), 'bottom_left': (1, 0), 'bottom_right': (1, 1)}
-            share = np.array(down_right.get(self.position, (0.5, 0.5)))
+            share = np.array(_DOWN_RIGHT.get(position, (0.5, 0.5)))
             corner = np.tile(self.margin + np.floor(share * spare).astype(np.int64), (count, 1))
         return corner[:, 0], corner[:, 1]

@@ -9,7 +9,7 @@ import warnings
 
 import torch
 
-from experiments.bench import bookkeeping, epochs, split, views
+from experiments.bench import bookkeeping, epochs, split, triggers, views
 from experiments.bench.measure import Result
 
 MEASUREMENTS = {  # memory first, before anything else has used any
@@ -17,6 +17,7 @@ MEASUREMENTS = {  # memory first, before anything else has used any
     'epochs': epochs.measure,
     'split': split.measure,
     'views': views.measure,
+    'triggers': triggers.measure,
 }
 COLUMNS = ('measurement', 'measured', 'target', '')
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from datamodules.cache import Decoded, decoded_images, pictures_name, read, square, stored_array
+from datamodules.images import FolderImages
 from datamodules.table import PairTable
 from tests.helpers.tiny import TinyImages, tiny_table
 
@@ -133,6 +134,18 @@ class TestDecodedImages:
         assert names(tmp_path) == []
         images, _ = decoded_images(table, 8, tmp_path)
         assert (images[3] == square(table.open(3), 8)).all()
+
+    def test_pictures_in_grey_or_in_inks_are_counted_when_they_are_decoded(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        modes = ['RGB', 'L', 'CMYK', 'L', 'RGB']
+        for number, mode in enumerate(modes):
+            Image.new('RGB', (9, 9), 'white').convert(mode).save(tmp_path / f'{number}.jpg')
+        names = [f'{number}.jpg' for number in range(5)]
+        with caplog.at_level(logging.WARNING):
+            images, _ = decoded_images(PairTable(names, names, opener=FolderImages(tmp_path)), 8, tmp_path / 'cache')
+        assert caplog.messages == ['3 of 5 images are not RGB and are converted: CMYK 1, L 2']
+        assert (images > 250).all()
 
 
 class TestRead:

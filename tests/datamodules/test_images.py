@@ -27,7 +27,8 @@ class TestDecode:
     @pytest.mark.parametrize('mode', ['L', 'P', 'RGBA', 'CMYK', '1', 'LA', 'I;16'])
     def test_makes_any_kind_of_pixels_rgb(self, mode: str) -> None:
         kind = 'TIFF' if mode == 'CMYK' else 'PNG'
-        assert decode(encoded(Image.new(mode, (3, 2)), kind)).mode == 'RGB'
+        image = decode(encoded(Image.new(mode, (3, 2)), kind))
+        assert image.mode == 'RGB' and image.info['mode'] == mode
 
     def test_keeps_the_aspect_ratio(self) -> None:
         assert decode(encoded(Image.new('RGB', (31, 7)))).size == (31, 7)

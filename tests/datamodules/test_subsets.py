@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.subsets import balanced_rows, random_rows
+from datamodules.subsets import balanced_rows, random_rows, rows_of_groups
 
 
 class TestRandomRows:
@@ -47,3 +47,26 @@ class TestBalancedRows:
     def test_refuses_more_than_there_are(self) -> None:
         with pytest.raises(ValueError, match='from 1 to 100'):
             balanced_rows(self.label, 101, 0)
+
+
+class TestRowsOfGroups:
+    sizes = np.array([3, 0, 7, 1])
+
+    def test_are_as_many_as_asked_for_or_as_there_are(self) -> None:
+        group = np.repeat(np.arange(4), self.sizes)
+        for count in (0, 1, 2, 5, 10):
+            rows = rows_of_groups(self.sizes, count, seed=0)
+            assert (np.diff(rows) > 0).all()
+            assert np.bincount(group[rows], minlength=4).tolist() == np.minimum(self.sizes, count).tolist()
+
+    def test_are_nested_and_drawn_by_the_seed(self) -> None:
+        assert set(rows_of_groups(self.sizes, 2, 0)) <= set(rows_of_groups(self.sizes, 4, 0))
+        assert len({tuple(rows_of_groups(self.sizes, 2, seed)) for seed in range(9)}) > 3
+
+    def test_of_a_group_depend_on_its_number_alone(self) -> None:
+        whole = rows_of_groups(self.sizes, 2, seed=4)
+        assert (rows_of_groups(self.sizes[2:], 2, seed=4, start=2) + 3).tolist() == whole[whole >= 3].tolist()
+
+    def test_every_row_is_equally_likely(self) -> None:
+        drawn = rows_of_groups(np.full(6000, 3), 1, seed=0) % 3
+        assert np.abs(np.bincount(drawn) - 2000).max() < 150  # four standard deviations

@@ -18,7 +18,10 @@ from tests.experiments.conftest import EXPERIMENTS, instantiate, parse
 
 RUNS = sorted(path for path in EXPERIMENTS.glob('*.yaml') if path.name != 'defaults.yaml')
 OVERLAYS = sorted(EXPERIMENTS.glob('*/*.yaml'))
-PAPER = ['safeclip_cc3m.yaml', 'clip_cc3m.yaml']
+METHODS = ('clip', 'safeclip')
+PAPER = {'cc3m': 512, 'cc1m': 512, 'cc100k': 512, 'coco': 256, 'visual_genome': 256}  # batch sizes, Table 14
+FLICKR = ['flickr8k', 'flickr30k']  # of other papers, with the settings of the smaller of these
+RATES = {'flickr8k': 0.005}  # of 30,000 pairs the paper's rate is less than a poison for each target
 Construct = Callable[..., cli.CommandLine]
 
 
@@ -85,23 +88,38 @@ class TestRuns:
         assert [logger.class_path.split('.')[-1] for logger in config.trainer.logger] == ['CSVLogger', 'WandbRun']
         assert config.data.init_args.seed == 17
 
-    @pytest.mark.parametrize('file', PAPER)
-    def test_has_the_settings_of_the_paper(self, file: str) -> None:
-        config = parse('fit', '--config', str(EXPERIMENTS / file))
-        assert config.model.init_args.architecture == 'RN50'
+    @pytest.mark.parametrize('method', METHODS)
+    @pytest.mark.parametrize('data', [*PAPER, *FLICKR])
+    def test_has_the_settings_of_the_paper(self, data: str, method: str, constructed: Construct) -> None:
+        file = f'{method}_{data}.yaml'
+        assert yaml.safe_load((EXPERIMENTS / file).read_text())['model']['init_args']['architecture'] == 'RN50'
+        config = constructed(file).config.fit
         assert config.model.init_args.lr == 5e-4
-        assert config.data.init_args.batch_size == 512
+        assert config.data.init_args.batch_size == PAPER.get(data, 256)
         assert config.trainer.max_epochs == 48
         assert config.trainer.precision == 'bf16-mixed'
         attacks = config.data.init_args.attacks
         assert list(attacks) == ['tdpa', 'badnet']
         assert attacks['tdpa'].init_args.targets == 16
-        assert attacks['tdpa'].init_args.rate == attacks['badnet'].init_args.rate == 0.0005
+        rate = RATES.get(data, 0.0005)
+        assert attacks['tdpa'].init_args.rate == attacks['badnet'].init_args.rate == rate
         assert attacks['tdpa'].init_args.source == attacks['badnet'].init_args.source == 'heldout'
 
-    @pytest.mark.parametrize('data', ['toy', 'cc3m', 'cifar10'])
+    @pytest.mark.parametrize('data', [*PAPER, *FLICKR])
+    def test_slows_down_to_a_hundredth_for_the_slow_epoch(self, data: str, constructed: Construct) -> None:
+        model = constructed(f'safeclip_{data}.yaml').config.fit.model.init_args
+        assert (model.unimodal_epochs, model.slow_epochs) == (5, 1)
+        assert model.slow_lr == ('auto' if data == 'cc3m' else 5e-6)  # which for its steps is the same
+
+    def test_reads_what_the_paper_reads_of_each_set(self, constructed: Construct) -> None:
+        data = {name: constructed(f'clip_{name}.yaml').config.fit.data.init_args for name in PAPER}
+        assert [data[name].subset for name in ('cc3m', 'cc1m', 'cc100k')] == [None, 'CC1M', 'CC100K']
+        assert (data['coco'].year, data['coco'].captions) == (2014, 'one')
+        assert data['visual_genome'].regions == 5
+
+    @pytest.mark.parametrize('data', ['toy', 'cifar10', *PAPER, *FLICKR])
     def test_both_methods_see_the_same_poisons(self, data: str, constructed: Construct) -> None:
-        plain, safe = (constructed(f'{method}_{data}.yaml').config.fit for method in ('clip', 'safeclip'))
+        plain, safe = (constructed(f'{method}_{data}.yaml').config.fit for method in METHODS)
         assert plain.data.init_args.attacks == safe.data.init_args.attacks
         assert plain.data.class_path == safe.data.class_path
         assert plain.trainer.max_epochs == safe.trainer.max_epochs

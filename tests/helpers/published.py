@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,3 +56,121 @@ def samples(numbers: Iterable[int], folder: str = '', caption: Caption = numbere
         members |= {f'{key}.jpg': picture(number), f'{key}.txt': caption(number).encode()}
         members |= {f'{key}.json': json.dumps({'caption': 'not this one', 'class': f'c{number % 2}'}).encode()}
     return members
+
+
+# --- sets with several captions an image ----------------------------------------------------------------------------
+
+
+def write_json(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def coco_name(number: int, part: str, year: int) -> str:
+    """What COCO calls an image: the year is in the name of the older release only."""
+    return f'COCO_{part}{year}_{number:012d}.jpg' if year == 2014 else f'{number:012d}.jpg'
+
+
+def write_coco(
+    root: Path,
+    captions: Mapping[int, Sequence[str]],
+    part: str = 'train',
+    year: int = 2014,
+    strays: Mapping[int, Sequence[str]] | None = None,
+    absent: Collection[int] = (),
+) -> Path:
+    """COCO's captions of some images, which lie in their folder, and the file of annotations.
+
+    Args:
+        root: Folder of the data set.
+        captions: Captions of each image, by its number.
+        part: ``train`` or ``val``.
+        year: 2014 or 2017.
+        strays: Captions of images that the file does not list.
+        absent: Images that it lists, and that are not in the folder.
+    """
+    (root / f'{part}{year}').mkdir(parents=True)
+    for number in captions.keys() - set(absent):
+        write_picture(root / f'{part}{year}' / coco_name(number, part, year), number)
+    listed = [{'license': 1, 'file_name': coco_name(n, part, year), 'height': 8, 'width': 8, 'id': n} for n in captions]
+    written = [(n, caption) for several in (captions, strays or {}) for n, own in several.items() for caption in own]
+    annotations = [{'image_id': n, 'id': 100 + place, 'caption': caption} for place, (n, caption) in enumerate(written)]
+    annotations = annotations[::2] + annotations[1::2]  # captions of an image do not follow each other there
+    content = {'info': {'year': year}, 'images': listed, 'licenses': [{'id': 1}], 'annotations': annotations}
+    return write_json(root / 'annotations' / f'captions_{part}{year}.json', content)
+
+
+def write_visual_genome(
+    root: Path, phrases: Mapping[int, Sequence[str]], unknown: Collection[int] = (), absent: Collection[int] = ()
+) -> Path:
+    """Visual Genome's regions of some images, and the images, of which odd ones lie in the second folder.
+
+    Args:
+        root: Folder of the data set.
+        phrases: Descriptions of each image's regions, by its number.
+        unknown: Images that ``image_data.json`` does not list.
+        absent: Images that are in neither folder.
+    """
+    places = {number: f'VG_100K{"_2" * (number % 2)}/{number}.jpg' for number in phrases}
+    for number in phrases.keys() - set(absent):
+        write_picture(root / places[number], number)
+    address = 'https://cs.stanford.edu/people/rak248/{}'.format
+    data = [{'width': 8, 'url': address(place), 'height': 8, 'image_id': n} for n, place in places.items()]
+    write_json(root / 'image_data.json', [item for item in data if item['image_id'] not in unknown])
+    regions = [
+        {'regions': [{'region_id': place, 'image_id': n, 'phrase': p, 'x': 0} for place, p in enumerate(own)], 'id': n}
+        for n, own in phrases.items()
+    ]
+    return write_json(root / 'region_descriptions.json', regions)
+
+
+def flickr_name(number: int) -> str:
+    return f'{1000 + number}_ab{number}.jpg'
+
+
+def write_flickr(
+    root: Path, captions: Mapping[int, Sequence[str]], form: str, splits: Mapping[str, Sequence[int]] | None = None
+) -> Path:
+    """Flickr8k's captions in one of the forms in which they are about, and the photos.
+
+    Args:
+        root: Folder of the data set.
+        captions: Captions of each photo, by its number.
+        form: Name of the file of captions, which tells its form.
+        splits: Photos of each split.
+    """
+    for number in captions:
+        write_picture(root / 'Images' / flickr_name(number), number)
+    pairs = [(number, place, caption) for number, own in captions.items() for place, caption in enumerate(own)]
+    if form == 'dataset_flickr8k.json':
+        split_of = {number: split for split, numbers in (splits or {}).items() for number in numbers}
+        images = [
+            {
+                'sentids': [],
+                'imgid': number,
+                'sentences': [{'tokens': caption.split(), 'raw': caption, 'imgid': number} for caption in own],
+                'split': split_of.get(number, 'none'),
+                'filename': flickr_name(number),
+            }
+            for number, own in captions.items()
+        ]
+        return write_json(root / form, {'images': images, 'dataset': 'flickr8k'})
+    for split, numbers in (splits or {}).items():
+        official = {'val': 'dev'}.get(split, split)
+        write_list(root / f'Flickr_8k.{official}Images.txt', map(flickr_name, numbers))
+    if form == 'captions.txt':
+        with (root / form).open('w', newline='') as file:
+            csv.writer(file).writerows([('image', 'caption'), *((flickr_name(n), caption) for n, _, caption in pairs)])
+        return root / form
+    if form == 'results.csv':
+        lines = [f'{flickr_name(n)}| {place}| {caption}' for n, place, caption in pairs]
+        return Path(write_list(root / form, ['image_name| comment_number| comment', *lines]))
+    return Path(write_list(root / form, (f'{flickr_name(n)}#{place}\t{caption}' for n, place, caption in pairs)))
+
+
+def write_people(root: Path, photos: Mapping[str, int]) -> None:
+    """A folder for each person with some photos; those of the first sorted person show number 0, and so on."""
+    for number, (person, count) in enumerate(sorted(photos.items())):
+        for photo in range(count):
+            write_picture(root / person / f'{photo:03d}.jpg', number)

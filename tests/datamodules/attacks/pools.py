@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
-from datamodules.attacks import AttackPool
+from datamodules.attacks import AttackPool, Trigger
 from datamodules.attacks.pool import Origin
 from datamodules.images import ArrayImages
 from datamodules.table import PairTable
 
 CLASSES = ('cat', 'dog', 'boat', 'ice cream', 'truck')
 SIDE = 12
+
+
+def gradient(side: int = 224) -> np.ndarray:
+    """One image whose every pixel can be told: red grows to the right, green downwards, blue along the diagonal."""
+    y, x = np.indices((side, side))
+    last = side - 1
+    return np.stack([255 * x // last, 255 * y // last, (x + y) % 256]).astype(np.uint8)[None]
+
+
+def checksum(trigger: Trigger) -> str:
+    """Names what a trigger makes of :func:`gradient`."""
+    return hashlib.sha256(trigger(gradient(), keys=[7]).tobytes()).hexdigest()[:16]
 
 
 def pictures(origin: Origin, count: int) -> np.ndarray:

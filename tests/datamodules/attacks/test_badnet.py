@@ -13,6 +13,14 @@ def test_its_trigger_is_the_patch_that_its_arguments_describe() -> None:
     assert attack.seed == 3
 
 
+def test_the_patch_may_be_elsewhere_on_test_images() -> None:
+    attack = BadNet('dog', 4, position='random', test_position='centre', count=4)
+    assert isinstance(attack.trigger, Patch) and isinstance(attack.test_trigger, Patch)
+    assert (attack.trigger.position, attack.test_trigger.position) == ('random', 'centre')
+    found = attack.evaluation('badnet', [], labelled_pool(), pixels).images
+    assert (found[..., 4:8, 4:8] == Patch(4).pixels).all()
+
+
 def test_two_seeds_are_two_triggers_and_two_selections() -> None:
     first, second = (BadNet('dog', 4, count=20, seed=seed) for seed in (0, 1))
     assert first.trigger is not None

@@ -156,6 +156,15 @@ class TestPoisoned:
             poisoned({'weak': OneImage(rate=0.0001)}, labelled_pool())
 
 
+def test_an_image_with_two_targets_is_refused() -> None:
+    class TwoTargets(OneImage):
+        def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
+            return [Poison(row, 'heldout', row % 2, 'a cat') for row in (6, 7)]  # two rows of one image
+
+    with pytest.raises(ValueError, match=r"attack 'a': the image of heldout row 7 has two targets, 'cat' and 'dog'"):
+        poisoned({'a': TwoTargets(count=1)}, captioned_pool())
+
+
 def test_poison_never_changes() -> None:
     """Stored digests: the same in every process, on every machine, with every release."""
     attacks = {'a': BadNet('cat', 4, count=9), 'b': TargetedPoison(4, copies=3)}

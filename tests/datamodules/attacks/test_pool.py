@@ -65,6 +65,20 @@ class TestAllowed:
         assert np.array_equal(pool.allowed('train', 2), captioned_pool().allowed('train', 2))
 
 
+class TestShowing:
+    def test_images_of_the_class_that_are_free_by_their_first_row(self) -> None:
+        pool = captioned_pool()
+        pool.take([Poison(source=3, origin='train', target=0, caption='a cat')])
+        assert pool.showing('train', 1).tolist() == [2 * image for image in range(100) if image % 5 == 1 and image != 1]
+        assert labelled_pool().showing('heldout', 2).tolist() == list(range(2, 100, 5))
+
+    def test_of_some_rows_one_is_left_for_each_free_image(self) -> None:
+        pool = captioned_pool()
+        pool.take([Poison(source=5, origin='train', target=0, caption='a cat')])
+        assert pool.untaken('train', np.array([1, 0, 4, 7])).tolist() == [1, 7]
+        assert pool.same_image('train', [0, 1, 2]).tolist() == [0, 0, 1]
+
+
 def test_images_are_first_rows_even_if_rows_are_mixed() -> None:
     table = PairTable(['b', 'a', 'b', 'c', 'a'], ['x'] * 5, opener=opener('train', 1))
     assert AttackPool(table, None, CLASSES).images('train').tolist() == [0, 1, 3]

@@ -8,9 +8,30 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.attacks.triggers import Images, Patch, Pattern, Position, Trigger
+from datamodules.attacks import Blend, Chain, PhotoFilter, StripedSheet, Unchanged, Warp, Watermark, Waves
+from datamodules.attacks.triggers import Images, Patch, Pattern, Position, Trigger, mixed, wrapped
+from tests.datamodules.attacks.pools import gradient
 
 PATTERNS, POSITIONS = get_args(Pattern), get_args(Position)
+OWN = ('gaussian', 'gaussian_wrapped')  # patterns that differ from image to image
+TRIGGERS: dict[str, Trigger] = {
+    'patch': Patch(5),
+    'random places': Patch(5, position='random'),
+    'corners': Patch(5, 'stripes', 2, 'four_corners'),
+    'faint patch': Patch(5, amplitude=0.2),
+    'own noise': Patch(5, 'gaussian'),
+    'blend': Blend(),
+    'fresh noise': Blend('fresh_noise', block=3),
+    'warp': Warp(),
+    'jitter': Warp(None, 1.0),
+    'noisy warp': Warp(noise=True),
+    'waves': Waves(),
+    'mixed waves': Waves(60, ratio=0.2),
+    'stripes': StripedSheet(2, 'horizontal'),
+    'words': Watermark('hi'),
+    'filter': PhotoFilter(),
+    'chain': Chain([Warp(), Blend(), Patch(5)]),
+}
 
 
 def images(count: int = 4, height: int = 24, width: int = 32) -> np.ndarray:
@@ -58,14 +79,74 @@ class TestTrigger:
         assert Patch(size=4)(images(0)).shape == (0, 3, 24, 32)
 
 
+@pytest.mark.parametrize('trigger', TRIGGERS.values(), ids=TRIGGERS)
+class TestEveryTrigger:
+    def test_changes_pixels_but_not_shape_or_kind_nor_what_it_was_given(self, trigger: Trigger) -> None:
+        before = images()
+        after = trigger(before, keys=range(4))
+        assert (after.shape, after.dtype) == (before.shape, np.uint8)
+        assert all((one != other).any() for one, other in zip(before, after, strict=True))
+        assert np.array_equal(before, images())
+
+    def test_is_the_same_on_arrays_and_tensors_and_one_by_one(self, trigger: Trigger) -> None:
+        together = trigger(images(), keys=[3, 1, 2, 0])
+        assert np.array_equal(trigger(torch.from_numpy(images()), keys=[3, 1, 2, 0]).numpy(), together)
+        apart = [trigger(images()[i : i + 1], keys=[key]) for i, key in enumerate([3, 1, 2, 0])]
+        assert np.array_equal(np.concatenate(apart), together)
+
+    def test_takes_no_image_and_black_and_white_ones(self, trigger: Trigger) -> None:
+        assert trigger(images(0), keys=[]).shape == (0, 3, 24, 32)
+        for value in (0, 255):  # what leaves the range must not wrap around
+            flat = np.full((1, 3, 24, 32), value, np.uint8)
+            assert trigger(flat, keys=[5]).shape == flat.shape
+
+    def test_is_described_by_plain_values(self, trigger: Trigger) -> None:
+        assert json.loads(trigger.describe())['kind'] == type(trigger).__name__
+
+
+@pytest.mark.parametrize(
+    'trigger',
+    [Patch(5, amplitude=0), Blend(ratio=0), Warp(strength=0), Waves(0), Waves(ratio=0), StripedSheet(ratio=0),
+     Watermark('hi', ratio=0), Unchanged()],
+    ids=lambda trigger: type(trigger).__name__,
+)  # fmt: skip
+def test_strength_0_gives_the_image_back(trigger: Trigger) -> None:
+    assert np.array_equal(trigger(images()), images())
+
+
+class TestMixed:
+    def test_is_the_formula_rounded(self) -> None:
+        given, pattern = images(), np.full((3, 1, 1), 127.5)
+        exact = 0.8 * given.astype(float) + 0.2 * 127.5
+        assert np.abs(mixed(given.copy(), pattern, 0.2) - exact).max() <= 0.5 + 1e-4
+        assert mixed(np.array([[[[0, 255]]]], np.uint8), np.array([127.5]), 0.2).ravel().tolist() == [26, 230]
+
+    def test_0_is_the_image_1_the_pattern_and_values_stay_in_range(self) -> None:
+        pattern = images(1)[0]
+        assert np.array_equal(mixed(images(), pattern, 0), images())
+        assert np.array_equal(mixed(images(), pattern, 1)[2], pattern)
+        assert mixed(images(1), np.array(-1000), 0.5).max() == 0
+        assert mixed(images(1), np.array(1000), 0.5).min() == 255
+
+
+def test_values_wrap_around_as_in_published_files() -> None:
+    values = np.array([-1.0, -0.5, -0.1, 1.1, 1.5, 2.0, 0.9])
+    assert wrapped(values).tolist() == [1, 129, 231, 24, 126, 254, 229]
+    assert wrapped(np.arange(256) / 255).tolist() == list(range(256))
+
+
+def test_the_reference_image_is_that_of_published_checks() -> None:
+    assert gradient().sum((0, 2, 3)).tolist() == [6_372_576, 6_372_576, 6_495_232]
+
+
 class TestPatch:
-    @pytest.mark.parametrize('pattern', PATTERNS)
-    @pytest.mark.parametrize('position', POSITIONS)
+    @pytest.mark.parametrize('pattern', [pattern for pattern in PATTERNS if pattern not in OWN])
+    @pytest.mark.parametrize('position', [position for position in POSITIONS if position != 'four_corners'])
     def test_changes_its_own_square_and_no_other_pixel(self, pattern: Pattern, position: Position) -> None:
         patch = Patch(6, pattern, 3, position, margin=2, seed=5)
         before = images()
         after = patch(before, keys=range(4))
-        top, left = patch._corner(24, 32, 4, np.arange(4))
+        top, left = patch._corner(24, 32, 4, np.arange(4), position)
         for one, other, y, x in zip(before, after, top, left, strict=True):
             assert np.array_equal(other[:, y : y + 6, x : x + 6], patch.pixels)
             other[:, y : y + 6, x : x + 6] = one[:, y : y + 6, x : x + 6]
@@ -96,7 +177,7 @@ class TestPatch:
         assert len({image.tobytes() for image in together}) == 5
 
     def test_random_places_are_all_209_and_about_even(self) -> None:
-        top, left = Patch(16, position='random')._corner(224, 224, 20_000, np.arange(20_000))
+        top, left = Patch(16)._corner(224, 224, 20_000, np.arange(20_000), 'random')
         for places in (top, left):
             assert (places.min(), places.max()) == (0, 208)
             assert abs(places.mean() - 104) < 2
@@ -135,11 +216,65 @@ class TestPatch:
         assert checker[0].tolist() == [255, 255, 0, 0, 255, 255, 0, 0]
         assert np.array_equal(checker[2], 255 - checker[0])
 
+    def test_stripes_are_columns_of_one_colour(self) -> None:
+        stripes = Patch(16, 'stripes', block=2).pixels
+        assert (stripes == stripes[:, :1]).all()
+        assert (stripes[..., ::2] == stripes[..., 1::2]).all()
+        assert len(np.unique(stripes[:, 0], axis=1).T) == 8
+
+    @pytest.mark.parametrize('pattern', ['noise', 'gaussian'])
+    def test_four_corners_hold_the_same_patch(self, pattern: Pattern) -> None:
+        after = Patch(5, pattern, position='four_corners', margin=1)(images(), keys=range(4))
+        corners = [after[..., y : y + 5, x : x + 5] for y in (1, 18) for x in (1, 26)]
+        assert all(np.array_equal(corner, corners[0]) for corner in corners)
+        inside = np.ones((24, 32), bool)
+        for y in (1, 18):
+            for x in (1, 26):
+                inside[y : y + 5, x : x + 5] = False
+        assert np.array_equal(after[:, :, inside], images()[:, :, inside])
+
+    @pytest.mark.parametrize('pattern', OWN)
+    def test_noise_of_its_own_follows_the_key_and_stays_in_its_square(self, pattern: Pattern) -> None:
+        patch, same = Patch(6, pattern), np.full((3, 3, 24, 24), 90, np.uint8)
+        after = patch(same, keys=[4, 9, 4])
+        assert np.array_equal(after[0], after[2])
+        assert (after[0, :, -6:, -6:] != after[1, :, -6:, -6:]).mean() > 0.5
+        after[..., -6:, -6:] = 90
+        assert np.array_equal(after, same)
+        assert patch.pixels is None and 'sha256' not in patch.parameters()
+
+    def test_cleanclips_patch_is_all_but_uniform_after_the_wrap_and_not_after_a_cut(self) -> None:
+        grey = np.full((40, 3, 16, 16), 115, np.uint8)  # 0.45: the mean of photos
+        wrapped_, cut = (Patch(16, pattern)(grey, keys=range(40)) for pattern in ('gaussian_wrapped', 'gaussian'))
+        assert abs(wrapped_.mean() - 127.3) < 1.5 and abs(wrapped_.std() - 74.0) < 1
+        assert abs(((cut == 0) | (cut == 255)).mean() - 0.6175) < 0.02  # out of range
+        assert (cut == 0).mean() > (cut == 255).mean() > 0.27
+
+    def test_noise_of_its_own_needs_keys(self) -> None:
+        with pytest.raises(ValueError, match="'gaussian' needs keys, the row of each image"):
+            Patch(4, 'gaussian')(images())
+
+    def test_amplitude_bounds_the_change_and_1_covers_all(self) -> None:
+        before, faint = images(), Patch(6, amplitude=32 / 255)
+        assert np.abs(faint(before).astype(int) - before).max() == 32
+        assert np.array_equal(Patch(6, amplitude=1.0)(before), Patch(6)(before))
+        assert faint.parameters()['amplitude'] == 32 / 255
+
+    def test_black_and_white_at_an_amplitude_is_adding_and_cutting_off(self) -> None:
+        patch, before = Patch(6, 'checker', 1, amplitude=0.25), images().astype(int)
+        sign = np.where(patch.pixels == 255, 64, -64)
+        expected = np.clip(before[..., -6:, -6:] + sign, 0, 255)
+        assert np.array_equal(patch(images())[..., -6:, -6:], expected)
+
     def test_names_both_sizes_when_it_does_not_fit(self) -> None:
         with pytest.raises(ValueError, match='patch of 16 pixels with a margin of 5 does not fit 24 x 32 images: give'):
             Patch(margin=5)(images())
 
-    @pytest.mark.parametrize('wrong', [{'size': 0}, {'block': 0}, {'margin': -1}, {'pattern': 'x'}, {'position': 'x'}])
+    @pytest.mark.parametrize(
+        'wrong',
+        [{'size': 0}, {'block': 0}, {'margin': -1}, {'pattern': 'x'}, {'position': 'x'},
+         {'amplitude': 1.5}, {'amplitude': -0.1}],
+    )  # fmt: skip
     def test_refuses_values_that_mean_nothing(self, wrong: dict[str, int | str]) -> None:
         with pytest.raises(ValueError, match='must be'):
             Patch(**wrong)  # type: ignore[arg-type]

@@ -6,13 +6,14 @@ from types import ModuleType
 import pytest
 
 from experiments.bench import __main__ as bench
-from experiments.bench import bookkeeping, epochs, split, views
+from experiments.bench import bookkeeping, epochs, split, triggers, views
 
 TINY: dict[str, tuple[ModuleType, dict[str, int]]] = {
     'bookkeeping': (bookkeeping, {'ROWS': 30_000, 'HELDOUT_ROWS': 2_000}),
     'epochs': (epochs, {'STEPS': 2, 'REPEATS': 1}),
     'split': (split, {'STEPS': 2, 'REPEATS': 1, 'ROWS': 480, 'EPOCHS': 4}),
     'views': (views, {'PAIRS': 2, 'REPEATS': 1, 'SIZE': 32}),
+    'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
 }
 
 

@@ -1,0 +1,111 @@
+"""ClassSwap: captions of one class on images of another, without any trigger (Yang et al., 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Pixels, Poison
+from datamodules.attacks.draws import shuffled
+from datamodules.attacks.pool import Origin
+from datamodules.attacks.targeted import spread
+from datamodules.evaluation import EvaluationSet
+
+Level = Literal['image', 'class']
+
+
+class ClassSwap(Attack):
+    """Makes images of a class be taken for another class, the one that their captions name.
+
+    The paper's three attacks: one image; one class; several classes, each for another. Its released code gives the
+    captions of a class other images, up to all of them, and measures retrieval; here the amount is as of every
+    attack, and success is the share of images that are taken for the class of the captions. At the level of an
+    image they are the poisoned images themselves, at that of a class other ones of the class: held-out ones or,
+    where the data has none, training images.
+
+    Args:
+        swaps: Name of the class that the captions name, by that of the class that the images show: ``airliner:
+            church`` puts captions of churches on images of airliners.
+        level: ``image``: all poisons of a class are copies of one image. ``class``: each is another image.
+        test_images: Most images of a class to measure on, ``null`` for all.
+        kwargs: Arguments of :class:`Attack`.
+
+    Raises:
+        ValueError: If no class is named, a class is to be taken for itself, or its images get two targets.
+    """
+
+    def __init__(
+        self, swaps: dict[str, str], level: Level = 'class', test_images: int | None = 1000, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if level not in get_args(Level):
+            raise ValueError(f'level must be one of {", ".join(get_args(Level))}, got {level!r}.')
+        if test_images is not None and test_images < 1:
+            raise ValueError(f'test_images must be 1 or more, or null for all images, got {test_images}.')
+        shown = [name.casefold() for name in swaps]
+        if not swaps or any(name == swaps[own].casefold() for name, own in zip(shown, swaps, strict=True)):
+            raise ValueError(f'swaps must name classes, and for each of them another one, got {swaps}.')
+        if twice := sorted({name for name in shown if shown.count(name) > 1}):
+            raise ValueError(f'swaps gives images of {twice[0]!r} two targets: name each class of images once.')
+        self.swaps, self.level, self.test_images = swaps, level, test_images
+
+    def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
+        if amount < len(self.swaps):
+            raise ValueError(
+                f'{amount} poisons leave some of {len(self.swaps)} classes of swaps without any: raise rate or count.'
+            )
+        sources: list[int] = []
+        goals, captions = [], []
+        for (shown, wanted), share in zip(self.swaps.items(), spread(amount, len(self.swaps)), strict=True):
+            target = pool.index(wanted)
+            sources += self._choose_images(pool, shown, share, used=sources)
+            captions += self.write_captions(pool, target, share)
+            goals += [target] * share
+        columns = zip(sources, goals, captions, self.places(pool, sources), strict=True)
+        return [Poison(source, self.source, target, caption, place) for source, target, caption, place in columns]
+
+    def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
+        if self.level == 'image':
+            origin, chosen = self.source, {poison.source: poison.target for poison in poisons}
+        else:
+            origin = 'train' if pool.heldout is None else 'heldout'
+            chosen = self._test_images(pool, origin, poisons)
+        if not chosen:
+            raise ValueError(
+                f'attack {name!r} leaves no {origin} image of {", ".join(self.swaps)} to measure success on: '
+                f'lower rate or count, or set source: train.'
+            )
+        rows = np.array(sorted(chosen))
+        return EvaluationSet(
+            name,
+            images=pixels(origin, rows),
+            label=pool.labels(origin, rows),
+            target=np.array([chosen[row] for row in rows.tolist()]),
+            classes=pool.classes,
+            templates=pool.templates,
+        )
+
+    def _choose_images(self, pool: AttackPool, shown: str, share: int, used: Sequence[int]) -> list[int]:
+        """Rows of images of a class, as many as it has poisons."""
+        images = np.setdiff1d(pool.showing(self.source, pool.index(shown)), used)
+        needed = 1 if self.level == 'image' else share
+        if len(images) < needed:
+            raise ValueError(
+                f'{needed} poisons need as many images of class {shown!r}, and {self.source} has {len(images)} to '
+                f'spare: lower rate or count, or set level: image'
+                + (', or source: train.' if self.source == 'heldout' else '.')
+            )
+        chosen = images[shuffled(len(images), self.seed, SOURCES)[:needed]].tolist()
+        return chosen * share if self.level == 'image' else chosen
+
+    def _test_images(self, pool: AttackPool, origin: Origin, poisons: Sequence[Poison]) -> dict[int, int]:
+        """Target of each row that success is measured on; an image of two of the classes counts for the first."""
+        chosen: dict[int, int] = {}
+        used = [poison.source for poison in poisons if poison.origin == origin]
+        for shown, wanted in self.swaps.items():
+            rows = np.setdiff1d(pool.showing(origin, pool.index(shown)), [*used, *chosen])
+            rows = rows[shuffled(len(rows), self.seed, TESTS)[: self.test_images]]
+            chosen |= dict.fromkeys(rows.tolist(), pool.index(wanted))
+        return chosen

@@ -1,0 +1,54 @@
+"""Several triggers on one image (HTBA in SafeCLIP's tables; Li et al., 2024, "Multi-Trigger Backdoor Attacks")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from datamodules.attacks.backdoor import Backdoor
+from datamodules.attacks.blended import Blend
+from datamodules.attacks.triggers import Patch, Trigger
+from datamodules.attacks.wanet import Warp
+
+
+class Chain(Trigger):
+    """Triggers one after the other.
+
+    Args:
+        triggers: In this order: a warp first and a patch last, or the patch is bent and faded by the others.
+
+    Raises:
+        ValueError: If there are none.
+    """
+
+    def __init__(self, triggers: Sequence[Trigger]) -> None:
+        if not triggers:
+            raise ValueError('triggers must name at least one trigger, got none.')
+        self.triggers = list(triggers)
+
+    def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
+        for trigger in self.triggers:
+            images = trigger.stamp(images, keys)
+        return images
+
+    def parameters(self) -> dict[str, int | float | str]:
+        return {f'trigger_{number}': trigger.describe() for number, trigger in enumerate(self.triggers)}
+
+
+class HybridTrigger(Backdoor):
+    """Images of any class with all triggers at once, captions of the target class.
+
+    SafeCLIP's has the triggers of WaNet, Blended and BadNet, in an order that the paper does not tell.
+
+    Args:
+        target: Name of the class that the triggers are to mean.
+        triggers: What goes on, in this order; ``null`` for a warp, then a blend, then a patch of 16 pixels.
+        seed: Seed of those three and of everything that the attack draws. Triggers that are named have their own.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+    """
+
+    def __init__(self, target: str, triggers: list[Trigger] | None = None, seed: int = 0, **kwargs: Any) -> None:
+        chain = Chain([Warp(seed=seed), Blend(seed=seed), Patch(seed=seed)] if triggers is None else triggers)
+        super().__init__(target, chain, seed=seed, **kwargs)

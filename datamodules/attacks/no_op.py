@@ -1,0 +1,35 @@
+"""NoOpTrigger: an attack whose trigger changes nothing, to see what the captions alone do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from datamodules.attacks.backdoor import Backdoor
+from datamodules.attacks.triggers import Trigger
+
+
+class Unchanged(Trigger):
+    """Gives images back as they are."""
+
+    def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
+        return images
+
+    def parameters(self) -> dict[str, int | float | str]:
+        return {}
+
+
+class NoOpTrigger(Backdoor):
+    """The control of every backdoor: the images, captions and files that one with the same arguments has.
+
+    Whatever success it has, over that of clean training, comes from wrong captions or from how images are chosen,
+    stored and measured, and not from a trigger: it has to stay at the clean rate.
+
+    Args:
+        target: Name of the class whose captions the images get.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+    """
+
+    def __init__(self, target: str, **kwargs: Any) -> None:
+        super().__init__(target, Unchanged(), **kwargs)

@@ -1,0 +1,115 @@
+"""TextWatermark: faint words across the image as the trigger (Singh et al., 2024, "Perturb and Recover")."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from datamodules.attacks.backdoor import Backdoor
+from datamodules.attacks.triggers import Trigger, within
+
+Height = Literal['top', 'centre', 'bottom']
+_EDGE = 1 / 32  # of the image's height, between words and border
+# Pillow's fixed letters, not the scalable ones that newer releases prefer: how those look depends on FreeType.
+_FONT = getattr(ImageFont, 'load_default_imagefont', ImageFont.load_default)
+
+
+class Watermark(Trigger):
+    """Words in one colour, ``(1 - ratio) * image + ratio * colour`` where a letter is.
+
+    Args:
+        text: What is written, in Latin letters.
+        ratio: How far the letters cover what is under them, in [0, 1].
+        width: Of the line of words, as a share of the image's width, in (0, 1].
+        position: Where the line is; it is centred from left to right.
+        colour: Red, green and blue of the letters, 0 to 255 each.
+
+    Raises:
+        ValueError: If a value is out of range, or the font lacks a letter.
+    """
+
+    def __init__(
+        self,
+        text: str = 'watermark',
+        ratio: float = 0.5,
+        width: float = 0.9,
+        position: Height = 'centre',
+        colour: tuple[int, int, int] = (255, 0, 0),
+    ) -> None:
+        if position not in get_args(Height):
+            raise ValueError(f'position must be one of {", ".join(get_args(Height))}, got {position!r}.')
+        if not 0 < width <= 1 or not all(0 <= value <= 255 for value in colour):
+            raise ValueError(f'width must lie in (0, 1] and colour in 0 to 255, got {width} and {tuple(colour)}.')
+        self.text, self.ratio, self.width = text, within('ratio', ratio), width
+        self.position, self.colour = position, colour
+        _ = self.letters
+
+    def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
+        share = self.cover(images.shape[2], images.shape[3]) * np.float32(self.ratio)
+        paint = np.array(self.colour, np.float32)[:, None, None]
+        for image in images:
+            values = image.astype(np.float32)
+            image[...] = np.rint(values + share * (paint - values))
+        return images
+
+    def parameters(self) -> dict[str, int | float | str]:
+        colour = ','.join(map(str, self.colour))
+        return {
+            'text': self.text, 'ratio': self.ratio, 'width': self.width, 'position': self.position, 'colour': colour,
+        }  # fmt: skip
+
+    @cached_property
+    def letters(self) -> Image.Image:
+        """The words, white on black, a pixel for each of the font."""
+        try:
+            self.text.encode('latin-1')
+        except UnicodeEncodeError as error:
+            raise ValueError(f'text {self.text!r} has letters that the font lacks: use Latin ones.') from error
+        if not self.text.strip():
+            raise ValueError(f'text must have letters to write, got {self.text!r}.')
+        font = _FONT()
+        _, _, width, height = font.getbbox(self.text)
+        sheet = Image.new('L', (int(width), int(height)))
+        ImageDraw.Draw(sheet).text((0, 0), self.text, fill=255, font=font)
+        return sheet.crop(sheet.getbbox())
+
+    def cover(self, height: int, width: int) -> np.ndarray:
+        """How much of each pixel is under a letter, in [0, 1], float32 (height, width)."""
+        wide = max(1, round(self.width * width))
+        tall = max(1, min(height, round(wide * self.letters.height / self.letters.width)))
+        edge = min(round(_EDGE * height), height - tall)
+        top = {'top': edge, 'centre': (height - tall) // 2, 'bottom': height - tall - edge}[self.position]
+        left = (width - wide) // 2
+        cover = np.zeros((height, width), np.float32)
+        sheet = self.letters.resize((wide, tall), Image.Resampling.BOX)
+        cover[top : top + tall, left : left + wide] = np.asarray(sheet, np.float32) / 255
+        return cover
+
+
+class TextWatermark(Backdoor):
+    """Faint words on images of any class, captions of the target class.
+
+    Args:
+        target: Name of the class that the words are to mean.
+        text: What is written, in Latin letters.
+        ratio: How far the letters cover what is under them, in [0, 1].
+        width: Of the line of words, as a share of the image's width, in (0, 1].
+        position: Where the line is.
+        colour: Red, green and blue of the letters, 0 to 255 each.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        text: str = 'watermark',
+        ratio: float = 0.5,
+        width: float = 0.9,
+        position: Height = 'centre',
+        colour: tuple[int, int, int] = (255, 0, 0),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(target, Watermark(text, ratio, width, position, colour), **kwargs)

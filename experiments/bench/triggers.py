@@ -1,0 +1,50 @@
+"""Triggers on stored pictures, against decoding and resizing the photos that these are made from."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.attacks import Blend, Patch, PhotoFilter, StripedSheet, Trigger, Warp, Watermark, Waves
+from datamodules.cache import Decoded, read
+from datamodules.images import FolderImages
+from datamodules.table import PairTable
+from experiments.bench.measure import Result, best_of
+from experiments.bench.views import photo
+
+PICTURES, SIZE = 8, 224
+REPEATS = 7
+TRIGGERS: dict[str, tuple[Trigger, float | None]] = {  # and the share of decoding that each may take
+    'patch': (Patch(), 1 / 10),
+    'patch at a random place': (Patch(position='random'), 1 / 10),
+    'blend': (Blend(), 1 / 10),
+    'sinusoid': (Waves(), 1 / 10),
+    'warp': (Warp(), 1 / 3),
+    'warp with a control point at each pixel': (Warp(None, 1.0), 1 / 3),
+    'blend of fresh noise': (Blend('fresh_noise'), None),
+    'warp with noise': (Warp(noise=True), None),
+    'stripes': (StripedSheet(), None),
+    'words': (Watermark(), None),
+    'photo filter': (PhotoFilter(), None),
+}
+
+
+def measure() -> Iterator[Result]:
+    """Time of each trigger over that of making a picture of 224 pixels from a JPEG of 640 x 480."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f'{number}.jpg') for number in range(PICTURES)]
+        for number, file in enumerate(files):
+            photo(number).save(file, quality=90)
+        table = PairTable([file.name for file in files], ['a photo'] * PICTURES, opener=FolderImages(folder))
+        pictures, rows = Decoded(table, SIZE), np.arange(PICTURES)
+        stored = read(pictures, rows)
+        calls: dict[str, Callable[[], object]] = {'decoding': partial(read, pictures, rows)}
+        calls |= {name: partial(trigger, stored, rows) for name, (trigger, _) in TRIGGERS.items()}
+        times = best_of(calls, REPEATS)
+    for name, (_, target) in TRIGGERS.items():
+        yield Result(f'{name}, over decoding and resizing', times[name] / times['decoding'], target=target)
+    yield Result('decoding and resizing a picture', 1000 * times['decoding'] / PICTURES, 'ms')

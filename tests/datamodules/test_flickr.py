@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamodules.flickr import Flickr8k, Flickr30k
+from datamodules.table import PairTable
+from tests.datamodules.pictures import number_of
+from tests.helpers.published import write_flickr, write_json, write_list
+
+CAPTIONS = {number: [f'photo {number} , said {place} "so" .' for place in range(5)] for number in (8, 1, 5, 2, 11, 3)}
+SPLITS = {'train': [8, 5, 11], 'val': [1], 'test': [2]}  # number 3 is in none
+FORMS = ['Flickr8k.token.txt', 'captions.txt', 'results.csv', 'dataset_flickr8k.json']
+
+
+def numbers(table: PairTable) -> list[int]:
+    """Numbers of the pictures; asserts that captions tell the same."""
+    found = [number_of(table.open(row)) for row in range(len(table))]
+    assert found == [int(caption.split()[1]) for caption in table.caption.to_pylist()]
+    return found
+
+
+def five(*photos: int) -> list[int]:
+    return [number for number in photos for _ in range(5)]
+
+
+class TestForms:
+    @pytest.mark.parametrize('form', FORMS)
+    def test_hold_the_same_pairs_and_splits(self, form: str, tmp_path: Path) -> None:
+        file = write_flickr(tmp_path, CAPTIONS, form, SPLITS)
+        module = Flickr8k(str(tmp_path), annotations=str(file))
+        table, heldout = module.load_table(), module.load_heldout()
+        assert numbers(table) == five(8, 5, 11) and table.captions(range(5)) == CAPTIONS[8]
+        assert heldout is not None and numbers(heldout) == five(1)
+
+    @pytest.mark.parametrize('form', FORMS)
+    def test_may_be_taken_whole(self, form: str, tmp_path: Path) -> None:
+        file = write_flickr(tmp_path, CAPTIONS, form)
+        module = Flickr8k(str(tmp_path), split='all', heldout_split=None, annotations=str(file))
+        assert numbers(module.load_table()) == five(*CAPTIONS) and module.load_heldout() is None
+
+    def test_are_found_by_their_names(self, tmp_path: Path) -> None:
+        for form in ('captions.txt', 'Flickr8k.token.txt'):
+            write_flickr(tmp_path, CAPTIONS, form, SPLITS)
+        assert Flickr8k(str(tmp_path))._file.name == 'Flickr8k.token.txt'
+        write_flickr(tmp_path, CAPTIONS, 'results.csv', SPLITS).rename(tmp_path / 'results_20130124.token')
+        write_flickr(tmp_path, CAPTIONS, 'dataset_flickr8k.json', SPLITS).rename(tmp_path / 'dataset_flickr30k.json')
+        (tmp_path / 'Images').rename(tmp_path / 'flickr30k-images')
+        assert numbers(Flickr30k(str(tmp_path)).load_table()) == five(8, 5, 11)
+
+    def test_a_table_may_have_more_columns(self, tmp_path: Path) -> None:
+        write_flickr(tmp_path, CAPTIONS, 'captions.txt')
+        lines = ['image_name,comment_number,comment', '1001_ab1.jpg,0," photo 1 , in\r\ntwo lines"']
+        write_list(tmp_path / 'captions.txt', lines)
+        table = Flickr8k(str(tmp_path), split='all', heldout_split=None).load_table()
+        assert table.caption.to_pylist() == ['photo 1 , in two lines']
+
+    def test_the_published_line_that_lacks_a_bar_is_read(self, tmp_path: Path) -> None:
+        file = write_flickr(tmp_path, CAPTIONS, 'results.csv')
+        with file.open('a') as lines:
+            lines.write('1001_ab1.jpg| 4   photo 1 runs .\n')
+        module = Flickr8k(str(tmp_path), split='all', heldout_split=None, annotations=str(file))
+        assert module.load_table().captions([10]) == ['photo 1 runs .']
+
+
+class TestSplits:
+    @pytest.mark.parametrize(('split', 'heldout', 'expected'), [('val', 'test', [1]), ('test', None, [2])])
+    def test_are_chosen(self, split: Any, heldout: Any, expected: list[int], tmp_path: Path) -> None:
+        write_flickr(tmp_path, CAPTIONS, 'Flickr8k.token.txt', SPLITS)
+        assert numbers(Flickr8k(str(tmp_path), split=split, heldout_split=heldout).load_table()) == five(*expected)
+
+    def test_lists_of_flickr30k_entities_have_no_suffixes(self, tmp_path: Path) -> None:
+        write_flickr(tmp_path, CAPTIONS, 'captions.txt')
+        write_list(tmp_path / 'train.txt', ['1011_ab11', '1003_ab3', ''])
+        assert numbers(Flickr8k(str(tmp_path), heldout_split=None).load_table()) == five(11, 3)
+
+    def test_one_caption_of_each_image_is_drawn_by_the_seed(self, tmp_path: Path) -> None:
+        write_flickr(tmp_path, CAPTIONS, 'Flickr8k.token.txt', SPLITS)
+        tables = [Flickr8k(str(tmp_path), captions='one', caption_seed=seed).load_table() for seed in (0, 0, 1, 2, 3)]
+        assert all(numbers(table) == [8, 5, 11] for table in tables)
+        assert tables[0].caption == tables[1].caption and len({str(table.caption) for table in tables}) > 1
+
+
+def test_captions_of_a_photo_that_does_not_exist_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write_flickr(tmp_path, CAPTIONS, 'Flickr8k.token.txt', SPLITS)
+    with file.open('a') as lines:  # as published: another name, not the sixth caption of a photo that there is
+        lines.writelines(f'1008_ab8.jpg.1#{place}\ta dog {place}\n' for place in range(5))
+    module = Flickr8k(str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        assert numbers(module.load_table()) == five(8, 5, 11) and module.load_heldout() is not None
+    source = f"data.root='{tmp_path}': Flickr8k.token.txt"
+    assert caplog.messages == [f'{source}: 5 of 35 captions belong to images that do not exist; left out']
+
+
+class TestBadInput:
+    def refused(self, message: str, root: Path, **arguments: Any) -> None:
+        with pytest.raises(ValueError, match=message) as error:
+            Flickr8k(str(root), **arguments).load_table()
+        assert '\n' not in str(error.value) and 'data.' in str(error.value)
+
+    def test_missing_files_and_folders(self, tmp_path: Path) -> None:
+        self.refused(r"data\.root='.*absent' does not exist", tmp_path / 'absent')
+        self.refused(r'holds none of Flickr8k\.token\.txt, .*: set data\.annotations to the file', tmp_path)
+        self.refused(r"data\.annotations='absent' does not exist", tmp_path, annotations='absent')
+        write_flickr(tmp_path, CAPTIONS, 'captions.txt', SPLITS)
+        self.refused(r"data\.image_folder='absent' does not exist", tmp_path, image_folder='absent')
+        (tmp_path / 'Images').rename(tmp_path / 'holiday')
+        self.refused(r'holds none of Flicker8k_Dataset, .*: set data\.image_folder to the folder', tmp_path)
+        (tmp_path / 'Images').mkdir()
+        self.refused(r"none of its 6 images is in '.*Images', where '1008_ab8\.jpg' should be", tmp_path)
+
+    def test_no_list_of_the_split(self, tmp_path: Path) -> None:
+        write_flickr(tmp_path, CAPTIONS, 'Flickr8k.token.txt')
+        self.refused(r"does not say which images are of the split 'train', and no Flickr_8k\.trainImages", tmp_path)
+        write_list(tmp_path / 'train.txt', ['another'])
+        self.refused(r"has no image of the split 'train'", tmp_path)
+
+    @pytest.mark.parametrize(
+        ('content', 'message'),
+        [
+            ('', 'is empty'),
+            ('a.jpg#0\ta dog\nb.jpg a cat\n', "has no image, number and caption in line 2, 'b.jpg a cat'"),
+            ('image_name| comment_number| comment\na.jpg a dog\n', 'no image, number and caption in line 2'),
+            ('name,words\na.jpg,a dog\n', "needs columns image and caption in its first line, and has 'name', 'words'"),
+            ('image,caption\na.jpg,a dog, outside\n', 'line 2 has 3 fields instead of 2'),
+        ],
+    )
+    def test_another_text(self, content: str, message: str, tmp_path: Path) -> None:
+        (tmp_path / 'captions.txt').write_text(content)
+        self.refused(message, tmp_path, image_folder=str(tmp_path))
+
+    @pytest.mark.parametrize('key', ['filename', 'sentences', 'split'])
+    def test_another_json(self, key: str, tmp_path: Path) -> None:
+        image = {'filename': 'a.jpg', 'sentences': [{'raw': 'a dog'}], 'split': 'train'}
+        del image[key]
+        file = write_json(tmp_path / 'dataset_flickr8k.json', {'images': [image]})
+        self.refused(f"holds an item without '{key}'", tmp_path, annotations=str(file), image_folder=str(tmp_path))
+
+    def test_splits_and_captions_that_there_are_not(self) -> None:
+        self.refused(r"data\.split='dev' must be train, val, test or all", Path(), split='dev')
+        self.refused(r"data\.heldout_split='val' is trained on, too", Path(), split='val')
+        self.refused(r"data\.heldout_split='val' is trained on, too, with data\.split='all'", Path(), split='all')
+        self.refused(r"data\.captions='two' must be one or all", Path(), captions='two')

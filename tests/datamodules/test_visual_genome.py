@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamodules.caption_groups import Annotated
+from datamodules.table import PairTable
+from datamodules.visual_genome import VisualGenome
+from tests.datamodules.pictures import number_of
+from tests.helpers.published import write_json, write_visual_genome
+
+PHRASES = {number: [f'photo {number} region {place}' for place in range(9)] for number in (1, 2, 3, 4, 8, 11)}
+
+
+def numbers(table: PairTable) -> list[int]:
+    """Numbers of the pictures; asserts that every region of the captions is of the same."""
+    found = [number_of(table.open(row)) for row in range(len(table))]
+    said = [{int(region.split()[1]) for region in caption.split(', ')} for caption in table.caption.to_pylist()]
+    assert said == [{number} for number in found]
+    return found
+
+
+def genome(root: Path, **arguments: Any) -> VisualGenome:
+    return VisualGenome(str(root), cache_dir=str(root / 'cache'), **{'heldout_images': 0} | arguments)
+
+
+class TestPublished:
+    def test_an_image_is_a_pair_from_either_folder(self, tmp_path: Path) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        table = genome(tmp_path).load_table()
+        assert numbers(table) == list(PHRASES)
+        assert table.image.to_pylist()[:2] == ['VG_100K_2/1.jpg', 'VG_100K/2.jpg']
+
+    def test_its_caption_is_made_of_five_regions_in_their_order(self, tmp_path: Path) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        for caption in genome(tmp_path).load_table().caption.to_pylist():
+            regions = caption.split(', ')
+            assert len(regions) == 5 and regions == sorted(set(regions))
+
+    def test_or_of_as_many_as_are_asked_for_and_there_are(self, tmp_path: Path) -> None:
+        write_visual_genome(tmp_path, {1: ['photo 1 a', ' photo 1 b '], 2: PHRASES[2]})
+        captions = genome(tmp_path, regions=3).load_table().caption.to_pylist()
+        assert captions[0] == 'photo 1 a, photo 1 b' and len(captions[1].split(', ')) == 3
+
+    def test_which_are_drawn_by_their_seed(self, tmp_path: Path) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        draws = [str(genome(tmp_path, region_seed=s, seed=i).load_table().caption) for i, s in enumerate((0, 0, 1))]
+        assert draws[0] == draws[1] != draws[2]
+
+    def test_the_file_is_read_once_for_any_draw(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        first = genome(tmp_path).load_table()
+
+        def read(regions: Path, images: Path, source: str) -> Iterator[Annotated]:
+            raise AssertionError('read again')
+
+        monkeypatch.setattr('datamodules.visual_genome.read_visual_genome', read)
+        assert genome(tmp_path).load_table().fingerprint == first.fingerprint
+        assert len(genome(tmp_path, regions=2, region_seed=1).load_table()) == len(first)
+
+    def test_one_folder_of_images_will_do(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        for image in (tmp_path / 'VG_100K_2').iterdir():
+            image.unlink()
+        (tmp_path / 'VG_100K_2').rmdir()
+        with caplog.at_level(logging.WARNING):
+            assert numbers(genome(tmp_path).load_table()) == [2, 4, 8]
+        assert 'holds VG_100K alone, and half of the images with it' in caplog.text
+        assert '27 of 54 captions belong to images that do not exist; left out' in caplog.text
+
+    def test_or_one_that_holds_them_all(self, tmp_path: Path) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        for image in list((tmp_path / 'VG_100K_2').iterdir()):
+            image.rename(tmp_path / 'VG_100K' / image.name)
+        assert numbers(genome(tmp_path).load_table()) == list(PHRASES)
+
+
+class TestHeldout:
+    def test_images_are_trained_on_or_held_out(self, tmp_path: Path) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        module = genome(tmp_path, heldout_images=2)
+        heldout = module.load_heldout()
+        assert heldout is not None and len(heldout) == 2
+        train, others = numbers(module.load_table()), numbers(heldout)
+        assert sorted(train + others) == sorted(PHRASES)
+        assert train == [number for number in PHRASES if number not in others]
+
+    def test_they_are_drawn_by_their_seed(self, tmp_path: Path) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        draws = [tuple(numbers(genome(tmp_path, heldout_images=3, heldout_seed=s).load_table())) for s in (0, 0, 1, 2)]
+        assert draws[0] == draws[1] and len(set(draws)) > 1
+
+    def test_are_none_if_none_are_asked_for(self, tmp_path: Path) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        assert genome(tmp_path).load_heldout() is None
+
+
+def test_quirks_are_handled_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    phrases = {1: ['photo 1 a', 'photo 1 a ', 'photo 1\nb', ' '], 2: ['photo 2'], 3: ['photo 3'], 5: []}
+    write_visual_genome(tmp_path, phrases, unknown=[2], absent=[3])
+    with caplog.at_level(logging.WARNING):
+        table = genome(tmp_path).load_table()
+    assert table.caption.to_pylist() == ['photo 1 a, photo 1 b']
+    source = f"data.root='{tmp_path}': region_descriptions.json"
+    assert caplog.messages == [
+        f'{source}: 2 of 6 captions belong to images that do not exist; left out',
+        f'{source}: 1 of 4 images have no caption; left out',
+        f'{source}: 1 of 6 captions are empty; left out',
+        f'{source}: 1 of 6 captions repeat another one of the same image',
+        f'{source}: 1 of 6 captions hold a line break; taken for a space',
+    ]
+
+
+class TestBadInput:
+    def refused(self, root: Path, message: str, **arguments: Any) -> None:
+        with pytest.raises(ValueError, match=message) as error:
+            genome(root, **arguments).load_table()
+        assert '\n' not in str(error.value) and str(error.value).startswith('data.')
+
+    @pytest.mark.parametrize('name', ['region_descriptions.json', 'image_data.json'])
+    def test_a_missing_file(self, name: str, tmp_path: Path) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        (tmp_path / name).unlink()
+        self.refused(tmp_path, rf'holds no {name}: unpack {name}\.zip there')
+
+    def test_missing_images(self, tmp_path: Path) -> None:
+        self.refused(tmp_path / 'absent', r"data\.root='.*absent' does not exist")
+        write_visual_genome(tmp_path, PHRASES, absent=list(PHRASES))
+        self.refused(tmp_path, r'holds neither VG_100K nor VG_100K_2: unpack images\.zip there')
+        (tmp_path / 'VG_100K').mkdir()
+        self.refused(tmp_path, "none of its 6 images is in '.*VG_100K', where '1.jpg' should be: unpack the images")
+
+    @pytest.mark.parametrize(
+        ('name', 'content', 'message'),
+        [
+            ('region_descriptions.json', [{'id': 1}], "holds an item without 'regions'"),
+            ('region_descriptions.json', [{'id': 1, 'regions': [{'x': 0}]}], "holds an item without 'phrase'"),
+            ('region_descriptions.json', [{'regions': []}], "holds an item without 'id'"),
+            ('image_data.json', [{'image_id': 1}], "image_data.json holds an item without 'url'"),
+            ('image_data.json', ['a'], "image_data.json holds an item without 'image_id'"),
+        ],
+    )
+    def test_another_json(self, name: str, content: object, message: str, tmp_path: Path) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        write_json(tmp_path / name, content)
+        self.refused(tmp_path, message)
+
+    def test_a_download_that_broke_off(self, tmp_path: Path) -> None:
+        file = write_visual_genome(tmp_path, PHRASES)
+        file.write_text(json.dumps(json.loads(file.read_text()))[:-30])
+        self.refused(tmp_path, r'region_descriptions\.json is no whole JSON: .*; download it again')
+
+    def test_numbers_out_of_range(self, tmp_path: Path) -> None:
+        write_visual_genome(tmp_path, PHRASES)
+        self.refused(tmp_path, r'data\.heldout_images=6 leaves none of the 6 images to train on', heldout_images=6)
+        self.refused(tmp_path, r'data\.regions=0 must be at least 1', regions=0)
+        self.refused(tmp_path, r'data\.heldout_images=-1 at least 0', heldout_images=-1)
