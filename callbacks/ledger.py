@@ -83,7 +83,7 @@ class ScoreLedger(Callback):
             cut = mixture.guarded_cut(self.threshold)
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             write_ledger(Path(folder, FILE), ledger(data.table, score, sides_by(score, cut), mixture))
-            print(f'{summary(score, cut, mixture)}\nLedger: {Path(folder, FILE)}', flush=True)
+            print(f'\n{summary(score, cut, mixture)}\nLedger: {Path(folder, FILE)}', flush=True)
 
 
 def ledger(table: PairTable, score: np.ndarray, side: np.ndarray, mixture: Mixture | None) -> pa.Table:

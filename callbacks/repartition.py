@@ -257,7 +257,10 @@ class Repartition(L.Callback, ABC):
         partition.score = score
         partition.epoch = epoch
         mixture = split.past.mixture
-        if mixture is not None and mixture.state == 'fitted':
+        if mixture is None or (self.past is not None and mixture == self.past.mixture):
+            # What ledger and figures show belongs to these similarities, whatever the decision rests on.
+            mixture = fit_mixture(score[score.isfinite()].numpy())
+        if mixture.state == 'fitted':
             partition.mixture = {**mixture.parameters(), 'threshold': split.threshold}
         else:
             partition.mixture = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -51,7 +52,7 @@ class PairsDataModule(L.LightningDataModule):
         safe_weight: Draws of a safe pair for one draw of a risky one.
         cache: ``memmap``: decode every picture once, into ``cache_dir``. ``none``: decode at every access.
         cache_dir: Folder of the caches.
-        num_workers: Processes that load.
+        num_workers: Processes that load, at most as many as there are cores.
         seed: Seed of batches and views; that of an attack is its own.
         eval_batch_size: Pairs or images in a batch of one process where nothing is trained.
     """
@@ -91,7 +92,8 @@ class PairsDataModule(L.LightningDataModule):
         self.image_views, self.caption_views = image_views or CleanView(), caption_views
         self.order, self.safe_weight = order, safe_weight
         self.cache, self.cache_dir = cache, Path(cache_dir)
-        self.num_workers, self.seed, self.eval_batch_size = num_workers, seed, eval_batch_size
+        self.num_workers = min(num_workers, os.cpu_count() or 1)
+        self.seed, self.eval_batch_size = seed, eval_batch_size
 
     # --- what a data set says -----------------------------------------------------------------------------------
 
@@ -144,7 +146,7 @@ class PairsDataModule(L.LightningDataModule):
         poisons = self.manifest.rows()
         self.partition.side[np.setdiff1d(broken, poisons) if self.poison else np.union1d(broken, poisons)] = DROPPED
         self.evaluation_sets = self._evaluation_sets(pictures, pool)
-        self._check_batch_size()
+        self._check_batch_size(stage)
 
     @property
     def stored_size(self) -> int:
@@ -278,10 +280,10 @@ class PairsDataModule(L.LightningDataModule):
                 f'leave it null.'
             )
 
-    def _check_batch_size(self) -> None:
+    def _check_batch_size(self, stage: str) -> None:
         if self.batch_size % self._world:
             raise ValueError(f'data.batch_size={self.batch_size} must be a multiple of the {self._world} processes.')
-        if not self.steps_per_epoch:
+        if stage == 'fit' and not self.steps_per_epoch:
             pairs = int((self.partition.side != DROPPED).sum())
             raise ValueError(f'data.batch_size={self.batch_size} is larger than the {pairs} usable pairs: lower it.')
 

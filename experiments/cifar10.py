@@ -2,7 +2,7 @@
 
 Five rows for each seed, each an ordinary ``clipward fit`` on 10,000 captioned CIFAR-10 images; what is done is
 skipped, so that the command goes on where it was stopped. A finished run leaves one small JSON file in ``--results``,
-and ``python -m experiments.report docs/results/cifar10/*.json`` makes the table from them.
+and ``python -m experiments.report runs/cifar10/results/*.json`` makes the table from them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument('--rows', nargs='+', choices=ROWS | SHARES, default=list(ROWS))
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time, one thread each')
     parser.add_argument('--runs', type=Path, default=Path('runs/cifar10'))
-    parser.add_argument('--results', type=Path, default=Path('docs/results/cifar10'))
+    parser.add_argument('--results', type=Path, default=Path('runs/cifar10/results'))
     options, extra = parser.parse_known_args()
     cells = [(name, seed) for seed in options.seeds for name in options.rows]
     work = partial(run, root=options.root, runs=options.runs, results=options.results, extra=extra)

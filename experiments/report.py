@@ -110,7 +110,13 @@ def table(results: Sequence[Result]) -> str:
     """A Markdown table, a row for each name."""
     attacks = list(dict.fromkeys(attack for result in results for attack in result.attacks))
     head = ['run', 'seeds', 'zero-shot', *(f'{a} ASR [95 %] (clean)' for a in attacks)]
-    head += ['first split: share', *(f'leak {a}' for a in attacks), 'last split: share', 'contamination', 'seconds']
+    head += [
+        'first split: share',
+        *(f'leak {a}' for a in attacks),
+        'last split: share',
+        'contamination',
+        'seconds of training',
+    ]
     lines = [head, ['---'] * len(head)]
     for name, runs in by_name(results).items():
         line = [name, str(len(runs)), _spread(_finals(runs, _accuracy(runs[0])))]
@@ -158,7 +164,7 @@ def trade_off(results: Sequence[Result]) -> Figure:
             points = [(accuracy, rate) for accuracy, rate in rates if None not in (accuracy, rate)]
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
             axis.plot(*zip(*points, strict=True), marker, color=colour, label=name, alpha=0.85) if points else None
-        axis.set(title=f'{attack}: attack success rate', xlabel='zero-shot accuracy', ylim=(-0.03, 1.03))
+        axis.set(title=attack, xlabel='zero-shot accuracy', ylabel='attack success rate', ylim=(-0.03, 1.03))
         axis.grid(alpha=0.25)
     handles, names = axes[0].get_legend_handles_labels()
     drawn.legend(handles, names, loc='outside lower center', ncols=min(len(names), 5), frameon=False)

@@ -424,6 +424,13 @@ class TestEpochEnd:
         assert {'cost/sweep_s', 'cost/mixture_s', 'partition/unscored'} <= metrics.keys()
         assert metrics['partition/threshold'] == pytest.approx(mixture['threshold'])
 
+    def test_the_mixture_is_of_the_scores_it_stands_beside(self) -> None:
+        _, data, callback, _ = run(epochs=WARM_UP + 2)
+        mixture, fresh = data.partition.mixture, fit_mixture(data.partition.score.numpy())
+        assert mixture is not None and mixture['mean_high'] == pytest.approx(fresh.means[1])
+        assert callback.past is not None and callback.past.mixture is not None
+        assert callback.past.mixture.means[1] != pytest.approx(fresh.means[1])  # the decision keeps the first one
+
     def test_leaves_modes_and_generators_alone(self) -> None:
         module, data = PlantedModule(), PlantedData()
         fitting = trainer(1)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-SLOWEST = 300  # seconds; then a process is given up
+SLOWEST = 900  # seconds; then a process is given up
 
 
 def in_processes(job: Callable[..., None], folder: Path, *arguments: Any, ranks: int = 1) -> list[int | None]:
