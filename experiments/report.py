@@ -115,7 +115,7 @@ def table(results: Sequence[Result]) -> str:
         *(f'leak {a}' for a in attacks),
         'last split: share',
         'contamination',
-        'seconds of training',
+        'training, s',
     ]
     lines = [head, ['---'] * len(head)]
     for name, runs in by_name(results).items():
