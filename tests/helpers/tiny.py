@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,9 +39,14 @@ def tiny_architecture(
     """
     vision = {'image_size': image_size, 'patch_size': 4, 'layers': layers, 'width': width, 'head_width': 4}
     text = {'context_length': CONTEXT_LENGTH, 'vocab_size': 49408, 'width': width, 'heads': 2, 'layers': layers}
-    path = folder / f'{name}.json'
-    path.write_text(json.dumps({'embed_dim': width, 'vision_cfg': vision, 'text_cfg': text}))
-    return str(path)
+    return write_json(folder / f'{name}.json', {'embed_dim': width, 'vision_cfg': vision, 'text_cfg': text})
+
+
+def write_json(path: Path, content: object) -> str:
+    """Puts a file in its place in one go: another rank may be reading the one before."""
+    unfinished = path.with_name(f'{path.name}.{os.getpid()}')
+    unfinished.write_text(json.dumps(content))
+    return str(unfinished.replace(path))
 
 
 class TinyImages:

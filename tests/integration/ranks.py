@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from datamodules.captions import EDA
 from datamodules.partition import RISKY
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
-from tests.helpers.tiny import CONTEXT_LENGTH, TinyPairs, tiny_architecture, trainer
+from tests.helpers.tiny import CONTEXT_LENGTH, TinyPairs, tiny_architecture, trainer, write_json
 from tests.integration.runs import BATCH, PLACES, Died, Run, last, run
 
 TOGETHER: dict[str, Any] = {'strategy': 'ddp', 'devices': 2}
@@ -129,9 +128,7 @@ def residual_network(folder: Path) -> str:
     """Writes a ResNet of a few weights in open_clip's format and returns the path of the file."""
     vision = {'image_size': 32, 'layers': [1, 1, 1, 1], 'width': 4, 'head_width': 16}
     text = {'context_length': CONTEXT_LENGTH, 'vocab_size': 49408, 'width': 8, 'heads': 2, 'layers': 1}
-    path = folder / 'residual.json'
-    path.write_text(json.dumps({'embed_dim': 8, 'vision_cfg': vision, 'text_cfg': text}))
-    return str(path)
+    return write_json(folder / 'residual.json', {'embed_dim': 8, 'vision_cfg': vision, 'text_cfg': text})
 
 
 def steps(module: CLIP, data: TinyPairs, *more: Callback, **settings: Any) -> dict[str, Any]:
