@@ -368,4 +368,4 @@ def differences(one: Any, other: Any, at: str = '') -> list[str]:
 
 def bits(tensor: Tensor) -> Tensor:
     """The numbers as integers, so that NaN equals itself and 0 does not equal -0."""
-    return tensor.contiguous().view(torch.uint8) if tensor.ndim else tensor.reshape(1).view(torch.uint8)
+    return tensor.contiguous().flatten().view(torch.uint8)
