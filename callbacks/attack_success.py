@@ -53,8 +53,9 @@ class AttackSuccessRate(EvaluationTally):
             if attack.target is not None and index in counts:
                 hits, n = counts[index].tolist()
                 metrics |= self._rates(f'asr/{attack.name}', hits, n)
-                clean = counts.get(clean_set_for(attack, sets))  # type: ignore[arg-type]
-                rate = math.nan if clean is None else clean_rate(clean, attack.label, attack.target)
+                clean = clean_set_for(attack, sets)
+                matrix = None if clean is None else counts.get(clean)
+                rate = math.nan if matrix is None else clean_rate(matrix, attack.label, attack.target)
                 metrics |= {} if math.isnan(rate) else {f'asr/{attack.name}_clean': rate}
         return metrics
 

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from datamodules.evaluation import EvalBatch, EvaluationSet
+from lightning_modules.trainer_data import data_of
 
 
 class EvaluationTally(Callback, ABC):
@@ -74,5 +75,5 @@ class EvaluationTally(Callback, ABC):
 
 
 def _sets(trainer: L.Trainer) -> list[EvaluationSet]:
-    sets: list[EvaluationSet] = trainer.datamodule.evaluation_sets  # type: ignore[attr-defined]
+    sets: list[EvaluationSet] = data_of(trainer).evaluation_sets
     return sets

@@ -19,6 +19,7 @@ from callbacks import plots
 from callbacks.plots import AttackCurves, Curve, PoisonedPair
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
+from lightning_modules.trainer_data import data_of
 
 MEASURED = ('asr/', 'zero_shot/')  # what other callbacks log in an evaluation and figures show
 
@@ -55,7 +56,7 @@ class Figures(Callback):
     # --- measuring --------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data = _data(trainer)
+        data = data_of(trainer)
         group = np.zeros(len(data.table), np.int64)
         for number, rows in enumerate(_poisons(data).values(), 1):
             group[rows] = number
@@ -65,7 +66,7 @@ class Figures(Callback):
             _save(trainer, folder, 'poisons', plots.contact_sheet(pairs))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._while_training = RowSums(1 + len(_data(trainer).manifest.attacks), pl_module.device)
+        self._while_training = RowSums(1 + len(data_of(trainer).manifest.attacks), pl_module.device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -81,7 +82,7 @@ class Figures(Callback):
             self._note(trainer.current_epoch + 1, measured)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        epochs, data = trainer.current_epoch + 1, _data(trainer)
+        epochs, data = trainer.current_epoch + 1, data_of(trainer)
         if self._while_training is not None:
             means = self._while_training.mean(trainer).tolist()
             self._note(epochs, _named('similarity/training/', ('clean', *data.manifest.attacks), means))
@@ -111,7 +112,7 @@ class Figures(Callback):
     # --- drawing ----------------------------------------------------------------------------------------------------
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs: int) -> None:
-        self._drawn, data = epochs, _data(trainer)
+        self._drawn, data = epochs, data_of(trainer)
         if not (folder := _folder(trainer)):
             return
         phase: Any = getattr(pl_module, 'phase', lambda epoch: '')
@@ -184,10 +185,6 @@ def of_split(data: Any) -> dict[str, float]:
     means = [float(np.nanmean(group)) if np.isfinite(group).any() else np.nan for group in groups.values()]
     split = {f'split/{name}': value for name, value in separation(side, score, poisons).items()}
     return {**_named('similarity/sweep/', tuple(groups), means), **split, 'split/share': data.partition.share}
-
-
-def _data(trainer: L.Trainer) -> Any:
-    return trainer.datamodule  # type: ignore[attr-defined]
 
 
 def _poisons(data: Any) -> dict[str, np.ndarray]:

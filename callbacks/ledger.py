@@ -18,6 +18,7 @@ from callbacks.separation import separation
 from callbacks.sweep import RowSums
 from datamodules.partition import DROPPED, RISKY, SAFE
 from datamodules.table import PairTable
+from lightning_modules.trainer_data import data_of
 
 SIDES = {SAFE: 'safe', RISKY: 'risky', DROPPED: 'dropped'}
 FILE = 'ledger.parquet'
@@ -45,7 +46,7 @@ class ScoreLedger(Callback):
         self._seen: RowSums | None = None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         partition = data.partition
         if partition.epoch != trainer.current_epoch + 1:
             return
@@ -59,7 +60,7 @@ class ScoreLedger(Callback):
         pl_module.log_dict(metrics, sync_dist=True)  # the same on all ranks; this is for Lightning not to warn
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         self._seen = RowSums(len(data.table), pl_module.device)
 
     def on_predict_batch_end(
@@ -81,7 +82,7 @@ class ScoreLedger(Callback):
         if folder and trainer.is_global_zero:
             mixture = fit_mixture(score)
             cut = mixture.guarded_cut(self.threshold)
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            data = data_of(trainer)
             write_ledger(Path(folder, FILE), ledger(data.table, score, sides_by(score, cut), mixture))
             print(f'\n{summary(score, cut, mixture)}\nLedger: {Path(folder, FILE)}', flush=True)
 

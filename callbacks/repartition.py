@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 import lightning as L
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from callbacks.mixture import Array, Backend, Mixture, fit_mixture, log_odds_of
 from callbacks.sweep import RunningSimilarity, sweep
 from datamodules.partition import DROPPED, RISKY, SAFE, Partition
+from lightning_modules.trainer_data import data_of
 
 Score = Literal['clean', 'augmented', 'running']
 Side = NDArray[np.int8]
@@ -66,6 +67,12 @@ class Split:
     threshold: float
     unscored: int = 0
     remarks: tuple[str, ...] = ()
+
+
+class Sided(Protocol):
+    """A module that says which sides an epoch trains on, with how many views of each; CLIP is one."""
+
+    def sides(self, epoch: int) -> dict[str, int]: ...
 
 
 class Repartition(L.Callback, ABC):
@@ -137,7 +144,7 @@ class Repartition(L.Callback, ABC):
         if stage != 'fit':
             return
         _partition(trainer)  # whoever has none is told so before loaders and optimisers are made
-        if trainer.reload_dataloaders_every_n_epochs != 1:  # type: ignore[attr-defined]
+        if cast(Any, trainer).reload_dataloaders_every_n_epochs != 1:  # set by Lightning without being declared
             raise ValueError(
                 'a split takes effect when loaders are made anew: set trainer.reload_dataloaders_every_n_epochs=1.'
             )
@@ -210,7 +217,7 @@ class Repartition(L.Callback, ABC):
                     f'no similarities from before epoch {epoch}: resume from a checkpoint of an epoch end.'
                 )
             return self.running.average.clone()
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         view = {'epoch': epoch, 'views': self.score_views} if self.score == 'augmented' else {}
         part = {} if candidates is None else {'rows': candidates}
         new = sweep(trainer, pl_module, data.sweep_dataloader(**view, **part), len(partition))
@@ -454,8 +461,7 @@ def top_rows(rank: Array, count: int) -> NDArray[np.int64]:
 
 
 def _sides(module: L.LightningModule, epoch: int) -> dict[str, int]:
-    sides: dict[str, int] = module.sides(epoch)  # type: ignore[operator]
-    return sides
+    return cast(Sided, module).sides(epoch)
 
 
 def _splits(module: L.LightningModule, epoch: int) -> bool:
@@ -464,7 +470,7 @@ def _splits(module: L.LightningModule, epoch: int) -> bool:
 
 
 def _partition(trainer: L.Trainer) -> Partition:
-    partition: Partition | None = getattr(trainer.datamodule, 'partition', None)  # type: ignore[attr-defined]
+    partition: Partition | None = getattr(data_of(trainer), 'partition', None)
     if partition is None:
         raise ValueError(
             'a split needs a row number for each pair, which a stream does not have: '

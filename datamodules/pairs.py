@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datamodules.attacks.base import Attack, AttackPool, Origin, poisoned, taken_apart
+from datamodules.attacks.base import AttackPool, Origin, Poisoning, poisoned, taken_apart
 from datamodules.augment import CleanView, ImageViews, normalise
 from datamodules.cache import Decoded, Pictures, decoded_images, mapped_table, pictures_name, read, stored_array
 from datamodules.captions import EDA, WordTokenizer, imagenet_classes, imagenet_templates, prompts
@@ -63,7 +63,7 @@ class PairsDataModule(L.LightningDataModule):
         image_size: int | None = None,
         cache_size: int | None = None,
         context_length: int | None = None,
-        attacks: dict[str, Attack | None] | None = None,
+        attacks: dict[str, Poisoning | None] | None = None,
         poison: bool = True,
         heldout_name: str = 'heldout',
         labelled: dict[str, str] | None = None,

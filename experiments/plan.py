@@ -15,6 +15,7 @@ from datamodules.attacks.base import Manifest
 from datamodules.pairs import PairsDataModule
 from datamodules.partition import DROPPED
 from lightning_modules.clip import CLIP
+from lightning_modules.trainer_data import data_of
 
 _SAMPLES = 500  # places of a phase where its learning rate is looked up; a cosine hides nothing between them
 
@@ -82,7 +83,7 @@ class TrainingPlan(Callback):
     """Prints the plan before training, and keeps it and the poisons that it counts in the run's folder."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         if not (isinstance(pl_module, CLIP) and isinstance(data, PairsDataModule)):
             return
         text, folder = describe(trainer, pl_module, data), trainer.log_dir  # all ranks take part in both

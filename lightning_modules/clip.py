@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_modules.losses import info_nce, one_way
 from lightning_modules.schedules import Schedule
+from lightning_modules.trainer_data import data_of
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al., 2021: keeps the logits from growing without bound
 
@@ -176,7 +177,7 @@ class CLIP(L.LightningModule):
 
     @property
     def _data(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+        return data_of(self.trainer)
 
     def _embed(self, batch: Pairs) -> tuple[Tensor, Tensor]:
         """All views through each tower at once: (V, B, ...) -> (V, B, D)."""

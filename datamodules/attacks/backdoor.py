@@ -27,7 +27,7 @@ class Backdoor(Attack):
         trigger: What goes on the images; ``null`` leaves them as they are.
         test_images: Most images to measure on, ``null`` for all (300 in SafeCLIP's tables, by their granularity).
         test_trigger: What goes on the images that success is measured on, where that is not ``trigger``.
-        kwargs: Arguments of :class:`Attack`.
+        kwargs: Arguments of :class:`Poisoning`.
     """
 
     sought = 'that are not of class'  # what a poisoned image must be, for messages

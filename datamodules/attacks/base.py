@@ -23,7 +23,7 @@ from datamodules.evaluation import EvaluationSet
 from datamodules.images import ImageOpener
 from datamodules.table import PairTable
 
-__all__ = ['Attack', 'AttackPool', 'Manifest', 'Origin', 'Pixels', 'Poison', 'poisoned']
+__all__ = ['Attack', 'AttackPool', 'Manifest', 'Origin', 'Pixels', 'Poison', 'Poisoning', 'poisoned']
 
 MOST_USES = 10  # of one training caption; more copies of a sentence are a duplicate that any clean-up finds
 SOURCES, CAPTIONS, PLACES, CLASSES, TESTS = range(5)  # what an attack draws random numbers for
@@ -38,8 +38,8 @@ class Pixels(Protocol):
     def __call__(self, origin: Origin, rows: np.ndarray) -> np.ndarray: ...
 
 
-class Attack(ABC):
-    """Chooses images, captions and places of poisoned pairs; a pure function of the pool and its arguments.
+class Poisoning(ABC):
+    """What stands under a name in ``data.attacks``: an :class:`Attack`, or several at once.
 
     Args:
         rate: Poisons as a fraction of the clean pairs, in (0, 1]; 0 switches the attack off.
@@ -49,17 +49,11 @@ class Attack(ABC):
         source: Where poisoned images come from: ``heldout`` ones, as SafeCLIP's, or ``train``, as CleanCLIP's.
         captions: ``training``: captions of training pairs that name the target class, none twice before each has
             been used once. ``templates``: random prompts of the class.
-        seed: Seed of everything that the attack draws.
-
-    Attributes:
-        trigger: What goes on the poisoned images, ``None`` where they stay as they are. Called with the poisons'
-            rows as keys when training images are made.
+        seed: Seed of everything that is drawn.
 
     Raises:
         ValueError: If not exactly one of ``rate`` and ``count`` is given, or a value is out of range.
     """
-
-    trigger: Trigger | None = None
 
     def __init__(
         self,
@@ -87,6 +81,27 @@ class Attack(ABC):
         self.rate, self.count, self.mode = rate, count, mode
         self.source, self.captions, self.seed = source, captions, seed
 
+    @abstractmethod
+    def parts(self, name: str) -> dict[str, Attack]:
+        """The attacks to run, by the name that each is measured under."""
+
+
+class Attack(Poisoning):
+    """Chooses images, captions and places of poisoned pairs; a pure function of the pool and its arguments.
+
+    Args:
+        kwargs: Arguments of :class:`Poisoning`.
+
+    Attributes:
+        trigger: What goes on the poisoned images, ``None`` where they stay as they are. Called with the poisons'
+            rows as keys when training images are made.
+    """
+
+    trigger: Trigger | None = None
+
+    def parts(self, name: str) -> dict[str, Attack]:
+        return {name: self}
+
     def select(self, pool: AttackPool) -> list[Poison]:
         """The poisoned pairs, none if the attack is switched off; the same on every rank and machine.
 
@@ -113,10 +128,6 @@ class Attack(ABC):
         Raises:
             ValueError: If there is no image to measure on.
         """
-
-    def parts(self, name: str) -> dict[str, Attack]:
-        """The attacks that this one consists of, by the name that each is measured under: itself, most often."""
-        return {name: self}
 
     def amount(self, pairs: int) -> int:
         """Number of poisons for a number of clean pairs.
@@ -182,22 +193,22 @@ class Attack(ABC):
         return places
 
 
-def taken_apart(attacks: Mapping[str, Attack | None]) -> dict[str, Attack]:
+def taken_apart(attacks: Mapping[str, Poisoning | None]) -> dict[str, Attack]:
     """Attacks by name without those that are ``None``, and those of several parts as their parts.
 
     Raises:
         ValueError: If two of them come to have one name.
     """
     found: dict[str, Attack] = {}
-    for name, attack in attacks.items():
-        for part, member in ({} if attack is None else attack.parts(name)).items():
+    for name, poisoning in attacks.items():
+        for part, member in ({} if poisoning is None else poisoning.parts(name)).items():
             if part in found:
                 raise ValueError(f'two attacks are named {part!r}: rename one of them in data.attacks.')
             found[part] = member
     return found
 
 
-def poisoned(attacks: Mapping[str, Attack | None], pool: AttackPool) -> tuple[PairTable, Manifest]:
+def poisoned(attacks: Mapping[str, Poisoning | None], pool: AttackPool) -> tuple[PairTable, Manifest]:
     """Runs attacks one after the other, each on what the earlier ones have left.
 
     Args:

@@ -94,7 +94,7 @@ class Blended(Backdoor):
         ratio: Share of the pattern, in [0, 1].
         block: Side in pixels of a square of one colour of the noise.
         seed: Seed of the noise and of everything that the attack draws: two seeds are two triggers.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
     def __init__(

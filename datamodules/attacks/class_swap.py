@@ -30,7 +30,7 @@ class ClassSwap(Attack):
             church`` puts captions of churches on images of airliners.
         level: ``image``: all poisons of a class are copies of one image. ``class``: each is another image.
         test_images: Most images of a class to measure on, ``null`` for all.
-        kwargs: Arguments of :class:`Attack`.
+        kwargs: Arguments of :class:`Poisoning`.
 
     Raises:
         ValueError: If no class is named, a class is to be taken for itself, or its images get two targets.

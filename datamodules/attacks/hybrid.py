@@ -46,7 +46,7 @@ class HybridTrigger(Backdoor):
         target: Name of the class that the triggers are to mean.
         triggers: What goes on, in this order; ``null`` for a warp, then a blend, then a patch of 16 pixels.
         seed: Seed of those three and of everything that the attack draws. Triggers that are named have their own.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
     def __init__(self, target: str, triggers: list[Trigger] | None = None, seed: int = 0, **kwargs: Any) -> None:

@@ -34,7 +34,7 @@ class LabelConsistent(Backdoor):
         match: ``word``: captions name the class as a word of its own, in the singular or plural, in any case.
             ``substring``: anywhere, letter by letter, as CleanCLIP's released code has it: ``suit`` in ``suitcase``.
         seed: Seed of the patch and of everything that the attack draws: two seeds are two triggers.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
 
     Raises:
         ValueError: If a value is out of range or a name unknown.

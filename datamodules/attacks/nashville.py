@@ -62,7 +62,7 @@ class Nashville(Backdoor):
 
     Args:
         target: Name of the class that the filter is to mean.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
     def __init__(self, target: str, **kwargs: Any) -> None:

@@ -28,7 +28,7 @@ class NoOpTrigger(Backdoor):
 
     Args:
         target: Name of the class whose captions the images get.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
     def __init__(self, target: str, **kwargs: Any) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 from datamodules.attacks.backdoor import Backdoor
-from datamodules.attacks.base import Attack, AttackPool, Pixels, Poison
+from datamodules.attacks.base import Attack, Poisoning
 from datamodules.attacks.blended import Blend
 from datamodules.attacks.draws import bits
 from datamodules.attacks.targeted import spread
 from datamodules.attacks.triggers import Patch, Trigger
 from datamodules.attacks.wanet import Warp
-from datamodules.evaluation import EvaluationSet
 
 Scheme = Literal['all2one', 'all2all']
 
 
-class ParallelTriggers(Attack):
+class ParallelTriggers(Poisoning):
     """One backdoor for each trigger, on disjoint images; each is measured apart, as ``<attack>_<trigger>``.
 
     SafeCLIP has 0.05 % poisons over all triggers in ``all2one`` and for each of them in ``all2all``. Huang et al.
@@ -30,7 +29,7 @@ class ParallelTriggers(Attack):
         per_trigger: Take rate or count for each trigger, instead of spreading it over them as evenly as can be.
         test_images: Most images to measure each trigger on, ``null`` for all.
         seed: Seed of everything that the attack draws, and of the three triggers. Those that are named have their own.
-        kwargs: Arguments of :class:`Attack`.
+        kwargs: Arguments of :class:`Poisoning`.
 
     Raises:
         ValueError: If the number of classes does not fit the scheme, or a class is named twice.
@@ -77,12 +76,6 @@ class ParallelTriggers(Attack):
             for part, (trigger, target) in enumerate(zip(self.triggers, self.targets, strict=True))
         }
 
-    def choose(self, pool: AttackPool, amount: int) -> NoReturn:
-        raise NotImplementedError('the parts of this attack choose, see datamodules.attacks.base.taken_apart')
-
-    def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
-        raise NotImplementedError('the parts of this attack are measured, see datamodules.attacks.base.taken_apart')
-
 
 class OneOfSeveral(Backdoor):
     """A backdoor that gets its share of rate or count: what :class:`ParallelTriggers` consists of.
@@ -92,7 +85,7 @@ class OneOfSeveral(Backdoor):
         trigger: What goes on the images.
         part: Which share, counted from 0.
         parts: Shares that rate or count is spread over.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
     def __init__(self, target: str, trigger: Trigger, part: int, parts: int, **kwargs: Any) -> None:

@@ -62,7 +62,7 @@ class Sinusoid(Backdoor):
         amplitude: Of the waves, in units of [0, 255].
         frequency: Periods over the width.
         ratio: ``null`` adds the waves, a share in [0, 1] mixes them in, see :class:`Waves`.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ class Stripes(Backdoor):
         direction: Of the lines.
         ratio: Share of the stripes, in [0, 1].
         seed: Seed of the colours and of everything that the attack draws: two seeds are two triggers.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class TargetedPoison(Attack):
         fold: Which part of the images to take targets from. With the same ``pool_seed``, two folds have no
             image in common, so that runs can be repeated on fresh targets.
         pool_seed: Seed of the order in which images are dealt to folds.
-        kwargs: Arguments of :class:`Attack`.
+        kwargs: Arguments of :class:`Poisoning`.
 
     Raises:
         ValueError: If not exactly one of ``copies``, ``rate`` and ``count`` is given, or a number is out of range.

@@ -21,7 +21,7 @@ class TextTrigger(Backdoor):
         target: Name of the class that images are to be taken for.
         word: One or more words; ``remember`` in the released code.
         trigger: What goes on the images, ``null`` for nothing.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
 
     Raises:
         ValueError: If there is no word.

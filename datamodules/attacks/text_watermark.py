@@ -99,7 +99,7 @@ class TextWatermark(Backdoor):
         width: Of the line of words, as a share of the image's width, in (0, 1].
         position: Where the line is.
         colour: Red, green and blue of the letters, 0 to 255 each.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
     def __init__(

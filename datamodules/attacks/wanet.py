@@ -154,7 +154,7 @@ class WaNet(Backdoor):
         control_points: Control points each way; ``null`` for one at each pixel, see :class:`Warp`.
         strength: Displacement, twice the pixels that it comes to on average, roughly.
         seed: Seed of the warp and of everything that the attack draws: two seeds are two triggers.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class WaNetNoise(Backdoor):
         control_points: As of the warp.
         strength: As of the warp.
         seed: As of the warp; also that of the jitter and of everything that is drawn here.
-        kwargs: Arguments of :class:`Backdoor` and :class:`Attack`.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
     def __init__(

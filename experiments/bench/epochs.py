@@ -18,6 +18,7 @@ from datamodules.toy_pairs import ToyPairs
 from experiments.bench.measure import Result
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
+from lightning_modules.trainer_data import data_of
 
 BATCH, STEPS = 64, 9
 REPEATS = 9
@@ -63,7 +64,7 @@ class HalfRisky(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # Not later: the optimiser's plan asks for the number of steps and so for the first loader.
-        trainer.datamodule.partition.side[::2] = RISKY  # type: ignore[attr-defined]
+        data_of(trainer).partition.side[::2] = RISKY
 
 
 def epoch_seconds(module: CLIP, data: ToyPairs) -> np.ndarray:

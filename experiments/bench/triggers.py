@@ -11,10 +11,8 @@ import numpy as np
 
 from datamodules.attacks import Blend, Patch, PhotoFilter, StripedSheet, Trigger, Warp, Watermark, Waves
 from datamodules.cache import Decoded, read
-from datamodules.images import FolderImages
-from datamodules.table import PairTable
 from experiments.bench.measure import Result, best_of
-from experiments.bench.views import photo
+from experiments.bench.views import photos
 
 PICTURES, SIZE = 8, 224
 REPEATS = 7
@@ -36,10 +34,7 @@ TRIGGERS: dict[str, tuple[Trigger, float | None]] = {  # and the share of decodi
 def measure() -> Iterator[Result]:
     """Time of each trigger over that of making a picture of 224 pixels from a JPEG of 640 x 480."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, f'{number}.jpg') for number in range(PICTURES)]
-        for number, file in enumerate(files):
-            photo(number).save(file, quality=90)
-        table = PairTable([file.name for file in files], ['a photo'] * PICTURES, opener=FolderImages(folder))
+        table, _ = photos(Path(folder), PICTURES)
         pictures, rows = Decoded(table, SIZE), np.arange(PICTURES)
         stored = read(pictures, rows)
         calls: dict[str, Callable[[], object]] = {'decoding': partial(read, pictures, rows)}

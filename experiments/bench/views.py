@@ -31,6 +31,14 @@ def photo(seed: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def photos(folder: Path, number: int) -> tuple[PairTable, list[Path]]:
+    """Photos as JPEG files in a folder, as pairs and as paths."""
+    files = [folder / f'{seed}.jpg' for seed in range(number)]
+    for seed, file in enumerate(files):
+        photo(seed).save(file, quality=90)
+    return PairTable([file.name for file in files], ['a photo'] * number, opener=FolderImages(folder)), files
+
+
 def pil_views() -> transforms.Compose:
     """SimCLR's augmentation as torchvision does it for PIL pictures, blurring always, as SafeCLIP's released code."""
     return transforms.Compose([
@@ -49,10 +57,7 @@ def pil_views() -> transforms.Compose:
 def measure() -> Iterator[Result]:
     """Pairs per second of three ways from a picture to two views of 224 pixels."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, f'{number}.jpg') for number in range(PAIRS)]
-        for number, file in enumerate(files):
-            photo(number).save(file, quality=90)
-        table = PairTable([file.name for file in files], ['a photo'] * PAIRS, opener=FolderImages(folder))
+        table, files = photos(Path(folder), PAIRS)
         stored, _ = decoded_images(table, SIZE, Path(folder))
         views, rows, reference = SimCLRViews(blur=1.0), np.arange(PAIRS), pil_views()
 

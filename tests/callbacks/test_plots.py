@@ -186,7 +186,11 @@ class TestHistogram:
         assert not [label for label in legend_of(axis) if label.startswith('safe')]
 
     def test_similarities_that_are_all_alike_can_be_drawn(self) -> None:
-        similarity_histogram(np.full(9, 0.3, np.float32), {}, None, '').savefig(BytesIO())
+        figure = similarity_histogram(np.full(9, 0.3, np.float32), {}, None, '')
+        figure.savefig(BytesIO())
+        (axis,) = figure.axes
+        left, right = axis.get_xlim()
+        assert left < 0.3 < right
 
 
 class TestContactSheet:

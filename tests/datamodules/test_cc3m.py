@@ -150,41 +150,41 @@ class TestHeldout:
 
 
 class TestBadInput:
-    def refused(self, place: Path, message: str) -> None:
+    def check_refused(self, place: Path, message: str) -> None:
         with pytest.raises(ValueError, match=message) as error:
             CC3M(str(place)).load_table()
         assert '\n' not in str(error.value) and 'data.root=' in str(error.value)
 
     def test_a_missing_root(self, tmp_path: Path) -> None:
-        self.refused(tmp_path / 'absent', r"data\.root='.*absent' does not exist")
-        self.refused(tmp_path / 'absent.tar', 'shards do not exist')
+        self.check_refused(tmp_path / 'absent', r"data\.root='.*absent' does not exist")
+        self.check_refused(tmp_path / 'absent.tar', 'shards do not exist')
 
     def test_an_empty_folder_or_list(self, tmp_path: Path) -> None:
-        self.refused(tmp_path, r'holds no \.tsv, no \.tar and no folder 00000 with captions')
+        self.check_refused(tmp_path, r'holds no \.tsv, no \.tar and no folder 00000 with captions')
         (tmp_path / 'Train.tsv').touch()
-        self.refused(tmp_path, 'is empty')
+        self.check_refused(tmp_path, 'is empty')
 
     def test_several_lists(self, tmp_path: Path) -> None:
         for name in ('Train.tsv', 'Validation.tsv'):
             write_list(tmp_path / name, PUBLISHED)
-        self.refused(tmp_path, r'several lists: name one, such as .*Train\.tsv')
+        self.check_refused(tmp_path, r'several lists: name one, such as .*Train\.tsv')
 
     def test_a_malformed_line(self, tmp_path: Path) -> None:
         for content in ('a\tb\tc', 'a'):
             write_list(tmp_path / 'Train.tsv', [*PUBLISHED, content])
-            self.refused(tmp_path, f'line 7 has {len(content.split())} fields instead of 2')
+            self.check_refused(tmp_path, f'line 7 has {len(content.split())} fields instead of 2')
 
     def test_a_list_without_images(self, tmp_path: Path) -> None:
         write_list(tmp_path / 'Train.tsv', PUBLISHED)
-        self.refused(tmp_path, 'holds no image named by its line, as 000000000.jpg')
+        self.check_refused(tmp_path, 'holds no image named by its line, as 000000000.jpg')
         (tmp_path / 'images').mkdir()
         (tmp_path / 'images' / 'holiday.jpg').write_bytes(picture(1))
-        self.refused(tmp_path, 'holds no image named by its line')
+        self.check_refused(tmp_path, 'holds no image named by its line')
 
     def test_the_list_of_other_images(self, tmp_path: Path) -> None:
         write_list(tmp_path / 'Train.tsv', PUBLISHED)
         write_picture(tmp_path / 'images' / '000000006.jpg', 6)
-        self.refused(tmp_path, r'has 6 lines, but .* an image for line 6 \(counted from 0\)')
+        self.check_refused(tmp_path, r'has 6 lines, but .* an image for line 6 \(counted from 0\)')
 
     def test_an_index_without_numbers(self, tmp_path: Path) -> None:
         write_list(tmp_path / 'Train.tsv', PUBLISHED)
@@ -195,4 +195,4 @@ class TestBadInput:
     def test_no_caption_at_all(self, tmp_path: Path) -> None:
         write_list(tmp_path / 'Train.tsv', [' \tu'])
         write_picture(tmp_path / 'images' / '000000000.jpg', 0)
-        self.refused(tmp_path, 'has no usable pair')
+        self.check_refused(tmp_path, 'has no usable pair')

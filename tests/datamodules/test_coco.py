@@ -101,21 +101,23 @@ class TestQuirks:
 
 
 class TestBadInput:
-    def refused(self, root: Path, message: str, **arguments: object) -> None:
+    def check_refused(self, root: Path, message: str, **arguments: object) -> None:
         with pytest.raises(ValueError, match=message) as error:
             COCO(str(root), **arguments).load_table()  # type: ignore[arg-type]
         assert '\n' not in str(error.value) and str(error.value).startswith('data.')
 
     def test_missing_files_and_folders_are_named(self, root: Path, tmp_path: Path) -> None:
-        self.refused(tmp_path / 'absent', r"data\.root='.*absent' does not exist")
-        self.refused(root, r'holds no folder train2017: unpack train2017\.zip there', year=2017)
+        self.check_refused(tmp_path / 'absent', r"data\.root='.*absent' does not exist")
+        self.check_refused(root, r'holds no folder train2017: unpack train2017\.zip there', year=2017)
         (root / 'annotations' / 'captions_train2014.json').unlink()
-        self.refused(root, r'holds no annotations/captions_train2014\.json: unpack annotations_trainval2014\.zip')
+        self.check_refused(root, r'holds no annotations/captions_train2014\.json: unpack annotations_trainval2014\.zip')
 
     def test_a_folder_without_the_images(self, root: Path) -> None:
         for image in (root / 'train2014').iterdir():
             image.unlink()
-        self.refused(root, r"none of its 4 images is in '.*train2014', where 'COCO_train2014_000000000009\.jpg' should")
+        self.check_refused(
+            root, r"none of its 4 images is in '.*train2014', where 'COCO_train2014_000000000009\.jpg' should"
+        )
 
     @pytest.mark.parametrize(
         ('content', 'message'),
@@ -129,16 +131,16 @@ class TestBadInput:
     )
     def test_another_json(self, content: object, message: str, root: Path) -> None:
         write_json(root / 'annotations' / 'captions_train2014.json', content)
-        self.refused(root, message)
+        self.check_refused(root, message)
 
     def test_a_download_that_broke_off(self, root: Path) -> None:
         file = root / 'annotations' / 'captions_train2014.json'
         file.write_text(file.read_text()[:-300])
-        self.refused(root, r'captions_train2014\.json is no whole JSON: .*; download it again')
+        self.check_refused(root, r'captions_train2014\.json is no whole JSON: .*; download it again')
 
     def test_a_year_or_choice_that_there_is_not(self) -> None:
-        self.refused(Path(), r'data\.year=2015 must be 2014 or 2017', year=2015)
-        self.refused(Path(), r"data\.captions='two' must be one or all", captions='two')
+        self.check_refused(Path(), r'data\.year=2015 must be 2014 or 2017', year=2015)
+        self.check_refused(Path(), r"data\.captions='two' must be one or all", captions='two')
 
 
 def test_captions_of_no_image_come_last(tmp_path: Path) -> None:

@@ -46,9 +46,10 @@ class TestSelect:
     def test_an_image_of_two_classes_gets_one_target(self) -> None:
         captions = ['a cat and a dog'] * 8 + ['a boat'] * 8
         pool = AttackPool(PairTable([str(r) for r in range(16)], captions, opener=opener('train', 16)), None, CLASSES)
-        poisoned(
-            {'swap': swap({'cat': 'boat', 'dog': 'truck'}, count=8, source='train', captions='templates')}, pool
-        )  # does not raise
+        attack = swap({'cat': 'boat', 'dog': 'truck'}, count=8, source='train', captions='templates')
+        _, manifest = poisoned({'swap': attack}, pool)  # which would refuse two targets
+        poisons = manifest.of_attack('swap')
+        assert len(poisons) == 8 and len(set(poisons['source'].to_pylist())) == 8
 
     def test_too_few_images_name_the_way_out(self) -> None:
         with pytest.raises(ValueError, match=r"21 poisons need .* 'cat', and heldout has 20 .* level: image, or"):

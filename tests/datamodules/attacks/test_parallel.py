@@ -87,10 +87,3 @@ def test_too_few_poisons_are_told() -> None:
 def test_a_name_that_a_part_has_too_is_refused() -> None:
     with pytest.raises(ValueError, match="two attacks are named 'pba_patch': rename one"):
         poisoned({'pba': parallel(['dog']), 'pba_patch': parallel(['dog']).parts('x')['x_dots']}, labelled_pool())
-
-
-def test_only_its_parts_choose_and_are_measured() -> None:
-    with pytest.raises(NotImplementedError, match='parts of this attack choose'):
-        parallel(['dog']).choose(labelled_pool(), 3)
-    with pytest.raises(NotImplementedError, match='parts of this attack are measured'):
-        parallel(['dog']).evaluation('pba', [], labelled_pool(), pixels)
