@@ -32,6 +32,7 @@ from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.errors import fail, message_of, parser_message, users_mistake
 from experiments.plan import TrainingPlan
 from experiments.run_folder import ResolvedConfig, RunFolder, claim, mark_done
+from experiments.trainer import Trainer
 from lightning_modules.clip import CLIP
 
 HERE = Path(__file__).parent
@@ -47,6 +48,9 @@ SLOTS: dict[str, type[Callback]] = {  # the order in which they run, whatever th
     'figures': Figures,
     'checkpoint': ModelCheckpoint,
 }
+
+TOOLS: dict[str, set[str]] = {}  # methods of our trainer that are subcommands; what is in the set, a user does not give
+MEASURES = ('validate', 'test', 'predict')  # subcommands that random weights make no sense for
 
 # `${trainer.max_epochs}` in a file means this run's, although the parser keeps it one level down, under `fit`.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -92,6 +96,10 @@ class Parser(LightningArgumentParser):
 class CommandLine(LightningCLI):
     """Lightning's command line with a slot for each callback, our loggers and our checkpoints."""
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {**LightningCLI.subcommands(), **TOOLS}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument('--name', type=str, default='run', help='Name of the run: its folder, and its name in W&B.')
         for slot, base in SLOTS.items():
@@ -102,7 +110,7 @@ class CommandLine(LightningCLI):
     ) -> None:
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
         for subcommand, parser in self._subcommand_parsers.items():
-            if subcommand != 'fit':
+            if subcommand in MEASURES:
                 help = 'Measure a model with random weights instead of refusing to.'
                 parser.add_argument('--allow_untrained', type=bool, default=False, help=help)
 
@@ -121,7 +129,7 @@ class CommandLine(LightningCLI):
         checkpoint = config.get('ckpt_path')
         if checkpoint and checkpoint not in ('best', 'last') and not Path(checkpoint).is_file():
             fail(f'ckpt_path={checkpoint!r}: there is no such file.')
-        if self.subcommand != 'fit' and not checkpoint and not config.allow_untrained and _untrained(config.model):
+        if self.subcommand in MEASURES and not checkpoint and not config.allow_untrained and _untrained(config.model):
             fail(
                 f'{self.subcommand} would measure random weights: give --ckpt_path or --model.init_from, '
                 f'or --allow_untrained=true if that is what you want.'
@@ -173,6 +181,7 @@ def main(args: list[str] | None = None, command_line: type[CommandLine] = Comman
         return command_line(
             CLIP,
             PairsDataModule,
+            trainer_class=Trainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,  # each module has its own; the flags would silently replace it
@@ -192,7 +201,7 @@ def main(args: list[str] | None = None, command_line: type[CommandLine] = Comman
 def _parser_arguments() -> dict[str, Any]:
     """Keyword arguments of the root parser and of each subcommand's."""
     each = {'allow_abbrev': False, 'default_config_files': [str(HERE / 'defaults.yaml')]}
-    subcommands = {name: {**each} for name in LightningCLI.subcommands()}
+    subcommands = {name: {**each} for name in CommandLine.subcommands()}
     about = 'Pre-train CLIP on image-caption pairs that you do not trust.'
     root = {'prog': 'clipward', 'description': about, 'parser_mode': 'omegaconf+', 'allow_abbrev': False}
     return root | subcommands
