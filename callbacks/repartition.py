@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_args
 
 import lightning as L
 import numpy as np
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from callbacks.mixture import Array, Backend, Mixture, fit_mixture, log_odds_of
 from callbacks.sweep import RunningSimilarity, sweep
+from datamodules.copies import least_of_copies
 from datamodules.partition import DROPPED, RISKY, SAFE, Partition
 from lightning_modules.trainer_data import data_of
 
 Score = Literal['clean', 'augmented', 'running']
+Copies = Literal['apart', 'together']
 Side = NDArray[np.int8]
 HORIZON = 1000  # epochs looked ahead for one that splits; a plan's warm-up is never that long
 MARGIN = Fraction(1, 10)  # of the pairs, ranked again beyond those that may become safe
@@ -92,6 +94,10 @@ class Repartition(L.Callback, ABC):
         momentum: Weight of the past in the average of ``running``, in [0, 1).
         memory: Weight of earlier splits in what pairs are ranked by, in [0, 1); 0 for the latest similarities alone.
             On small sets the ranking right after the slow phase is the best for many epochs to come.
+        copies: How pairs with the very same picture are judged. ``apart`` (paper), or ``together``: by the least
+            similar of them. A targeted poison is one picture many times; where a single copy is trusted, the model
+            learns the picture, and at the next split its other copies are similar too. Copies whose pixels differ
+            are judged apart, and captions of one picture (COCO) together.
     """
 
     def __init__(
@@ -101,6 +107,7 @@ class Repartition(L.Callback, ABC):
         every: int = 1,
         momentum: float = 0.5,
         memory: float = 0.0,
+        copies: Copies = 'apart',
     ) -> None:
         if every < 1:
             raise ValueError(f'callbacks.repartition.every must be at least 1, got {every}.')
@@ -110,7 +117,10 @@ class Repartition(L.Callback, ABC):
             )
         if not 0 <= memory < 1:
             raise ValueError(f'callbacks.repartition.memory must lie in [0, 1), got {memory}.')
+        if copies not in get_args(Copies):
+            raise ValueError(f'callbacks.repartition.copies must be apart or together, got {copies!r}.')
         self.score, self.score_views, self.every, self.memory = score, score_views, every, memory
+        self.copies = copies
         self.first = 0  # epoch that trains on the first split
         self.remembered: Tensor | None = None  # standardised similarities, averaged over splits, (N,)
         self.running = RunningSimilarity(momentum)
@@ -196,7 +206,7 @@ class Repartition(L.Callback, ABC):
         start = time.perf_counter()
         score = self._remember(self._measure(trainer, pl_module, epoch, candidates))
         swept = time.perf_counter()
-        split = self._agree(trainer, score.numpy(), partition.side.numpy(), candidates)
+        split = self._agree(trainer, self._judged(trainer, score.numpy()), partition.side.numpy(), candidates)
         seconds = {'cost/sweep_s': swept - start, 'cost/mixture_s': time.perf_counter() - swept}
         self._apply(partition, epoch, score, split)
         for remark in split.remarks:
@@ -239,6 +249,12 @@ class Repartition(L.Callback, ABC):
         moved = self.memory * before + (1 - self.memory) * standard
         self.remembered = torch.where(moved.isfinite(), moved, standard)
         return mean + deviation * self.remembered
+
+    def _judged(self, trainer: L.Trainer, score: NDArray[np.floating]) -> NDArray[np.floating]:
+        """What the first process, which decides, is to go by."""
+        if self.copies == 'apart' or not trainer.is_global_zero:
+            return score
+        return least_of_copies(score, data_of(trainer).picture_hashes())
 
     def _agree(
         self,
@@ -321,7 +337,8 @@ class SafeRiskyRepartition(Repartition):
         backend: See :func:`callbacks.mixture.fit_mixture`.
         tol: Where the fit stops, see there.
         momentum: See :class:`Repartition`.
-        memory: See :class:`Repartition`.
+        memory: See there.
+        copies: See there.
     """
 
     def __init__(
@@ -343,8 +360,9 @@ class SafeRiskyRepartition(Repartition):
         tol: float = 1e-3,
         momentum: float = 0.5,
         memory: float = 0.0,
+        copies: Copies = 'apart',
     ) -> None:
-        super().__init__(score, score_views, every, momentum, memory)
+        super().__init__(score, score_views, every, momentum, memory, copies)
         log_odds_of(threshold)
         ranges = {'growth': growth, 'top_fraction': top_fraction, 'cap': cap, 'min_fraction': min_fraction}
         for name, value in {**ranges, 'first_fraction': first_fraction}.items():

@@ -49,7 +49,9 @@ SLOTS: dict[str, type[Callback]] = {  # the order in which they run, whatever th
     'checkpoint': ModelCheckpoint,
 }
 
-TOOLS: dict[str, set[str]] = {}  # methods of our trainer that are subcommands; what is in the set, a user does not give
+TOOLS: dict[str, set[str]] = {  # methods of our trainer that are subcommands; what is in the set, a user does not give
+    'export': {'model', 'datamodule'},
+}
 MEASURES = ('validate', 'test', 'predict')  # subcommands that random weights make no sense for
 
 # `${trainer.max_epochs}` in a file means this run's, although the parser keeps it one level down, under `fit`.
@@ -141,7 +143,9 @@ class CommandLine(LightningCLI):
         chosen = [named.get(slot) for slot in SLOTS]
         config['plugins'] = _with_checkpoint_io(config.get('plugins'))
         trainer = self._instantiate_trainer(config, [RunFolder(), TrainingPlan(), *filter(None, chosen)])
-        claim(trainer)
+        data_seed, seed = self._get(self.config_init, 'data').seed, self._get(self.config_init, 'seed_everything')
+        if self.subcommand not in TOOLS:  # which are no runs
+            claim(trainer, f'd{data_seed}-t{seed}')
         return trainer
 
     def after_fit(self) -> None:

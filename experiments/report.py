@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,6 +38,7 @@ class Result:
         epochs: Epochs trained.
         series: Metric -> epochs trained when it was measured and value, in the order of epochs.
         seconds: Training, sweeps and mixtures, without evaluation.
+        poisons: Attack -> poisoned pairs that it made, trained on or, in an unpoisoned twin, not.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Result:
     epochs: int
     series: dict[str, list[tuple[int, float]]]
     seconds: float
+    poisons: dict[str, int] = field(default_factory=dict)
 
     def last(self, metric: str) -> float | None:
         """The latest value of a metric."""
@@ -79,7 +83,9 @@ def read_run(folder: Path) -> Result:
     series = {metric: sorted(by_epoch.items()) for metric, by_epoch in sorted(values.items())}
     spent = ('cost/train_s', 'cost/sweep_s', 'cost/mixture_s')
     seconds = sum(value for metric in spent for _, value in series.get(metric, []))
-    return Result(config['name'], config['seed_everything'], config['trainer']['max_epochs'], series, seconds)
+    epochs, manifest = config['trainer']['max_epochs'], files[-1].parent / 'manifest.parquet'
+    made = Counter(pq.read_table(manifest, columns=['attack'])['attack'].to_pylist()) if manifest.exists() else {}
+    return Result(config['name'], config['seed_everything'], epochs, series, seconds, dict(made))
 
 
 def save(result: Result, path: Path) -> None:
@@ -126,6 +132,39 @@ def table(results: Sequence[Result]) -> str:
         line += [_spread(_finals(runs, f'partition/{what}')) for what in ('share', 'contamination')]
         lines.append([*line, f'{sum(r.seconds for r in runs) / len(runs):.0f}'])
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended: str | None = None) -> str:
+    """A Markdown table, a row for each attack and a column for each method.
+
+    Args:
+        cells: Set of attacks -> method -> runs, repetitions with other seeds.
+        undefended: Method whose success says whether an attack works; under ``ESTABLISHED``, a row says it does not.
+    """
+    methods = list(dict.fromkeys(method for runs in cells.values() for method in runs))
+    lines = [['attack', 'poisons', *methods], ['---'] * (2 + len(methods))]
+    for group, by_method in cells.items():
+        together = [run for runs in by_method.values() for run in runs]
+        names = list(dict.fromkeys(attack for run in together for attack in run.attacks))
+        for attack in names:
+            weak = _measured(by_method.get(undefended or '', ()), attack) < ESTABLISHED
+            label = _label(attack, group, alone=len(names) == 1) + ': attack not established' * weak
+            made = sorted({run.poisons[attack] for run in together if attack in run.poisons})
+            line = [label, ' to '.join(map(str, made)) or '-']
+            lines.append(line + [attack_cell(by_method.get(method, ()), attack) for method in methods])
+        accuracy = [_finals(runs, _accuracy(runs[0])) if (runs := by_method.get(m, ())) else [] for m in methods]
+        lines.append([_label('zero-shot accuracy', group), '', *map(_spread, accuracy)])
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def _label(what: str, group: str, alone: bool = False) -> str:
+    return what if alone or not group else f'{what} ({group})'
+
+
+def _measured(runs: Sequence[Result], attack: str) -> float:
+    """Success over all images of all runs, NaN if there are none."""
+    hits, n = (sum(_finals(runs, f'asr/{attack}_{what}')) for what in ('hits', 'n'))
+    return hits / n if n else math.nan
 
 
 def attack_cell(runs: Sequence[Result], attack: str) -> str:

@@ -18,8 +18,13 @@ from experiments.wandb_run import WandbRun
 DONE = 'DONE'  # Lightning 2.6 exits with status 0 when a job is terminated, so the status proves nothing
 
 
-def claim(trainer: L.Trainer) -> None:
-    """Creates the folder of the run before any logger writes, and gives W&B its place in it."""
+def claim(trainer: L.Trainer, seeds: str = '') -> None:
+    """Creates the folder of the run before any logger writes, and gives W&B its place in it.
+
+    Args:
+        trainer: The trainer of the run.
+        seeds: Seeds of data and training, for the run's name in W&B, which knows no folders.
+    """
     first = trainer.loggers[0] if trainer.loggers else None
     if not isinstance(first, CSVLogger):  # no logger, or another one first: there is no folder of its own
         return
@@ -27,6 +32,7 @@ def claim(trainer: L.Trainer) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbRun):
             logger.settle(first.log_dir)
+            logger.add_to_name(seeds)
 
 
 def mark_done(trainer: L.Trainer) -> None:

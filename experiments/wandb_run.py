@@ -49,6 +49,12 @@ class WandbRun(WandbLogger):
         if self.in_run_folder:
             self._save_dir = self._wandb_init['dir'] = str(folder)
 
+    def add_to_name(self, seeds: str) -> None:
+        """Ends the run's name with its seeds, unless it does already."""
+        name = self._name or ''
+        if not name.endswith(seeds):
+            self._name = self._wandb_init['name'] = f'{name}-{seeds}'.lstrip('-')
+
     def draw_against_epoch(self) -> None:
         """Makes epochs the horizontal axis of what is measured once an epoch; W&B would take steps."""
         run = self.experiment

@@ -696,3 +696,36 @@ class TestMemory:
     def test_out_of_range_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r'callbacks.repartition.memory must lie in \[0, 1\), got 1.0'):
             SafeRiskyRepartition(memory=1.0)
+
+
+class TestCopies:
+    class Repeated(PlantedData):
+        """One picture has four copies, one of them the most similar pair of all."""
+
+        copies = (3, 9, 20, POISONS)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.similarity[list(self.copies)] = torch.tensor([0.99, 0.9, 0.1, 0.9])
+
+        def picture_hashes(self) -> np.ndarray:
+            picture = np.arange(64)
+            picture[list(self.copies)] = -7
+            return picture
+
+    @pytest.mark.parametrize('judged', ['apart', 'together'])
+    def test_one_that_is_not_similar_speaks_against_all(self, judged: Any) -> None:
+        data = self.Repeated()
+        trainer(WARM_UP + 1, SafeRiskyRepartition(copies=judged, first_fraction=0.5)).fit(PlantedModule(), data)
+        safe = (data.partition.side[list(data.copies)] == SAFE).tolist()
+        assert safe == ([True, True, False, True] if judged == 'apart' else [False] * 4)
+
+    def test_the_scores_are_those_of_each_pair(self) -> None:
+        data = self.Repeated()
+        trainer(WARM_UP + 1, SafeRiskyRepartition(copies='together')).fit(PlantedModule(), data)
+        assert torch.allclose(data.partition.score, data.similarity, atol=0.2)
+        assert data.partition.score[3] > 0.8 > 0.2 > data.partition.score[20]
+
+    def test_an_unknown_way_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="copies must be apart or together, got 'x'"):
+            SafeRiskyRepartition(copies='x')  # type: ignore[arg-type]

@@ -40,6 +40,12 @@ class TestWandbRun:
         assert logger.experiment.settings['dir'] == logger.save_dir == str(tmp_path)
         assert logger.experiment.settings['project'] == 'clipward'
 
+    @pytest.mark.parametrize('name', ['mine', 'mine-d3-t4'])
+    def test_its_name_ends_with_the_seeds_once(self, name: str, fake_wandb: list[FakeRun]) -> None:
+        logger = WandbRun(name=name)
+        logger.add_to_name('d3-t4')
+        assert logger.experiment.settings['name'] == 'mine-d3-t4'
+
     def test_unless_it_was_given_another(self, tmp_path: Path, fake_wandb: list[FakeRun]) -> None:
         logger = WandbRun(save_dir=str(tmp_path))
         logger.settle('elsewhere')
