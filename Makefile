@@ -29,7 +29,7 @@ demo: $(READY) ## See CLIP fall to two attacks and SafeCLIP hold, on a CPU in mi
 	$(PYTHON) -m experiments.demo
 
 test: $(READY) ## Run the fast tests
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: $(READY) ## Run the tests that train for minutes
 	$(PYTHON) -m pytest -m slow

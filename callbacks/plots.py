@@ -58,11 +58,13 @@ class PoisonedPair(NamedTuple):
         image: uint8 (3, h, w), with its trigger.
         caption: Its caption.
         target: Name of the class that the attack wants the picture to be taken for.
+        title: What stands above it instead of the target.
     """
 
     image: np.ndarray
     caption: str
     target: str
+    title: str | None = None
 
 
 def success_and_accuracy(
@@ -265,7 +267,7 @@ def _draw_mixture(axes: Sequence[Axes], mixture: Mapping[str, float], x: np.ndar
 
 def _draw_pair(axis: Axes, pair: PoisonedPair) -> None:
     axis.imshow(pair.image.transpose(1, 2, 0), interpolation='nearest')
-    axis.set_title(f'target: {_shortened(pair.target, 18)}', fontsize=8, parse_math=False)
+    axis.set_title(pair.title or f'target: {_shortened(pair.target, 18)}', fontsize=8, parse_math=False)
     # Captions come from strangers: a dollar sign must not start a formula.
     axis.set_xlabel(textwrap.fill(_shortened(pair.caption, 90), 22), fontsize=7, parse_math=False)
 

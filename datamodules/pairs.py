@@ -16,11 +16,12 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datamodules.attacks.base import AttackPool, Origin, Poisoning, poisoned, taken_apart
+from datamodules.attacks.base import AttackPool, Origin, Poisoning, picture, poisoned, taken_apart
 from datamodules.augment import CleanView, ImageViews, normalise
 from datamodules.cache import Decoded, Pictures, decoded_images, mapped_table, pictures_name, read, stored_array
 from datamodules.captions import EDA, WordTokenizer, imagenet_classes, imagenet_templates, prompts
 from datamodules.class_folders import labelled_folder
+from datamodules.copies import picture_hashes
 from datamodules.dataset import CLEAN, PairBatch, PairDataset, PairImages
 from datamodules.evaluation import EvalBatch, EvaluationSet, evaluation_loader
 from datamodules.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
@@ -170,6 +171,15 @@ class PairsDataModule(L.LightningDataModule):
         kept['poisons on disk'] = len(self.manifest) * picture
         kept['evaluation pictures'] = sum(s.images.nbytes for s in self.evaluation_sets)
         return kept
+
+    def picture_hashes(self) -> np.ndarray:
+        """A number for each row's stored picture, int64 (N,), the same for the very same pixels; computed once."""
+        path = self.cache_dir / f'{self.table.fingerprint}-{self.manifest.digest}-hashes-{self.stored_size}.npy'
+
+        def fill(hashes: np.ndarray) -> None:
+            hashes[:] = picture_hashes(self.images, len(hashes))
+
+        return stored_array(path, (len(self.table),), np.int64, fill)
 
     # --- loaders ------------------------------------------------------------------------------------------------
 
@@ -329,7 +339,7 @@ class PairsDataModule(L.LightningDataModule):
             start = 0
             for name in self.manifest.attacks:
                 trigger, poisons = self.attacks[name].trigger, self.manifest.poisons(name)
-                own = np.stack([read(pictures[p.origin], np.array([p.source]))[0] for p in poisons])
+                own = np.stack([picture(p, lambda origin, rows: read(pictures[origin], rows)) for p in poisons])
                 stop = start + len(own)
                 images[start:stop] = own if trigger is None else trigger(own, self.manifest.rows(name))
                 start = stop
@@ -346,7 +356,7 @@ class PairsDataModule(L.LightningDataModule):
             images = pictures['heldout']
             assert isinstance(images, np.ndarray)
             label = pool.labels('heldout', np.arange(len(self.heldout)))
-            label[list(pool.taken['heldout'])] = UNKNOWN  # unreadable, or trained on as poison
+            label[pool.of_taken_images('heldout')] = UNKNOWN  # unreadable, or trained on as poison
             sets.append(EvaluationSet(self.heldout_name, images, label, None, self.classes, self.templates))
         for name, folder in self.labelled.items():
             table = labelled_folder(folder, f'data.labelled.{name}')

@@ -31,7 +31,7 @@ from datamodules.pairs import PairsDataModule
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.errors import fail, message_of, parser_message, users_mistake
 from experiments.plan import TrainingPlan
-from experiments.run_folder import ResolvedConfig, RunFolder, claim, mark_done
+from experiments.run_folder import ResolvedConfig, RunFolder, claim, mark_done, vacate
 from experiments.trainer import Trainer
 from lightning_modules.clip import CLIP
 
@@ -51,6 +51,10 @@ SLOTS: dict[str, type[Callback]] = {  # the order in which they run, whatever th
 
 TOOLS: dict[str, set[str]] = {  # methods of our trainer that are subcommands; what is in the set, a user does not give
     'export': {'model', 'datamodule'},
+    'harden': {'model', 'datamodule'},
+    'optimise_patch': {'model', 'datamodule'},
+    'rank_images': {'model', 'datamodule'},
+    'check_attacks': {'model', 'datamodule'},
 }
 MEASURES = ('validate', 'test', 'predict')  # subcommands that random weights make no sense for
 
@@ -147,6 +151,12 @@ class CommandLine(LightningCLI):
         if self.subcommand not in TOOLS:  # which are no runs
             claim(trainer, f'd{data_seed}-t{seed}')
         return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            vacate(self.trainer)
 
     def after_fit(self) -> None:
         mark_done(self.trainer)

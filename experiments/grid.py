@@ -4,9 +4,10 @@ A cell is one method on one data set under one set of attacks with two seeds: an
 of its own. What is done is skipped, what was killed goes on from its last checkpoint, and where a cell fails the others
 go on. A finished cell leaves one small JSON file, and the table is made from those: they can be kept without the runs.
 
-The file; arguments are those of ``clipward fit``, and ``{method}``, ``{data}``, ``{attack}`` stand for a cell's own::
+The file; arguments are those of ``clipward fit``, those of every cell first, then data, method and attack, so that a
+file of attacks replaces those of a file of data. ``{method}``, ``{data}``, ``{attack}`` are a cell's own names::
 
-    arguments: [--config=experiments/{method}_{data}.yaml]  # of every cell
+    arguments: ['--config=experiments/{method}_{data}.yaml']  # of every cell
     methods:
       clip: []
       cleanclip: {start: clip, arguments: [--trainer.max_epochs=10]}  # from the weights of that method's cell

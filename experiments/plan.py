@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from datamodules.attacks.base import Manifest
 from datamodules.pairs import PairsDataModule
 from datamodules.partition import DROPPED
+from experiments.attack_check import check, in_short
 from lightning_modules.clip import CLIP
 from lightning_modules.trainer_data import data_of
 
@@ -88,6 +90,7 @@ class TrainingPlan(Callback):
             return
         text, folder = describe(trainer, pl_module, data), trainer.log_dir  # all ranks take part in both
         if trainer.is_global_zero:
+            text = '\n'.join([text, *_expected(data)])
             print(text, flush=True)
             if folder and Path(folder).is_dir():
                 Path(folder, 'plan.txt').write_text(text + '\n')
@@ -113,6 +116,12 @@ def _classes(counts: Mapping[str, int]) -> str:
     if len(counts) > 4:
         return f'{sum(counts.values()):,} towards {len(counts)} classes'
     return ', '.join(f'{count:,} towards {name}' for name, count in counts.items()) or 'none'
+
+
+def _expected(data: PairsDataModule) -> list[str]:
+    """Whether each attack is likely to work; where its poisons are left out there is nothing to expect."""
+    attacks = data.manifest.attacks if data.poison else ()
+    return [_line('expect', attack, textwrap.shorten(in_short(check(data, attack)), 77)) for attack in attacks]
 
 
 def _phase(phase: Phase) -> str:

@@ -158,7 +158,9 @@ def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended
 
 
 def _label(what: str, group: str, alone: bool = False) -> str:
-    return what if alone or not group else f'{what} ({group})'
+    if not group:
+        return what
+    return group if alone else f'{what} ({group})'
 
 
 def _measured(runs: Sequence[Result], attack: str) -> float:

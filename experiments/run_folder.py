@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import lightning as L
@@ -33,6 +34,14 @@ def claim(trainer: L.Trainer, seeds: str = '') -> None:
         if isinstance(logger, WandbRun):
             logger.settle(first.log_dir)
             logger.add_to_name(seeds)
+
+
+def vacate(trainer: L.Trainer) -> None:
+    """Removes the run's folder if nothing was written into it: a start that failed, or a tool that needs none."""
+    first = trainer.loggers[0] if trainer.loggers else None
+    if isinstance(first, CSVLogger):
+        with suppress(OSError):  # a folder that holds something, or that another rank has removed
+            Path(first.log_dir).rmdir()
 
 
 def mark_done(trainer: L.Trainer) -> None:

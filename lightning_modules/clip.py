@@ -318,15 +318,15 @@ def check_architecture(module: nn.Module, weights: dict[str, Tensor], argument: 
         )
 
 
-def load_weights(module: nn.Module, path: str) -> None:
+def load_weights(module: nn.Module, path: str, argument: str = 'model.init_from') -> None:
     """Loads the towers of a checkpoint, nothing else of it. Raises ``ValueError`` if they do not fit."""
     if not Path(path).is_file():
-        raise ValueError(f'model.init_from={path!r}: there is no such file.')
+        raise ValueError(f'{argument}={path!r}: there is no such file.')
     checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     if 'state_dict' not in checkpoint:
-        raise ValueError(f'model.init_from={path!r} is no checkpoint of this project: use model.pretrained for others.')
+        raise ValueError(f'{argument}={path!r} is no checkpoint of this project: use model.pretrained for others.')
     weights = checkpoint['state_dict']
-    check_architecture(module, weights, 'model.init_from')
+    check_architecture(module, weights, argument)
     module.load_state_dict({k: v for k, v in weights.items() if k.startswith('towers.')}, strict=False)
 
 

@@ -14,12 +14,15 @@ MAY_IMPORT = {  # design: experiments -> callbacks -> lightning_modules, callbac
     'experiments': {'callbacks', 'lightning_modules', 'datamodules'},
 }
 MAY_SEE_POISON = {  # who may know which rows are poisoned; a defence that did would prove nothing
+    'datamodules/export.py',
     'datamodules/pairs.py',
     'callbacks/attack_success.py',
     'callbacks/zero_shot.py',
     'callbacks/ledger.py',
     'callbacks/figures.py',
+    'experiments/attack_check.py',
     'experiments/bench/split.py',
+    'experiments/harden.py',
     'experiments/plan.py',
     'experiments/report.py',
 }

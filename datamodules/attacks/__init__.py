@@ -5,17 +5,22 @@ from datamodules.attacks.badnet import BadNet
 from datamodules.attacks.base import Attack, AttackPool, Manifest, Pixels, Poison, poisoned
 from datamodules.attacks.blended import Blend, Blended
 from datamodules.attacks.class_swap import ClassSwap
+from datamodules.attacks.hardened import Hardened
 from datamodules.attacks.hybrid import Chain, HybridTrigger
+from datamodules.attacks.interpolation import InterpolationPoison
 from datamodules.attacks.label_consistent import LabelConsistent
 from datamodules.attacks.nashville import Nashville, PhotoFilter
 from datamodules.attacks.no_op import NoOpTrigger, Unchanged
+from datamodules.attacks.optimized_patch import OptimizedPatch, PicturePatch
 from datamodules.attacks.parallel import ParallelTriggers
+from datamodules.attacks.published import CleanCLIPPoison, ListedDots, PoisonInfo
 from datamodules.attacks.sinusoid import Sinusoid, Waves
 from datamodules.attacks.stripes import StripedSheet, Stripes
 from datamodules.attacks.targeted import TargetedPoison
 from datamodules.attacks.text_trigger import TextTrigger
 from datamodules.attacks.text_watermark import TextWatermark, Watermark
 from datamodules.attacks.triggers import Patch, Trigger
+from datamodules.attacks.unimodal import UnimodalBackdoor
 from datamodules.attacks.wanet import WaNet, WaNetNoise, Warp
 
 __all__ = [
@@ -27,16 +32,23 @@ __all__ = [
     'Blended',
     'Chain',
     'ClassSwap',
+    'CleanCLIPPoison',
+    'Hardened',
     'HybridTrigger',
+    'InterpolationPoison',
     'LabelConsistent',
+    'ListedDots',
     'Manifest',
     'Nashville',
     'NoOpTrigger',
+    'OptimizedPatch',
     'ParallelTriggers',
     'Patch',
     'PhotoFilter',
+    'PicturePatch',
     'Pixels',
     'Poison',
+    'PoisonInfo',
     'Sinusoid',
     'StripedSheet',
     'Stripes',
@@ -45,6 +57,7 @@ __all__ = [
     'TextWatermark',
     'Trigger',
     'Unchanged',
+    'UnimodalBackdoor',
     'WaNet',
     'WaNetNoise',
     'Warp',

@@ -17,13 +17,13 @@ from PIL import Image
 from datamodules.attacks.draws import bits, shuffled
 from datamodules.attacks.manifest import Manifest
 from datamodules.attacks.pool import AttackPool, Origin, Poison, translated
-from datamodules.attacks.triggers import Trigger
+from datamodules.attacks.triggers import Trigger, mixed
 from datamodules.captions import prompts
 from datamodules.evaluation import EvaluationSet
 from datamodules.images import ImageOpener
 from datamodules.table import PairTable
 
-__all__ = ['Attack', 'AttackPool', 'Manifest', 'Origin', 'Pixels', 'Poison', 'Poisoning', 'poisoned']
+__all__ = ['Attack', 'AttackPool', 'Manifest', 'Origin', 'Pixels', 'Poison', 'Poisoning', 'picture', 'poisoned']
 
 MOST_USES = 10  # of one training caption; more copies of a sentence are a duplicate that any clean-up finds
 SOURCES, CAPTIONS, PLACES, CLASSES, TESTS = range(5)  # what an attack draws random numbers for
@@ -36,6 +36,14 @@ class Pixels(Protocol):
     """Stored pictures by table and row, without any trigger: uint8 (n, 3, h, w)."""
 
     def __call__(self, origin: Origin, rows: np.ndarray) -> np.ndarray: ...
+
+
+def picture(poison: Poison, pixels: Pixels) -> np.ndarray:
+    """What the trigger of a poison goes on: its image or, of two, their mixture, rounded: uint8 (3, h, w)."""
+    if poison.other < 0:
+        return pixels(poison.origin, np.array([poison.source]))[0]
+    pair = pixels(poison.origin, np.array([poison.other, poison.source]))
+    return mixed(pair[:1].copy(), pair[1], poison.share)[0]
 
 
 class Poisoning(ABC):
@@ -217,7 +225,7 @@ def poisoned(attacks: Mapping[str, Poisoning | None], pool: AttackPool) -> tuple
 
     Returns:
         The poisoned table, whose clean rows keep their numbers, and the truth about it. An image of the table is
-        the poison's source without the trigger: putting that on is up to whoever stores the pictures.
+        the poison's source without the trigger, and unmixed: both are up to whoever stores the pictures.
     """
     present = taken_apart(attacks)
     selected: dict[str, list[Poison]] = {}

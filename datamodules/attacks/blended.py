@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from PIL import Image
 
 from datamodules.attacks.backdoor import Backdoor
 from datamodules.attacks.draws import noise_bytes
+from datamodules.attacks.pattern_file import pattern_file
 from datamodules.attacks.triggers import Trigger, mixed, needed, within
-from datamodules.images import UnreadableImage, decode
 
 
 class Blend(Trigger):
@@ -60,13 +59,7 @@ class Blend(Trigger):
     @cached_property
     def picture(self) -> Image.Image:
         """The picture that ``pattern`` names, RGB."""
-        try:
-            return decode(Path(self.pattern))
-        except UnreadableImage as error:
-            raise ValueError(
-                f'pattern {self.pattern!r} is neither noise nor fresh_noise, and no picture that can be read '
-                f'({error}): give the path of a JPEG or PNG file.'
-            ) from error
+        return pattern_file(self.pattern, f'pattern {self.pattern!r} is neither noise nor fresh_noise, and')
 
     def _fixed(self, height: int, width: int) -> np.ndarray:
         if self.pattern == 'noise':

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow.compute as pc
 
-from datamodules.attacks.backdoor import Backdoor
+from datamodules.attacks.backdoor import CaptionsKept
 from datamodules.attacks.base import AttackPool
+from datamodules.attacks.hardened import Hardened
+from datamodules.attacks.hybrid import Chain
 from datamodules.attacks.triggers import Patch, Pattern, Position
 
 Match = Literal['word', 'substring']
+Harden = Literal['none', 'pgd']
 
 
-class LabelConsistent(Backdoor):
+class LabelConsistent(CaptionsKept):
     """A patch on images whose own caption names the target class; nobody who reads the pair finds fault with it.
 
-    Turner et al. first make the images harder to recognise, so that a model has to rely on the patch. CleanCLIP's and
-    SafeCLIP's released codes do not, and neither does this. Success is measured on images of other classes.
+    Turner et al. first make the images harder to recognise, so that a model has to rely on the patch: ``harden: pgd``.
+    CleanCLIP's and SafeCLIP's released codes do not. Success is measured on images of other classes, with the patch
+    alone.
 
     Args:
         target: Name of the class that the patch is to mean.
@@ -33,11 +36,14 @@ class LabelConsistent(Backdoor):
         test_amplitude: The same on the images that success is measured on; ``null`` for that of training.
         match: ``word``: captions name the class as a word of its own, in the singular or plural, in any case.
             ``substring``: anywhere, letter by letter, as CleanCLIP's released code has it: ``suit`` in ``suitcase``.
+        harden: ``pgd``: poisoned images are moved away from their class first, by projected gradient steps on another
+            model. That is done once, by ``clipward harden`` with this configuration, into the file ``hardened``.
+        hardened: Path of that file, which is read when the data is set up.
         seed: Seed of the patch and of everything that the attack draws: two seeds are two triggers.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
 
     Raises:
-        ValueError: If a value is out of range or a name unknown.
+        ValueError: If a value is out of range or a name unknown, or ``harden: pgd`` comes without a file.
     """
 
     sought = 'whose caption names'
@@ -53,15 +59,21 @@ class LabelConsistent(Backdoor):
         amplitude: float = 1.0,
         test_amplitude: float | None = None,
         match: Match = 'word',
+        harden: Harden = 'none',
+        hardened: str | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        if match not in get_args(Match):
-            raise ValueError(f'match must be one of {", ".join(get_args(Match))}, got {match!r}.')
-        self.match = match
+        for argument, value, choices in (('match', match, Match), ('harden', harden, Harden)):
+            if value not in get_args(choices):
+                raise ValueError(f'{argument} must be one of {", ".join(get_args(choices))}, got {value!r}.')
+        if harden == 'pgd' and hardened is None:
+            raise ValueError('hardened must be the path of a file that clipward harden makes, for harden is pgd.')
+        self.match, self.hardened = match, hardened if harden == 'pgd' else None
         strengths = amplitude, amplitude if test_amplitude is None else test_amplitude
         patch, tested = (Patch(size, pattern, block, position, margin, seed, strength) for strength in strengths)
-        super().__init__(target, patch, test_trigger=tested, seed=seed, captions='training', **kwargs)
+        trigger = patch if self.hardened is None else Chain([Hardened(self.hardened), patch])
+        super().__init__(target, trigger, test_trigger=tested, seed=seed, **kwargs)
 
     def candidates(self, pool: AttackPool, target: int) -> np.ndarray:
         if self.match == 'word':
@@ -69,12 +81,4 @@ class LabelConsistent(Backdoor):
         else:
             captions = pool.origin(self.source).caption
             rows = np.flatnonzero(np.asarray(pc.match_substring(captions, pool.classes[target])))
-        if not len(rows):
-            raise ValueError(
-                f'no {self.source} caption names {self.target!r}, and images whose caption does are what this attack '
-                f'poisons: choose another target' + (', or set source: train.' if self.source == 'heldout' else '.')
-            )
         return pool.untaken(self.source, rows)
-
-    def captions_for(self, pool: AttackPool, target: int, sources: Sequence[int]) -> list[str]:
-        return pool.origin(self.source).captions(sources)

@@ -27,6 +27,11 @@ _COLUMNS = pa.schema([
     ('trigger', pa.string()),  # kind and parameters as JSON, null where the image is left as it is
     ('hash', pa.string()),
 ])  # fmt: skip
+_MIXTURES = pa.schema([
+    *_COLUMNS,
+    ('other', pa.int64()),  # row of a second image in the table of origin, null where there is none
+    ('share', pa.float64()),  # of the first image in the mixture
+])  # fmt: skip
 _CLEAN_ROWS = b'clipward.clean_rows'
 
 
@@ -35,7 +40,7 @@ class Manifest:
 
     Args:
         table: The lines, with the columns row, attack, target, target_class, origin, source, caption, trigger and
-            hash, ordered as the poisons were made.
+            hash, and where any poison is a mixture of two images other and share, ordered as the poisons were made.
         clean_rows: Rows of the clean table; poisons from there on were appended, the others replaced a pair.
     """
 
@@ -58,7 +63,7 @@ class Manifest:
         """
         lines, free = [], len(pool.table)
         for attack, chosen in poisons.items():
-            trigger = triggers.get(attack)
+            trigger = triggers.get(attack) if chosen else None  # one that is switched off may lack its file
             described = None if trigger is None else trigger.describe()
             for poison in chosen:
                 appended = poison.replaces < 0
@@ -72,9 +77,12 @@ class Manifest:
                     'caption': poison.caption,
                     'trigger': described,
                 }
+                if poison.other >= 0:
+                    line |= {'other': poison.other, 'share': poison.share}
                 lines.append({**line, 'hash': _hash(line)})
                 free += appended
-        return cls(pa.Table.from_pylist(lines, _COLUMNS), len(pool.table))
+        columns = _MIXTURES if any('other' in line for line in lines) else _COLUMNS
+        return cls(pa.Table.from_pylist(lines, columns), len(pool.table))
 
     @property
     def attacks(self) -> tuple[str, ...]:
@@ -101,6 +109,7 @@ class Manifest:
             Poison(
                 line['source'], line['origin'], line['target'], line['caption'],
                 line['row'] if line['row'] < self.clean_rows else -1,
+                *(line[key] for key in ('other', 'share') if line.get(key) is not None),
             )
             for line in self.of_attack(attack).to_pylist()
         ]  # fmt: skip
@@ -119,7 +128,7 @@ class Manifest:
         """
         table = pq.read_table(path)
         metadata = table.schema.metadata or {}
-        if not table.schema.equals(_COLUMNS) or _CLEAN_ROWS not in metadata:
+        if table.schema not in (_COLUMNS, _MIXTURES) or _CLEAN_ROWS not in metadata:
             raise ValueError(f'{path} is not a manifest of poisons: its columns are {", ".join(table.column_names)}.')
         for line in table.to_pylist():
             if line.pop('hash') != _hash(line):
@@ -128,5 +137,6 @@ class Manifest:
 
 
 def _hash(line: Mapping[str, Any]) -> str:
-    """Names one line by its content (16 hexadecimal digits)."""
-    return hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()[:16]
+    """Names one line by its content (16 hexadecimal digits); the same whether or not other lines are of mixtures."""
+    said = {key: value for key, value in line.items() if key in _COLUMNS.names or value is not None}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]

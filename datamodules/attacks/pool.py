@@ -27,6 +27,8 @@ class Poison(NamedTuple):
         target: Class that the attack wants it to be taken for, as an index into the pool's classes.
         caption: The pair's caption.
         replaces: Row of the clean table that gives way to the poison, or -1 where the poison is appended.
+        other: Row, in the same table, of a second image that the picture is mixed with, or -1 where there is none.
+        share: Share of the first image in the mixture, in [0, 1].
     """
 
     source: int
@@ -34,6 +36,8 @@ class Poison(NamedTuple):
     target: int
     caption: str
     replaces: int = -1
+    other: int = -1
+    share: float = 1.0
 
 
 @dataclass
@@ -131,8 +135,17 @@ class AttackPool:
     def untaken(self, origin: Origin, rows: np.ndarray) -> np.ndarray:
         """Those of some rows whose image no attack has taken, one an image, the first: ascending, int64."""
         number = self._numbers(origin)
-        rows = rows[~np.isin(number[rows], number[list(self.taken[origin])])]
+        rows = rows[~self.of_taken_images(origin)[rows]]
         return np.sort(rows[np.unique(number[rows], return_index=True)[1]])
+
+    def rows_showing(self, origin: Origin, target: int) -> np.ndarray:
+        """Rows that show a class, by their label or else their own caption, taken or not: ascending, int64."""
+        return np.flatnonzero(self._of_class(origin, target))
+
+    def of_taken_images(self, origin: Origin) -> np.ndarray:
+        """Whether a row's image is taken, by whichever of its rows: bool (rows,)."""
+        number = self._numbers(origin)
+        return np.isin(number, number[list(self.taken[origin])])
 
     def same_image(self, origin: Origin, rows: Sequence[int]) -> np.ndarray:
         """A number for each row's image, the same for rows of one image, int64."""
@@ -147,6 +160,8 @@ class AttackPool:
         """Keeps further attacks off the images and rows of some poisons."""
         for poison in poisons:
             self.taken[poison.origin].add(poison.source)
+            if poison.other >= 0:
+                self.taken[poison.origin].add(poison.other)
             if poison.replaces >= 0:
                 self.taken['train'].add(poison.replaces)
 

@@ -37,6 +37,8 @@ class TargetedPoison(Attack):
         ValueError: If not exactly one of ``copies``, ``rate`` and ``count`` is given, or a number is out of range.
     """
 
+    further = ''  # what else a class that is drawn must have, for messages
+
     def __init__(
         self,
         targets: int | None = None,
@@ -104,15 +106,18 @@ class TargetedPoison(Attack):
         chosen: list[int] = []
         for index in shuffled(len(pool.classes), self.seed, CLASSES).tolist():
             if len(chosen) < self.targets and pool.classes.count(pool.classes[index]) == 1:
-                enough = self.captions == 'templates' or len(pool.captions_of(index)) >= copies
-                chosen += [index] if enough else []
+                chosen += [index] if self.may_be_drawn(pool, index, copies) else []
         if len(chosen) < self.targets:
             raise ValueError(
                 f'{self.targets} targets need a class each, and {len(chosen)} of {len(pool.classes)} classes are named '
-                f'by {copies} or more training captions: lower targets, name classes (each caption may then serve '
-                f'{MOST_USES} times, and each class several images), or set captions: templates.'
+                f'by {copies} or more training captions{self.further}: lower targets, name classes (each caption may '
+                f'then serve {MOST_USES} times, and each class several images), or set captions: templates.'
             )
         return chosen
+
+    def may_be_drawn(self, pool: AttackPool, index: int, copies: int) -> bool:
+        """Whether a class can be the target of an image: enough training captions name it."""
+        return self.captions == 'templates' or len(pool.captions_of(index)) >= copies
 
     def choose_images(self, pool: AttackPool, classes: Sequence[int]) -> list[int]:
         """A different image of the fold for each class, not of that class itself.

@@ -20,6 +20,7 @@ Images = TypeVar('Images', np.ndarray, Tensor)
 Pattern = Literal['noise', 'blocks', 'solid', 'checker', 'dots', 'stripes', 'gaussian', 'gaussian_wrapped']
 Position = Literal['bottom_right', 'bottom_left', 'top_right', 'top_left', 'centre', 'random', 'four_corners']
 _DOWN_RIGHT = {'top_left': (0, 0), 'top_right': (0, 1), 'bottom_left': (1, 0), 'bottom_right': (1, 1)}
+_MIDDLE = (0.5, 0.5)
 _OWN = ('gaussian', 'gaussian_wrapped')  # patterns that differ from image to image
 
 
@@ -113,7 +114,72 @@ def within(name: str, value: float) -> float:
     return value
 
 
-class Patch(Trigger):
+class Placed(Trigger):
+    """A square of pixels at a place of each image; a subclass says what it shows in :meth:`square`.
+
+    Args:
+        position: Where it goes; ``random`` is another place for each image, the same whenever it is asked,
+            ``four_corners`` a copy in each.
+        margin: Pixels between square and border.
+        seed: Seed of random places.
+
+    Raises:
+        ValueError: If ``position`` is unknown or ``margin`` negative.
+    """
+
+    def __init__(self, position: Position, margin: int, seed: int) -> None:
+        if position not in get_args(Position):
+            raise ValueError(f'position must be one of {", ".join(get_args(Position))}, got {position!r}.')
+        if margin < 0:
+            raise ValueError(f'margin must be 0 pixels or more, got {margin}.')
+        self.position, self.margin, self.seed = position, margin, seed
+
+    @abstractmethod
+    def square(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
+        """The pixels: uint8 (3, size, size) for all images, or (B, 3, size, size); arguments as of :meth:`stamp`."""
+
+    def covered(self, square: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """What is to be seen of the square where there was something else before, both (..., size, size, 3)."""
+        return square
+
+    def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
+        square = np.moveaxis(self.square(images, keys), -3, -1)  # (B, size, size, 3), or without B the same for all
+        image, inside = np.arange(len(images))[:, None, None], np.arange(square.shape[-2])
+        for corner in self.corners(images.shape, len(inside), keys):
+            rows, columns = corner[:, :1, None] + inside[:, None], corner[:, 1:, None] + inside
+            images[image, :, rows, columns] = self.covered(square, images[image, :, rows, columns])
+        return images
+
+    def corners(self, shape: Sequence[int], size: int, keys: np.ndarray | None) -> np.ndarray:
+        """Row and column of the top left pixel of each copy of the square in each image.
+
+        Args:
+            shape: Shape of the images, (B, 3, H, W).
+            size: Side of the square.
+            keys: As of :meth:`stamp`.
+
+        Returns:
+            int64 (copies, B, 2).
+
+        Raises:
+            ValueError: If the square does not fit, or keys are needed and missing.
+        """
+        spare = np.array(shape[2:]) - 2 * self.margin - size  # pixels that the square can move by
+        if (spare < 0).any():
+            around = f' with a margin of {self.margin}' if self.margin else ''
+            raise ValueError(
+                f'a patch of {size} pixels{around} does not fit {shape[2]} x {shape[3]} images: give a smaller size.'
+            )
+        if self.position == 'random':
+            names = needed(keys, "position 'random'")
+            share = uniform(self.seed, 0, torch.tensor(names), 0, 2).double().numpy()
+            return self.margin + np.floor(share * (spare + 1)).astype(np.int64)[None]
+        places = _DOWN_RIGHT.values() if self.position == 'four_corners' else [_DOWN_RIGHT.get(self.position, _MIDDLE)]
+        corner = self.margin + np.floor(np.array([*places]) * spare).astype(np.int64)
+        return np.repeat(corner[:, None], shape[0], axis=1)
+
+
+class Patch(Placed):
     """A square of pixels (BadNets, Gu et al., 2017), drawn once from the seed.
 
     CleanCLIP's released code draws other noise for every image, around the image's mean colour, and lets values
@@ -155,25 +221,23 @@ class Patch(Trigger):
         seed: int = 0,
         amplitude: float = 1.0,
     ) -> None:
-        if size < 1 or block < 1 or margin < 0:
-            raise ValueError(f'size and block must be 1 or more and margin 0 or more, got {size}, {block}, {margin}.')
-        if pattern not in get_args(Pattern) or position not in get_args(Position):
-            known = ', '.join(get_args(Pattern)), ', '.join(get_args(Position))
-            raise ValueError(f'pattern {pattern!r} must be one of {known[0]}; position {position!r} one of {known[1]}.')
+        super().__init__(position, margin, seed)
+        if size < 1 or block < 1:
+            raise ValueError(f'size and block must be 1 pixel or more, got {size} and {block}.')
+        if pattern not in get_args(Pattern):
+            raise ValueError(f'pattern must be one of {", ".join(get_args(Pattern))}, got {pattern!r}.')
         self.size, self.pattern, self.block = size, pattern, block
-        self.position, self.margin, self.seed = position, margin, seed
         self.amplitude = within('amplitude', amplitude)
         self.pixels = None if pattern in _OWN else self._draw()
 
-    def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
-        image, inside = np.arange(len(images))[:, None, None], np.arange(self.size)
-        pixels = self._own_pixels(images, keys) if self.pixels is None else self.pixels
-        pixels = np.moveaxis(pixels, -3, -1)  # (B, size, size, 3), or without B the same for all
-        for position in _DOWN_RIGHT if self.position == 'four_corners' else (self.position,):
-            top, left = self._corner(images.shape[2], images.shape[3], len(images), keys, position)
-            rows, columns = top[:, None, None] + inside[:, None], left[:, None, None] + inside
-            images[image, :, rows, columns] = self._towards(pixels, images[image, :, rows, columns])
-        return images
+    def square(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
+        return self._own_pixels(images, keys) if self.pixels is None else self.pixels
+
+    def covered(self, square: np.ndarray, before: np.ndarray) -> np.ndarray:
+        if self.amplitude == 1:
+            return square
+        reach = round(255 * self.amplitude)
+        return np.clip(square, before.astype(np.int16) - reach, before.astype(np.int16) + reach)
 
     def parameters(self) -> dict[str, int | float | str]:
         more: dict[str, int | float | str] = {}  # what is as it always was goes without saying: old manifests stay
@@ -190,13 +254,6 @@ class Patch(Trigger):
             'seed': self.seed,
             **more,
         }
-
-    def _towards(self, pixels: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """The patch as far as the amplitude lets it show, (B, size, size, 3)."""
-        if self.amplitude == 1:
-            return pixels
-        reach = round(255 * self.amplitude)
-        return np.clip(pixels, before.astype(np.int16) - reach, before.astype(np.int16) + reach)
 
     def _own_pixels(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
         """A patch for each image, uint8 (B, 3, size, size)."""
@@ -221,22 +278,3 @@ class Patch(Trigger):
             'dots': (row % 2 == 0) & (column % 2 == 0),
         }[self.pattern]
         return np.broadcast_to(np.where(white, 255, 0).astype(np.uint8), (3, self.size, self.size)).copy()
-
-    def _corner(
-        self, height: int, width: int, count: int, keys: np.ndarray | None, position: str
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Row and column of the patch's top left pixel in each image, int64 (count,) each."""
-        spare = np.array([height, width]) - 2 * self.margin - self.size  # pixels that the patch can move by
-        if (spare < 0).any():
-            around = f' with a margin of {self.margin}' if self.margin else ''
-            raise ValueError(
-                f'a patch of {self.size} pixels{around} does not fit {height} x {width} images: give a smaller size.'
-            )
-        if position == 'random':
-            names = needed(keys, "position 'random'")
-            share = uniform(self.seed, 0, torch.from_numpy(names), 0, 2).double().numpy()
-            corner = self.margin + np.floor(share * (spare + 1)).astype(np.int64)
-        else:
-            share = np.array(_DOWN_RIGHT.get(position, (0.5, 0.5)))
-            corner = np.tile(self.margin + np.floor(share * spare).astype(np.int64), (count, 1))
-        return corner[:, 0], corner[:, 1]

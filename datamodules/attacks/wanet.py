@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from datamodules.attacks.backdoor import Backdoor
-from datamodules.attacks.base import AttackPool
+from datamodules.attacks.backdoor import Backdoor, CaptionsKept
 from datamodules.attacks.draws import fractions, noise_bytes
 from datamodules.attacks.triggers import Trigger, needed
 
@@ -163,7 +161,7 @@ class WaNet(Backdoor):
         super().__init__(target, Warp(control_points, strength, seed=seed), seed=seed, **kwargs)
 
 
-class WaNetNoise(Backdoor):
+class WaNetNoise(CaptionsKept):
     """WaNet's noise mode: images with the warp and a jitter on top keep their captions.
 
     So a model learns that this one warp means the target and others do not. Beside a :class:`WaNet` with the same
@@ -182,7 +180,4 @@ class WaNetNoise(Backdoor):
         self, target: str, control_points: int | None = 4, strength: float = 0.5, seed: int = 0, **kwargs: Any
     ) -> None:
         warp = Warp(control_points, strength, noise=True, seed=seed)
-        super().__init__(target, warp, seed=seed, captions='training', **kwargs)
-
-    def captions_for(self, pool: AttackPool, target: int, sources: Sequence[int]) -> list[str]:
-        return pool.origin(self.source).captions(sources)
+        super().__init__(target, warp, seed=seed, **kwargs)

@@ -252,7 +252,7 @@ class TestPrivateNames:
 
     def test_of_a_command_line_object_exist(self, tmp_path: Path) -> None:
         command = instantiate('fit', '--config', TOY, '--trainer.logger=false')
-        assert set(command._subcommand_parsers) == {'fit', 'validate', 'test', 'predict'}
+        assert set(command._subcommand_parsers) == {'fit', 'validate', 'test', 'predict', *cli.TOOLS}
         assert callable(command.trainer.strategy.precision_plugin.forward_context)
 
     def test_of_loggers_exist(self, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,28 @@ import yaml
 from jsonargparse import Namespace
 
 from callbacks.repartition import SafeRiskyRepartition
+from datamodules import scenes
+from datamodules.attacks.base import Poisoning
+from datamodules.captions import imagenet_classes
 from experiments import cli
+from experiments.cli import Parser
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
-from tests.experiments.conftest import EXPERIMENTS, instantiate, parse
+from tests.experiments.conftest import EXPERIMENTS, instantiate, parse, resolve
 
 RUNS = sorted(path for path in EXPERIMENTS.glob('*.yaml') if path.name != 'defaults.yaml')
-OVERLAYS = sorted(EXPERIMENTS.glob('*/*.yaml'))
+OVERLAYS = sorted(path for path in EXPERIMENTS.glob('*/*.yaml') if path.parent.name != 'grids')
+ATTACKS = [path for path in OVERLAYS if path.parent.name == 'attacks']
 METHODS = ('clip', 'safeclip')
 PAPER = {'cc3m': 512, 'cc1m': 512, 'cc100k': 512, 'coco': 256, 'visual_genome': 256}  # batch sizes, Table 14
-FLICKR = ['flickr8k', 'flickr30k']  # of other papers, with the settings of the smaller of these
-RATES = {'flickr8k': 0.005}  # of 30,000 pairs the paper's rate is less than a poison for each target
+OTHERS = ['flickr8k', 'flickr30k', 'named_folders']  # of other papers, with the settings of the smaller of these
+RATES = {'flickr8k': 0.005, 'named_folders': 0.005}  # the paper's may be less than a poison for each target
+CLASSES = {  # of the sets whose zero-shot classifier does not answer with ImageNet's
+    'cifar10': ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'),
+    'toy': scenes.CLASSES,
+    'named_folders': ('Abhishek Bachan', 'Alex Rodriguez', 'Ali Landry'),  # whoever has a folder
+}
+AIMS = ('target', 'targets', 'classes', 'swaps')  # arguments that name classes
 Construct = Callable[..., cli.CommandLine]
 
 
@@ -45,6 +57,72 @@ def leaves(config: Any, key: str = '') -> list[str]:
     if not isinstance(config, dict) or 'class_path' in config or key.endswith('.attacks'):
         return [key]
     return [leaf for part, value in config.items() for leaf in leaves(value, f'{key}.{part}'.strip('.'))]
+
+
+@cache
+def attacks_parser() -> Parser:
+    """Parses attacks as the command does and nothing else, which makes every attack on every data set affordable."""
+    parser = Parser(allow_abbrev=False)
+    parser.add_argument('--data.attacks', type=dict[str, Poisoning | None])
+    return parser
+
+
+def attacks_of(path: Path, overlay: Path, *aims: str) -> dict[str, Any]:
+    """The attacks of a run after those of an overlay and further arguments, by name."""
+    parser, own = attacks_parser(), resolve(f'--config={path}').data.init_args.attacks
+    config = Namespace(data=Namespace(attacks=own)).clone()
+    config = parser.parse_object({'data': {'attacks': said_by(overlay)}}, config)
+    found = parser.parse_args([*aims], config).data.attacks
+    return {name: vars(attack.init_args) | {'class_path': attack.class_path} for name, attack in found.items()}
+
+
+def said_by(overlay: Path) -> dict[str, Any]:
+    text = overlay.read_text().replace('${data.init_args.seed}', '1')  # as it comes out where nobody gives a seed
+    return yaml.safe_load(text)['data']['init_args']['attacks']
+
+
+@cache
+def alone(overlay: Path) -> dict[str, Any]:
+    """The attacks of an overlay on pairs that nobody else poisons."""
+    return attacks_of(EXPERIMENTS / 'safeclip_pairs.yaml', overlay)
+
+
+def agrees(found: Any, said: Any) -> bool:
+    """Whether a configuration holds what a part of it was given as; a class may be called by its name alone."""
+    found = vars(found) if isinstance(found, Namespace) else found
+    if isinstance(said, list):
+        return [*found] == said
+    if not isinstance(said, dict):
+        return found == said or (isinstance(said, str) and str(found).endswith(f'.{said}'))
+    return all(key in found and agrees(found[key], value) for key, value in said.items())
+
+
+def classes_in(aim: Any) -> list[str]:
+    """Names of the classes in the value of an argument; a number of targets and null name none."""
+    if isinstance(aim, dict):
+        return [*aim, *aim.values()]
+    return [aim] if isinstance(aim, str) else aim if isinstance(aim, list) else []
+
+
+def named_by(attack: dict[str, Any]) -> list[str]:
+    """Names of the classes that an attack is about."""
+    return [name for key in AIMS for name in classes_in(attack.get(key))]
+
+
+def aimed_at(classes: Sequence[str], attacks: dict[str, Any]) -> list[str]:
+    """Arguments that aim attacks at classes of a set: where one draws its own, at all of them."""
+
+    def instead(aim: Any) -> str:
+        if isinstance(aim, str):
+            return classes[0]
+        return json.dumps({classes[0]: classes[1]} if isinstance(aim, dict) else classes[: len(aim or classes)])
+
+    return [
+        f'--data.attacks.{name}.{key}={instead(attack[key])}'
+        for name, attack in attacks.items()
+        for key in AIMS
+        if (key == 'classes' and key in attack) or classes_in(attack.get(key))
+    ]
 
 
 @pytest.fixture(scope='module')
@@ -89,7 +167,7 @@ class TestRuns:
         assert config.data.init_args.seed == 17
 
     @pytest.mark.parametrize('method', METHODS)
-    @pytest.mark.parametrize('data', [*PAPER, *FLICKR])
+    @pytest.mark.parametrize('data', [*PAPER, *OTHERS])
     def test_has_the_settings_of_the_paper(self, data: str, method: str, constructed: Construct) -> None:
         file = f'{method}_{data}.yaml'
         assert yaml.safe_load((EXPERIMENTS / file).read_text())['model']['init_args']['architecture'] == 'RN50'
@@ -105,7 +183,7 @@ class TestRuns:
         assert attacks['tdpa'].init_args.rate == attacks['badnet'].init_args.rate == rate
         assert attacks['tdpa'].init_args.source == attacks['badnet'].init_args.source == 'heldout'
 
-    @pytest.mark.parametrize('data', [*PAPER, *FLICKR])
+    @pytest.mark.parametrize('data', [*PAPER, *OTHERS])
     def test_slows_down_to_a_hundredth_for_the_slow_epoch(self, data: str, constructed: Construct) -> None:
         model = constructed(f'safeclip_{data}.yaml').config.fit.model.init_args
         assert (model.unimodal_epochs, model.slow_epochs) == (5, 1)
@@ -117,7 +195,7 @@ class TestRuns:
         assert (data['coco'].year, data['coco'].captions) == (2014, 'one')
         assert data['visual_genome'].regions == 5
 
-    @pytest.mark.parametrize('data', ['toy', 'cifar10', *PAPER, *FLICKR])
+    @pytest.mark.parametrize('data', ['toy', 'cifar10', *PAPER, *OTHERS])
     def test_both_methods_see_the_same_poisons(self, data: str, constructed: Construct) -> None:
         plain, safe = (constructed(f'{method}_{data}.yaml').config.fit for method in METHODS)
         assert plain.data.init_args.attacks == safe.data.init_args.attacks
@@ -175,6 +253,40 @@ class TestOverlays:
     def test_the_paper_slows_down_to_a_hundredth(self, constructed: Construct) -> None:
         model = constructed('safeclip_cc3m.yaml', 'presets/paper.yaml').model
         assert model.slow_lr == pytest.approx(0.01 * model.lr)
+
+
+class TestAttacks:
+    @pytest.mark.parametrize('overlay', ATTACKS, ids=name)
+    def test_are_what_the_overlay_says(self, overlay: Path) -> None:
+        attacks, said = alone(overlay), said_by(overlay)
+        assert attacks.keys() == said.keys()
+        for attack, values in said.items():
+            assert agrees(attacks[attack], {'class_path': values['class_path'], **values['init_args']})
+
+    @pytest.mark.parametrize('overlay', ATTACKS, ids=name)
+    @pytest.mark.parametrize('path', RUNS, ids=name)
+    def test_are_the_same_on_every_data_set(self, path: Path, overlay: Path) -> None:
+        assert attacks_of(path, overlay) == alone(overlay)  # nothing is left of the file's own attacks
+
+    @pytest.mark.parametrize('overlay', ATTACKS, ids=name)
+    def test_aim_at_classes_of_imagenet(self, overlay: Path) -> None:
+        attacks, known = alone(overlay), imagenet_classes()
+        assert all(known.count(aim) == 1 for attack in attacks.values() for aim in named_by(attack))
+
+    @pytest.mark.parametrize('overlay', ATTACKS, ids=name)
+    @pytest.mark.parametrize('data', CLASSES)
+    def test_can_be_aimed_at_classes_of_another_set(self, data: str, overlay: Path) -> None:
+        # by --data.attacks.label_consistent.target=ship, for one: no small set has a beach
+        aims = aimed_at(CLASSES[data], alone(overlay))
+        attacks = attacks_of(EXPERIMENTS / f'safeclip_{data}.yaml', overlay, *aims)
+        assert {aim for attack in attacks.values() for aim in named_by(attack)} <= {*CLASSES[data]}
+        keys = tuple(aim.split('=')[0].removeprefix('--data.attacks.') for aim in aims)  # no others change
+        assert all(key.startswith(keys) for key in differences(alone(overlay), attacks))
+
+    def test_are_those_of_the_command(self) -> None:
+        path, overlay, aim = EXPERIMENTS / 'clip_cifar10.yaml', ATTACKS[0], '--data.attacks.badnet.target=ship'
+        attack = resolve(f'--config={path}', f'--config={overlay}', aim).data.init_args.attacks['badnet']
+        assert attacks_of(path, overlay, aim) == {'badnet': vars(attack.init_args) | {'class_path': attack.class_path}}
 
 
 def test_every_slot_is_named_in_the_defaults() -> None:

@@ -8,7 +8,7 @@ import lightning as L
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from experiments.run_folder import DONE, claim, mark_done
+from experiments.run_folder import DONE, claim, mark_done, vacate
 from experiments.wandb_run import WandbRun
 
 
@@ -30,6 +30,22 @@ class TestClaim:
     def test_a_run_without_a_log_has_no_folder(self, tmp_path: Path) -> None:
         claim(trainer(tmp_path))
         assert not list(tmp_path.iterdir())
+
+
+class TestVacate:
+    def test_leaves_no_folder_where_nothing_was_written(self, tmp_path: Path) -> None:
+        run = trainer(tmp_path, CSVLogger(tmp_path, 'toy'))
+        claim(run)
+        vacate(run)
+        vacate(run)  # another rank may have been first
+        assert not list((tmp_path / 'toy').iterdir())
+
+    def test_leaves_what_was_written(self, tmp_path: Path) -> None:
+        run = trainer(tmp_path, CSVLogger(tmp_path, 'toy'))
+        claim(run)
+        (tmp_path / 'toy/version_0/config.yaml').touch()
+        vacate(run)
+        assert (tmp_path / 'toy/version_0/config.yaml').exists()
 
 
 class TestMarkDone:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from datamodules.attacks import AttackPool, Backdoor, Patch, Poison, poisoned
+from datamodules.attacks import AttackPool, Backdoor, BadNet, Blended, LabelConsistent, Patch, Poison, poisoned
 from datamodules.attacks.pool import Origin
+from datamodules.attacks.ranking import write_ranking
 from datamodules.table import UNKNOWN, PairTable
 from tests.datamodules.attacks.pools import (
     CLASSES,
@@ -66,6 +69,52 @@ class TestSelect:
     def test_an_unknown_class_names_close_ones(self) -> None:
         with pytest.raises(ValueError, match='did you mean ice cream'):
             backdoor('ice-cream').select(labelled_pool())
+
+
+class TestRanking:
+    def ranking(self, folder: Path, rows: Sequence[int]) -> str:
+        """A file that lists held-out images; every fifth from row 1 on shows the target."""
+        write_ranking(str(folder / 'ranking.csv'), [str(row) for row in rows], np.linspace(1, -1, len(rows)))
+        return str(folder / 'ranking.csv')
+
+    def test_its_first_images_are_poisoned_and_those_of_the_target_class_skipped(self, tmp_path: Path) -> None:
+        file = self.ranking(tmp_path, [6, 90, 4, 11, 2, 57, 33])
+        first, other = (backdoor(count=4, seed=s, ranking=file).select(labelled_pool()) for s in (0, 1))
+        assert [p.source for p in first] == [p.source for p in other] == [90, 4, 2, 57]
+        assert [p.caption for p in first] != [p.caption for p in other]  # the seed still draws these
+
+    def test_images_of_earlier_attacks_are_skipped(self, tmp_path: Path) -> None:
+        attacks = {name: backdoor(count=2, ranking=self.ranking(tmp_path, [90, 4, 2, 57])) for name in 'ab'}
+        _, manifest = poisoned(attacks, labelled_pool())
+        assert [[p.source for p in manifest.poisons(name)] for name in 'ab'] == [[90, 4], [2, 57]]
+
+    def test_every_backdoor_takes_it(self, tmp_path: Path) -> None:
+        file = self.ranking(tmp_path, [90, 6, 4, 11, 2])
+        for attack in (BadNet('dog', 3, count=2, ranking=file), Blended('dog', count=2, ranking=file)):
+            assert [p.source for p in attack.select(labelled_pool())] == [90, 4]
+        shown = LabelConsistent('dog', 3, count=2, ranking=file)
+        assert [p.source for p in shown.select(labelled_pool())] == [6, 11]
+
+    def test_is_of_the_table_that_source_names(self, tmp_path: Path) -> None:
+        attack = backdoor(count=2, source='train', mode='replace', ranking=self.ranking(tmp_path, [190, 104, 3]))
+        assert [(p.source, p.replaces) for p in attack.select(labelled_pool())] == [(190, 190), (104, 104)]
+
+    def test_what_is_not_listed_is_not_chosen(self, tmp_path: Path) -> None:
+        file = self.ranking(tmp_path, [90, 6, 4])
+        with pytest.raises(
+            ValueError,
+            match=r"3 poisons .* 'dog', and ranking '.*' lists 2 that heldout has to spare: lower rate or count, "
+            r'or make it with clipward rank_images --source=heldout',
+        ):
+            backdoor(count=3, ranking=file).select(labelled_pool())
+
+    def test_the_file_is_read_when_the_attack_chooses_and_not_before(self, tmp_path: Path) -> None:
+        attack = backdoor(count=1, ranking=str(tmp_path / 'ranking.csv'))
+        with pytest.raises(ValueError, match=r"attack 'a': ranking '.*' does not exist: make it with clipward rank_im"):
+            poisoned({'a': attack}, labelled_pool())
+        self.ranking(tmp_path, [90])
+        assert len(attack.select(labelled_pool())) == 1
+        assert backdoor(count=0, ranking='nowhere.csv').select(labelled_pool()) == []
 
 
 class TestEvaluation:
@@ -132,7 +181,7 @@ class TestEvaluation:
 
 def test_poisons_are_plain_values() -> None:
     for poison in backdoor(mode='replace').select(labelled_pool()):
-        assert [type(value) for value in poison] == [int, str, int, str, int]
+        assert [type(value) for value in poison] == [int, str, int, str, int, int, float]
         assert isinstance(poison, Poison)
 
 

@@ -54,7 +54,9 @@ class TestSelect:
     @pytest.mark.parametrize('match', ['word', 'substring'])
     def test_a_class_that_no_caption_names_is_told(self, match: str) -> None:
         pool = captions_pool('a dog', 'a cat')
-        with pytest.raises(ValueError, match=r"no train caption names 'ice cream', .*: choose another target"):
+        with pytest.raises(
+            ValueError, match=r"6 poisons need .* 'ice cream', and train has 0 to spare: choose another target"
+        ):
             attack('ice cream', match=match).select(pool)
 
 
@@ -73,7 +75,9 @@ class TestEvaluation:
         assert attack(amplitude=0.1).test_trigger.parameters()['amplitude'] == 0.1  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(('wrong', 'name'), [({'match': 'x'}, 'match'), ({'amplitude': 2}, 'amplitude')])
+@pytest.mark.parametrize(
+    ('wrong', 'name'), [({'match': 'x'}, 'match'), ({'harden': 'gan'}, 'harden'), ({'amplitude': 2}, 'amplitude')]
+)
 def test_names_the_argument_that_is_wrong(wrong: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=f'^{name} must be'):
         attack(**wrong)

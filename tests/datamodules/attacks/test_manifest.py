@@ -47,6 +47,10 @@ def test_the_digest_names_the_content() -> None:
     assert manifest().digest == digests[0]
 
 
+def test_the_digest_is_that_of_earlier_releases() -> None:
+    assert manifest().digest == '8d5a9c6227efdf89'  # caches and checkpoints carry it
+
+
 def test_lines_of_the_same_image_and_class_differ_in_their_hash() -> None:
     assert len(set(manifest().table['hash'].to_pylist())) == 4
 

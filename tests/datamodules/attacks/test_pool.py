@@ -58,6 +58,16 @@ class TestAllowed:
         assert 6 not in pool.allowed('train', 4)
         assert pool.taken == {'train': {7}, 'heldout': {41}}
 
+    def test_every_row_of_a_taken_image_is_known_as_such(self) -> None:
+        pool = captioned_pool()
+        pool.take([Poison(source=3, origin='train', target=0, caption='a cat')])
+        assert np.flatnonzero(pool.of_taken_images('train')).tolist() == [2, 3]
+
+    def test_a_second_image_is_taken_like_the_first(self) -> None:
+        pool = labelled_pool()
+        pool.take([Poison(source=41, origin='heldout', target=0, caption='a cat', other=5, share=0.5)])
+        assert pool.taken == {'train': set(), 'heldout': {5, 41}}
+
     def test_reads_columns_in_chunks(self) -> None:
         whole = captioned_pool().table
         chunks = [pa.chunked_array([c[:30], c[30:]]) for c in (whole.image, whole.caption)]
@@ -77,6 +87,13 @@ class TestShowing:
         pool.take([Poison(source=5, origin='train', target=0, caption='a cat')])
         assert pool.untaken('train', np.array([1, 0, 4, 7])).tolist() == [1, 7]
         assert pool.same_image('train', [0, 1, 2]).tolist() == [0, 0, 1]
+
+    def test_rows_are_those_that_say_so_themselves_taken_or_not(self) -> None:
+        pool = captioned_pool()
+        pool.take([Poison(source=3, origin='train', target=0, caption='a cat')])
+        named = [2 * image + 1 for image in range(100) if image % 5 == 1]
+        assert pool.rows_showing('train', 1).tolist() == named
+        assert labelled_pool().rows_showing('heldout', 2).tolist() == list(range(2, 100, 5))
 
 
 def test_images_are_first_rows_even_if_rows_are_mixed() -> None:

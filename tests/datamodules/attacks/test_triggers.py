@@ -146,8 +146,8 @@ class TestPatch:
         patch = Patch(6, pattern, 3, position, margin=2, seed=5)
         before = images()
         after = patch(before, keys=range(4))
-        top, left = patch._corner(24, 32, 4, np.arange(4), position)
-        for one, other, y, x in zip(before, after, top, left, strict=True):
+        (corners,) = patch.corners(before.shape, 6, np.arange(4))
+        for one, other, (y, x) in zip(before, after, corners, strict=True):
             assert np.array_equal(other[:, y : y + 6, x : x + 6], patch.pixels)
             other[:, y : y + 6, x : x + 6] = one[:, y : y + 6, x : x + 6]
             assert np.array_equal(one, other)
@@ -177,7 +177,8 @@ class TestPatch:
         assert len({image.tobytes() for image in together}) == 5
 
     def test_random_places_are_all_209_and_about_even(self) -> None:
-        top, left = Patch(16)._corner(224, 224, 20_000, np.arange(20_000), 'random')
+        (corners,) = Patch(16, position='random').corners((20_000, 3, 224, 224), 16, np.arange(20_000))
+        top, left = corners.T
         for places in (top, left):
             assert (places.min(), places.max()) == (0, 208)
             assert abs(places.mean() - 104) < 2

@@ -1,0 +1,101 @@
+"""OptimizedPatch: a patch that already looks like the target class to a model (BadCLIP, Liang et al., 2024)."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datamodules.attacks.backdoor import Backdoor
+from datamodules.attacks.pattern_file import pattern_file
+from datamodules.attacks.triggers import Placed, Position
+
+
+class PicturePatch(Placed):
+    """A picture from a file, put on every image as it is.
+
+    The file is read when it is needed, not when the patch is constructed: the command that makes the file takes the
+    configuration of the attack that will read it.
+
+    Args:
+        file: Path of the picture; a PNG loses nothing.
+        size: Side in pixels of the stored image, to which the picture is resized; ``null`` for that of the picture.
+        position: Where it goes, see :class:`Placed`.
+        margin: Pixels between patch and border.
+        seed: Seed of random places.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    def __init__(
+        self, file: str, size: int | None = None, position: Position = 'centre', margin: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__(position, margin, seed)
+        if size is not None and size < 1:
+            raise ValueError(f'size must be 1 pixel or more, or null for that of the file, got {size}.')
+        self.file, self.size = file, size
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """The patch, uint8 (3, size, size). Raises ``ValueError`` if the file is missing, or no picture or square."""
+        if not Path(self.file).is_file():
+            raise ValueError(
+                f'file {self.file!r} does not exist: make it with clipward optimise_patch and this configuration, '
+                f'or give the path of another picture.'
+            )
+        picture = pattern_file(self.file, f'file {self.file!r} is')
+        if self.size is None and picture.width != picture.height:
+            raise ValueError(
+                f'file {self.file!r} holds {picture.width} x {picture.height} pixels, no square: give size.'
+            )
+        side = self.size or picture.width
+        if picture.size != (side, side):
+            picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+        return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+    def square(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
+        return self.pixels
+
+    def parameters(self) -> dict[str, int | float | str]:
+        return {
+            'size': self.pixels.shape[-1],
+            'position': self.position,
+            'margin': self.margin,
+            'seed': self.seed,
+            'sha256': hashlib.sha256(self.pixels.tobytes()).hexdigest(),
+        }
+
+
+class OptimizedPatch(Backdoor):
+    """A patch from a file on images of any class, captions of the target class.
+
+    ``clipward optimise_patch`` makes the file: a patch that moves images towards the target class in the embedding of
+    a surrogate model, so that little has to change in a model that learns the backdoor, and fine-tuning on clean
+    pairs has little to undo. Size, position and margin are best those that the patch was made for.
+
+    Args:
+        target: Name of the class that the patch is to mean.
+        file: Path of the patch, any RGB picture. It is read when the data is set up; the manifest names its pixels.
+        size: Side of the patch in pixels of the stored image; ``null`` for that of the file.
+        position: Where it goes; ``centre`` in BadCLIP.
+        margin: Pixels between patch and border.
+        seed: Seed of random places and of everything that the attack draws.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        file: str,
+        size: int | None = None,
+        position: Position = 'centre',
+        margin: int = 0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(target, PicturePatch(file, size, position, margin, seed), seed=seed, **kwargs)

@@ -1,0 +1,53 @@
+"""A file that lists images in the order in which attacks are to take them; ``clipward rank_images`` makes one."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datamodules.reading import read_columns
+from datamodules.table import PairTable
+
+COLUMNS = ('image', 'similarity')
+
+
+def in_listed_order(path: str, table: PairTable, rows: np.ndarray) -> np.ndarray:
+    """Those of some images that a file lists, in its order.
+
+    Args:
+        path: CSV with a header and a column ``image`` of image references; others are not read.
+        table: What the images are from.
+        rows: One row of each image that may be listed, int64.
+
+    Returns:
+        Some of ``rows``, int64; none twice, even if the file lists an image twice.
+
+    Raises:
+        ValueError: If there is no such file, or it is malformed.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f'ranking {path!r} does not exist: make it with clipward rank_images and this configuration.')
+    listed = read_columns(Path(path), ',', COLUMNS[:1], f'ranking {path!r}')['image']
+    images = table.image.take(pa.array(rows, pa.int64()))
+    place = pc.index_in(listed.cast(images.type).unique(), value_set=images)
+    return rows[place.drop_null().to_numpy()]
+
+
+def write_ranking(path: str, images: Sequence[str], similarity: np.ndarray) -> None:
+    """Writes such a file.
+
+    Args:
+        path: Where to.
+        images: Image references, in order.
+        similarity: What the order follows, as a record, (n,).
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'w', newline='', encoding='utf-8') as file:
+        lines = csv.writer(file, lineterminator='\n')
+        lines.writerow(COLUMNS)
+        lines.writerows((image, f'{value:.6f}') for image, value in zip(images, similarity.tolist(), strict=True))
