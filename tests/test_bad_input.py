@@ -68,6 +68,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('datamodules.pairs.WordTokenizer', cache(WordTokenizer))
         patch.setattr(LightningCLI, 'subcommands', staticmethod(lambda: fit_only))
+        patch.setattr(cli, 'TOOLS', {})
         yield
 
 
@@ -266,9 +267,10 @@ class TestSinglePairs:
 # --- poisons --------------------------------------------------------------------------------------------------------
 
 
-def badnet(**arguments: Any) -> str:
-    attack = {'class_path': 'BadNet', 'init_args': {'target': 'plain bar', 'captions': 'templates', **arguments}}
-    return f'--data.attacks={json.dumps({"patch": attack})}'
+def badnets(*each: dict[str, Any], kind: str = 'BadNet') -> str:
+    usual = {'target': 'plain bar', 'captions': 'templates'}
+    attacks = [{'class_path': kind, 'init_args': {**usual, **arguments}} for arguments in each]
+    return f'--data.attacks={json.dumps({f"patch_{number}": attack for number, attack in enumerate(attacks)})}'
 
 
 class TestAttacks:
@@ -285,7 +287,16 @@ class TestAttacks:
         ids=['unknown target class', 'rate that gives no poison', 'rate above 1'],
     )
     def test_an_argument_out_of_range(self, arguments: dict[str, Any], sentence: str, refused: Refused) -> None:
-        assert sentence in refused(badnet(**arguments))
+        assert sentence in refused(badnets(arguments))
+
+    def test_more_poisons_together_than_there_are_pairs(self, refused: Refused) -> None:
+        line = refused(badnets(*[{'count': 9, 'mode': 'replace', 'source': 'train'}] * 2))
+        assert line.startswith("attack 'patch_1': 9 poisons need as many images") and 'train has 6 to spare' in line
+
+    def test_a_pattern_that_is_no_picture(self, refused: Refused, tmp_path: Path) -> None:
+        (tmp_path / 'notes.txt').write_text('no picture')
+        line = refused(badnets({'count': 2, 'pattern': f'{tmp_path}/notes.txt'}, kind='Blended'))
+        assert line.startswith("pattern '") and line.endswith('give the path of a JPEG or PNG file.')
 
 
 # --- batches, pools and arguments -----------------------------------------------------------------------------------
