@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import lightning as L
@@ -37,11 +37,16 @@ def claim(trainer: L.Trainer, seeds: str = '') -> None:
 
 
 def vacate(trainer: L.Trainer) -> None:
-    """Removes the run's folder if nothing was written into it: a start that failed, or a tool that needs none."""
+    """Removes the run's folder if it holds nothing, or nothing but W&B's log of a start that failed."""
     first = trainer.loggers[0] if trainer.loggers else None
-    if isinstance(first, CSVLogger):
-        with suppress(OSError):  # a folder that holds something, or that another rank has removed
-            Path(first.log_dir).rmdir()
+    if not isinstance(first, CSVLogger) or not trainer.is_global_zero:
+        return
+    folder = Path(first.log_dir)
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {'wandb'}:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbRun):
+                logger.give_up()  # it would go on writing
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def mark_done(trainer: L.Trainer) -> None:

@@ -55,6 +55,11 @@ class WandbRun(WandbLogger):
         if not name.endswith(seeds):
             self._name = self._wandb_init['name'] = f'{name}-{seeds}'.lstrip('-')
 
+    def give_up(self) -> None:
+        """Ends a run that has not begun, if W&B has heard of it."""
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=1)
+
     def draw_against_epoch(self) -> None:
         """Makes epochs the horizontal axis of what is measured once an epoch; W&B would take steps."""
         run = self.experiment

@@ -37,8 +37,19 @@ class TestVacate:
         run = trainer(tmp_path, CSVLogger(tmp_path, 'toy'))
         claim(run)
         vacate(run)
-        vacate(run)  # another rank may have been first
         assert not list((tmp_path / 'toy').iterdir())
+
+    def test_a_log_of_wandb_alone_goes_with_it_and_is_closed_first(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        closed: list[int] = []
+        wandb = WandbRun()
+        monkeypatch.setattr(wandb, '_experiment', SimpleNamespace(finish=lambda exit_code: closed.append(exit_code)))
+        run = trainer(tmp_path, CSVLogger(tmp_path, 'toy'), wandb)
+        claim(run)
+        (tmp_path / 'toy/version_0/wandb').mkdir()
+        vacate(run)
+        assert closed == [1] and not list((tmp_path / 'toy').iterdir())
 
     def test_leaves_what_was_written(self, tmp_path: Path) -> None:
         run = trainer(tmp_path, CSVLogger(tmp_path, 'toy'))

@@ -42,9 +42,9 @@ def test_the_shortest_time_counts_and_sides_take_turns() -> None:
 def test_memory_is_what_belongs_to_no_file() -> None:
     before = anonymous_memory()
     with Memory(before) as memory:
-        block = np.ones(64 * MEGABYTES, np.uint8)
+        block = np.ones(80 * MEGABYTES, np.uint8)
         time.sleep(0.05)
         del block
-        kept = np.ones(32 * MEGABYTES, np.uint8)
-    assert memory.most > 60 * MEGABYTES and memory.most > memory.kept > 28 * MEGABYTES
+        kept = np.ones(40 * MEGABYTES, np.uint8)  # malloc may put up to 32 MiB where freed memory was
+    assert memory.most > 76 * MEGABYTES and memory.most > memory.kept > 36 * MEGABYTES
     assert len(kept)
