@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datamodules.attacks.base import AttackPool, Origin, Poisoning, picture, poisoned, taken_apart
+from datamodules.attacks.base import AttackPool, Origin, Pixels, Poisoning, picture, poisoned, taken_apart
 from datamodules.augment import CleanView, ImageViews, normalise
 from datamodules.cache import Decoded, Pictures, decoded_images, mapped_table, pictures_name, read, stored_array
 from datamodules.captions import EDA, WordTokenizer, imagenet_classes, imagenet_templates, prompts
@@ -136,7 +136,7 @@ class PairsDataModule(L.LightningDataModule):
         self._take_sizes_from_model()
         assert self.context_length is not None
         pictures, unreadable = self._pictures()
-        pool = AttackPool(self.source, self.heldout, self.classes, self.templates, taken=unreadable)
+        pool = self._pool(unreadable)
         broken = np.fromiter(unreadable['train'], np.int64)
         self.table, self.manifest = poisoned(self.attacks, pool)
         self.images = PairImages(pictures['train'], *self._triggered(pictures), len(self.table))
@@ -148,6 +148,11 @@ class PairsDataModule(L.LightningDataModule):
         self.partition.side[np.setdiff1d(broken, poisons) if self.poison else np.union1d(broken, poisons)] = DROPPED
         self.evaluation_sets = self._evaluation_sets(pictures, pool)
         self._check_batch_size(stage)
+
+    def clean_pool(self) -> tuple[AttackPool, Pixels]:
+        """What attacks choose from, before any of them has, and its stored pictures without triggers."""
+        pictures, unreadable = self._pictures()
+        return self._pool(unreadable), lambda origin, rows: read(pictures[origin], rows)
 
     @property
     def stored_size(self) -> int:
@@ -314,6 +319,9 @@ class PairsDataModule(L.LightningDataModule):
     def _view(self, maker: ImageViews, image: torch.Tensor, row: torch.Tensor, epoch: int, view: int) -> torch.Tensor:
         assert self.image_size is not None
         return maker(image, row, self.image_size, seed=self.seed, epoch=epoch, view=view)
+
+    def _pool(self, unreadable: dict[Origin, set[int]]) -> AttackPool:
+        return AttackPool(self.source, self.heldout, self.classes, self.templates, taken=unreadable)
 
     def _pictures(self) -> tuple[dict[Origin, Pictures], dict[Origin, set[int]]]:
         """Clean pictures of both tables, and the rows whose picture cannot be read (unknown where none is decoded)."""

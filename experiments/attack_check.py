@@ -18,12 +18,11 @@ import torch
 from matplotlib.figure import Figure
 
 from callbacks.plots import PoisonedPair, contact_sheet
-from datamodules.attacks import Attack, AttackPool, Backdoor, ClassSwap, Pixels, Poison
+from datamodules.attacks import Attack, AttackPool, Backdoor, ClassSwap, Poison
 from datamodules.attacks.base import picture
 from datamodules.attacks.pool import Origin
 from datamodules.attacks.published import Published
 from datamodules.augment import MEAN
-from datamodules.cache import Decoded, read
 from datamodules.captions import mentions, prompts
 from datamodules.pairs import PairsDataModule
 from experiments.attack_verdict import AttackReport, Seen, verdict
@@ -112,7 +111,7 @@ def check(
 
 def pool_of(data: PairsDataModule) -> AttackPool:
     """What the attacks of a run chose from, with their poisons taken."""
-    pool = AttackPool(data.source, data.heldout, data.classes, data.templates)
+    pool, _ = data.clean_pool()
     for name in data.manifest.attacks:
         pool.take(data.manifest.poisons(name))
     return pool
@@ -268,22 +267,17 @@ def _trace(data: PairsDataModule, name: str, pictures: int, views: int) -> Trace
 
 def _plainly(data: PairsDataModule, poisons: Sequence[Poison]) -> np.ndarray:
     """Stored pictures of poisons without their trigger, uint8 (n, 3, h, w)."""
-    return np.stack([picture(poison, _pixels(data)) for poison in poisons])
-
-
-def _pixels(data: PairsDataModule) -> Pixels:
-    def pixels(origin: Origin, rows: np.ndarray) -> np.ndarray:
-        return read(Decoded(_table(data, origin), data.stored_size), rows)
-
-    return pixels
+    _, pixels = data.clean_pool()
+    return np.stack([picture(poison, pixels) for poison in poisons])
 
 
 def _seen_by(model: Surrogate, data: PairsDataModule, name: str, pool: AttackPool) -> Seen:
     """What a model takes an attack's test pictures for, as they are and as the attack makes them."""
     asked: list[np.ndarray] = []
+    _, stored = data.clean_pool()
 
     def pixels(origin: Origin, rows: np.ndarray) -> np.ndarray:
-        asked.append(_pixels(data)(origin, rows))
+        asked.append(stored(origin, rows))
         return asked[-1]
 
     test = data.attacks[name].evaluation(name, data.manifest.poisons(name), pool, pixels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -14,10 +14,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.attacks import AttackPool, Backdoor, Patch, PicturePatch, Pixels, Trigger
-from datamodules.attacks.pool import Origin
-from datamodules.cache import decoded_images
-from datamodules.pairs import PairsDataModule
-from datamodules.partition import DROPPED
 from experiments.surrogate import Surrogate
 from lightning_modules.adversarial import PatchBatch, optimise_patch
 
@@ -42,7 +38,7 @@ def make_patch(
     """
     if steps < 1 or batch < 1 or lr <= 0:
         raise ValueError(f'steps and batch must be 1 or more and lr positive, got {steps}, {batch} and {lr}.')
-    pool, pixels = clean_pictures(surrogate.data)
+    pool, pixels = surrogate.data.clean_pool()
     index = pool.index(target)
     others, shown = pool.allowed('train', index), pool.showing('train', index)
     if not len(shown):
@@ -56,18 +52,6 @@ def make_patch(
     first, scale = surrogate.pixels(start.pixels), surrogate.model.logit_scale
     _save(optimise_patch(first, progress, surrogate.classifier, index, scale, lr), file)
     _tell(surrogate, start, target, file, pool, pixels)
-
-
-def clean_pictures(data: PairsDataModule) -> tuple[AttackPool, Pixels]:
-    """What an attack could choose from if it were the only one, and its pictures, of data without attacks."""
-    taken: dict[Origin, set[int]] = {'train': set(data.partition.rows(DROPPED).tolist()), 'heldout': set()}
-    pictures: dict[Origin, Callable[[np.ndarray], np.ndarray]] = {'train': data.images}
-    if data.heldout is not None:
-        heldout, readable = decoded_images(data.heldout, data.stored_size, data.cache_dir, data.num_workers)
-        taken['heldout'] = set(np.flatnonzero(~readable).tolist())
-        pictures['heldout'] = heldout.__getitem__
-    pool = AttackPool(data.source, data.heldout, data.classes, data.templates, taken=taken)
-    return pool, lambda origin, rows: pictures[origin](rows)
 
 
 def _batches(

@@ -9,7 +9,6 @@ from tqdm import tqdm
 from datamodules.attacks import Pixels
 from datamodules.attacks.pool import Origin
 from datamodules.attacks.ranking import write_ranking
-from experiments.optimise_patch import clean_pictures
 from experiments.surrogate import Surrogate
 
 
@@ -25,7 +24,7 @@ def rank(surrogate: Surrogate, target: str, source: Origin, file: str) -> None:
     Raises:
         ValueError: If there is no such class, or no such table.
     """
-    pool, pixels = clean_pictures(surrogate.data)
+    pool, pixels = surrogate.data.clean_pool()
     index, images = pool.index(target), pool.untaken(source, pool.images(source))
     similarity = similarities(surrogate, pixels, source, images, index)
     order = np.argsort(-similarity, kind='stable')

@@ -104,10 +104,8 @@ class Trainer(L.Trainer):
             ckpt_path: Checkpoint of the surrogate.
         """
         start = Patch(size, 'noise', position=position, margin=margin, seed=seed)
-        surrogate = trained(model, ckpt_path, self.strategy.root_device)
-        datamodule.attacks = {}  # one of them may be waiting for this very file
-        data = laid_out(model, datamodule)
-        make_patch(Surrogate(surrogate, data), start, target, file, steps, batch, lr, augment)
+        surrogate = self._surrogate(model, datamodule, ckpt_path)
+        make_patch(surrogate, start, target, file, steps, batch, lr, augment)
 
     def rank_images(
         self,
@@ -128,9 +126,7 @@ class Trainer(L.Trainer):
             source: Table of the images, as in the attack.
             ckpt_path: Checkpoint of the surrogate.
         """
-        surrogate = trained(model, ckpt_path, self.strategy.root_device)
-        datamodule.attacks = {}  # one of them may be waiting for this very file
-        rank(Surrogate(surrogate, laid_out(model, datamodule)), target, source, file)
+        rank(self._surrogate(model, datamodule, ckpt_path), target, source, file)
 
     def check_attacks(
         self,
@@ -156,6 +152,12 @@ class Trainer(L.Trainer):
         """
         asked = None if model.untrained and ckpt_path is None else trained(model, ckpt_path, self.strategy.root_device)
         tell(laid_out(model, datamodule), asked, pictures, views, file, sheet)
+
+    def _surrogate(self, model: CLIP, data: PairsDataModule, ckpt_path: str | None) -> Surrogate:
+        """A trained model with clean pairs: an attack on them may be waiting for the very file that is being made."""
+        known = trained(model, ckpt_path, self.strategy.root_device)
+        data.attacks = {}
+        return Surrogate(known, laid_out(model, data))
 
 
 def laid_out(model: CLIP, data: PairsDataModule) -> PairsDataModule:

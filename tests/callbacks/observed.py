@@ -89,7 +89,7 @@ class Data(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         rows = torch.arange(ROWS).split(BATCH)
-        return DataLoader([Batch(part, self.similarity[part]) for part in rows], batch_size=None)  # type: ignore[arg-type]
+        return DataLoader([Batch(part, self.similarity[part]) for part in rows], batch_size=None)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         return self.train_dataloader()
@@ -134,7 +134,7 @@ class Splits(Callback):
         self.score, self.first_safe = score, first_safe
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        partition = trainer.datamodule.partition  # type: ignore[attr-defined]
+        partition = trainer.datamodule.partition
         if trainer.current_epoch + 1 >= WARM_UP:
             partition.epoch = trainer.current_epoch + 1
             partition.side = (torch.arange(ROWS) < self.first_safe).to(torch.int8)

@@ -157,7 +157,7 @@ class TestDrawing:
         monkeypatch.setattr(WandbLogger, '__init__', lambda self: None)
         monkeypatch.setattr(WandbLogger, 'log_image', lambda self, key, images, step: sent.append((key, images, step)))
         run = SimpleNamespace(loggers=[CSVLogger(tmp_path), WandbLogger()], global_step=7)
-        figures._save(run, tmp_path, 'similarity_006', Figure((1, 1)), key='similarity')  # type: ignore[arg-type]
+        figures._save(run, tmp_path, 'similarity_006', Figure((1, 1)), key='similarity')
         assert sent == [('figures/similarity', [str(tmp_path / 'similarity_006.png')], 7)]
 
     @pytest.mark.parametrize('name', ['every_n_epochs', 'examples'])

@@ -134,7 +134,7 @@ class TestOverEpochs:
     def test_shades_the_whole_plan_by_phase(self) -> None:
         figure = success_and_accuracy({}, {'heldout': curve()}, PHASES)
         bands = figure.axes[0].patches
-        assert [(band.get_x(), band.get_x() + band.get_width()) for band in bands] == [(0, 2), (2, 3), (3, 5)]  # type: ignore[attr-defined]
+        assert [(band.get_x(), band.get_x() + band.get_width()) for band in bands] == [(0, 2), (2, 3), (3, 5)]
         assert len({band.get_facecolor() for band in bands}) == 3
         named = [text.get_text() for text in figure.legends[0].get_texts()]
         assert named == ['unimodal phase', 'slow phase', 'mixed phase']

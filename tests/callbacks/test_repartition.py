@@ -4,7 +4,7 @@ import logging
 import math
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -171,7 +171,7 @@ class TestDecision:
     @pytest.mark.parametrize('argument', ['cap', 'first_fraction'])
     def test_refuses_arguments_that_leave_the_safe_side_empty(self, argument: str) -> None:
         with pytest.raises(ValueError, match=rf'callbacks.repartition.{argument}=0.* would leave the safe side empty'):
-            SafeRiskyRepartition(min_fraction=0, **{argument: 0.0})  # type: ignore[arg-type]
+            SafeRiskyRepartition(min_fraction=0, **{argument: 0.0})
 
     def test_posterior_ranks_as_released(self) -> None:
         generator = np.random.default_rng(0)
@@ -186,7 +186,7 @@ class TestDecision:
 
     def test_mixture_is_fitted_once_or_every_time(self) -> None:
         for refit, same in (('first', True), ('every', False)):
-            callback = SafeRiskyRepartition(refit=refit)  # type: ignore[arg-type]
+            callback = SafeRiskyRepartition(refit=refit)
             first = callback.decide(planted(), all_safe(), None)
             second = callback.decide(planted(safe=400), first.side, first.past)
             assert (first.past.mixture == second.past.mixture) == same
@@ -256,7 +256,7 @@ class TestArguments:
     @pytest.mark.parametrize('value', [-0.1, 1.1, math.nan])
     def test_fractions_are_fractions(self, name: str, value: float) -> None:
         with pytest.raises(ValueError, match=rf'callbacks.repartition.{name} is a fraction'):
-            SafeRiskyRepartition(**{name: value})  # type: ignore[arg-type]
+            SafeRiskyRepartition(**{name: value})
 
     @pytest.mark.parametrize(
         ('arguments', 'message'),
@@ -524,7 +524,7 @@ class TestRefusals:
     def test_a_stale_split(self) -> None:
         class Forgets(L.Callback):
             def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-                trainer.datamodule.partition.epoch = 0  # type: ignore[attr-defined]
+                trainer.datamodule.partition.epoch = 0
 
         with pytest.raises(ValueError, match='epoch 2 would train on the split of epoch 0'):
             trainer(3, SafeRiskyRepartition(), Forgets()).fit(PlantedModule(), PlantedData())
@@ -549,7 +549,7 @@ class TestResume:
         if callback.running.average is None:
             assert fresh.running.average is None
         else:
-            assert torch.equal(fresh.running.average, callback.running.average)  # type: ignore[arg-type]
+            assert torch.equal(fresh.running.average, callback.running.average)
 
     def test_state_before_the_first_split(self) -> None:
         fresh = SafeRiskyRepartition()
@@ -628,8 +628,8 @@ class Report(L.Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: OwnStatistics) -> None:  # type: ignore[override]
-        partition = trainer.datamodule.partition  # type: ignore[attr-defined]
+    def on_train_end(self, trainer: L.Trainer, pl_module: OwnStatistics) -> None:
+        partition = trainer.datamodule.partition
         state = {'partition': partition.state_dict(), 'shift': pl_module.norm.running_mean}
         torch.save(state, self.folder / f'{trainer.global_rank}.pt')
 
@@ -637,7 +637,7 @@ class Report(L.Callback):
 @pytest.mark.slow
 @quiet_lightning
 class TestTwoProcesses:
-    arguments: dict[str, Any] = {'strategy': 'ddp_spawn', 'devices': 2, 'use_distributed_sampler': False}  # noqa: RUF012
+    arguments: ClassVar[dict[str, Any]] = {'strategy': 'ddp_spawn', 'devices': 2, 'use_distributed_sampler': False}
 
     @pytest.mark.parametrize('score', ['clean', 'running'])
     def test_agree_on_scores_and_split(self, tmp_path: Path, score: Any) -> None:
@@ -728,4 +728,4 @@ class TestCopies:
 
     def test_an_unknown_way_is_refused(self) -> None:
         with pytest.raises(ValueError, match="copies must be apart or together, got 'x'"):
-            SafeRiskyRepartition(copies='x')  # type: ignore[arg-type]
+            SafeRiskyRepartition(copies='x')

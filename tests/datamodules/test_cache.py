@@ -122,7 +122,7 @@ class TestDecodedImages:
 
     def test_another_folder_is_another_cache(self) -> None:
         table, moved = tiny_table(4, 2, seed=0), tiny_table(4, 2, seed=0)
-        moved.opener.root = 'elsewhere'  # type: ignore[attr-defined]
+        moved.opener.root = 'elsewhere'
         assert pictures_name(table, 8) == pictures_name(tiny_table(4, 2, seed=0), 8) != pictures_name(moved, 8)
 
     def test_an_interruption_is_made_good(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

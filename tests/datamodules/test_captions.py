@@ -248,7 +248,7 @@ class TestEDA:
                 EDA(alpha)
         for operations in ([], ['shuffle']):
             with pytest.raises(ValueError, match='operations must be some of synonym, insertion, swap, deletion'):
-                EDA(operations=operations)  # type: ignore[arg-type]
+                EDA(operations=operations)
 
 
 class TestSynonyms:
@@ -259,7 +259,7 @@ class TestSynonyms:
             for of in names
         ]
         corpus = ModuleType('nltk.corpus')
-        corpus.wordnet = SimpleNamespace(synsets=lambda word: senses)  # type: ignore[attr-defined]
+        corpus.wordnet = SimpleNamespace(synsets=lambda word: senses)
         monkeypatch.setitem(sys.modules, 'nltk.corpus', corpus)
         assert synonyms.__wrapped__('dog') == ('canis familiaris', 'dogs body', 'hot dog', 'x')
 

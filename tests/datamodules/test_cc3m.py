@@ -135,7 +135,7 @@ class TestSubset:
     @pytest.mark.parametrize(('subset', 'count'), [(13, 13), ('CC100K', 100_000), ('CC1M', 1_000_000)])
     def test_larger_than_what_there_is_is_refused(self, subset: int | str, count: int, root: str) -> None:
         with pytest.raises(ValueError, match=rf'data\.subset={count} must be from 1 to 12'):
-            CC3M(root, subset=subset).load_table()  # type: ignore[arg-type]
+            CC3M(root, subset=subset).load_table()
 
 
 class TestHeldout:

@@ -103,7 +103,7 @@ class TestQuirks:
 class TestBadInput:
     def check_refused(self, root: Path, message: str, **arguments: object) -> None:
         with pytest.raises(ValueError, match=message) as error:
-            COCO(str(root), **arguments).load_table()  # type: ignore[arg-type]
+            COCO(str(root), **arguments).load_table()
         assert '\n' not in str(error.value) and str(error.value).startswith('data.')
 
     def test_missing_files_and_folders_are_named(self, root: Path, tmp_path: Path) -> None:

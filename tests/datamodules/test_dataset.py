@@ -44,7 +44,7 @@ class TestPairImages:
         table = tiny_table(4, 2, seed=0)
         images = PairImages(Decoded(table, 2), shades(100), np.array([1]), 4)
         images(np.array([0, 1]))
-        assert table.opener.opened == ['0:0']  # type: ignore[attr-defined]
+        assert table.opener.opened == ['0:0']
 
     def test_gives_arrays_that_may_be_written_to(self) -> None:
         images = PairImages(shades(0, 1), shades(), np.empty(0, np.int64), 2)

@@ -96,27 +96,29 @@ def test_captions_of_a_photo_that_does_not_exist_are_counted(tmp_path: Path, cap
 
 
 class TestBadInput:
-    def refused(self, message: str, root: Path, **arguments: Any) -> None:
+    def check_refused(self, message: str, root: Path, **arguments: Any) -> None:
         with pytest.raises(ValueError, match=message) as error:
             Flickr8k(str(root), **arguments).load_table()
         assert '\n' not in str(error.value) and 'data.' in str(error.value)
 
     def test_missing_files_and_folders(self, tmp_path: Path) -> None:
-        self.refused(r"data\.root='.*absent' does not exist", tmp_path / 'absent')
-        self.refused(r'holds none of Flickr8k\.token\.txt, .*: set data\.annotations to the file', tmp_path)
-        self.refused(r"data\.annotations='absent' does not exist", tmp_path, annotations='absent')
+        self.check_refused(r"data\.root='.*absent' does not exist", tmp_path / 'absent')
+        self.check_refused(r'holds none of Flickr8k\.token\.txt, .*: set data\.annotations to the file', tmp_path)
+        self.check_refused(r"data\.annotations='absent' does not exist", tmp_path, annotations='absent')
         write_flickr(tmp_path, CAPTIONS, 'captions.txt', SPLITS)
-        self.refused(r"data\.image_folder='absent' does not exist", tmp_path, image_folder='absent')
+        self.check_refused(r"data\.image_folder='absent' does not exist", tmp_path, image_folder='absent')
         (tmp_path / 'Images').rename(tmp_path / 'holiday')
-        self.refused(r'holds none of Flicker8k_Dataset, .*: set data\.image_folder to the folder', tmp_path)
+        self.check_refused(r'holds none of Flicker8k_Dataset, .*: set data\.image_folder to the folder', tmp_path)
         (tmp_path / 'Images').mkdir()
-        self.refused(r"none of its 6 images is in '.*Images', where '1008_ab8\.jpg' should be", tmp_path)
+        self.check_refused(r"none of its 6 images is in '.*Images', where '1008_ab8\.jpg' should be", tmp_path)
 
     def test_no_list_of_the_split(self, tmp_path: Path) -> None:
         write_flickr(tmp_path, CAPTIONS, 'Flickr8k.token.txt')
-        self.refused(r"does not say which images are of the split 'train', and no Flickr_8k\.trainImages", tmp_path)
+        self.check_refused(
+            r"does not say which images are of the split 'train', and no Flickr_8k\.trainImages", tmp_path
+        )
         write_list(tmp_path / 'train.txt', ['another'])
-        self.refused(r"has no image of the split 'train'", tmp_path)
+        self.check_refused(r"has no image of the split 'train'", tmp_path)
 
     @pytest.mark.parametrize(
         ('content', 'message'),
@@ -130,17 +132,19 @@ class TestBadInput:
     )
     def test_another_text(self, content: str, message: str, tmp_path: Path) -> None:
         (tmp_path / 'captions.txt').write_text(content)
-        self.refused(message, tmp_path, image_folder=str(tmp_path))
+        self.check_refused(message, tmp_path, image_folder=str(tmp_path))
 
     @pytest.mark.parametrize('key', ['filename', 'sentences', 'split'])
     def test_another_json(self, key: str, tmp_path: Path) -> None:
         image = {'filename': 'a.jpg', 'sentences': [{'raw': 'a dog'}], 'split': 'train'}
         del image[key]
         file = write_json(tmp_path / 'dataset_flickr8k.json', {'images': [image]})
-        self.refused(f"holds an item without '{key}'", tmp_path, annotations=str(file), image_folder=str(tmp_path))
+        self.check_refused(
+            f"holds an item without '{key}'", tmp_path, annotations=str(file), image_folder=str(tmp_path)
+        )
 
     def test_splits_and_captions_that_there_are_not(self) -> None:
-        self.refused(r"data\.split='dev' must be train, val, test or all", Path(), split='dev')
-        self.refused(r"data\.heldout_split='val' is trained on, too", Path(), split='val')
-        self.refused(r"data\.heldout_split='val' is trained on, too, with data\.split='all'", Path(), split='all')
-        self.refused(r"data\.captions='two' must be one or all", Path(), captions='two')
+        self.check_refused(r"data\.split='dev' must be train, val, test or all", Path(), split='dev')
+        self.check_refused(r"data\.heldout_split='val' is trained on, too", Path(), split='val')
+        self.check_refused(r"data\.heldout_split='val' is trained on, too, with data\.split='all'", Path(), split='all')
+        self.check_refused(r"data\.captions='two' must be one or all", Path(), captions='two')

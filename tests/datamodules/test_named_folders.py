@@ -68,15 +68,15 @@ class TestHeldout:
 
 
 class TestBadInput:
-    def refused(self, message: str, root: Path, **arguments: object) -> None:
+    def check_refused(self, message: str, root: Path, **arguments: object) -> None:
         with pytest.raises(ValueError, match=message) as error:
-            NamedFolders(str(root), **arguments).load_table()  # type: ignore[arg-type]
+            NamedFolders(str(root), **arguments).load_table()
         assert '\n' not in str(error.value)
 
     def test_is_told_in_one_sentence(self, root: Path, tmp_path: Path) -> None:
-        self.refused(r"data\.root='.*absent' does not exist", tmp_path / 'absent')
-        self.refused('is a file: name the folder that holds', root / 'Ada Bo' / '000.jpg')
-        self.refused(r'has no folder for any class', root / 'Ada Bo')
-        self.refused(r'data\.caption_templates must be captions with \{\}', root, caption_templates=['a photo'])
-        self.refused(r'data\.heldout_photos=-1 must be at least 0', root, heldout_photos=-1)
-        self.refused(r'data\.class_names must name the 3 people, in order; got 1', root, class_names=['A'])
+        self.check_refused(r"data\.root='.*absent' does not exist", tmp_path / 'absent')
+        self.check_refused('is a file: name the folder that holds', root / 'Ada Bo' / '000.jpg')
+        self.check_refused(r'has no folder for any class', root / 'Ada Bo')
+        self.check_refused(r'data\.caption_templates must be captions with \{\}', root, caption_templates=['a photo'])
+        self.check_refused(r'data\.heldout_photos=-1 must be at least 0', root, heldout_photos=-1)
+        self.check_refused(r'data\.class_names must name the 3 people, in order; got 1', root, class_names=['A'])

@@ -78,9 +78,9 @@ class TestSetup:
 
     def test_decodes_every_picture_once_for_all_runs(self, folder: str) -> None:
         data = tiny(folder)
-        assert len(data.source.opener.opened) == 32  # type: ignore[attr-defined]
+        assert len(data.source.opener.opened) == 32
         again = tiny(folder)
-        assert again.source.opener.opened == []  # type: ignore[attr-defined]
+        assert again.source.opener.opened == []
         assert (again.images(np.arange(32)) == data.images(np.arange(32))).all()
 
     def test_without_a_cache_pictures_are_the_same(self, folder: str) -> None:
@@ -458,6 +458,6 @@ class TestResume:
     def test_only_training_cares(self, folder: str) -> None:
         data = tiny(folder, rows=24)
         attach(data)
-        data.trainer.state.fn = 'predict'  # type: ignore[union-attr, assignment]
+        data.trainer.state.fn = 'predict'
         data.load_state_dict(tiny(folder).state_dict())
         assert len(data.partition) == 24

@@ -117,7 +117,7 @@ def test_quirks_are_handled_and_counted(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 class TestBadInput:
-    def refused(self, root: Path, message: str, **arguments: Any) -> None:
+    def check_refused(self, root: Path, message: str, **arguments: Any) -> None:
         with pytest.raises(ValueError, match=message) as error:
             genome(root, **arguments).load_table()
         assert '\n' not in str(error.value) and str(error.value).startswith('data.')
@@ -126,14 +126,16 @@ class TestBadInput:
     def test_a_missing_file(self, name: str, tmp_path: Path) -> None:
         write_visual_genome(tmp_path, PHRASES)
         (tmp_path / name).unlink()
-        self.refused(tmp_path, rf'holds no {name}: unpack {name}\.zip there')
+        self.check_refused(tmp_path, rf'holds no {name}: unpack {name}\.zip there')
 
     def test_missing_images(self, tmp_path: Path) -> None:
-        self.refused(tmp_path / 'absent', r"data\.root='.*absent' does not exist")
+        self.check_refused(tmp_path / 'absent', r"data\.root='.*absent' does not exist")
         write_visual_genome(tmp_path, PHRASES, absent=list(PHRASES))
-        self.refused(tmp_path, r'holds neither VG_100K nor VG_100K_2: unpack images\.zip there')
+        self.check_refused(tmp_path, r'holds neither VG_100K nor VG_100K_2: unpack images\.zip there')
         (tmp_path / 'VG_100K').mkdir()
-        self.refused(tmp_path, "none of its 6 images is in '.*VG_100K', where '1.jpg' should be: unpack the images")
+        self.check_refused(
+            tmp_path, "none of its 6 images is in '.*VG_100K', where '1.jpg' should be: unpack the images"
+        )
 
     @pytest.mark.parametrize(
         ('name', 'content', 'message'),
@@ -148,15 +150,17 @@ class TestBadInput:
     def test_another_json(self, name: str, content: object, message: str, tmp_path: Path) -> None:
         write_visual_genome(tmp_path, PHRASES)
         write_json(tmp_path / name, content)
-        self.refused(tmp_path, message)
+        self.check_refused(tmp_path, message)
 
     def test_a_download_that_broke_off(self, tmp_path: Path) -> None:
         file = write_visual_genome(tmp_path, PHRASES)
         file.write_text(json.dumps(json.loads(file.read_text()))[:-30])
-        self.refused(tmp_path, r'region_descriptions\.json is no whole JSON: .*; download it again')
+        self.check_refused(tmp_path, r'region_descriptions\.json is no whole JSON: .*; download it again')
 
     def test_numbers_out_of_range(self, tmp_path: Path) -> None:
         write_visual_genome(tmp_path, PHRASES)
-        self.refused(tmp_path, r'data\.heldout_images=6 leaves none of the 6 images to train on', heldout_images=6)
-        self.refused(tmp_path, r'data\.regions=0 must be at least 1', regions=0)
-        self.refused(tmp_path, r'data\.heldout_images=-1 at least 0', heldout_images=-1)
+        self.check_refused(
+            tmp_path, r'data\.heldout_images=6 leaves none of the 6 images to train on', heldout_images=6
+        )
+        self.check_refused(tmp_path, r'data\.regions=0 must be at least 1', regions=0)
+        self.check_refused(tmp_path, r'data\.heldout_images=-1 at least 0', heldout_images=-1)

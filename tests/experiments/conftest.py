@@ -32,7 +32,7 @@ class FakeRun:
     """Stands for a W&B run: keeps what it was told."""
 
     def __init__(self, **settings: Any) -> None:
-        self.settings, self.metrics, self.logged = settings, {}, []  # type: ignore[var-annotated]
+        self.settings, self.metrics, self.logged = settings, {}, []
         self.config = self
         self.id, self.name = 'fake', 'fake'
 

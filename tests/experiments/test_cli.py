@@ -234,7 +234,7 @@ class TestEntryPoint:
 
     def test_returns_nothing_for_a_script_would_take_it_for_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cli, 'main', lambda: object())
-        assert cli.command() is None  # type: ignore[func-returns-value]
+        assert cli.command() is None
 
     def test_runs_as_a_module(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.setattr('sys.argv', ['cli.py', 'fitt'])

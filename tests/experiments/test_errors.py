@@ -80,7 +80,7 @@ def refused_by_interpolation() -> None:
 
 
 def called_wrongly() -> None:
-    info_nce(None, None, None)  # type: ignore[arg-type]
+    info_nce(None, None, None)
 
 
 def raised_by(call: Callable[[], object]) -> Exception:

@@ -33,7 +33,7 @@ def data(folder: Path, **more: object) -> ToyPairs:
     own = {'size': 4, 'source': 'train', 'harden': 'pgd', 'hardened': f'{folder}/hard.npz', 'count': 3, **more}
     both = {
         'first': LabelConsistent(TARGET, 4, count=1, source='train', seed=4),
-        'lc': LabelConsistent(TARGET, **own),  # type: ignore[arg-type]
+        'lc': LabelConsistent(TARGET, **own),
     }
     pairs = ToyPairs(96, 48, scene_size=SIDE, attacks=both, templates=['a {}'], cache_dir=str(folder / 'cache'))
     pairs.batch_size, pairs.image_size = 8, SIDE

@@ -11,7 +11,6 @@ from PIL import Image
 
 from datamodules.attacks import OptimizedPatch, Patch
 from datamodules.toy_pairs import ToyPairs
-from experiments.optimise_patch import clean_pictures
 from experiments.surrogate import Surrogate, trained
 from lightning_modules.clip import CLIP
 from tests.experiments.tools import SIDE, checkpoint, quick, refusal, run_tool
@@ -81,7 +80,7 @@ def test_what_is_wrong_is_told_in_one_sentence(
 
 def test_unreadable_pictures_are_left_out(tmp_path: Path) -> None:
     data = laid_out(TinyPairs(cache_dir=str(tmp_path), broken=[5], broken_heldout=[2]))
-    pool, pixels = clean_pictures(data)
+    pool, pixels = data.clean_pool()
     assert 5 not in pool.allowed('train', 0) and 2 not in pool.allowed('heldout', 0)
     assert np.array_equal(pixels('heldout', np.array([3])), data.evaluation_sets[0].images[[3]])
 
@@ -96,5 +95,5 @@ def test_without_heldout_pictures_half_of_the_others_are_measured_on(
 class NoHeldout(ToyPairs):
     """Drawn scenes without held-out ones."""
 
-    def load_heldout(self) -> None:  # type: ignore[override]
+    def load_heldout(self) -> None:
         return None

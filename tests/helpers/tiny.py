@@ -151,7 +151,7 @@ def attach(
         sides=lambda _: dict(sides or {'safe': 1}), image_size=IMAGE_SIZE, context_length=CONTEXT_LENGTH
     )
     progress = SimpleNamespace(current=SimpleNamespace(processed=epoch))
-    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(
         global_rank=rank,
         world_size=world,
         lightning_module=module,

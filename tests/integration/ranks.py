@@ -70,7 +70,7 @@ class Norms(Callback):
         self.evaluated.append(running_mean(pl_module))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule
         sweep(trainer, pl_module, data.sweep_dataloader(), len(data.table))
         self.swept = running_mean(pl_module)
 

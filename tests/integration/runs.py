@@ -97,7 +97,7 @@ class Death(Callback):
                 self.die()
             return predict_step(batch, batch_idx)
 
-        pl_module.predict_step = dying  # type: ignore[method-assign]
+        pl_module.predict_step = dying
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -220,7 +220,7 @@ class Trace(Callback):
         self.epochs[-1].images.setdefault(dataloader_idx, []).extend(sums)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.epochs[-1].partition.append(trainer.datamodule.partition.side.clone())  # type: ignore[attr-defined]
+        self.epochs[-1].partition.append(trainer.datamodule.partition.side.clone())
 
 
 class Seen(Callback):
@@ -237,7 +237,7 @@ class Seen(Callback):
             self.swept.append((trainer.current_epoch, batch))
             return predict_step(batch, batch_idx)
 
-        pl_module.predict_step = seen  # type: ignore[method-assign]
+        pl_module.predict_step = seen
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: PairBatch, batch_idx: int

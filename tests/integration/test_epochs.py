@@ -95,7 +95,7 @@ class Remembers(SafeRiskyRepartition):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch
         if PHASES[epoch] != 'unimodal':
-            partition = trainer.datamodule.partition  # type: ignore[attr-defined]
+            partition = trainer.datamodule.partition
             partition.side, partition.epoch, self.past = self.sides[epoch].clone(), epoch + 1, Past(Fraction(1))
 
 
@@ -118,7 +118,7 @@ class GuardedPairs(TinyPairs):
     guarded = False
 
     @property
-    def manifest(self) -> Manifest:  # type: ignore[override]
+    def manifest(self) -> Manifest:
         if self.guarded:
             raise PoisonSeen
         return self._manifest
@@ -163,7 +163,7 @@ def run_guarded(folder: Path, split: SafeRiskyRepartition | None = None, module:
 class LooksAtTheEnd(SafeRiskyRepartition):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule
         data.partition.side[data.manifest.rows()] = RISKY
 
 
@@ -171,12 +171,12 @@ class LooksWhileTraining(SafeRiskyRepartition):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.poisons = getattr(trainer.datamodule, 'mani' + 'fest').rows()  # type: ignore[attr-defined]
+        self.poisons = getattr(trainer.datamodule, 'mani' + 'fest').rows()
 
 
 class LooksInItsStep(SafeCLIP):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        assert len(self.trainer.datamodule.manifest)  # type: ignore[attr-defined]
+        assert len(self.trainer.datamodule.manifest)
         return super().training_step(batch, batch_idx)
 
 

@@ -79,7 +79,7 @@ def ordinary(tmp_path_factory: pytest.TempPathFactory) -> tuple[CLIP, L.Trainer,
 
 def on_one_process(model: CLIP) -> CLIP:
     """Enough of a trainer for a loss."""
-    model._trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
+    model._trainer = SimpleNamespace(world_size=1)
     return model
 
 
@@ -216,7 +216,7 @@ class TestTrainingStep:
         assert {p.dtype for p in model.parameters()} == {torch.float32}
         predicted = run.predict(model, pairs(tmp_path))
         assert predicted is not None
-        assert {answer['similarity'].dtype for answer in predicted} == {torch.float32}  # type: ignore[index, call-overload]
+        assert {answer['similarity'].dtype for answer in predicted} == {torch.float32}
 
 
 def check_groups(model: CLIP, optimiser: torch.optim.Optimizer) -> None:
@@ -303,7 +303,7 @@ class TestEvaluation:
 
     def test_tests_as_it_validates(self, tmp_path: Path) -> None:
         model = clip(tmp_path)
-        assert model.test_step.__func__ is model.validation_step.__func__  # type: ignore[attr-defined]
+        assert model.test_step.__func__ is model.validation_step.__func__
         trainer().test(model, pairs(tmp_path), verbose=False)
 
     def test_predicts_the_similarity_of_every_clean_pair(self, tmp_path: Path) -> None:
@@ -397,13 +397,13 @@ class TestWeights:
 
     def test_dropout_does_not_depend_on_where_a_run_was_resumed(self, tmp_path: Path) -> None:
         model = clip(tmp_path)
-        model._trainer = SimpleNamespace(current_epoch=3, global_rank=0)  # type: ignore[assignment]
+        model._trainer = SimpleNamespace(current_epoch=3, global_rank=0)
         drawn = []
         for _ in range(2):
             model.on_train_epoch_start()
             drawn.append(torch.rand(3).tolist())
             torch.rand(17)
         assert drawn[0] == drawn[1]
-        model._trainer.current_epoch = 4  # type: ignore[union-attr, misc]
+        model._trainer.current_epoch = 4
         model.on_train_epoch_start()
         assert torch.rand(3).tolist() != drawn[0]

@@ -63,7 +63,7 @@ class TestInfoNCE:
 
     def test_pulls_an_image_towards_its_caption_and_off_the_others(self) -> None:
         image, text = unit_rows(4, 5, seed=0).requires_grad_(), unit_rows(4, 5, seed=1)
-        info_nce(image, text, ONE).backward()  # type: ignore[no-untyped-call]
+        info_nce(image, text, ONE).backward()
         assert image.grad is not None
         towards = -image.grad @ text.T  # (4, 4): how a step of descent changes each cosine
         assert (towards.diagonal() > towards.mean(1)).all()
@@ -114,7 +114,7 @@ class TestNearestNeighborLoss:
 
     def test_gradient_of_the_released_form_reaches_the_view(self) -> None:
         view = VIEW_2.clone().requires_grad_()
-        nearest_neighbor_loss(view, POOL[:2], ONE, 'view_rows').backward()  # type: ignore[no-untyped-call]
+        nearest_neighbor_loss(view, POOL[:2], ONE, 'view_rows').backward()
         expected = rows((-0.2749169987, 0.2749169987), (0.1344707107, -0.1344707107))
         assert view.grad is not None
         assert torch.allclose(view.grad, expected, atol=1e-9)

@@ -53,7 +53,7 @@ class HalfRisky(Callback):
     """Stands for a split: the first half of the pairs is risky."""
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        side = trainer.datamodule.partition.side  # type: ignore[attr-defined]
+        side = trainer.datamodule.partition.side
         side[: len(side) // 2] = RISKY
 
 
@@ -83,13 +83,13 @@ def halved(tmp_path_factory: pytest.TempPathFactory) -> tuple[L.Trainer, Watch]:
 
 def at_unit_scale(model: SafeCLIP, pool: Tensor | None = None) -> SafeCLIP:
     """A model on one process whose losses have s = 1, with pools that hold some rows."""
-    model._trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
+    model._trainer = SimpleNamespace(world_size=1)
     with torch.no_grad():
         model.towers.logit_scale.zero_()
     if pool is not None:
         for name in ('image', 'text'):
             model.pools[name] = NeighborPool(len(pool), pool.shape[1])
-            model.pools[name].enqueue(pool)  # type: ignore[operator]
+            model.pools[name].enqueue(pool)
     return model
 
 
@@ -158,7 +158,7 @@ class TestPools:
     def test_have_the_size_asked_for(self, tmp_path: Path, pool_size: Any, rows: int) -> None:
         model = safeclip(tmp_path, pool_size=pool_size)
         fit(model, pairs(tmp_path), max_epochs=1)
-        assert {name: tuple(pool.rows.shape) for name, pool in model.pools.items()} == {  # type: ignore[union-attr]
+        assert {name: tuple(pool.rows.shape) for name, pool in model.pools.items()} == {
             'image': (rows, model.width), 'text': (rows, model.width),
         }  # fmt: skip
 
@@ -168,7 +168,7 @@ class TestPools:
 
     def test_refuses_data_without_row_numbers(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path)
-        model._trainer = SimpleNamespace(datamodule=None)  # type: ignore[assignment]
+        model._trainer = SimpleNamespace(datamodule=None)
         with pytest.raises(ValueError, match=r'needs a row number for each pair, which a stream does not have'):
             model.setup('fit')
         model.setup('validate')
@@ -207,7 +207,7 @@ class TestUnimodalLoss:
         empty = at_unit_scale(safeclip(tmp_path, nn_roles='first'))
         empty.pools['image'] = NeighborPool(5, 2)
         assert empty.unimodal_loss(VIEWS, 'image').item() == pytest.approx(without.unimodal_loss(VIEWS, 'image').item())
-        assert empty.pools['image'].rows[:2].tolist() == [[pytest.approx(x) for x in row] for row in VIEWS[0].tolist()]  # type: ignore[union-attr]
+        assert empty.pools['image'].rows[:2].tolist() == [[pytest.approx(x) for x in row] for row in VIEWS[0].tolist()]
 
     def test_gradient_of_the_released_form_reaches_the_second_view_only(self, tmp_path: Path) -> None:
         model = at_unit_scale(safeclip(tmp_path, nn_roles='first', nn_direction='view_rows'), POOL)
@@ -230,15 +230,15 @@ class TestUnimodalLoss:
     def test_with_both_roles_reaches_both_views(self, tmp_path: Path) -> None:
         model = at_unit_scale(safeclip(tmp_path), POOL)
         views = VIEWS.clone().requires_grad_()
-        model.unimodal_loss(views, 'image').backward()  # type: ignore[no-untyped-call]
+        model.unimodal_loss(views, 'image').backward()
         assert views.grad is not None
         assert views.grad.flatten(1).any(1).all()
 
     def test_asks_the_pool_before_it_fills_it(self, tmp_path: Path) -> None:
         model = at_unit_scale(safeclip(tmp_path, nn_roles='first', nn_direction='view_rows'), POOL)
         model.unimodal_loss(VIEWS, 'image')
-        assert model.pools['image'].rows.tolist() == [*VIEWS[0].tolist(), [-1, 0]]  # type: ignore[union-attr]
-        assert torch.equal(model.pools['text'].rows, POOL)  # type: ignore[arg-type]
+        assert model.pools['image'].rows.tolist() == [*VIEWS[0].tolist(), [-1, 0]]
+        assert torch.equal(model.pools['text'].rows, POOL)
 
     def test_images_and_captions_count_alike(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model = at_unit_scale(safeclip(tmp_path))
@@ -272,11 +272,11 @@ class TestSides:
     def test_risky_pairs_are_never_aligned(self, tmp_path: Path) -> None:
         model = at_unit_scale(safeclip(tmp_path, pool_size=0))
         image, text = self.views(0).requires_grad_(), self.views(1).requires_grad_()
-        model.losses(image, text, safe=0)['unimodal'].backward()  # type: ignore[no-untyped-call]
+        model.losses(image, text, safe=0)['unimodal'].backward()
         moved = image.grad
         other = self.views(2).requires_grad_()
         image.grad = None
-        model.losses(image, other, safe=0)['unimodal'].backward()  # type: ignore[no-untyped-call]
+        model.losses(image, other, safe=0)['unimodal'].backward()
         assert moved is not None
         assert image.grad is not None
         assert torch.equal(moved, image.grad)  # whatever the captions say
@@ -310,7 +310,7 @@ class TestRuns:
         models = []
         for kind, plan in ((CLIP, {}), (SafeCLIP, {'unimodal_epochs': 0, 'slow_epochs': 0})):
             torch.manual_seed(0)
-            models.append(kind(architecture=architecture, **plan))  # type: ignore[arg-type]
+            models.append(kind(architecture=architecture, **plan))
             fit(models[-1], pairs(tmp_path, image_views=SimCLRViews()), max_epochs=2)
         first, second = (model.towers.state_dict() for model in models)
         assert all(torch.equal(first[name], second[name]) for name in first)
@@ -351,7 +351,7 @@ class TestCheckpoints:
         fresh, other = safeclip(tmp_path, pool_size='auto'), pairs(tmp_path, rows=13, picture_seed=1, batch_size=13)
         answers: Any = trainer().predict(fresh, other, ckpt_path=tmp_path / 'model.ckpt', weights_only=True)
         assert torch.cat([answer['row'] for answer in answers]).tolist() == list(range(13))
-        assert {name: len(pool.rows) for name, pool in fresh.pools.items()} == {'image': 10, 'text': 10}  # type: ignore[arg-type]
+        assert {name: len(pool.rows) for name, pool in fresh.pools.items()} == {'image': 10, 'text': 10}
         assert all(torch.equal(value, weights(fresh)[name]) for name, value in weights(model).items())
 
     def test_a_pool_smaller_than_a_batch_is_no_matter_where_nothing_is_trained(self, tmp_path: Path) -> None:

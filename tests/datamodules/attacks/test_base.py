@@ -142,7 +142,7 @@ class TestPoisoned:
 
     @pytest.mark.parametrize('source', ['heldout', 'train'])
     def test_no_two_attacks_use_an_image_even_with_one_seed(self, source: str) -> None:
-        attacks = [OneImage(count=1, source=source) for _ in range(6)]  # type: ignore[arg-type]
+        attacks = [OneImage(count=1, source=source) for _ in range(6)]
         _, manifest = poisoned({str(i): attack for i, attack in enumerate(attacks)}, captioned_pool())
         images = np.array(manifest.table['source'].to_pylist()) // 2
         assert len(set(images.tolist())) == 6

@@ -41,8 +41,8 @@ class TestShares:
 class TestSelect:
     def test_victims_classes_captions_and_counts_are_those_of_targeted_poison(self) -> None:
         for arguments in ({'count': 18}, {'rate': 0.1, 'fold': 1}, {'copies': 5, 'pool_seed': 3, 'mode': 'replace'}):
-            mixtures = InterpolationPoison(4, **arguments).select(labelled_pool())  # type: ignore[arg-type]
-            copies = TargetedPoison(4, **arguments).select(labelled_pool())  # type: ignore[arg-type]
+            mixtures = InterpolationPoison(4, **arguments).select(labelled_pool())
+            copies = TargetedPoison(4, **arguments).select(labelled_pool())
             assert [p._replace(other=-1, share=1.0) for p in mixtures] == copies
 
     @pytest.mark.parametrize('source', ['heldout', 'train'])

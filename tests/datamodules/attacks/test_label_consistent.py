@@ -72,7 +72,7 @@ class TestEvaluation:
         faint = attack(amplitude=0.1, test_amplitude=1.0)
         assert isinstance(faint.trigger, Patch) and isinstance(faint.test_trigger, Patch)
         assert (faint.trigger.amplitude, faint.test_trigger.amplitude) == (0.1, 1.0)
-        assert attack(amplitude=0.1).test_trigger.parameters()['amplitude'] == 0.1  # type: ignore[union-attr]
+        assert attack(amplitude=0.1).test_trigger.parameters()['amplitude'] == 0.1
 
 
 @pytest.mark.parametrize(

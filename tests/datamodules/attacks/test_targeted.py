@@ -133,7 +133,7 @@ class TestSelect:
     )  # fmt: skip
     def test_refuses_numbers_that_mean_nothing(self, wrong: dict[str, int]) -> None:
         with pytest.raises(ValueError, match=r'exactly one|must be'):
-            TargetedPoison(**wrong)  # type: ignore[arg-type]
+            TargetedPoison(**wrong)
 
 
 class TestEvaluation:

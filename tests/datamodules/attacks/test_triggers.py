@@ -278,4 +278,4 @@ class TestPatch:
     )  # fmt: skip
     def test_refuses_values_that_mean_nothing(self, wrong: dict[str, int | str]) -> None:
         with pytest.raises(ValueError, match='must be'):
-            Patch(**wrong)  # type: ignore[arg-type]
+            Patch(**wrong)
