@@ -17,7 +17,6 @@ State = Literal['fitted', 'too_few', 'constant', 'collapsed']
 FEWEST = 4  # values: two for each component, or there is no spread to estimate
 NARROWEST = 1e-4  # range of values that is told from a constant; REGULARISATION alone is a spread ten times as wide
 REGULARISATION = 1e-6  # added to each variance, as scikit-learn's `reg_covar`
-BLOCK = 1 << 14  # values worked on at once
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def log_odds_of(probability: float) -> float:
 
 def fit_mixture(
     values: NDArray[np.floating],
-    bins: int = 4096,
+    bins: int = 1024,
     tol: float = 1e-3,
     backend: Backend = 'histogram',
     max_iterations: int = 1000,
@@ -122,8 +121,7 @@ def fit_mixture(
 
     Args:
         values: Similarities in [-1, 1], any order, (N,). NaN and infinities are left out and counted.
-        bins: Bins of equal width between the smallest and the largest value. Each keeps the number, mean and variance
-            of its values, so moments are exact and only the responsibility is the same within a bin.
+        bins: Bins of equal width between the smallest and the largest value, if there are more values than bins.
         tol: Gain in mean log-likelihood (nats a value) under which the fit has converged.
         backend: ``histogram``, or scikit-learn's on all values.
         max_iterations: Steps after which to stop anyway.
@@ -150,11 +148,22 @@ def _single(values: Array, state: State, ignored: int, iterations: int = 0) -> M
 
 
 class Bins(NamedTuple):
-    """A histogram without its empty bins: share, mean and variance of the values in each, (K,)."""
+    """A histogram without its empty bins.
+
+    Attributes:
+        share: Share of the values in each bin, (K,).
+        mean: Middle of each bin, rising, (K,).
+        width: Of a bin; 0 if each holds equal values.
+    """
 
     share: Array
     mean: Array
-    variance: Array
+    width: float
+
+    @property
+    def variance(self) -> float:
+        """Variance of the values of a bin, taken as spread evenly over it."""
+        return self.width * self.width / 12
 
 
 class Components(NamedTuple):
@@ -166,27 +175,22 @@ class Components(NamedTuple):
 
 
 def histogram(values: Array, bins: int) -> Bins:
-    """Bins of equal width over the range of ``values``, which must not be a point."""
+    """Bins of equal width over the range of ``values``, which must not be a point; the values if they are as few."""
+    if len(values) <= bins:
+        distinct, count = np.unique(values, return_counts=True)
+        return Bins(count / len(values), distinct, 0.0)
     low = values.min()
     width = (values.max() - low) / bins
-    count, first, second = np.zeros(bins, np.int64), np.zeros(bins), np.zeros(bins)
-    for block in _blocks(values):
-        offset = (block - low) / width
-        place = np.minimum(offset.astype(np.intp), bins - 1)
-        offset -= place  # position within the bin: squares of the values themselves would cancel
-        count += np.bincount(place, minlength=bins)
-        first += np.bincount(place, offset, bins)
-        second += np.bincount(place, offset * offset, bins)
+    count = np.zeros(bins + 1, np.intp)  # the largest value has the last one to itself
+    for block in _blocks(values, 1 << 14):
+        count += np.bincount(((block - low) * (1 / width)).astype(np.intp), minlength=bins + 1)
     kept = np.flatnonzero(count)
-    count, mean = count[kept], first[kept] / count[kept]
-    variance = np.maximum(second[kept] / count - mean * mean, 0.0)
-    variance[count == 1] = 0.0  # what is left there is rounding
-    return Bins(count / len(values), low + width * (kept + mean), width * width * variance)
+    return Bins(count[kept] / len(values), low + width * (kept + 0.5), float(width))
 
 
-def _blocks(values: Array) -> list[Array]:
+def _blocks(values: Array, size: int) -> list[Array]:
     """Consecutive parts that fit a processor's cache: with millions of values most time goes into fresh memory."""
-    return [values[start : start + BLOCK] for start in range(0, len(values), BLOCK)]
+    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def maximised(bins: Bins, responsibility: Array) -> Components:
@@ -250,9 +254,9 @@ def two_seeds(values: Array, bins: Bins) -> tuple[float, float]:
     scikit-learn it takes the same start.
     """
     generator = np.random.RandomState(0)
-    blocks = _blocks(values)
+    blocks = _blocks(values, 1 << 12)
     first = values[int(generator.random_sample() * len(values))]
-    running = np.cumsum([np.square(block - first).sum() for block in blocks])
+    running = np.cumsum([distance @ distance for distance in (block - first for block in blocks)])
     candidates = []
     for target in generator.uniform(size=2) * running[-1]:
         at = min(int(np.searchsorted(running, target)), len(blocks) - 1)
@@ -279,22 +283,20 @@ def two_means(bins: Bins, centres: tuple[float, float], tol: float = 1e-4, max_i
     mean = bins.share @ bins.mean
     spread = bins.share @ (bins.variance + np.square(bins.mean - mean))
     ends = (bins.mean[0] + bins.mean[1]) / 2, (bins.mean[-2] + bins.mean[-1]) / 2  # so that no side is ever empty
-    now = np.array(centres)
+    moments = np.stack([bins.share, bins.share * bins.mean], 1)
+    everything, now = moments.sum(0), np.array(centres)
     for _ in range(max_iterations):
-        mass = shares_of(bins, np.clip(now.mean(), *ends)) * bins.share
-        before, now = now, mass @ bins.mean / mass.sum(1)
+        high = share_above(bins, np.clip(now.mean(), *ends)) @ moments
+        sides = np.stack([everything - high, high])
+        before, now = now, sides[:, 1] / sides[:, 0]
         if np.square(now - before).sum() <= tol * spread:
             break
-    return shares_of(bins, np.clip(now.mean(), *ends))
-
-
-def shares_of(bins: Bins, cut: float) -> Array:
-    """Share of each bin below and from ``cut`` on, (2, K).
-
-    Values are taken as spread evenly about their mean, as wide as their variance says, so that a cut within a bin
-    divides it; a bin of equal values is never divided.
-    """
-    half = np.sqrt(3 * bins.variance)
-    above = np.where(half > 0, (bins.mean + half - cut) / np.where(half > 0, 2 * half, 1.0), bins.mean >= cut)
-    above = np.clip(above, 0.0, 1.0)
+    above = share_above(bins, np.clip(now.mean(), *ends))
     return np.stack([1 - above, above])
+
+
+def share_above(bins: Bins, cut: float) -> Array:
+    """Share of each bin from ``cut`` on, (K,); a cut within a bin divides it."""
+    if bins.width == 0:
+        return (bins.mean >= cut).astype(np.float64)
+    return np.clip((bins.mean - cut) / bins.width + 0.5, 0.0, 1.0)

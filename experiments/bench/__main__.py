@@ -9,13 +9,14 @@ import warnings
 
 import torch
 
-from experiments.bench import bookkeeping, epochs, split, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, split, triggers, views
 from experiments.bench.measure import Result
 
 MEASUREMENTS = {  # memory first, before anything else has used any
     'bookkeeping': bookkeeping.measure,
     'epochs': epochs.measure,
     'split': split.measure,
+    'mixture': mixture.measure,
     'views': views.measure,
     'triggers': triggers.measure,
 }

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from callbacks.mixture import (
-    Array,
     Backend,
     Bins,
     Components,
@@ -17,41 +14,13 @@ from callbacks.mixture import (
     em_step,
     fit_mixture,
     histogram,
-    shares_of,
+    share_above,
 )
+from experiments.bench.mixture import SHAPES
 
 TWELVE = np.array([-0.10, -0.05, 0, 0.02, 0.05, 0.08, 0.10, 0.30, 0.34, 0.38, 0.40, 0.42])
 NARROW_HIGH = Mixture((0.1, 0.3), (0.1, 0.03), (0.7, 0.3))
 WIDE_HIGH = Mixture((0.0, 0.3), (0.05, 0.15), (0.5, 0.5))
-
-
-def two_normals(size: int, seed: int, share: float, low: tuple[float, float], high: tuple[float, float]) -> Array:
-    generator = np.random.default_rng(seed)
-    of_high = round(size * share)
-    values = np.concatenate([generator.normal(*low, size - of_high), generator.normal(*high, of_high)])
-    return generator.permutation(values)
-
-
-def skewed(size: int, seed: int) -> Array:
-    return np.tanh(np.random.default_rng(seed).gamma(2.0, 0.08, size) - 0.05)
-
-
-SHAPES: dict[str, Callable[[int, int], Array]] = {
-    'apart': lambda size, seed: two_normals(size, seed, 0.2, (0.05, 0.06), (0.30, 0.05)),
-    'overlapping': lambda size, seed: two_normals(size, seed, 0.5, (0.10, 0.06), (0.15, 0.04)),
-    'narrow_high': lambda size, seed: two_normals(size, seed, 0.3, (0.1, 0.1), (0.3, 0.03)),
-    'wide_high': lambda size, seed: two_normals(size, seed, 0.5, (0.0, 0.05), (0.3, 0.15)),
-    'one_skewed': skewed,
-}
-
-
-def timed(fit: Callable[[], Mixture], repeats: int) -> tuple[Mixture, float]:
-    seconds = math.inf
-    for _ in range(repeats):
-        start = time.perf_counter()
-        mixture = fit()
-        seconds = min(seconds, time.perf_counter() - start)
-    return mixture, seconds
 
 
 class TestFit:
@@ -79,7 +48,7 @@ class TestFit:
         assert values[values >= cuts[1]].min() == pytest.approx(0.22876, abs=1e-5)
 
     def test_one_step_by_hand(self) -> None:
-        values = Bins(np.full(4, 0.25), np.array([0, 0.1, 0.5, 0.6]), np.zeros(4))
+        values = Bins(np.full(4, 0.25), np.array([0, 0.1, 0.5, 0.6]), 0.0)
         start = Components(np.array([0.5, 0.5]), np.array([0.0, 0.6]), np.array([0.04, 0.04]))
         after, likelihood = em_step(values, start)
         assert likelihood == pytest.approx(-0.0353303, abs=1e-7)
@@ -96,19 +65,11 @@ class TestFit:
         assert np.abs(ours.posterior(values) - theirs.posterior(values)).max() < 1e-3
 
     @pytest.mark.slow
-    @pytest.mark.parametrize('size', [80_000, 3_000_000])
     @pytest.mark.parametrize('shape', SHAPES)
-    def test_agrees_with_scikit_learn_in_a_fiftieth_of_its_time(self, shape: str, size: int) -> None:
-        values = SHAPES[shape](size, 1)
-        fit_mixture(TWELVE, backend='sklearn')  # imports it
-        ours, seconds = timed(lambda: fit_mixture(values), repeats=5)
-        theirs, of_theirs = timed(lambda: fit_mixture(values, backend='sklearn'), repeats=1)
-        difference = np.abs(ours.posterior(values) - theirs.posterior(values)).max()
-        print(
-            f'{shape}, {size:,}: differs by {difference:.1e}, {1e3 * seconds:.1f} ms, {of_theirs / seconds:.0f} times'
-        )
-        assert difference < 0.01
-        assert of_theirs > 50 * seconds
+    def test_agrees_with_scikit_learn_on_millions(self, shape: str) -> None:
+        values = SHAPES[shape](3_000_000, 1)
+        ours, theirs = fit_mixture(values), fit_mixture(values, backend='sklearn')
+        assert np.abs(ours.posterior(values) - theirs.posterior(values)).max() < 0.01
 
     @pytest.mark.parametrize('seed', range(5))
     def test_is_the_same_in_any_order_when_run_to_convergence(self, seed: int) -> None:
@@ -239,22 +200,27 @@ class TestGuard:
 
 
 class TestHistogram:
-    @pytest.mark.parametrize('bins', [2, 7, 4096])
+    @pytest.mark.parametrize('bins', [100, 4096])
     @pytest.mark.parametrize('size', [50, 40_000])
-    def test_keeps_mean_and_variance(self, bins: int, size: int) -> None:
+    def test_keeps_mean_and_variance_to_a_fraction_of_a_bin(self, bins: int, size: int) -> None:
         values = SHAPES['one_skewed'](size, 0)
         table = histogram(values, bins)
+        assert table.share.sum() == pytest.approx(1)
         mean = table.share @ table.mean
-        assert mean == pytest.approx(values.mean(), abs=1e-13)
+        assert mean == pytest.approx(values.mean(), abs=table.width / 10 + 1e-13)
         variance = table.share @ (table.variance + np.square(table.mean - mean))
-        assert variance == pytest.approx(values.var(), rel=1e-10)
+        assert variance == pytest.approx(values.var(), rel=1e-6 if bins > size else 5e-3)
+
+    def test_holds_few_values_as_they_are(self) -> None:
+        table = histogram(np.array([0.3, 0.1, 0.3]), 8)
+        assert (table.mean.tolist(), table.width) == ([0.1, 0.3], 0.0)
+        assert table.share == pytest.approx([1 / 3, 2 / 3])
 
     def test_a_cut_divides_the_bin_that_it_falls_in(self) -> None:
         values = np.linspace(0, 1, 10_001)
         table = histogram(values, 10)
-        above = shares_of(table, 0.42)[1] @ table.share
-        assert above == pytest.approx(0.58, abs=1e-3)
+        assert share_above(table, 0.42) @ table.share == pytest.approx(0.58, abs=1e-3)
 
     def test_a_bin_of_equal_values_is_not_divided(self) -> None:
-        table = Bins(np.array([0.5, 0.5]), np.array([0.1, 0.3]), np.zeros(2))
-        assert shares_of(table, 0.2).tolist() == [[1, 0], [0, 1]]
+        table = Bins(np.array([0.5, 0.5]), np.array([0.1, 0.3]), 0.0)
+        assert share_above(table, 0.2).tolist() == [0, 1]
