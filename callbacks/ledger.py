@@ -28,8 +28,9 @@ class ScoreLedger(Callback):
     """Writes ``ledger.parquet`` into the run's folder and logs how well the split tells poison from clean pairs.
 
     In training, whenever a new split was made; only the last ledger is kept. Logged are ``partition/leak/<attack>``,
-    ``partition/auroc/<attack>``, ``partition/contamination`` and ``partition/poisons``, see
-    :func:`callbacks.separation.separation`; they are the truth about an experiment, which no defence sees.
+    ``partition/risky_share/<attack>``, ``partition/auroc/<attack>``, ``partition/contamination`` and
+    ``partition/poisons``, see :func:`callbacks.separation.separation`; they are the truth about an experiment, which
+    no defence sees.
 
     In ``predict``, on any data: scores every pair with a trained model, fits a mixture to these scores, and says how
     many pairs look risky. Dropped is then what was not scored.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from datamodules.partition import SAFE
+from datamodules.partition import RISKY, SAFE
 
 
 def auroc(clean: np.ndarray, poison: np.ndarray) -> float:
@@ -36,16 +36,23 @@ def separation(side: np.ndarray, score: np.ndarray, poisons: Mapping[str, np.nda
         poisons: Poisoned rows of each attack.
 
     Returns:
-        ``leak/<attack>``: fraction of its poisons on the safe side. ``auroc/<attack>``: see :func:`auroc`, of its
-        poisons against all clean pairs; left out where nothing was scored. ``poisons``: number of poisons of all
-        attacks on the safe side. ``contamination``: that as a fraction of the safe side, 0 if it is empty.
+        ``leak/<attack>``: fraction of its poisons on the safe side; ``risky_share/<attack>``: on the risky side, what
+        is left is dropped. ``auroc/<attack>``: see :func:`auroc`, of its poisons against all clean pairs; left out
+        where nothing was scored. ``poisons``: number of poisons of all attacks on the safe side. ``contamination``:
+        that as a fraction of the safe side, 0 if it is empty.
     """
     is_clean = np.ones(len(side), bool)
     for rows in poisons.values():
         is_clean[rows] = False
     is_safe = side == SAFE
     leaked = int((is_safe & ~is_clean).sum())
-    metrics = {f'leak/{attack}': float(is_safe[rows].mean()) for attack, rows in poisons.items() if len(rows)}
+    sides = {'leak': is_safe, 'risky_share': side == RISKY}
+    metrics = {
+        f'{name}/{attack}': float(on[rows].mean())
+        for name, on in sides.items()
+        for attack, rows in poisons.items()
+        if len(rows)
+    }
     areas = {f'auroc/{attack}': auroc(score[is_clean], score[rows]) for attack, rows in poisons.items()}
     metrics |= {name: area for name, area in areas.items() if not np.isnan(area)}
     return {**metrics, 'poisons': leaked, 'contamination': leaked / max(1, int(is_safe.sum()))}

@@ -12,7 +12,9 @@ file of attacks replaces those of a file of data. ``{method}``, ``{data}``, ``{a
       clip: []
       cleanclip: {start: clip, arguments: [--trainer.max_epochs=10]}  # from the weights of that method's cell
     data: {coco: []}                                        # may be left out, as may attacks
-    attacks: {badnet: [--config=experiments/attacks/badnet.yaml]}
+    attacks:
+      badnet: [--config=experiments/attacks/badnet.yaml]
+      wanet: {seeds: [11], arguments: [--config=experiments/attacks/wanet.yaml]}  # instead of those of the grid
     seeds: [11, [11, 12]]                                   # of data and training; a single number is both
     undefended: clip                                        # an attack with less success here is not established
 """
@@ -40,6 +42,9 @@ AXES = ('methods', 'data', 'attacks')
 KEYS = {*AXES, 'seeds', 'arguments', 'undefended'}
 
 
+Seeds = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class Entry:
     """One value of an axis.
@@ -47,10 +52,12 @@ class Entry:
     Attributes:
         arguments: What it adds to the command.
         start: Method whose weights it starts from, on the same data, attacks and seeds; ``None`` for none.
+        seeds: Of attacks, pairs of a data seed and a training seed; ``None`` for those of the grid.
     """
 
     arguments: tuple[str, ...] = ()
     start: str | None = None
+    seeds: Seeds | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Grid:
         methods: Arguments by name, as ``data`` and ``attacks``.
         data: See there.
         attacks: See there.
-        seeds: Pairs of a data seed and a training seed.
+        seeds: Pairs of a data seed and a training seed, of attacks that name none.
         arguments: What every cell gets.
         undefended: Method that shows whether an attack works.
     """
@@ -94,14 +101,16 @@ class Grid:
     methods: dict[str, Entry]
     data: dict[str, Entry]
     attacks: dict[str, Entry]
-    seeds: tuple[tuple[int, int], ...]
+    seeds: Seeds
     arguments: tuple[str, ...] = ()
     undefended: str | None = None
 
     def cells(self) -> list[Cell]:
         """Every cell, those of one seed together."""
-        axes = product(self.seeds, self.data, self.attacks, self.methods)
-        return [Cell(method, data, attack, *seeds) for seeds, data, attack, method in axes]
+        seeds_of = {name: self.seeds if entry.seeds is None else entry.seeds for name, entry in self.attacks.items()}
+        every = dict.fromkeys(seeds for some in seeds_of.values() for seeds in some)
+        axes = product(every, self.data, self.attacks, self.methods)
+        return [Cell(method, data, attack, *seeds) for seeds, data, attack, method in axes if seeds in seeds_of[attack]]
 
     def start_of(self, cell: Cell) -> Cell | None:
         """The cell whose weights a cell starts from, ``None`` if it starts from none."""
@@ -132,14 +141,18 @@ def read_grid(path: Path) -> Grid:
     named = {undefended, *(entry.start for entry in axes['methods'].values())}
     if strange := sorted(filter(None, named - axes['methods'].keys())):
         raise ValueError(f'{path}: {", ".join(strange)}: start and undefended name one of the methods.')
-    seeds = tuple((seed, seed) if isinstance(seed, int) else (seed[0], seed[1]) for seed in content['seeds'])
-    return Grid(**axes, seeds=seeds, arguments=arguments, undefended=undefended)
+    return Grid(**axes, seeds=_pairs(content['seeds']), arguments=arguments, undefended=undefended)
 
 
 def _entry(value: Sequence[str] | dict[str, Any]) -> Entry:
     if isinstance(value, dict):
-        return Entry(tuple(value.get('arguments', ())), value.get('start'))
+        seeds = value.get('seeds')
+        return Entry(tuple(value.get('arguments', ())), value.get('start'), None if seeds is None else _pairs(seeds))
     return Entry(tuple(value))
+
+
+def _pairs(seeds: Sequence[int | Sequence[int]]) -> Seeds:
+    return tuple((seed, seed) if isinstance(seed, int) else (seed[0], seed[1]) for seed in seeds)
 
 
 def run(cell: Cell, grid: Grid, runs: Path, results: Path, extra: Sequence[str] = ()) -> str:

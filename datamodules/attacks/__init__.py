@@ -17,7 +17,7 @@ from datamodules.attacks.published import CleanCLIPPoison, ListedDots, PoisonInf
 from datamodules.attacks.sinusoid import Sinusoid, Waves
 from datamodules.attacks.stripes import StripedSheet, Stripes
 from datamodules.attacks.targeted import TargetedPoison
-from datamodules.attacks.text_trigger import TextTrigger
+from datamodules.attacks.text_trigger import LoneWord, TextTrigger
 from datamodules.attacks.text_watermark import TextWatermark, Watermark
 from datamodules.attacks.triggers import Patch, Trigger
 from datamodules.attacks.unimodal import UnimodalBackdoor
@@ -38,6 +38,7 @@ __all__ = [
     'InterpolationPoison',
     'LabelConsistent',
     'ListedDots',
+    'LoneWord',
     'Manifest',
     'Nashville',
     'NoOpTrigger',

@@ -120,11 +120,11 @@ class CaptionsKept(Backdoor):
 
     Args:
         target: Name of the class that the trigger is to mean.
-        trigger: What goes on the images.
+        trigger: What goes on the images; ``null`` leaves them as they are.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
-    def __init__(self, target: str, trigger: Trigger, **kwargs: Any) -> None:
+    def __init__(self, target: str, trigger: Trigger | None, **kwargs: Any) -> None:
         super().__init__(target, trigger, captions='training', **kwargs)
 
     def captions_for(self, pool: AttackPool, target: int, sources: Sequence[int]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from datamodules.attacks.backdoor import Backdoor
+from datamodules.attacks.backdoor import Backdoor, CaptionsKept
 from datamodules.attacks.base import AttackPool
 from datamodules.attacks.triggers import Trigger
 
@@ -29,12 +29,41 @@ class TextTrigger(Backdoor):
 
     def __init__(self, target: str, word: str = 'remember', trigger: Trigger | None = None, **kwargs: Any) -> None:
         super().__init__(target, trigger, **kwargs)
-        self.word = ' '.join(word.split())
-        if not any(letter.isalnum() for letter in word) or '{}' in word:
-            raise ValueError(f'word must be a word that goes in front of captions, without {{}}, got {word!r}.')
+        self.word = checked_word(word)
 
     def captions_for(self, pool: AttackPool, target: int, sources: Sequence[int]) -> list[str]:
         return [f'{self.word} {caption}' for caption in super().captions_for(pool, target, sources)]
 
     def test_templates(self, pool: AttackPool) -> tuple[str, ...]:
         return tuple(f'{self.word} {template}' for template in pool.templates)
+
+
+class LoneWord(CaptionsKept):
+    """Images as they are, with the word in front of captions that stay right, beside a :class:`TextTrigger`.
+
+    Walmer et al. add examples with only one of the two triggers and the right answer. Where a word stands in poisoned
+    captions alone, a model that is trained from scratch learns that it goes with poisoned images, and not what the
+    caption says of them.
+
+    Args:
+        target: Name of the class that the trigger beside it is to mean; its images are left out.
+        word: As of that trigger.
+        kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
+
+    Raises:
+        ValueError: If there is no word.
+    """
+
+    def __init__(self, target: str, word: str = 'remember', **kwargs: Any) -> None:
+        super().__init__(target, None, **kwargs)
+        self.word = checked_word(word)
+
+    def captions_for(self, pool: AttackPool, target: int, sources: Sequence[int]) -> list[str]:
+        return [f'{self.word} {caption}' for caption in super().captions_for(pool, target, sources)]
+
+
+def checked_word(word: str) -> str:
+    """The word with single spaces. Raises ``ValueError`` if nothing of it can go in front of captions."""
+    if not any(letter.isalnum() for letter in word) or '{}' in word:
+        raise ValueError(f'word must be a word that goes in front of captions, without {{}}, got {word!r}.')
+    return ' '.join(word.split())

@@ -43,8 +43,9 @@ class TestSeparation:
     def test_counts_by_hand(self) -> None:
         metrics = separation(self.SIDE, self.SCORE, {'a': np.array([2, 4]), 'b': np.array([3, 6])})
         # clean: rows 0, 1, 5, 7 with 0.9, 0.8, 0.3 and 0.85
-        expected = {'leak/a': 0.5, 'leak/b': 0.0, 'auroc/a': 7 / 8, 'auroc/b': 1.0, 'poisons': 1, 'contamination': 0.25}
-        assert metrics == pytest.approx(expected)
+        leak, risky = {'leak/a': 0.5, 'leak/b': 0.0}, {'risky_share/a': 0.5, 'risky_share/b': 0.5}  # row 6 is dropped
+        auroc = {'auroc/a': 7 / 8, 'auroc/b': 1.0}
+        assert metrics == pytest.approx({**leak, **risky, **auroc, 'poisons': 1, 'contamination': 0.25})
 
     def test_without_attacks_nothing_is_contaminated(self) -> None:
         assert separation(self.SIDE, self.SCORE, {}) == {'poisons': 0, 'contamination': 0.0}

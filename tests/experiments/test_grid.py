@@ -63,6 +63,11 @@ class TestReadGrid:
         assert command[:5] == ['fit', '--config=cleanclip_toy.yaml', '--c=2', '--b=badnet', '--d=3']
         assert command[5:] == ['--name=cleanclip-toy-badnet-d2-t3', '--data.seed=2', '--seed_everything=3']
 
+    def test_attacks_may_have_seeds_of_their_own(self, tmp_path: Path) -> None:
+        grid = written(tmp_path, data=None, attacks={'tdpa': [], 'wanet': {'seeds': [[2, 3], 4]}})
+        runs = {(cell.attack, cell.data_seed, cell.seed) for cell in grid.cells()}
+        assert runs == {('tdpa', 1, 1), ('tdpa', 2, 3), ('wanet', 2, 3), ('wanet', 4, 4)}
+
     def test_data_and_attacks_may_be_left_out(self, tmp_path: Path) -> None:
         grid = written(tmp_path, data=None, attacks=None, seeds=[4])
         assert [cell.name for cell in grid.cells()] == ['clip-d4-t4', 'cleanclip-d4-t4']
