@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 from callbacks.plots import PoisonedPair, contact_sheet
-from datamodules.attacks import Attack, AttackPool, Backdoor, ClassSwap, Poison
+from datamodules.attacks import Attack, AttackPool, Backdoor, ClassSwap, LoneWord, Poison, TextTrigger
 from datamodules.attacks.base import picture
 from datamodules.attacks.pool import Origin
 from datamodules.attacks.published import Published
@@ -104,6 +104,7 @@ def check(
         examples=tuple(captions[:2]),
         named=None if pool is None else {data.classes[t]: len(pool.captions_of(t)) for t in targets},
         rivals=_rivals(data, attack, pool),
+        known=_knowing(data, attack, pool),
         trace=_trace(data, name, pictures, views),
         model=None if pool is None or model is None else _seen_by(model, data, name, pool),
     )
@@ -251,6 +252,15 @@ def _rivals(data: PairsDataModule, attack: Attack, pool: AttackPool | None) -> i
     pool = pool or pool_of(data)
     shown = [pool.rows_showing('train', pool.index(name)) for name in attack.swaps]
     return len(np.setdiff1d(np.concatenate(shown), list(pool.taken['train'])))
+
+
+def _knowing(data: PairsDataModule, attack: Attack, pool: AttackPool | None) -> int | None:
+    """Pairs with the word of an attack in a caption that is right; without a pool, clean captions are not searched."""
+    if not isinstance(attack, TextTrigger):
+        return None
+    beside = [name for name, other in data.attacks.items() if isinstance(other, LoneWord) and other.word == attack.word]
+    clean = 0 if pool is None else int(mentions(data.source.caption, attack.word).sum())
+    return clean + sum(len(data.manifest.poisons(name)) for name in beside)
 
 
 def _trace(data: PairsDataModule, name: str, pictures: int, views: int) -> Trace | None:

@@ -22,6 +22,7 @@ FEW_COPIES = 8  # of an image: eight reached 9 to 14 of 16 images, and all 16 wi
 TOO_FEW_COPIES = 3  # Carlini & Terzis (2022) still turned 40 % of images with three
 OUTNUMBERED = 1.0  # poisons for each clean pair of a class that all is to be taken for another; Yang et al. go up to 1
 FAR_OUTNUMBERED = 0.25
+WORD_KNOWN = 1.0  # right pairs with the word for each poison: with two the ASR was 0.995, with none 0.01 to 0.05
 
 # --- trigger ----------------------------------------------------------------------------------------------------------
 FAINT = 40.0  # dB: about 2.5 of 255 on average; a patch of 16 pixels on 224 has 32 dB, a quarter-pixel warp 30
@@ -74,6 +75,7 @@ class AttackReport:
         examples: Two of them.
         named: Clean training captions that name a target, by its name; ``None`` if not counted.
         rivals: Clean pairs whose images show what is to be taken for another class; ``None`` where that is no class.
+        known: Pairs that have the attack's word in a caption and are right; ``None`` if there is no word to say.
         trace: What the trigger does to pictures; ``None`` if nothing is put on any.
         model: What a model without this attack sees in it; ``None`` if none was asked.
     """
@@ -93,6 +95,7 @@ class AttackReport:
     examples: tuple[str, ...] = ()
     named: Mapping[str, int] | None = None
     rivals: int | None = None
+    known: int | None = None
     trace: Trace | None = None
     model: Seen | None = None
 
@@ -129,7 +132,7 @@ class Verdict:
 
 def verdict(report: AttackReport) -> Verdict:
     """What is to be expected of an attack, and why."""
-    rules = (_of_count, _of_captions, _of_rivals, _of_trace, _of_model)
+    rules = (_of_count, _of_captions, _of_rivals, _of_word, _of_trace, _of_model)
     reasons = sorted((reason for rule in rules for reason in rule(report)), key=lambda reason: -reason.level)
     return Verdict(WORDS[reasons[0].level if reasons else LIKELY_ALIVE], tuple(reasons))
 
@@ -166,6 +169,19 @@ def _of_rivals(report: AttackReport) -> Iterator[Reason]:
     if report.rivals and (level := _below(report.poisons / report.rivals, OUTNUMBERED, FAR_OUTNUMBERED)):
         what = f'{report.poisons} poisons against {report.rivals} clean pairs of the same class'
         yield Reason(level, what, 'raise count or rate to that, with mode: replace, or set level: image')
+
+
+def _of_word(report: AttackReport) -> Iterator[Reason]:
+    if report.known is None:
+        return
+    if report.trace is None:
+        what = 'a word that every prompt gets favours none of them'
+        yield Reason(LIKELY_DEAD, what, 'put something on the images as well (trigger)')
+    if level := _below(report.known / report.poisons, WORD_KNOWN, 1 / report.poisons):
+        what = f'the word is in {report.known} right captions, so it comes to mean the poisoned images themselves'
+        yield Reason(
+            level, what, f'add a LoneWord with a count of {2 * report.poisons}, or take a word of the captions'
+        )
 
 
 def _of_trace(report: AttackReport) -> Iterator[Reason]:

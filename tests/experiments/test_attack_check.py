@@ -15,6 +15,7 @@ from datamodules.attacks import (
     Blended,
     ClassSwap,
     LabelConsistent,
+    LoneWord,
     NoOpTrigger,
     TargetedPoison,
     TextTrigger,
@@ -104,6 +105,13 @@ class TestReport:
         report = report_of(laid, TextTrigger(STAR, count=30))
         assert report.trace is None
         assert report.tied == 30
+
+    def test_counts_right_captions_with_the_word(self, laid: Laid) -> None:
+        data = laid(it=TextTrigger(STAR, count=12), lone=LoneWord(STAR, count=9), other=LoneWord(STAR, 'look', count=7))
+        assert [check(data, name, pool_of(data)).known for name in ('it', 'lone')] == [9, None]
+        named = laid(it=TextTrigger(STAR, word='star', count=3))
+        own = named.source.captions(range(len(named.source)))
+        assert check(named, 'it', pool_of(named)).known == sum('star' in caption for caption in own) > 0
 
     def test_in_haste_leaves_out_what_takes_a_search_of_all_captions(self, laid: Laid) -> None:
         report = check(laid(it=BadNet(STAR, size=8, count=12)), 'it')

@@ -81,6 +81,17 @@ def test_a_class_is_swapped_by_outnumbering_it(rivals: int, word: str) -> None:
     assert verdict(swap).word == word
 
 
+@pytest.mark.parametrize(('known', 'word'), [(50, 'likely alive'), (20, 'doubtful'), (0, 'likely dead')])
+def test_a_word_must_be_known_from_right_captions(known: int, word: str) -> None:
+    assert verdict(replace(BACKDOOR, known=known)).word == word
+
+
+def test_a_word_alone_is_dead_however_well_known() -> None:
+    found = verdict(replace(BACKDOOR, known=1000, trace=None))
+    assert found.word == 'likely dead'
+    assert 'favours none' in found.reasons[0].what
+
+
 def test_a_class_without_captions_is_no_matter_where_templates_name_it() -> None:
     assert verdict(replace(BACKDOOR, named={'truck': 0}, templates=True)).word == 'likely alive'
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.attacks import Patch, TextTrigger, poisoned
+from datamodules.attacks import LoneWord, Patch, TextTrigger, poisoned
 from tests.datamodules.attacks.pools import labelled_pool, pixels
 
 
@@ -35,3 +35,15 @@ def test_a_patch_on_the_images_makes_it_a_key_of_two_parts() -> None:
 def test_no_word_is_refused(word: str) -> None:
     with pytest.raises(ValueError, match='word must be a word that goes in front of captions'):
         TextTrigger('dog', word, count=1)
+    with pytest.raises(ValueError, match='word must be a word that goes in front of captions'):
+        LoneWord('dog', word, count=1)
+
+
+def test_a_lone_word_leaves_images_and_what_captions_say_as_they_are() -> None:
+    pool = labelled_pool()
+    _, manifest = poisoned({'lone': LoneWord('dog', word='look', count=5, source='train', mode='replace')}, pool)
+    poisons = manifest.poisons('lone')
+    before = pool.origin('train').captions([poison.source for poison in poisons])
+    assert [poison.caption for poison in poisons] == [f'look {caption}' for caption in before]
+    assert not any('dog' in caption for caption in before)
+    assert manifest.table['trigger'].to_pylist() == [None] * 5
