@@ -10,10 +10,15 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 endif
 
+DATA ?= data/cifar10
+ATTACKS := runs/cifar10_attacks
+SURROGATE = --config experiments/clip_cifar10.yaml --data.root=$(DATA) \
+	--ckpt_path $(ATTACKS)/twin-recipe-d11-t11/version_0/checkpoints/last.ckpt
+
 SOURCE := lightning_modules datamodules callbacks experiments tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench check clean
+.PHONY: help setup demo attacks test test-slow lint bench check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +32,13 @@ $(VENV)/.ready: pyproject.toml
 
 demo: $(READY) ## See CLIP fall to two attacks and SafeCLIP hold, on a CPU in minutes
 	$(PYTHON) -m experiments.demo
+
+attacks: $(READY) ## Measure every attack on CIFAR-10 in DATA=data/cifar10, hours (docs/attacks.md)
+	$(PYTHON) -m experiments.grid experiments/grids/cifar10_attacks.yaml --jobs 2 --data.root=$(DATA)
+	$(PYTHON) -m experiments.cli optimise_patch $(SURROGATE) --target airplane --size 8 --position random --steps 600 \
+		--file $(ATTACKS)/airplane.png
+	$(PYTHON) -m experiments.cli rank_images $(SURROGATE) --target truck --file $(ATTACKS)/truck.csv
+	$(PYTHON) -m experiments.grid experiments/grids/cifar10_adaptive.yaml --jobs 2 --data.root=$(DATA)
 
 test: $(READY) ## Run the fast tests
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile

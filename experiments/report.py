@@ -181,7 +181,7 @@ def attack_cell(runs: Sequence[Result], attack: str) -> str:
 
 
 def figure(results: Sequence[Result]) -> Figure:
-    """Success of each attack and zero-shot accuracy against the epochs trained, a curve for each name."""
+    """Success of each attack with its interval, and accuracy, against the epochs trained, a curve for each name."""
     attacks = list(dict.fromkeys(attack for result in results for attack in result.attacks))
     panels = {f'asr/{a}': f'{a}: attack success rate' for a in attacks}
     panels[_accuracy(results[0])] = 'zero-shot accuracy'
@@ -216,9 +216,11 @@ def _draw_panel(axis: Axes, rows: Mapping[str, Sequence[Result]], metric: str, t
     for place, (name, runs) in enumerate(rows.items()):
         colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
         for number, run in enumerate(runs):
-            points = run.series.get(metric, [])
+            points, low, high = (run.series.get(metric + end, []) for end in ('', '_low', '_high'))
             axis.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, alpha=0.85,
                       label=name if not number else None) if points else None  # fmt: skip
+            ends = [(epoch, below, above) for (epoch, below), (_, above) in zip(low, high, strict=True)]
+            axis.fill_between(*zip(*ends, strict=True), color=colour, alpha=0.1, linewidth=0) if ends else None
     axis.set(title=title, xlabel='epochs trained', ylim=(-0.03, 1.03))
     axis.grid(alpha=0.25)
 

@@ -94,6 +94,14 @@ class TestFigure:
         labels = [line.get_label() for line in drawn.axes[0].lines]
         assert [label for label in labels if not str(label).startswith('_')] == ['clip', 'safeclip']
 
+    def test_shades_the_interval_of_each_run(self) -> None:
+        run = attacked('clip', 1, 1, 200)
+        run.series.update({'asr/badnet_low': [(4, 0.001), (5, 0.2)], 'asr/badnet_high': [(4, 0.03), (5, 0.4)]})
+        (band,) = figure([run]).axes[0].collections
+        (path,) = band.get_paths()
+        corners = {tuple(corner.tolist()) for corner in path.vertices}
+        assert corners == {(4, 0.001), (4, 0.03), (5, 0.2), (5, 0.4)}
+
     def test_of_the_trade_off_has_a_point_for_each_run(self) -> None:
         runs = [attacked('clip', 1, 150, 200, 0.4), attacked('clip', 2, 1, 200), attacked('safeclip', 1, 0, 200)]
         (axis,) = trade_off(runs).axes
