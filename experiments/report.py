@@ -219,8 +219,8 @@ def _draw_panel(axis: Axes, rows: Mapping[str, Sequence[Result]], metric: str, t
             points, low, high = (run.series.get(metric + end, []) for end in ('', '_low', '_high'))
             axis.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, alpha=0.85,
                       label=name if not number else None) if points else None  # fmt: skip
-            ends = [(epoch, below, above) for (epoch, below), (_, above) in zip(low, high, strict=True)]
-            axis.fill_between(*zip(*ends, strict=True), color=colour, alpha=0.1, linewidth=0) if ends else None
+            epochs, below, above = [x for x, _ in low], [y for _, y in low], [y for _, y in high]
+            axis.fill_between(epochs, below, above, color=colour, alpha=0.1, linewidth=0)
     axis.set(title=title, xlabel='epochs trained', ylim=(-0.03, 1.03))
     axis.grid(alpha=0.25)
 
