@@ -17,7 +17,9 @@ from experiments.attack_visibility import Trace
 FEW = 25  # with one trigger: as many checkers reached an ASR of 0.64 to 0.86, and nobody has reported fewer to work
 TOO_FEW = 8  # a third of that; at the papers' 0.05 % there would be 5
 FEW_OF_MANY, SMALL_RATE = 100, 1e-3  # 59 patches in COCO, 0.05 %, reached 0.25 % (CleanCLIP's issue 13)
-TIMES_WHERE_SHOWN = 10  # label-consistent: 1,500 on 3 million pairs were under 10 % where others tried (its issue 2)
+# Label-consistent and unimodal attacks without augmentation: 0.34 and 0.57 with 100 poisons, 0.70 and 0.86 with 200; on
+# 3 million pairs 1,500 stayed under 10 % where others tried (CleanCLIP's issue 2).
+TIMES_WHERE_SHOWN = 8
 FEW_COPIES = 8  # of an image: eight reached 9 to 14 of 16 images, and all 16 without augmentation; six 9 to 11
 TOO_FEW_COPIES = 3  # Carlini & Terzis (2022) still turned 40 % of images with three
 OUTNUMBERED = 1.0  # poisons for each clean pair of a class that all is to be taken for another; Yang et al. go up to 1
@@ -26,6 +28,7 @@ WORD_KNOWN = 1.0  # right pairs with the word for each poison: with two the ASR 
 
 # --- trigger ----------------------------------------------------------------------------------------------------------
 FAINT = 40.0  # dB: about 2.5 of 255 on average; a patch of 16 pixels on 224 has 32 dB, a quarter-pixel warp 30
+MILD = 21.0  # dB: fainter ones, all without augmentation, took 100 poisons (0.14, 0.22, 0.81 with 25, 50, 100 blended)
 LITTLE, HARDLY_ANY = 0.25, 0.05  # survival: a checker of single pixels keeps 0.35, one of two pixels 0.70
 SELDOM, NEARLY_NEVER = 0.5, 0.1  # share of views: a patch in the corner is in two of three
 # Consistency: checker 0.5 (ASR 0.64), blocks of colour 0.4 (0.05), noise 0.3 (0.04 to 0.46). Crops of 8 % of the area
@@ -193,6 +196,9 @@ def _of_trace(report: AttackReport) -> Iterator[Reason]:
         return
     if trace.psnr > FAINT:
         yield Reason(DOUBTFUL, f'the trigger is faint ({trace.psnr:.0f} dB)', 'raise its size, amplitude or ratio')
+    elif trace.psnr > MILD and report.copies < FEW_OF_MANY:
+        what = f'{report.copies} poisons are few for so mild a trigger ({trace.psnr:.0f} dB)'
+        yield Reason(DOUBTFUL, what, f'raise count to {FEW_OF_MANY} or more, or its size, amplitude or ratio')
     if level := _below(trace.visible, SELDOM, NEARLY_NEVER):
         what = f'{trace.visible:.0%} of views show the trigger'
         yield Reason(level, what, 'set position: random, a margin, or a higher crop_scale of the views')

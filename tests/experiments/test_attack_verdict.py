@@ -35,7 +35,7 @@ def test_nothing_speaks_against_an_attack_that_was_seen_to_work() -> None:
         ({'poisons': 20, 'copies': 20, 'tied': 20}, 'doubtful', '20 poisons are few', 'raise count to 25'),
         ({'poisons': 5, 'copies': 5, 'tied': 5}, 'likely dead', '5 poisons are few', 'raise count to 25'),
         ({'poisons': 59, 'copies': 59, 'tied': 59, 'rate': 5e-4}, 'doubtful', 'among so many pairs', 'raise count'),
-        ({'shown': 25}, 'doubtful', 'its images show the target anyway', 'raise count to 250'),
+        ({'shown': 25}, 'doubtful', 'its images show the target anyway', 'raise count to 200'),
         ({'tied': 3}, 'likely dead', '3 of 25 captions name the target', 'take one whose captions do'),
         ({'named': {'truck': 0}}, 'doubtful', "no training caption names 'truck'", 'captions: templates'),
         ({'model': Seen(0.16, 0.065, 900)}, 'doubtful', '16.0% of triggered pictures', 'choose another target'),
@@ -57,6 +57,7 @@ def test_a_backdoor_is_doubted_for_a_reason_with_a_remedy(
     [
         ({'resized': 0.0, 'survival': 0.0, 'visible': 0.0, 'consistency': 0.0}, 'likely dead', 'changes no pixel'),
         ({'psnr': 52.0}, 'doubtful', 'faint (52 dB)'),
+        ({'psnr': 22.0}, 'doubtful', '25 poisons are few for so mild a trigger (22 dB)'),
         ({'visible': 0.3}, 'doubtful', '30% of views show the trigger'),
         ({'visible': 0.05}, 'likely dead', '5% of views show the trigger'),
         ({'survival': 0.2}, 'doubtful', 'leave 20% of its energy'),
