@@ -22,8 +22,9 @@ FEW_OF_MANY, SMALL_RATE = 100, 1e-3  # 59 patches in COCO, 0.05 %, reached 0.25 
 TIMES_WHERE_SHOWN = 8
 FEW_COPIES = 8  # of an image: eight reached 9 to 14 of 16 images, and all 16 without augmentation; six 9 to 11
 TOO_FEW_COPIES = 3  # Carlini & Terzis (2022) still turned 40 % of images with three
-OUTNUMBERED = 1.0  # poisons for each clean pair of a class that all is to be taken for another; Yang et al. go up to 1
-FAR_OUTNUMBERED = 0.25
+# Poisons for each clean pair left of a class that all is to be taken for another: 800 to 200 reached 0.50, 500 to 500
+# 0.31 and 200 to 800 0.17, without augmentation.
+OUTNUMBERED, FAR_OUTNUMBERED = 5.0, 1.0
 WORD_KNOWN = 1.0  # right pairs with the word for each poison: with two the ASR was 0.995, with none 0.01 to 0.05
 
 # --- trigger ----------------------------------------------------------------------------------------------------------
@@ -32,8 +33,10 @@ MILD = 21.0  # dB: fainter ones, all without augmentation, took 100 poisons (0.1
 LITTLE, HARDLY_ANY = 0.25, 0.05  # survival: a checker of single pixels keeps 0.35, one of two pixels 0.70
 SELDOM, NEARLY_NEVER = 0.5, 0.1  # share of views: a patch in the corner is in two of three
 # Consistency: checker 0.5 (ASR 0.64), blocks of colour 0.4 (0.05), noise 0.3 (0.04 to 0.46). Crops of 8 % of the area
-# and more, as SimCLR's, leave even a checker 0.3, at any size of picture.
-UNLIKE = 0.42
+# and more, as SimCLR's, leave even a checker 0.3, at any size of picture. A warp shows other things on each picture by
+# its nature: without augmentation (0.16 to 0.28) 200 of 31 dB reached 0.10, 100 of 20 dB 0.12, of 15 dB 0.64, of 12 dB
+# 0.83.
+UNLIKE, DRASTIC = 0.42, 16.0  # dB
 
 # --- an unpoisoned model ----------------------------------------------------------------------------------------------
 RESEMBLES = 0.03  # more triggered than clean pictures taken for the target: a checker looks like a frog by 0.095
@@ -171,7 +174,10 @@ def _of_captions(report: AttackReport) -> Iterator[Reason]:
 def _of_rivals(report: AttackReport) -> Iterator[Reason]:
     if report.rivals and (level := _below(report.poisons / report.rivals, OUTNUMBERED, FAR_OUTNUMBERED)):
         what = f'{report.poisons} poisons against {report.rivals} clean pairs of the same class'
-        yield Reason(level, what, 'raise count or rate to that, with mode: replace, or set level: image')
+        remedy = (
+            f'raise count or rate until it is {OUTNUMBERED:.0f} times as many, with mode: replace, or set level: image'
+        )
+        yield Reason(level, what, remedy)
 
 
 def _of_word(report: AttackReport) -> Iterator[Reason]:
@@ -205,7 +211,8 @@ def _of_trace(report: AttackReport) -> Iterator[Reason]:
     if level := _below(trace.survival, LITTLE, HARDLY_ANY):
         what = f'the views leave {trace.survival:.0%} of its energy'
         yield Reason(level, what, 'draw it coarser (block), larger or stronger, or soften data.image_views')
-    if trace.visible and trace.consistency < UNLIKE:
+    drastic = trace.psnr < DRASTIC and report.copies >= FEW_OF_MANY
+    if trace.visible and trace.consistency < UNLIKE and not drastic:
         what = f'views show different things (consistency {trace.consistency:.2f})'
         yield Reason(DOUBTFUL, what, 'draw the same on all images, coarsely (block), in black and white')
 

@@ -71,12 +71,19 @@ def test_a_trigger_is_doubted_for_what_views_make_of_it(changes: dict[str, float
     assert [what in reason.what for reason in found.reasons] == [True]
 
 
+def test_what_differs_from_picture_to_picture_must_be_drastic_and_many() -> None:
+    warp = replace(trace(psnr=14.0, consistency=0.25), poisons=100, copies=100, tied=100)
+    assert verdict(warp).word == 'likely alive'
+    assert verdict(replace(warp, poisons=50, copies=50, tied=50)).word == 'doubtful'
+    assert verdict(replace(warp, trace=replace(CLEAR, psnr=20.0, consistency=0.25))).word == 'doubtful'
+
+
 @pytest.mark.parametrize(('copies', 'word'), [(8, 'likely alive'), (6, 'doubtful'), (2, 'likely dead')])
 def test_targeted_images_need_copies(copies: int, word: str) -> None:
     assert verdict(replace(TARGETED, copies=copies)).word == word
 
 
-@pytest.mark.parametrize(('rivals', 'word'), [(20, 'likely alive'), (60, 'doubtful'), (1000, 'likely dead')])
+@pytest.mark.parametrize(('rivals', 'word'), [(5, 'likely alive'), (20, 'doubtful'), (1000, 'likely dead')])
 def test_a_class_is_swapped_by_outnumbering_it(rivals: int, word: str) -> None:
     swap = replace(BACKDOOR, backdoor=False, trace=None, rivals=rivals)
     assert verdict(swap).word == word
