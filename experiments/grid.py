@@ -2,7 +2,8 @@
 
 A cell is one method on one data set under one set of attacks with two seeds: an ordinary ``clipward fit`` in a folder
 of its own. What is done is skipped, what was killed goes on from its last checkpoint, and where a cell fails the others
-go on. A finished cell leaves one small JSON file, and the table is made from those: they can be kept without the runs.
+go on. A finished cell leaves one small JSON file, and table.md beside them is made from those: they can be kept
+without the runs.
 
 The file; arguments are those of ``clipward fit``, those of every cell first, then data, method and attack, so that a
 file of attacks replaces those of a file of data. ``{method}``, ``{data}``, ``{attack}`` are a cell's own names::
@@ -68,7 +69,7 @@ class Cell:
         method: Name of the method.
         data: Name of the data set, empty where the grid names none.
         attack: Name of the attacks, the same.
-        data_seed: Seed of subset, poisons, batches and views.
+        data_seed: Seed of poisons, batches and views.
         seed: Seed of training.
     """
 
@@ -179,7 +180,10 @@ def run(cell: Cell, grid: Grid, runs: Path, results: Path, extra: Sequence[str] 
         _train([*grid.command(cell), *extra], folder, weights)
     if not _finished(folder):  # the status proves nothing: Lightning may end a terminated run with 0
         return f'{cell.name}: failed, see {folder / "log.txt"}'
-    save(replace(read_run(folder), name=cell.name.rsplit('-', 2)[0], seed=cell.seed), kept)
+    try:
+        save(replace(read_run(folder), name=cell.name.rsplit('-', 2)[0], seed=cell.seed), kept)
+    except (OSError, ValueError, KeyError) as error:
+        return f'{cell.name}: failed, as its folder cannot be read: {error}'
     return f'{cell.name}: done'
 
 
@@ -218,7 +222,7 @@ def tables(grid: Grid, results: Path) -> str:
 
 
 def main() -> None:
-    """Trains what is missing, then prints the tables of all that is there."""
+    """Trains what is missing, then prints and writes the tables of all that is there."""
     further = 'Further arguments are given to every cell.'
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, epilog=further)
@@ -236,7 +240,10 @@ def main() -> None:
         for part in (first, [cell for cell in grid.cells() if cell not in first]):
             for line in pool.map(work, part):
                 print(line, flush=True)
-    print(tables(grid, results))
+    found = tables(grid, results)
+    results.mkdir(parents=True, exist_ok=True)  # where every cell has failed
+    (results / 'table.md').write_text(found)
+    print(found)
 
 
 if __name__ == '__main__':

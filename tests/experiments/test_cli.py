@@ -201,6 +201,7 @@ class TestRun:
     ) -> None:
         run = fake_wandb[0]
         assert run.settings['dir'] == str(finished_run)
+        assert run.settings['name'].endswith('-d1-t1')  # seeds of data and of training
         assert run.metrics['asr/*'] == run.metrics['partition/*'] == 'epoch'
 
     def test_its_checkpoint_loads_with_weights_only(self, finished_run: Path) -> None:

@@ -183,6 +183,13 @@ class TestRuns:
         assert attacks['tdpa'].init_args.rate == attacks['badnet'].init_args.rate == rate
         assert attacks['tdpa'].init_args.source == attacks['badnet'].init_args.source == 'heldout'
 
+    @pytest.mark.parametrize('method', ['clip', 'safeclip'])
+    @pytest.mark.parametrize('data', [*PAPER, *OTHERS, 'toy', 'cifar10'])
+    def test_draws_poisons_by_the_seed_of_the_data(self, data: str, method: str, constructed: Construct) -> None:
+        settings = constructed(f'{method}_{data}.yaml').config.fit.data.init_args
+        assert settings.seed == 17
+        assert [attack.init_args.seed for attack in settings.attacks.values()] == [17, 17]
+
     @pytest.mark.parametrize('data', [*PAPER, *OTHERS])
     def test_slows_down_to_a_hundredth_for_the_slow_epoch(self, data: str, constructed: Construct) -> None:
         model = constructed(f'safeclip_{data}.yaml').config.fit.model.init_args

@@ -133,6 +133,12 @@ class TestRun:
         assert line.startswith('broken-toy-badnet-d2-t3: failed, see ') and line.endswith('log.txt')
         assert not (tmp_path / 'results').exists()
 
+    def test_a_cell_whose_folder_cannot_be_read_is_told(self, tmp_path: Path) -> None:
+        version = tmp_path / 'runs/clip-toy-badnet-d2-t3/version_0'
+        version.mkdir(parents=True)
+        (version / DONE).touch()
+        assert self.run(tmp_path).startswith('clip-toy-badnet-d2-t3: failed, as its folder cannot be read: ')
+
     def test_nor_is_one_trained_whose_start_has_failed(self, tmp_path: Path, started: list[list[str]]) -> None:
         line = self.run(tmp_path, Cell('cleanclip', 'toy', 'badnet', 2, 3))
         assert line == 'cleanclip-toy-badnet-d2-t3: failed, as clip-toy-badnet-d2-t3 has no checkpoint to start from'
@@ -152,3 +158,4 @@ def test_the_command_trains_all_cells_and_prints_the_table(
     assert [line.split(': ')[1][:6] for line in printed.splitlines()[:3]] == ['failed', 'done b', 'failed']
     assert len(started) == 1 and '--model.lr=0.1' in started[0]
     assert '| badnet: attack not established | - | 0.005 [0.001, 0.028] (0.100) |' in printed
+    assert (tmp_path / 'results/table.md').read_text() in printed

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import math
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from experiments.bench import __main__ as bench
-from experiments.bench import bookkeeping, epochs, split, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, split, triggers, views
 
-TINY: dict[str, tuple[ModuleType, dict[str, int]]] = {
+TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'bookkeeping': (bookkeeping, {'ROWS': 30_000, 'HELDOUT_ROWS': 2_000}),
     'epochs': (epochs, {'STEPS': 2, 'REPEATS': 1}),
     'split': (split, {'STEPS': 2, 'REPEATS': 1, 'ROWS': 480, 'EPOCHS': 4}),
+    'mixture': (mixture, {'SIZES': {300: 1}}),
     'views': (views, {'PAIRS': 2, 'REPEATS': 1, 'SIZE': 32}),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
 }
