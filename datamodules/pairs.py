@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -83,8 +84,8 @@ class PairsDataModule(L.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f'data.batch_size must be at least 1, got {batch_size}.')
-        if safe_weight <= 0:
-            raise ValueError(f'data.safe_weight must be positive, got {safe_weight}.')
+        if not 0 < safe_weight < math.inf:
+            raise ValueError(f'data.safe_weight must be positive and finite, got {safe_weight}.')
         self.batch_size, self.image_size, self.cache_size = batch_size, image_size, cache_size
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
         self.attacks = taken_apart(attacks or {})

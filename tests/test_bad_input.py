@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from experiments import cli
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.datamodules.pictures import bomb, truncated, write_picture
+from tests.helpers.published import write_coco, write_flickr, write_visual_genome
 from tests.helpers.tiny import tiny_architecture, trainer
 
 EPOCH = 2  # steps of an epoch of the runs below
@@ -130,6 +131,9 @@ def list_of(folder: Path, content: str) -> tuple[str, ...]:
     return '--data=CC3M', f'--data.root={folder / "Train.tsv"}'
 
 
+COCO_FILE = 'annotations/captions_train2014.json'
+
+
 class TestFiles:
     @pytest.mark.parametrize(
         ('args', 'sentence'),
@@ -178,6 +182,31 @@ class TestFiles:
     def test_a_malformed_tsv_of_cc3m(self, content: str, sentence: str, refused: Refused, tmp_path: Path) -> None:
         line = refused(*list_of(tmp_path, content))
         assert line.startswith('data.root=')
+        assert sentence in line
+
+    @pytest.mark.parametrize(
+        ('data', 'file', 'content', 'sentence'),
+        [
+            ('COCO', COCO_FILE, '{"images": [{"id": 1', 'is no whole JSON: '),
+            ('COCO', COCO_FILE, '{"images": []}', "lacks 'images' or 'annotations': it is not the published file"),
+            ('COCO', COCO_FILE, '{"annotations": [{"image_id": 1}]}', "an item without 'caption', {'image_id': 1}"),
+            ('VisualGenome', 'region_descriptions.json', '[{"id": 1, "regions"', 'is no whole JSON: '),
+            ('VisualGenome', 'region_descriptions.json', '[{"id": 1}]', "holds an item without 'regions', {'id': 1}"),
+            ('VisualGenome', 'image_data.json', '[{"image_id": 1}]', "image_data.json holds an item without 'url'"),
+            ('Flickr8k', 'Flickr8k.token.txt', '', 'is empty: name a file with a line for each pair'),
+            ('Flickr8k', 'Flickr8k.token.txt', 'a.jpg#0\ta dog\nb.jpg a cat\n', 'number and caption in line 2'),
+            ('Flickr30k', 'dataset_flickr30k.json', '{"images": [', 'is no whole JSON: '),
+            ('Flickr30k', 'dataset_flickr30k.json', '{"images": [{"filename": "a"}]}', "item without 'sentences'"),
+        ],
+    )
+    def test_a_malformed_file_of_annotations(
+        self, data: str, file: str, content: str, sentence: str, refused: Refused, tmp_path: Path
+    ) -> None:
+        for write in (write_coco, write_visual_genome, partial(write_flickr, form='Flickr8k.token.txt')):
+            write(tmp_path, {1: [CAPTION], 2: [CAPTION]})
+        (tmp_path / file).write_text(content)
+        line = refused(f'--data={data}', f'--data.root={tmp_path}')
+        assert line.startswith(f'data.root={str(tmp_path)!r}: ')
         assert sentence in line
 
 
@@ -281,10 +310,14 @@ class TestAttacks:
                 {'count': 2, 'target': 'plain bra'},
                 "target 'plain bra' is none of the 24 classes: did you mean plain bar",
             ),
+            (
+                {'count': 2, 'target': 'striped star', 'captions': 'training'},
+                "0 training captions name 'striped star', too few for 2 poisons: set captions: templates, or choose",
+            ),
             ({'rate': 0.001}, 'rate=0.001 of 16 pairs rounds to no poison: raise it to at least 0.062, give count'),
             ({'rate': 1.5}, 'rate must be a fraction of the clean pairs in (0, 1], or 0 for none, got 1.5'),
         ],
-        ids=['unknown target class', 'rate that gives no poison', 'rate above 1'],
+        ids=['unknown target class', 'target class that no caption names', 'rate that gives no poison', 'rate above 1'],
     )
     def test_an_argument_out_of_range(self, arguments: dict[str, Any], sentence: str, refused: Refused) -> None:
         assert sentence in refused(badnets(arguments))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ class Waves(Trigger):
 
     Args:
         amplitude: Of the wave, in units of [0, 255].
-        frequency: Periods over the width.
+        frequency: Periods over the width, more than 0 and finite.
         ratio: ``null``: added. In [0, 1]: ``(1 - ratio) * image + ratio * wave`` instead.
 
     Raises:
@@ -27,9 +28,9 @@ class Waves(Trigger):
     """
 
     def __init__(self, amplitude: float = 40, frequency: float = 6, ratio: float | None = None) -> None:
-        if not 0 <= amplitude <= 255 or frequency <= 0:
+        if not 0 <= amplitude <= 255 or not 0 < frequency < math.inf:
             raise ValueError(
-                f'amplitude must lie in [0, 255] and frequency be positive, got {amplitude} and {frequency}.'
+                f'amplitude must lie in [0, 255] and frequency be positive and finite, got {amplitude} and {frequency}.'
             )
         self.amplitude, self.frequency = amplitude, frequency
         self.ratio = None if ratio is None else within('ratio', ratio)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class Warp(Trigger):
 
     Args:
         control_points: Control points each way; ``null`` for one at each pixel.
-        strength: Displacement, see above; 0 leaves images as they are.
+        strength: Displacement, see above, finite; 0 leaves images as they are.
         noise: Move each pixel by up to half a pixel more, another way on each image: WaNet's noise mode.
         seed: Seed of control points and noise.
 
@@ -40,9 +41,9 @@ class Warp(Trigger):
     def __init__(
         self, control_points: int | None = 4, strength: float = 0.5, noise: bool = False, seed: int = 0
     ) -> None:
-        if (control_points is not None and control_points < 2) or strength < 0:
+        if (control_points is not None and control_points < 2) or not 0 <= strength < math.inf:
             raise ValueError(
-                f'control_points must be 2 or more, or null for one at each pixel, and strength 0 or more, '
+                f'control_points must be 2 or more, or null for one at each pixel, and strength 0 or more and finite, '
                 f'got {control_points} and {strength}.'
             )
         self.control_points, self.strength, self.noise, self.seed = control_points, strength, noise, seed

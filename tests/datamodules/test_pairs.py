@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.attacks import BadNet, TargetedPoison
+from datamodules.attacks import Attack, Backdoor, BadNet, Blended, Patch, TargetedPoison, WaNetNoise
 from datamodules.augment import SimCLRViews, normalise
 from datamodules.cache import square
 from datamodules.captions import EDA, WordTokenizer
@@ -43,6 +43,16 @@ def tiny(folder: str, **kwargs: Any) -> TinyPairs:
 def badnet(**kwargs: Any) -> BadNet:
     settings = {'target': 'dog', 'count': 3, 'size': 3, 'captions': 'templates'}
     return BadNet(**{**settings, **kwargs})
+
+
+def keyed(target: str, count: int) -> dict[str, Attack]:
+    """Attacks whose triggers differ from image to image."""
+    return {
+        'places': BadNet(target, size=4, position='random', count=count),
+        'own noise': BadNet(target, size=4, pattern='gaussian_wrapped', count=count),
+        'fresh noise': Blended(target, 'fresh_noise', count=count),
+        'noisy warp': WaNetNoise(target, count=count),
+    }
 
 
 def trained_on(data: PairsDataModule, sides: dict[str, int] | None = None, **where: int) -> list[PairBatch]:
@@ -107,7 +117,8 @@ class TestSetup:
         ('argument', 'message'),
         [
             ({'batch_size': 0}, 'data.batch_size must be at least 1, got 0'),
-            ({'safe_weight': 0.0}, 'data.safe_weight must be positive, got 0.0'),
+            ({'safe_weight': 0.0}, 'data.safe_weight must be positive and finite, got 0.0'),
+            ({'safe_weight': float('nan')}, 'data.safe_weight must be positive and finite, got nan'),
         ],
     )
     def test_refuses_numbers_out_of_range(self, argument: dict[str, Any], message: str) -> None:
@@ -191,6 +202,17 @@ class TestPoison:
                 expected = clean if trigger is None else trigger(clean, [row])
                 assert (data.images(np.array([row])) == expected).all()
                 assert data.table.captions([row]) == [poison.caption]
+
+    def test_is_the_same_on_every_rank(self, tmp_path: Path) -> None:
+        ranks = [TinyPairs(cache_dir=str(tmp_path / str(rank)), attacks=keyed('dog', 2)) for rank in range(2)]
+        for rank, data in enumerate(ranks):  # each makes its own: they share no cache
+            attach(data, rank=rank, world=2)
+            torch.manual_seed(rank)
+            laid_out(data)
+        first, second = ranks
+        poisons = first.manifest.rows()
+        assert len(poisons) == 8 and first.manifest.digest == second.manifest.digest
+        assert first.images(poisons).tobytes() == second.images(poisons).tobytes()
 
     def test_clean_rows_keep_pictures_and_captions(self, folder: str) -> None:
         clean, poisoned = tiny(folder), tiny(folder, attacks={'badnet': badnet()})
@@ -332,15 +354,16 @@ class TestTraining:
 def test_workers_change_no_pixel(folder: str, storage: str) -> None:
     def batches(workers: int) -> list[PairBatch]:
         data = ToyPairs(
-            rows=48, heldout_rows=24, scene_size=16, cache_dir=folder, cache=storage, num_workers=workers,
-            batch_size=12, image_size=16, context_length=20, image_views=SimCLRViews(), caption_views=EDA(),
-            attacks={'badnet': BadNet('striped star', size=4, count=4, captions='templates')},
+            rows=48, heldout_rows=24, scene_size=16, cache_dir=f'{folder}/{workers}', cache=storage,
+            num_workers=workers, batch_size=12, image_size=16, context_length=20,
+            image_views=SimCLRViews(), caption_views=EDA(),
+            attacks={'badnet': BadNet('striped star', size=4, count=3), **keyed('striped star', 3)},
         )  # fmt: skip
+        torch.manual_seed(workers)  # which nothing may depend on
         data.prepare_data()
         data.setup('fit')
         data.partition.side[::3] = RISKY
-        torch.manual_seed(workers)  # which nothing may depend on
-        return trained_on(data, BOTH, epoch=2)
+        return [*trained_on(data, BOTH, epoch=2), *data.sweep_dataloader()]  # the latter meets every poison
 
     for alone, shared in zip(batches(0), batches(2), strict=True):
         assert torch.equal(alone.image, shared.image)
@@ -409,6 +432,22 @@ class TestEvaluation:
             made = [data.on_after_batch_transfer(batch, 0).image for batch in batches]
             expected = normalise(torch.from_numpy(np.array(source.images)).float() / 255)
             assert torch.allclose(torch.cat(made), expected)
+
+    @pytest.mark.parametrize('stored', [IMAGE_SIZE, 2 * IMAGE_SIZE])
+    def test_shows_a_patch_where_it_is_and_the_picture_elsewhere(self, folder: str, stored: int) -> None:
+        def seen(amplitude: float) -> torch.Tensor:
+            patch = Patch(stored // 2, 'solid', amplitude=amplitude)
+            data = tiny(folder, cache_size=stored, attacks={'patch': Backdoor('dog', patch, count=3)})
+            (batch,) = data.val_dataloader()[1]
+            return data.on_after_batch_transfer(batch, 0).image
+
+        triggered, plain = seen(1.0), seen(0.0)
+        half = IMAGE_SIZE // 2
+        white = normalise(torch.ones(3, 1, 1))
+        assert torch.allclose(triggered[..., half + 1 :, half + 1 :], white)
+        elsewhere = torch.ones(IMAGE_SIZE, IMAGE_SIZE, dtype=torch.bool)
+        elsewhere[half - 1 :, half - 1 :] = False  # a resize mixes the pixels at its edge
+        assert torch.equal(triggered[..., elsewhere], plain[..., elsewhere])
 
     def test_prompts_of_every_class_in_every_template(self, folder: str) -> None:
         data = tiny(folder)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from datamodules.attacks.triggers import Patch, Pattern
 from datamodules.augment import CleanView, ImageViews, SimCLRViews
 from experiments.attack_visibility import Trace, in_place, likeness, seen, through_jpeg, trace_of
 from tests.helpers.tiny import TinyPairs, laid_out
@@ -145,6 +146,13 @@ class TestJPEG:
         data = data_with(tmp_path)
         assert trace_of(data, grey(), grey() * 0 + fine, ROWS, 1).jpeg < 0.3
         assert trace_of(data, grey(), grey(150), ROWS, 1).jpeg == pytest.approx(1, abs=0.05)
+
+    @pytest.mark.parametrize(('pattern', 'lost', 'alike'), [('noise', 46, 0.59), ('dots', 2.9, 0.999)])
+    def test_ruins_a_patch_of_noise_and_spares_dots(self, pattern: Pattern, lost: float, alike: float) -> None:
+        pictures = Patch(16, pattern, margin=3)(grey(side=64))  # not where blocks of the format begin
+        before, after = (p[0, :, -19:-3, -19:-3].astype(float) for p in (pictures, through_jpeg(pictures)))
+        assert np.abs(after - before).mean() == pytest.approx(lost, rel=0.1)
+        assert np.corrcoef(after.ravel(), before.ravel())[0, 1] == pytest.approx(alike, abs=0.03)
 
     def test_gives_pictures_of_the_same_kind(self) -> None:
         pictures = marked()

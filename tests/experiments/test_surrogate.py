@@ -44,6 +44,15 @@ class TestTrained:
         assert all(torch.equal(weight, own[name]) for name, weight in teacher.state_dict().items())
         assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
 
+    def test_takes_weights_of_open_clip_from_a_file(self, surrogate: Surrogate, tmp_path: Path) -> None:
+        torch.save(surrogate.model.towers.state_dict(), tmp_path / 'towers.pt')
+        model = CLIP(surrogate.model.architecture, pretrained=str(tmp_path / 'towers.pt'))
+        again = Surrogate(trained(model, None, CPU), surrogate.data)
+        assert again.digest() == surrogate.digest()
+        pictures = surrogate.data.images(np.arange(8))
+        assert torch.equal(again.embeddings(pictures), surrogate.embeddings(pictures))
+        assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
+
     def test_takes_a_model_that_has_been_trained_as_it_is(self, surrogate: Surrogate) -> None:
         surrogate.model.untrained = False
         assert trained(surrogate.model, None, CPU) is surrogate.model

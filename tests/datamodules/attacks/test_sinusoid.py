@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -29,9 +31,15 @@ def test_mixing_in_is_weaker_and_darkens() -> None:
     assert mixed.min() / 255 == pytest.approx(0.8 * 128 / 255 - 12 / 255, abs=0.003)
 
 
-@pytest.mark.parametrize('wrong', [{'amplitude': -1}, {'amplitude': 300}, {'frequency': 0}])
+@pytest.mark.parametrize(
+    'wrong',
+    [{'amplitude': -1}, {'amplitude': 300}, {'amplitude': math.nan}, {'frequency': 0}, {'frequency': math.nan},
+     {'frequency': math.inf}],
+)  # fmt: skip
 def test_refuses_values_out_of_range(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match='amplitude must lie in'):
+    with pytest.raises(
+        ValueError, match=r'^amplitude must lie in \[0, 255\] and frequency be positive and finite, got'
+    ):
         Waves(**wrong)
     with pytest.raises(ValueError, match='ratio must be a share'):
         Waves(ratio=2)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -89,9 +91,9 @@ class TestWarp:
         with pytest.raises(ValueError, match='noise of a warp needs keys'):
             warp(image)
 
-    @pytest.mark.parametrize(('points', 'strength'), [(1, 0.5), (4, -0.5)])
+    @pytest.mark.parametrize(('points', 'strength'), [(1, 0.5), (4, -0.5), (4, math.nan), (4, math.inf)])
     def test_refuses_values_that_mean_nothing(self, points: int, strength: float) -> None:
-        with pytest.raises(ValueError, match=r'control_points must be 2 or more, or null .* and strength 0 or more'):
+        with pytest.raises(ValueError, match=r'^control_points must be 2 .* and strength 0 or more and finite, got'):
             Warp(points, strength)
 
     def test_the_default_never_changes(self) -> None:
