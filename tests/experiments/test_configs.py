@@ -184,11 +184,19 @@ class TestRuns:
         assert attacks['tdpa'].init_args.source == attacks['badnet'].init_args.source == 'heldout'
 
     @pytest.mark.parametrize('method', ['clip', 'safeclip'])
-    @pytest.mark.parametrize('data', [*PAPER, *OTHERS, 'toy', 'cifar10'])
+    @pytest.mark.parametrize('data', [*PAPER, *OTHERS, 'cifar10'])
     def test_draws_poisons_by_the_seed_of_the_data(self, data: str, method: str, constructed: Construct) -> None:
         settings = constructed(f'{method}_{data}.yaml').config.fit.data.init_args
         assert settings.seed == 17
         assert [attack.init_args.seed for attack in settings.attacks.values()] == [17, 17]
+
+    @pytest.mark.parametrize('method', ['clip', 'safeclip'])
+    def test_draws_toy_poisons_by_the_seed_of_the_scenes(self, method: str) -> None:
+        where = ['--data.scene_seed=3', '--trainer.accelerator=cpu', '--trainer.logger=false']
+        settings = instantiate(
+            'fit', '--config', str(EXPERIMENTS / f'{method}_toy.yaml'), *where
+        ).config.fit.data.init_args
+        assert [attack.init_args.seed for attack in settings.attacks.values()] == [3, 3]
 
     @pytest.mark.parametrize('data', [*PAPER, *OTHERS])
     def test_slows_down_to_a_hundredth_for_the_slow_epoch(self, data: str, constructed: Construct) -> None:
