@@ -283,16 +283,22 @@ def two_means(bins: Bins, centres: tuple[float, float], tol: float = 1e-4, max_i
     mean = bins.share @ bins.mean
     spread = bins.share @ (bins.variance + np.square(bins.mean - mean))
     ends = (bins.mean[0] + bins.mean[1]) / 2, (bins.mean[-2] + bins.mean[-1]) / 2  # so that no side is ever empty
-    moments = np.stack([bins.share, bins.share * bins.mean], 1)
-    everything, now = moments.sum(0), np.array(centres)
+    edges = np.repeat(bins.mean, 2) + np.tile([-0.5, 0.5], len(bins.mean)) * bins.width
+    shares, sums = (_up_to_edges(amount) for amount in (bins.share, bins.share * bins.mean))
+    now = np.array(centres)
     for _ in range(max_iterations):
-        high = share_above(bins, np.clip(now.mean(), *ends)) @ moments
-        sides = np.stack([everything - high, high])
-        before, now = now, sides[:, 1] / sides[:, 0]
+        cut = np.clip(now.mean(), *ends)
+        share, total = np.interp(cut, edges, shares), np.interp(cut, edges, sums)
+        before, now = now, np.array([total / share, (sums[-1] - total) / (shares[-1] - share)])
         if np.square(now - before).sum() <= tol * spread:
             break
     above = share_above(bins, np.clip(now.mean(), *ends))
     return np.stack([1 - above, above])
+
+
+def _up_to_edges(amount: Array) -> Array:
+    """What lies below the lower and the upper edge of each bin, in turns, (2 K,)."""
+    return np.repeat(np.concatenate([[0.0], np.cumsum(amount)]), 2)[1:-1]
 
 
 def share_above(bins: Bins, cut: float) -> Array:
