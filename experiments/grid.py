@@ -42,7 +42,6 @@ from experiments.run_folder import DONE
 AXES = ('methods', 'data', 'attacks')
 KEYS = {*AXES, 'seeds', 'arguments', 'undefended'}
 
-
 Seeds = tuple[tuple[int, int], ...]
 
 

@@ -97,8 +97,7 @@ class Data(L.LightningDataModule):
     def val_dataloader(self) -> list[DataLoader[EvalBatch]]:
         return [evaluation_loader(source, BATCH) for source in self.evaluation_sets]
 
-    def test_dataloader(self) -> list[DataLoader[EvalBatch]]:
-        return self.val_dataloader()
+    test_dataloader = val_dataloader
 
 
 class Answers(L.LightningModule):

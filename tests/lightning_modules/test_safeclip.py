@@ -355,7 +355,9 @@ class TestCheckpoints:
         assert all(torch.equal(value, weights(fresh)[name]) for name, value in weights(model).items())
 
     def test_a_pool_smaller_than_a_batch_is_no_matter_where_nothing_is_trained(self, tmp_path: Path) -> None:
-        trainer().predict(safeclip(tmp_path, pool_size=7), pairs(tmp_path))
+        data = pairs(tmp_path)
+        answers: Any = trainer().predict(safeclip(tmp_path, pool_size=7), data)
+        assert torch.cat([answer['row'] for answer in answers]).tolist() == list(range(len(data.table)))
 
     def test_pools_of_another_size_are_told(self, tmp_path: Path) -> None:
         run, _ = fit(safeclip(tmp_path, pool_size=16), pairs(tmp_path), max_epochs=1)

@@ -22,7 +22,9 @@ class OneImage(Attack):
         return [Poison(source, self.source, 0, c, p) for c, p in zip(captions, places, strict=True)]
 
     def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
-        raise NotImplementedError
+        rows = np.unique([poison.source for poison in poisons])
+        labels, targets = pool.labels(self.source, rows), np.zeros(len(rows), np.int64)
+        return EvaluationSet(name, pixels(self.source, rows), labels, targets, pool.classes, pool.templates)
 
 
 class TestAmount:
