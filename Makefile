@@ -35,7 +35,7 @@ demo: $(READY) ## See CLIP fall to two attacks and SafeCLIP hold, on a CPU in mi
 
 attacks: $(READY) ## Measure every attack on CIFAR-10 in DATA=data/cifar10, hours (docs/attacks.md)
 	$(PYTHON) -m experiments.grid experiments/grids/cifar10_attacks.yaml --jobs 2 --data.root=$(DATA)
-	$(PYTHON) -m experiments.cli optimise_patch $(SURROGATE) --target airplane --size 8 --position random --steps 600 \
+	$(PYTHON) -m experiments.cli optimize_patch $(SURROGATE) --target airplane --size 8 --position random --steps 600 \
 		--file $(ATTACKS)/airplane.png
 	$(PYTHON) -m experiments.cli rank_images $(SURROGATE) --target truck --file $(ATTACKS)/truck.csv
 	$(PYTHON) -m experiments.grid experiments/grids/cifar10_adaptive.yaml --jobs 2 --data.root=$(DATA)
@@ -51,7 +51,7 @@ lint: $(READY) ## Check style, imports, docstrings and types
 	$(PYTHON) -m ruff format --check $(SOURCE)
 	$(PYTHON) -m mypy
 
-bench: $(READY) ## Measure what a defence costs: seconds of an epoch's parts
+bench: $(READY) ## Measure what a defense costs: seconds of an epoch's parts
 	$(PYTHON) -m experiments.bench
 
 check: lint test ## All that a change must pass

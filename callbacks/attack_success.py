@@ -12,7 +12,8 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from callbacks.evaluation_tally import EvaluationTally
-from datamodules.evaluation import EvalBatch, EvaluationSet
+from datamodules.evaluation.sets import EvalBatch, EvaluationSet
+from datamodules.usage_error import UsageError
 
 
 class AttackSuccessRate(EvaluationTally):
@@ -33,7 +34,7 @@ class AttackSuccessRate(EvaluationTally):
     def __init__(self, confidence: float = 0.95) -> None:
         super().__init__()
         if not 0 < confidence < 1:
-            raise ValueError(f'callbacks.attack_success.confidence must lie between 0 and 1, got {confidence}.')
+            raise UsageError(f'callbacks.attack_success.confidence must lie between 0 and 1, got {confidence}.')
         self.confidence = confidence
 
     def count(self, sets: Sequence[EvaluationSet], index: int, logits: Tensor, batch: EvalBatch) -> Tensor | None:
@@ -77,17 +78,17 @@ def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float,
         Lower and upper end in [0, 1]; (0, 1) without any trial.
 
     Raises:
-        ValueError: If there are more hits than trials, or fewer than none.
+        UsageError: If there are more hits than trials, or fewer than none.
     """
     if not 0 <= hits <= n:
-        raise ValueError(f'hits must lie between 0 and n={n}, got {hits}.')
+        raise UsageError(f'hits must lie between 0 and n={n}, got {hits}.')
     if n == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     rate, extra = hits / n, z * z / n
-    centre = rate + extra / 2
+    center = rate + extra / 2
     spread = z * math.sqrt(rate * (1 - rate) / n + extra / (4 * n))
-    low, high = (centre - spread) / (1 + extra), (centre + spread) / (1 + extra)
+    low, high = (center - spread) / (1 + extra), (center + spread) / (1 + extra)
     return (low if hits else 0.0), (high if hits < n else 1.0)  # exactly, where rounding would leave 1e-17
 
 

@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from datamodules.evaluation import EvalBatch, EvaluationSet
+from datamodules.evaluation.sets import EvalBatch, EvaluationSet
 from lightning_modules.trainer_data import data_of
 
 

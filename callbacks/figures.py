@@ -19,6 +19,7 @@ from callbacks import plots
 from callbacks.plots import AttackCurves, Curve, PoisonedPair
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
+from datamodules.usage_error import UsageError
 from lightning_modules.trainer_data import data_of
 
 MEASURED = ('asr/', 'zero_shot/')  # what other callbacks log in an evaluation and figures show
@@ -46,7 +47,7 @@ class Figures(Callback):
     def __init__(self, every_n_epochs: int = 5, examples: int = 6) -> None:
         for name, value in (('every_n_epochs', every_n_epochs), ('examples', examples)):
             if value < 1:
-                raise ValueError(f'callbacks.figures.{name} must be at least 1, got {value}.')
+                raise UsageError(f'callbacks.figures.{name} must be at least 1, got {value}.')
         self.every_n_epochs, self.examples = every_n_epochs, examples
         self.history: dict[str, list[list[float]]] = {}
         self._drawn = 0  # epochs trained when figures were drawn last

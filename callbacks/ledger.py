@@ -16,8 +16,9 @@ from lightning.pytorch.callbacks import Callback
 from callbacks.mixture import Mixture, fit_mixture
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
-from datamodules.partition import DROPPED, RISKY, SAFE
-from datamodules.table import PairTable
+from datamodules.rows.partition import DROPPED, RISKY, SAFE
+from datamodules.rows.table import PairTable
+from datamodules.usage_error import UsageError
 from lightning_modules.trainer_data import data_of
 
 SIDES = {SAFE: 'safe', RISKY: 'risky', DROPPED: 'dropped'}
@@ -30,7 +31,7 @@ class ScoreLedger(Callback):
     In training, whenever a new split was made; only the last ledger is kept. Logged are ``partition/leak/<attack>``,
     ``partition/risky_share/<attack>``, ``partition/auroc/<attack>``, ``partition/contamination`` and
     ``partition/poisons``, see :func:`callbacks.separation.separation`; they are the truth about an experiment, which
-    no defence sees.
+    no defense sees.
 
     In ``predict``, on any data: scores every pair with a trained model, fits a mixture to these scores, and says how
     many pairs look risky. Dropped is then what was not scored.
@@ -42,7 +43,7 @@ class ScoreLedger(Callback):
 
     def __init__(self, threshold: float = 0.9) -> None:
         if not 0 < threshold < 1:
-            raise ValueError(f'callbacks.ledger.threshold must lie between 0 and 1, got {threshold}.')
+            raise UsageError(f'callbacks.ledger.threshold must lie between 0 and 1, got {threshold}.')
         self.threshold = threshold
         self._seen: RowSums | None = None
 

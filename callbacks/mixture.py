@@ -10,13 +10,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.usage_error import UsageError
+
 Array = NDArray[np.float64]
 Backend = Literal['histogram', 'sklearn']
 State = Literal['fitted', 'too_few', 'constant', 'collapsed']
 
 FEWEST = 4  # values: two for each component, or there is no spread to estimate
-NARROWEST = 1e-4  # range of values that is told from a constant; REGULARISATION alone is a spread ten times as wide
-REGULARISATION = 1e-6  # added to each variance, as scikit-learn's `reg_covar`
+NARROWEST = 1e-4  # range of values that is told from a constant; REGULARIZATION alone is a spread ten times as wide
+REGULARIZATION = 1e-6  # added to each variance, as scikit-learn's `reg_covar`
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Mixture:
         state: ``fitted``; or why there are no two components: ``too_few`` values, ``constant`` ones, or a component
             that ``collapsed`` to less than half a value. Such a mixture trusts nothing.
         converged: Whether the likelihood stopped rising before the last iteration allowed.
-        iterations: Steps of expectation and maximisation.
+        iterations: Steps of expectation and maximization.
         ignored: Values left out because they are NaN or infinite.
     """
 
@@ -100,9 +102,9 @@ class Mixture:
 
 
 def log_odds_of(probability: float) -> float:
-    """Log-odds of a probability in (0, 1). Raises ``ValueError`` outside."""
+    """Log-odds of a probability in (0, 1). Raises ``UsageError`` outside."""
     if not 0 < probability < 1:
-        raise ValueError(f'threshold must lie between 0 and 1, both excluded, got {probability}.')
+        raise UsageError(f'threshold must lie between 0 and 1, both excluded, got {probability}.')
     return math.log(probability / (1 - probability))
 
 
@@ -193,17 +195,17 @@ def _blocks(values: Array, size: int) -> list[Array]:
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
-def maximised(bins: Bins, responsibility: Array) -> Components:
+def maximized(bins: Bins, responsibility: Array) -> Components:
     """The components that fit best, given the responsibility of each for each bin, (2, K)."""
     mass = responsibility * bins.share
     weight = mass.sum(1)
     mean = mass @ bins.mean / weight
     scatter = bins.variance + np.square(bins.mean - mean[:, None])
-    return Components(weight, mean, (mass * scatter).sum(1) / weight + REGULARISATION)
+    return Components(weight, mean, (mass * scatter).sum(1) / weight + REGULARIZATION)
 
 
 def em_step(bins: Bins, now: Components) -> tuple[Components, float]:
-    """One step of expectation and maximisation.
+    """One step of expectation and maximization.
 
     Returns:
         The next components, and the mean log-likelihood of the values under those of ``now``, in nats.
@@ -211,12 +213,12 @@ def em_step(bins: Bins, now: Components) -> tuple[Components, float]:
     scale = np.log(now.weight) - 0.5 * np.log(2 * np.pi * now.variance)
     joint = scale[:, None] - np.square(bins.mean - now.mean[:, None]) / (2 * now.variance[:, None])
     total = np.logaddexp(joint[0], joint[1])
-    return maximised(bins, np.exp(joint - total)), float(bins.share @ total)
+    return maximized(bins, np.exp(joint - total)), float(bins.share @ total)
 
 
 def _fitted_by_histogram(values: Array, bins: int, tol: float, max_iterations: int, ignored: int) -> Mixture:
     table = histogram(values, bins)
-    now = maximised(table, two_means(table, two_seeds(values, table)))
+    now = maximized(table, two_means(table, two_seeds(values, table)))
     before, gain, iterations = -math.inf, math.inf, 0
     while iterations < max_iterations and abs(gain) >= tol:
         if now.weight.min() * len(values) < 0.5:
@@ -230,7 +232,7 @@ def _fitted_by_sklearn(values: Array, tol: float, max_iterations: int, ignored: 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture  # takes a second to import, and the default does not need it
 
-    model = GaussianMixture(2, random_state=0, tol=tol, max_iter=max_iterations, reg_covar=REGULARISATION)
+    model = GaussianMixture(2, random_state=0, tol=tol, max_iter=max_iterations, reg_covar=REGULARIZATION)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)  # `converged` says it
         model.fit(values[:, None])
@@ -268,24 +270,24 @@ def two_seeds(values: Array, bins: Bins) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def two_means(bins: Bins, centres: tuple[float, float], tol: float = 1e-4, max_iterations: int = 300) -> Array:
+def two_means(bins: Bins, centers: tuple[float, float], tol: float = 1e-4, max_iterations: int = 300) -> Array:
     """Lloyd's algorithm with scikit-learn's stopping rule.
 
     Args:
         bins: The values.
-        centres: Low and high one to begin with.
-        tol: Squared shift of the centres, over the variance of the values, under which to stop.
+        centers: Low and high one to begin with.
+        tol: Squared shift of the centers, over the variance of the values, under which to stop.
         max_iterations: Steps after which to stop anyway.
 
     Returns:
-        Share of each bin that is nearer to the low and to the high centre, (2, K).
+        Share of each bin that is nearer to the low and to the high center, (2, K).
     """
     mean = bins.share @ bins.mean
     spread = bins.share @ (bins.variance + np.square(bins.mean - mean))
     ends = (bins.mean[0] + bins.mean[1]) / 2, (bins.mean[-2] + bins.mean[-1]) / 2  # so that no side is ever empty
     edges = np.repeat(bins.mean, 2) + np.tile([-0.5, 0.5], len(bins.mean)) * bins.width
     shares, sums = (_up_to_edges(amount) for amount in (bins.share, bins.share * bins.mean))
-    now = np.array(centres)
+    now = np.array(centers)
     for _ in range(max_iterations):
         cut = np.clip(now.mean(), *ends)
         share, total = np.interp(cut, edges, shares), np.interp(cut, edges, sums)

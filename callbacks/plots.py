@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-# Okabe & Ito's palette, told apart by colour-blind readers too; markers repeat after another number, so that the
+# Okabe & Ito's palette, told apart by color-blind readers too; markers repeat after another number, so that the
 # two together name twelve curves and more.
-COLOURS = ('#D55E00', '#0072B2', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
+COLORS = ('#D55E00', '#0072B2', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 CLEAN = '#000000'
-PHASES = ('#FFFFFF', '#DCDCDC', '#F1F1F1', '#C8C8C8')  # greys: colours belong to the curves
+PHASES = ('#FFFFFF', '#DCDCDC', '#F1F1F1', '#C8C8C8')  # grays: colors belong to the curves
 NARROW = 1e-3  # of similarity; a histogram of equal ones is twice as wide
 WIDTH = 7.5  # inches, as are all sizes of figures here
 
@@ -101,13 +101,13 @@ def mean_similarity(during: Mapping[str, Curve], after: Mapping[str, Curve], pha
     figure, axes = _over_epochs(1, phases)
     attacks = [name for name in {**during, **after} if name != 'clean']
     for place, name in enumerate(['clean', *attacks], -1):
-        colour = CLEAN if name == 'clean' else _colour(place)
+        color = CLEAN if name == 'clean' else _color(place)
         label = 'clean pairs' if name == 'clean' else f'{name} poisons'
         if name in after:
-            _draw(axes[0], after[name], f'{label}, after an epoch', place, color=colour)
+            _draw(axes[0], after[name], f'{label}, after an epoch', place, color=color)
         if name in during:
             label = f'{label}, while training'
-            axes[0].plot(*during[name], color=colour, linestyle=':', marker='.', markersize=3, label=label)
+            axes[0].plot(*during[name], color=color, linestyle=':', marker='.', markersize=3, label=label)
     axes[0].set_ylabel('Mean similarity of\nimage and caption (cosine)')
     _legends(figure, axes, phases)
     return figure
@@ -167,7 +167,7 @@ def similarity_histogram(
     for place, (attack, rows) in enumerate(poisons.items()):
         axis, of_attack = axes[1 + place], score[rows][np.isfinite(score[rows])]
         label = f'{attack}: {len(of_attack):,} poisons'
-        axis.stairs(np.histogram(of_attack, edges)[0], edges, fill=True, color=_colour(place), label=label)
+        axis.stairs(np.histogram(of_attack, edges)[0], edges, fill=True, color=_color(place), label=label)
         axis.set_ylabel('Poisons')
         axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     for axis in axes:
@@ -201,17 +201,17 @@ def contact_sheet(pairs: Mapping[str, Sequence[PoisonedPair]]) -> Figure:
 # --- parts of the above -------------------------------------------------------------------------------------------
 
 
-def _colour(place: int) -> str:
-    return COLOURS[place % len(COLOURS)]
+def _color(place: int) -> str:
+    return COLORS[place % len(COLORS)]
 
 
 def _over_epochs(panels: int, phases: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """Panels above each other that share an axis of epochs, with the phases as grey bands."""
+    """Panels above each other that share an axis of epochs, with the phases as gray bands."""
     figure = Figure((WIDTH, 1.5 + 2.1 * panels), dpi=120, layout='constrained')
     axes = list(figure.subplots(panels, sharex=True, squeeze=False)[:, 0])
     for axis in axes:
         for start, end, name in _bands(phases):
-            axis.axvspan(start, end, color=_grey(name, phases), linewidth=0, zorder=0)
+            axis.axvspan(start, end, color=_gray(name, phases), linewidth=0, zorder=0)
         axis.set_xlim(-0.01 * len(phases), 1.01 * len(phases))  # a marker at the edge is drawn whole
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.spines[['top', 'right']].set_visible(False)
@@ -228,24 +228,24 @@ def _bands(phases: Sequence[str]) -> list[tuple[int, int, str]]:
     return bands if len(bands) > 1 else []
 
 
-def _grey(name: str, phases: Sequence[str]) -> str:
+def _gray(name: str, phases: Sequence[str]) -> str:
     return PHASES[list(dict.fromkeys(phases)).index(name) % len(PHASES)]
 
 
 def _draw(axis: Axes, curve: Curve, name: str, place: int, color: str | None = None) -> None:
-    colour, marker = color or _colour(place), MARKERS[place % len(MARKERS)]
+    color, marker = color or _color(place), MARKERS[place % len(MARKERS)]
     size = 5 if len(curve.epoch) <= 30 else 3
-    axis.plot(*curve, color=colour, marker=marker, markersize=size, label=name)
+    axis.plot(*curve, color=color, marker=marker, markersize=size, label=name)
 
 
 def _draw_attacks(axis: Axes, attacks: Mapping[str, AttackCurves]) -> None:
     for place, (name, curves) in enumerate(attacks.items()):
         _draw(axis, curves.rate, name, place)
         axis.fill_between(
-            curves.low.epoch, curves.low.value, curves.high.value, color=_colour(place), alpha=0.15, linewidth=0
+            curves.low.epoch, curves.low.value, curves.high.value, color=_color(place), alpha=0.15, linewidth=0
         )
-        axis.plot(*curves.clean, ':', color=_colour(place), label=f'{name}, clean images')
-    axis.fill_between([], [], color=_colour(0), alpha=0.3, linewidth=0, label='Wilson intervals')
+        axis.plot(*curves.clean, ':', color=_color(place), label=f'{name}, clean images')
+    axis.fill_between([], [], color=_color(0), alpha=0.3, linewidth=0, label='Wilson intervals')
     axis.set_ylabel('Attack success rate\n(fraction of images)')
 
 
@@ -285,6 +285,6 @@ def _legends(figure: Figure, axes: Sequence[Axes], phases: Sequence[str]) -> Non
     for axis in axes:
         _legend(axis)
     names = dict.fromkeys(name for *_, name in _bands(phases))
-    bands: list[Any] = [Patch(facecolor=_grey(name, phases), edgecolor='0.6', label=f'{name} phase') for name in names]
+    bands: list[Any] = [Patch(facecolor=_gray(name, phases), edgecolor='0.6', label=f'{name} phase') for name in names]
     if bands:
         figure.legend(handles=bands, loc='outside lower center', ncols=len(bands), fontsize=8, frameon=False)

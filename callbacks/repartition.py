@@ -18,8 +18,9 @@ from torch import Tensor
 
 from callbacks.mixture import Array, Backend, Mixture, fit_mixture, log_odds_of
 from callbacks.sweep import RunningSimilarity, sweep
-from datamodules.copies import least_of_copies
-from datamodules.partition import DROPPED, RISKY, SAFE, Partition
+from datamodules.pictures.copies import least_of_copies
+from datamodules.rows.partition import DROPPED, RISKY, SAFE, Partition
+from datamodules.usage_error import UsageError
 from lightning_modules.trainer_data import data_of
 
 Score = Literal['clean', 'augmented', 'running']
@@ -110,19 +111,19 @@ class Repartition(L.Callback, ABC):
         copies: Copies = 'apart',
     ) -> None:
         if every < 1:
-            raise ValueError(f'callbacks.repartition.every must be at least 1, got {every}.')
+            raise UsageError(f'callbacks.repartition.every must be at least 1, got {every}.')
         if score_views < 1 or (score_views > 1 and score != 'augmented'):
-            raise ValueError(
+            raise UsageError(
                 f'callbacks.repartition.score_views={score_views}: at least 1, and more only with score=augmented.'
             )
         if not 0 <= memory < 1:
-            raise ValueError(f'callbacks.repartition.memory must lie in [0, 1), got {memory}.')
+            raise UsageError(f'callbacks.repartition.memory must lie in [0, 1), got {memory}.')
         if copies not in get_args(Copies):
-            raise ValueError(f'callbacks.repartition.copies must be apart or together, got {copies!r}.')
+            raise UsageError(f'callbacks.repartition.copies must be apart or together, got {copies!r}.')
         self.score, self.score_views, self.every, self.memory = score, score_views, every, memory
         self.copies = copies
         self.first = 0  # epoch that trains on the first split
-        self.remembered: Tensor | None = None  # standardised similarities, averaged over splits, (N,)
+        self.remembered: Tensor | None = None  # standardized similarities, averaged over splits, (N,)
         self.running = RunningSimilarity(momentum)
         self.past: Past | None = None
         self._fingerprint: str | None = None
@@ -140,7 +141,7 @@ class Repartition(L.Callback, ABC):
             candidates: Rows whose score is new, where only some were measured; the others cannot become safe.
 
         Raises:
-            ValueError: If no pair would be safe.
+            UsageError: If no pair would be safe.
         """
 
     def candidates(self, score: NDArray[np.floating], side: Side, past: Past | None) -> NDArray[np.int64] | None:
@@ -153,25 +154,25 @@ class Repartition(L.Callback, ABC):
         """Refuses a run in which the split would have no effect, or not the one meant."""
         if stage != 'fit':
             return
-        _partition(trainer)  # whoever has none is told so before loaders and optimisers are made
+        _partition(trainer)  # whoever has none is told so before loaders and optimizers are made
         if cast(Any, trainer).reload_dataloaders_every_n_epochs != 1:  # set by Lightning without being declared
-            raise ValueError(
+            raise UsageError(
                 'a split takes effect when loaders are made anew: set trainer.reload_dataloaders_every_n_epochs=1.'
             )
         first = next((epoch for epoch in range(HORIZON) if _splits(pl_module, epoch)), None)
         if first is None:
-            raise ValueError('this module has no risky side: use SafeCLIP, or --callbacks.repartition=null.')
+            raise UsageError('this module has no risky side: use SafeCLIP, or --callbacks.repartition=null.')
         self.first = first
         before = [_sides(pl_module, epoch) for epoch in range(first)]
-        if not before or (self.score == 'running' and not any('safe' in sides for sides in before)):
-            raise ValueError('no epoch before the first split measures how similar pairs are: set model.slow_epochs=1.')
+        if not before or (self.score == 'running' and not any('cross_modal' in sides for sides in before)):
+            raise UsageError('no epoch before the first split measures how similar pairs are: set model.slow_epochs=1.')
         if first >= (trainer.max_epochs or 0) > 0:
             rank_zero_info(f'no split: epoch {first} is the first to train two sides, and the run ends before it.')
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         fingerprint = _partition(trainer).fingerprint
         if self._fingerprint not in (None, fingerprint):
-            raise ValueError(
+            raise UsageError(
                 f'the checkpoint splits the data set {self._fingerprint}, this one is {fingerprint}: resume with the '
                 f'data and attacks of that run, or start from its weights with model.init_from instead of ckpt_path.'
             )
@@ -180,11 +181,11 @@ class Repartition(L.Callback, ABC):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch, partition = trainer.current_epoch, _partition(trainer)
         if _splits(pl_module, epoch) and (self.past is None or partition.epoch != epoch):
-            raise ValueError(
+            raise UsageError(
                 f'epoch {epoch} would train on the split of epoch {partition.epoch}: the checkpoint was not written at '
                 f'the end of an epoch; resume from one that was (checkpoint.save_on_train_epoch_end=true).'
             )
-        if self.score == 'running' and 'safe' in _sides(pl_module, epoch):
+        if self.score == 'running' and 'cross_modal' in _sides(pl_module, epoch):
             self.running.begin_epoch(len(partition), pl_module.device)
 
     def on_train_batch_end(
@@ -223,7 +224,7 @@ class Repartition(L.Callback, ABC):
         partition = _partition(trainer)
         if self.score == 'running':
             if self.running.average is None:
-                raise ValueError(
+                raise UsageError(
                     f'no similarities from before epoch {epoch}: resume from a checkpoint of an epoch end.'
                 )
             return self.running.average.clone()
@@ -268,11 +269,11 @@ class Repartition(L.Callback, ABC):
         if trainer.is_global_zero:
             try:
                 outcome = self.decide(score, side, self.past, candidates)
-            except ValueError as error:
+            except UsageError as error:
                 outcome = str(error)
         outcome = trainer.strategy.broadcast(outcome)
         if isinstance(outcome, str):
-            raise ValueError(outcome)
+            raise UsageError(outcome)
         return outcome
 
     def _apply(self, partition: Partition, epoch: int, score: Tensor, split: Split) -> None:
@@ -367,13 +368,13 @@ class SafeRiskyRepartition(Repartition):
         ranges = {'growth': growth, 'top_fraction': top_fraction, 'cap': cap, 'min_fraction': min_fraction}
         for name, value in {**ranges, 'first_fraction': first_fraction}.items():
             if value is not None and not 0 <= value <= 1:
-                raise ValueError(f'callbacks.repartition.{name} is a fraction in [0, 1], got {value}.')
+                raise UsageError(f'callbacks.repartition.{name} is a fraction in [0, 1], got {value}.')
             if value == 0 and name in ('cap', 'first_fraction'):
-                raise ValueError(f'callbacks.repartition.{name}=0 would leave the safe side empty: raise it.')
+                raise UsageError(f'callbacks.repartition.{name}=0 would leave the safe side empty: raise it.')
         if min_fraction > cap:
-            raise ValueError(f'callbacks.repartition.cap={cap} is below min_fraction={min_fraction}: lower the latter.')
+            raise UsageError(f'callbacks.repartition.cap={cap} is below min_fraction={min_fraction}: lower the latter.')
         if score == 'running' and top_fraction < 1:
-            raise ValueError('callbacks.repartition.top_fraction shortens a sweep and score=running has none: leave 1.')
+            raise UsageError('callbacks.repartition.top_fraction shortens a sweep and score=running has none: leave 1.')
         self.threshold, self.size, self.rank_by, self.refit = threshold, size, rank_by, refit
         self.growth_base, self.backend, self.tol = growth_base, backend, tol
         # Decimal fractions as they are written, so that sizes do not drift: 0.01 is no binary fraction.
@@ -388,7 +389,7 @@ class SafeRiskyRepartition(Repartition):
         values = np.where(usable & np.isfinite(score), score, np.nan).astype(np.float64)
         known = ~np.isnan(values)
         if not known.any():
-            raise ValueError('no pair has a finite similarity, training has diverged: lower model.lr.')
+            raise UsageError('no pair has a finite similarity, training has diverged: lower model.lr.')
         mixture, remarks = self._mixture(values[known], past)
         rank, trusted = self._ranked(values, mixture)
         if candidates is not None:
@@ -399,7 +400,7 @@ class SafeRiskyRepartition(Repartition):
         fraction, more = self._fraction(trusted, pairs, past, mixture)
         safe = top_rows(rank, round(fraction * pairs))
         if not len(safe):
-            raise ValueError(
+            raise UsageError(
                 f'{float(fraction):.2g} of {pairs:,} pairs rounds to no safe pair: raise '
                 f'callbacks.repartition.first_fraction, cap or min_fraction.'
             )
@@ -452,7 +453,7 @@ class SafeRiskyRepartition(Repartition):
             return past.fraction, (f'{found}; the safe side keeps its size.',)
         smallest = math.ceil(self.min_fraction * pairs)
         if not trusted and not smallest:
-            raise ValueError(
+            raise UsageError(
                 f'{found}, so none is safe: lower callbacks.repartition.threshold or raise '
                 f'callbacks.repartition.min_fraction.'
             )
@@ -484,13 +485,13 @@ def _sides(module: L.LightningModule, epoch: int) -> dict[str, int]:
 
 def _splits(module: L.LightningModule, epoch: int) -> bool:
     """Whether an epoch trains both sides."""
-    return {'safe', 'risky'} <= _sides(module, epoch).keys()
+    return {'cross_modal', 'within_modal'} <= _sides(module, epoch).keys()
 
 
 def _partition(trainer: L.Trainer) -> Partition:
     partition: Partition | None = getattr(data_of(trainer), 'partition', None)
     if partition is None:
-        raise ValueError(
+        raise UsageError(
             'a split needs a row number for each pair, which a stream does not have: '
             'train on a subclass of PairsDataModule, or without callbacks.repartition.'
         )

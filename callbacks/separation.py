@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from datamodules.partition import RISKY, SAFE
+from datamodules.rows.partition import RISKY, SAFE
 
 
 def auroc(clean: np.ndarray, poison: np.ndarray) -> float:

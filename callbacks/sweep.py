@@ -15,6 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from datamodules.usage_error import UsageError
+
 
 @torch.no_grad()  # not inference_mode: pools and prototypes made here may be trained with later
 def sweep(trainer: L.Trainer, module: L.LightningModule, loader: DataLoader[Any], rows: int) -> Tensor:
@@ -80,7 +82,7 @@ class RunningSimilarity:
 
     def __init__(self, momentum: float) -> None:
         if not 0 <= momentum < 1:
-            raise ValueError(f'callbacks.repartition.momentum must lie in [0, 1), got {momentum}.')
+            raise UsageError(f'callbacks.repartition.momentum must lie in [0, 1), got {momentum}.')
         self.momentum = momentum
         self.average: Tensor | None = None
         self._epoch: RowSums | None = None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from callbacks.evaluation_tally import EvaluationTally
-from datamodules.evaluation import EvalBatch, EvaluationSet
+from datamodules.evaluation.sets import EvalBatch, EvaluationSet
 
 TOP = 5
 FEWEST_FOR_TOP = 11  # classes; with ten, five guesses are right half of the time by chance

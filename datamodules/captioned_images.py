@@ -1,4 +1,4 @@
-"""Labelled images with captions made from the names of their classes."""
+"""Labeled images with captions made from the names of their classes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pyarrow as pa
 from PIL import Image
 from torch.utils.data import Dataset
 
-from datamodules.attacks.draws import bits
-from datamodules.captions import imagenet_templates, prompts
-from datamodules.class_folders import class_folders, images_by_class
-from datamodules.images import FolderImages, ImageOpener, UnreadableImage
+from datamodules.files.class_folders import class_folders, images_by_class
+from datamodules.files.reading import cleaned, existing
 from datamodules.pairs import PairsDataModule
-from datamodules.reading import cleaned, existing
-from datamodules.subsets import balanced_rows, random_rows
-from datamodules.table import PairTable
+from datamodules.pictures.images import FolderImages, UnreadableImage
+from datamodules.rows.draws import bits
+from datamodules.rows.subsets import balanced_rows, random_rows
+from datamodules.rows.table import ImageOpener, PairTable
+from datamodules.text.prompts import imagenet_templates, prompts
+from datamodules.usage_error import UsageError
 
 _TRAIN, _HELDOUT = 0, 1  # streams of captions
 _LABELS = ('targets', 'labels', '_labels')  # where the sets of torchvision keep labels; reading them decodes no image
@@ -39,7 +40,7 @@ class CaptionedImages(PairsDataModule):
         root: Folder that holds the two.
         train: Folder of classes to train on.
         test: Folder of classes that are held out.
-        dataset: Class of a labelled data set, such as ``torchvision.datasets.CIFAR10``.
+        dataset: Class of a labeled data set, such as ``torchvision.datasets.CIFAR10``.
         dataset_kwargs: Its arguments. If it knows ``train`` or ``split``, the other part is held out.
         heldout_kwargs: Its arguments for held-out images, on top of ``dataset_kwargs``; ``{}`` if none are held out.
         caption_templates: Captions with one ``{}`` each, drawn for each image; the 80 of CLIP's authors if ``None``.
@@ -50,7 +51,7 @@ class CaptionedImages(PairsDataModule):
         **kwargs: As for :class:`PairsDataModule`. A list of ``class_names`` renames the classes, in their order.
 
     Raises:
-        ValueError: If it is not clear where the images come from, or a template has no ``{}``.
+        UsageError: If it is not clear where the images come from, or a template has no ``{}``.
     """
 
     def __init__(
@@ -70,16 +71,16 @@ class CaptionedImages(PairsDataModule):
     ) -> None:
         super().__init__(**kwargs)
         if sum(place is not None for place in (root, train, dataset)) != 1:
-            raise ValueError('give one of data.root, data.train (perhaps with data.test) and data.dataset.')
+            raise UsageError('give one of data.root, data.train (perhaps with data.test) and data.dataset.')
         if test is not None and train is None:
-            raise ValueError('data.test goes with data.train: name the folder of training images, too.')
+            raise UsageError('data.test goes with data.train: name the folder of training images, too.')
         self.root, self.train, self.test, self.dataset = root, train, test, dataset
         self.dataset_kwargs, self.heldout_kwargs = dataset_kwargs or {}, heldout_kwargs
         self.caption_templates = imagenet_templates() if caption_templates is None else tuple(caption_templates)
         self.caption_seed = caption_seed
         self.subset, self.subset_by, self.subset_seed = subset, subset_by, subset_seed
         if not self.caption_templates or any('{}' not in template for template in self.caption_templates):
-            raise ValueError('data.caption_templates must be captions with {} where the class goes, at least one.')
+            raise UsageError('data.caption_templates must be captions with {} where the class goes, at least one.')
 
     def load_table(self) -> PairTable:
         """The training images in the order of their classes and names, or in that of the data set."""
@@ -107,7 +108,7 @@ class CaptionedImages(PairsDataModule):
         if self.root is None:
             return existing(str(self.train), 'data.train')
         if not (existing(self.root, 'data.root') / 'train').is_dir():
-            raise ValueError(f'data.root={self.root!r} has no folder train: add it, or name it as data.train.')
+            raise UsageError(f'data.root={self.root!r} has no folder train: add it, or name it as data.train.')
         return Path(self.root, 'train')
 
     def _test_folder(self) -> Path | None:
@@ -131,7 +132,7 @@ class CaptionedImages(PairsDataModule):
         names = [
             name if isinstance(name, str) else name[0] for name in getattr(data, 'classes', ())
         ]  # ImageNet: tuples
-        rows = np.flatnonzero(label >= 0)  # the unlabelled part of STL-10 has -1
+        rows = np.flatnonzero(label >= 0)  # the unlabeled part of STL-10 has -1
         content = ', '.join(f'{key}={value}' for key, value in sorted(kwargs.items()) if key not in _NOT_CONTENT)
         references = pa.array([f'{type(data).__name__}({content}):{row}' for row in rows], pa.string())
         return self._captioned(references, label[rows], names, DatasetImages(data), stream)
@@ -144,7 +145,7 @@ class CaptionedImages(PairsDataModule):
         classes = tuple(names if isinstance(self.class_names, str) else self.class_names)
         found = max(len(names), int(label.max(initial=-1)) + 1)
         if len(classes) != found:
-            raise ValueError(
+            raise UsageError(
                 f'data.class_names must name the {found} classes of the data, in order; got {len(classes)}.'
             )
         captions = [prompts(name, self.caption_templates) for name in classes]
@@ -174,14 +175,14 @@ def _opened(dataset: str, kwargs: Mapping[str, Any], argument: str) -> Any:
     """The data set that a class and arguments describe.
 
     Raises:
-        ValueError: If there is no such class, or it cannot be opened with them.
+        UsageError: If there is no such class, or it cannot be opened with them.
     """
     found = _class_of(dataset)
     try:
         return found(**kwargs)
     except (RuntimeError, OSError, TypeError, ValueError, AssertionError) as error:
         reason = str(error).split('\n')[0].rstrip('.')
-        raise ValueError(f'{dataset} cannot be opened with {argument}={dict(kwargs)}: {reason}.') from error
+        raise UsageError(f'{dataset} cannot be opened with {argument}={dict(kwargs)}: {reason}.') from error
 
 
 def _class_of(dataset: str) -> type[Any]:
@@ -189,9 +190,9 @@ def _class_of(dataset: str) -> type[Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f'data.dataset={dataset!r} is not to be found: give torchvision.datasets.CIFAR10.') from error
+        raise UsageError(f'data.dataset={dataset!r} is not to be found: give torchvision.datasets.CIFAR10.') from error
     if not (isinstance(found, type) and issubclass(found, Dataset)):
-        raise ValueError(f'data.dataset={dataset!r} is no data set: give a class such as torchvision.datasets.CIFAR10.')
+        raise UsageError(f'data.dataset={dataset!r} is no data set: give a class such as torchvision.datasets.CIFAR10.')
     return found
 
 

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datamodules.images import FolderImages, TarImages
+from datamodules.files.reading import column, existing, first_line, images_in, read_columns, usable
 from datamodules.pairs import PairsDataModule
-from datamodules.reading import column, existing, first_line, images_in, read_columns, usable
-from datamodules.subsets import random_rows
-from datamodules.table import PairTable
+from datamodules.pictures.images import FolderImages, TarImages
+from datamodules.rows.subsets import random_rows
+from datamodules.rows.table import PairTable
+from datamodules.usage_error import UsageError
 from datamodules.webdataset import caption_of, found_shards, is_pattern, shard_home, shard_index
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def read_cc3m(place: str, argument: str, cache_dir: Path) -> PairTable:
         cache_dir: Where an index of tar files goes.
 
     Raises:
-        ValueError: If nothing is there, or nothing that can be read.
+        UsageError: If nothing is there, or nothing that can be read.
     """
     source = f'{argument}={place!r}'
     if is_pattern(place) or any(Path(place).glob('*.tar')):
@@ -102,9 +103,9 @@ def read_cc3m(place: str, argument: str, cache_dir: Path) -> PairTable:
 def _only_list(folder: Path, source: str) -> Path:
     lists = sorted(path for path in folder.glob('*.tsv') if path.name != INDEX)
     if not lists:
-        raise ValueError(f'{source} holds no .tsv, no .tar and no folder 00000 with captions: see docs/data.md.')
+        raise UsageError(f'{source} holds no .tsv, no .tar and no folder 00000 with captions: see docs/data.md.')
     if len(lists) > 1:
-        raise ValueError(f'{source} holds several lists: name one, such as {str(lists[0])!r}.')
+        raise UsageError(f'{source} holds several lists: name one, such as {str(lists[0])!r}.')
     return lists[0]
 
 
@@ -121,13 +122,13 @@ def _from_list(tsv: Path, source: str) -> PairTable:
 
 def _check_lines(lines: np.ndarray, captions: int, folder: Path, source: str) -> None:
     if not len(lines):
-        raise ValueError(
+        raise UsageError(
             f'{source}: {str(folder)!r} holds no image named by its line, as 000000000.jpg: download them with '
             f'img2dataset, or name them in {INDEX} there, see docs/data.md.'
         )
     if lines[-1] >= captions or lines[0] < 0:
         strange = lines[-1] if lines[-1] >= captions else lines[0]
-        raise ValueError(
+        raise UsageError(
             f'{source} has {captions:,} lines, but {str(folder)!r} an image for line {strange} '
             f'(counted from 0): give the list that the images were downloaded from.'
         )
@@ -153,7 +154,7 @@ def _indexed(index: Path) -> tuple[np.ndarray, pa.ChunkedArray]:
     try:
         return pc.cast(rows['line'], pa.int64()).to_numpy(), rows['image']
     except pa.ArrowInvalid as error:
-        raise ValueError(f'{str(index)!r} must hold <line><tab><file> in each line, but: {error}.') from error
+        raise UsageError(f'{str(index)!r} must hold <line><tab><file> in each line, but: {error}.') from error
 
 
 def _paths(folder: Path) -> Iterator[pa.Array]:
@@ -176,7 +177,7 @@ def _metadata(folder: Path) -> Path | None:
     try:
         return parquet if parquet.exists() and 'caption' in pq.read_schema(parquet).names else None
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f'{str(parquet)!r} is damaged: remove it, and captions are read from the files.') from error
+        raise UsageError(f'{str(parquet)!r} is damaged: remove it, and captions are read from the files.') from error
 
 
 def _has_captions(folder: Path) -> bool:

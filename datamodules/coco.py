@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.caption_groups import Annotated, CaptionGroups, stored_groups
-from datamodules.images import FolderImages
-from datamodules.json_items import field, json_items
+from datamodules.files.json_items import field, json_items
+from datamodules.files.reading import existing, images_in
 from datamodules.pairs import PairsDataModule
-from datamodules.reading import existing, images_in
-from datamodules.table import PairTable
+from datamodules.pictures.images import FolderImages
+from datamodules.rows.table import PairTable
+from datamodules.text.caption_groups import Annotated, CaptionGroups, stored_groups
+from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class COCO(PairsDataModule):
         **kwargs: As for :class:`PairsDataModule`.
 
     Raises:
-        ValueError: If there is no such year or choice of captions.
+        UsageError: If there is no such year or choice of captions.
     """
 
     def __init__(
@@ -48,9 +49,9 @@ class COCO(PairsDataModule):
     ) -> None:
         super().__init__(**kwargs)
         if year not in (2014, 2017):
-            raise ValueError(f'data.year={year} must be 2014 or 2017, the years of COCO with captions.')
+            raise UsageError(f'data.year={year} must be 2014 or 2017, the years of COCO with captions.')
         if captions not in ('one', 'all'):
-            raise ValueError(f'data.captions={captions!r} must be one or all.')
+            raise UsageError(f'data.captions={captions!r} must be one or all.')
         self.root, self.year, self.captions, self.caption_seed = root, year, captions, caption_seed
 
     def load_table(self) -> PairTable:
@@ -67,7 +68,7 @@ class COCO(PairsDataModule):
     def _read(self, part: Part) -> PairTable:
         root, folder = existing(self.root, 'data.root'), self._folder(part)
         if folder is None:
-            raise ValueError(
+            raise UsageError(
                 f'data.root={self.root!r} holds no folder {part}{self.year}: unpack {part}{self.year}.zip there.'
             )
         file = self._annotations(part)
@@ -87,7 +88,7 @@ class COCO(PairsDataModule):
         places = [Path(self.root, folder, name) for folder in ('annotations', '')]
         if found := next((place for place in places if place.is_file()), None):
             return found
-        raise ValueError(
+        raise UsageError(
             f'data.root={self.root!r} holds no annotations/{name}: unpack '
             f'annotations_trainval{self.year}.zip there, see docs/data.md.'
         )
@@ -97,7 +98,7 @@ def read_coco(file: Path, source: str) -> Iterator[Annotated]:
     """Images and their captions, both in the order of the file; captions of no image last.
 
     Raises:
-        ValueError: If the file is not one of COCO's captions.
+        UsageError: If the file is not one of COCO's captions.
     """
     names: dict[int, str] = {}
     captions: dict[int, list[str]] = {}
@@ -107,6 +108,6 @@ def read_coco(file: Path, source: str) -> Iterator[Annotated]:
         elif key == 'annotations':
             captions.setdefault(field(item, 'image_id', int, source), []).append(field(item, 'caption', str, source))
     if not names or not captions:
-        raise ValueError(f"{source} lacks 'images' or 'annotations': it is not the published file, see docs/data.md.")
+        raise UsageError(f"{source} lacks 'images' or 'annotations': it is not the published file, see docs/data.md.")
     yield from ((name, captions.pop(number, [])) for number, name in names.items())
     yield from ((None, strays) for strays in captions.values())

@@ -9,11 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from datamodules.images import FolderImages
-from datamodules.labels import numbered
+from datamodules.files.reading import column, existing, first_line, read_columns, usable
 from datamodules.pairs import PairsDataModule
-from datamodules.reading import column, existing, first_line, read_columns, usable
-from datamodules.table import PairTable
+from datamodules.pictures.images import FolderImages
+from datamodules.rows.table import PairTable
+from datamodules.text.labels import numbered
+from datamodules.usage_error import UsageError
 
 _PUBLISHED = {'filepath': 'title', 'image': 'caption'}  # columns of open_clip and of CleanCLIP
 _LOOKED_FOR = 100  # images; if none of so many exists, the root is wrong
@@ -33,7 +34,7 @@ class CSVPairs(PairsDataModule):
         **kwargs: As for :class:`PairsDataModule`.
 
     Raises:
-        ValueError: If the separator is not one character.
+        UsageError: If the separator is not one character.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class CSVPairs(PairsDataModule):
     ) -> None:
         super().__init__(**kwargs)
         if separator is not None and len(separator) != 1:
-            raise ValueError(f'data.separator={separator!r} must be one character, or null to go by the header.')
+            raise UsageError(f'data.separator={separator!r} must be one character, or null to go by the header.')
         self.train, self.validation, self.root = train, validation, root
         self.image_column, self.caption_column, self.label_column = image_column, caption_column, label_column
         self.separator = separator
@@ -65,7 +66,7 @@ class CSVPairs(PairsDataModule):
     def _read(self, path: str, argument: str) -> PairTable:
         file, source = existing(path, argument), f'{argument}={path!r}'
         if file.is_dir():
-            raise ValueError(f'{source} is a folder: name the CSV or TSV in it.')
+            raise UsageError(f'{source} is a folder: name the CSV or TSV in it.')
         separator = self.separator or ('\t' if len(first_line(file, '\t', source)) > 1 else ',')
         pairs = usable(self._columns(file, separator, source), source)
         images = FolderImages(file.parent if self.root is None else existing(self.root, 'data.root'))
@@ -87,7 +88,7 @@ class CSVPairs(PairsDataModule):
 def _published(known: list[str], kind: str, there: list[str], source: str) -> str:
     """The column that is named as others name it."""
     if not (found := [name for name in known if name in there]):
-        raise ValueError(
+        raise UsageError(
             f'{source} has no column {" or ".join(map(repr, known))}: set data.{kind}_column to one of '
             f'{", ".join(map(repr, there))}, or data.separator if they are not told apart.'
         )
@@ -98,13 +99,13 @@ def _check_images(images: pa.Array | pa.ChunkedArray, root: Path, source: str) -
     """Finds a wrong root now, not after hours of unreadable images.
 
     Raises:
-        ValueError: If images are addresses in the web, or none of the first is there.
+        UsageError: If images are addresses in the web, or none of the first is there.
     """
     first = [image.as_py() for image in islice(images, _LOOKED_FOR)]
     if re.match('https?://', first[0]):
-        raise ValueError(f'{source} names images in the web: download them, as with img2dataset, and name the files.')
+        raise UsageError(f'{source} names images in the web: download them, as with img2dataset, and name the files.')
     if not any((root / image).is_file() for image in first):
-        raise ValueError(
+        raise UsageError(
             f'{source}: none of its first {len(first)} images is under {str(root)!r}, where {first[0]!r} should be: '
             f'set data.root to the folder that paths are relative to.'
         )

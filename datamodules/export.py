@@ -24,12 +24,13 @@ from tqdm import tqdm
 from datamodules.attacks.base import Attack
 from datamodules.attacks.pool import translated
 from datamodules.attacks.triggers import Trigger
-from datamodules.cache import Decoded, decoded_images
-from datamodules.dataset import PairImages
-from datamodules.evaluation import EvaluationSet
+from datamodules.evaluation.sets import EvaluationSet
 from datamodules.pairs import PairsDataModule
-from datamodules.partition import DROPPED
-from datamodules.table import UNKNOWN
+from datamodules.pictures.batches import PairImages
+from datamodules.pictures.cache import Decoded, decoded_images
+from datamodules.rows.partition import DROPPED
+from datamodules.rows.table import UNKNOWN
+from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +72,10 @@ def export(data: PairsDataModule, folder: Path, form: Form = 'csv') -> int:
         Number of training pairs written.
 
     Raises:
-        ValueError: If the folder is in use or ``form`` unknown.
+        UsageError: If the folder is in use or ``form`` unknown.
     """
     if form not in get_args(Form):
-        raise ValueError(f'form must be one of {", ".join(get_args(Form))}, got {form!r}.')
+        raise UsageError(f'form must be one of {", ".join(get_args(Form))}, got {form!r}.')
     part = _unfinished(vacant(folder))
     part.mkdir(parents=True)
     kept = np.zeros(len(data.table), bool)
@@ -98,12 +99,12 @@ def vacant(folder: Path) -> Path:
     """The folder, if it can be exported to.
 
     Raises:
-        ValueError: If there is something in it, or an earlier export to it was stopped halfway.
+        UsageError: If there is something in it, or an earlier export to it was stopped halfway.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f'folder={str(folder)!r} is there already and not empty: name another one.')
+        raise UsageError(f'folder={str(folder)!r} is there already and not empty: name another one.')
     if _unfinished(folder).exists():
-        raise ValueError(f'{_unfinished(folder)} is what an export that was stopped has left behind: delete it.')
+        raise UsageError(f'{_unfinished(folder)} is what an export that was stopped has left behind: delete it.')
     return folder
 
 

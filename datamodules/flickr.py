@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from datamodules.caption_groups import SCHEMA, CaptionGroups, grouped
-from datamodules.images import FolderImages
-from datamodules.json_items import field, json_items
+from datamodules.files.json_items import field, json_items
+from datamodules.files.reading import existing, first_line, images_in, read_columns
 from datamodules.pairs import PairsDataModule
-from datamodules.reading import existing, first_line, images_in, read_columns
-from datamodules.table import PairTable
+from datamodules.pictures.images import FolderImages
+from datamodules.rows.table import PairTable
+from datamodules.text.caption_groups import SCHEMA, CaptionGroups, grouped
+from datamodules.usage_error import UsageError
 
 Split = Literal['train', 'val', 'test']
 _USUAL = 5  # captions of an image
@@ -56,7 +57,7 @@ class Flickr(PairsDataModule):
         **kwargs: As for :class:`PairsDataModule`.
 
     Raises:
-        ValueError: If there is no such split or choice of captions, or what is held out is trained on, too.
+        UsageError: If there is no such split or choice of captions, or what is held out is trained on, too.
     """
 
     known_annotations: ClassVar[tuple[str, ...]] = ()
@@ -76,7 +77,7 @@ class Flickr(PairsDataModule):
         super().__init__(**kwargs)
         _check_splits(split, heldout_split)
         if captions not in ('one', 'all'):
-            raise ValueError(f'data.captions={captions!r} must be one or all.')
+            raise UsageError(f'data.captions={captions!r} must be one or all.')
         self.root, self.split, self.heldout_split = root, split, heldout_split
         self.captions, self.caption_seed = captions, caption_seed
         self.annotations, self.image_folder = annotations, image_folder
@@ -95,7 +96,7 @@ class Flickr(PairsDataModule):
             splits = self._read.split or _listed(self._file.parent, split, self._source)
             keep = np.array([splits.get(str(name)) == split for name in self._groups.names])
             if not keep.any():
-                raise ValueError(f'{self._source} has no image of the split {split!r}: choose another data.split.')
+                raise UsageError(f'{self._source} has no image of the split {split!r}: choose another data.split.')
         count = 1 if self.captions == 'one' else None
         return PairTable(*self._groups.pairs(count, self.caption_seed, keep), opener=FolderImages(self._folder))
 
@@ -130,7 +131,7 @@ class Flickr(PairsDataModule):
         root = existing(self.root, 'data.root')
         if found := next((root / name for name in names if (root / name).exists()), None):
             return found
-        raise ValueError(f'data.root={self.root!r} holds none of {", ".join(names)}: set {remedy}.')
+        raise UsageError(f'data.root={self.root!r} holds none of {", ".join(names)}: set {remedy}.')
 
 
 class Flickr8k(Flickr):
@@ -149,12 +150,12 @@ class Flickr30k(Flickr):
 
 def _check_splits(split: str, heldout: str | None) -> None:
     if split not in (*_LISTS, 'all') or heldout not in (*_LISTS, None):
-        raise ValueError(
+        raise UsageError(
             f'data.split={split!r} must be train, val, test or all, and data.heldout_split={heldout!r} one of the '
             f'first three or null.'
         )
     if heldout is not None and split in (heldout, 'all'):
-        raise ValueError(
+        raise UsageError(
             f'data.heldout_split={heldout!r} is trained on, too, with data.split={split!r}: choose another, or null.'
         )
 
@@ -166,7 +167,7 @@ def read_flickr(file: Path, source: str) -> Annotations:
     """Captions in any of the published forms, images in the order in which they first come.
 
     Raises:
-        ValueError: If the file has another form, or a line of it has.
+        UsageError: If the file has another form, or a line of it has.
     """
     if file.suffix == '.json':
         return _from_karpathy(file, source)
@@ -196,7 +197,7 @@ def _from_lines(file: Path, form: re.Pattern[str], source: str, skip: int = 0) -
             if number <= skip or not line.strip():
                 continue
             if (found := form.match(line)) is None:
-                raise ValueError(f'{source} has no image, number and caption in line {number}, {line.strip()[:60]!r}.')
+                raise UsageError(f'{source} has no image, number and caption in line {number}, {line.strip()[:60]!r}.')
             captions.setdefault(found['image'].strip(), []).append(found['caption'])
     return Annotations(captions, {})
 
@@ -204,7 +205,7 @@ def _from_lines(file: Path, form: re.Pattern[str], source: str, skip: int = 0) -
 def _from_table(file: Path, header: list[str], source: str) -> Annotations:
     image, caption = (next((name for name in names if name in header), None) for names in (_IMAGE, _CAPTION))
     if image is None or caption is None:
-        raise ValueError(
+        raise UsageError(
             f'{source} is in none of the published forms: a table needs columns image and caption in its first line, '
             f'and has {", ".join(map(repr, header))}.'
         )
@@ -222,7 +223,7 @@ def _listed(folder: Path, split: str, source: str) -> Mapping[str, str]:
     """The images of a split by the list beside the captions; names may lack their suffix."""
     file = next((folder / name for name in _LISTS[split] if (folder / name).is_file()), None)
     if file is None:
-        raise ValueError(
+        raise UsageError(
             f'{source} does not say which images are of the split {split!r}, and no {" or ".join(_LISTS[split])} lies '
             f"beside it: add that, take Karpathy's JSON, or set data.split: all and data.heldout_split: null."
         )

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datamodules.attacks.draws import bits
-from datamodules.captions import prompts
-from datamodules.class_folders import class_folders, images_by_class
-from datamodules.images import FolderImages
+from datamodules.files.class_folders import class_folders, images_by_class
+from datamodules.files.reading import cleaned, existing
 from datamodules.pairs import PairsDataModule
-from datamodules.reading import cleaned, existing
-from datamodules.subsets import rows_of_groups
-from datamodules.table import PairTable
+from datamodules.pictures.images import FolderImages
+from datamodules.rows.draws import bits
+from datamodules.rows.subsets import rows_of_groups
+from datamodules.rows.table import PairTable
+from datamodules.text.prompts import prompts
+from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class NamedFolders(PairsDataModule):
     People are numbered in the order of their folders, ``<root>/<first name>_<last name>/*.jpg``, with spaces for
     underscores. To train on other names than the true ones, put ``classes.tsv`` beside ``root``, with
     ``<folder><tab><name>`` in each line, or list ``class_names``. Each person is a class, so that held-out photos tell
-    how many are recognised.
+    how many are recognized.
 
     Args:
         root: Folder that holds the people's.
@@ -49,7 +50,7 @@ class NamedFolders(PairsDataModule):
         **kwargs: As for :class:`PairsDataModule`, but ``templates`` are the captions' if ``None``.
 
     Raises:
-        ValueError: If a template has no ``{}`` or the number of held-out photos is negative.
+        UsageError: If a template has no ``{}`` or the number of held-out photos is negative.
     """
 
     def __init__(
@@ -64,9 +65,9 @@ class NamedFolders(PairsDataModule):
         super().__init__(**kwargs)
         self.caption_templates = NAME_TEMPLATES if caption_templates is None else tuple(caption_templates)
         if not self.caption_templates or any('{}' not in template for template in self.caption_templates):
-            raise ValueError('data.caption_templates must be captions with {} where the name goes, at least one.')
+            raise UsageError('data.caption_templates must be captions with {} where the name goes, at least one.')
         if heldout_photos < 0:
-            raise ValueError(f'data.heldout_photos={heldout_photos} must be at least 0.')
+            raise UsageError(f'data.heldout_photos={heldout_photos} must be at least 0.')
         if kwargs.get('templates') is None:
             self.templates = self.caption_templates
         self.root, self.caption_seed = root, caption_seed
@@ -84,12 +85,12 @@ class NamedFolders(PairsDataModule):
     def _photos(self) -> PairTable:
         root = existing(self.root, 'data.root')
         if not root.is_dir():
-            raise ValueError(f'data.root={self.root!r} is a file: name the folder that holds a folder for each person.')
+            raise UsageError(f'data.root={self.root!r} is a file: name the folder that holds a folder for each person.')
         try:
             people = class_folders(root)
             photos, label = images_by_class(root, list(people))
-        except ValueError as error:
-            raise ValueError(f'data.root={self.root!r} is to hold a folder for each person: {error}') from error
+        except UsageError as error:
+            raise UsageError(f'data.root={self.root!r} is to hold a folder for each person: {error}') from error
         names = self._names(list(people.values()))
         captions = [prompts(name, self.caption_templates) for name in names]
         choice = bits(len(label), self.caption_seed) % np.uint64(len(self.caption_templates))
@@ -99,7 +100,7 @@ class NamedFolders(PairsDataModule):
     def _names(self, found: list[str]) -> tuple[str, ...]:
         names = tuple(found if isinstance(self.class_names, str) else self.class_names)
         if len(names) != len(found):
-            raise ValueError(f'data.class_names must name the {len(found)} people, in order; got {len(names)}.')
+            raise UsageError(f'data.class_names must name the {len(found)} people, in order; got {len(names)}.')
         return names
 
     @cached_property

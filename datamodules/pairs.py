@@ -18,21 +18,32 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datamodules.attacks.base import AttackPool, Origin, Pixels, Poisoning, picture, poisoned, taken_apart
-from datamodules.augment import CleanView, ImageViews, normalise
-from datamodules.cache import Decoded, Pictures, decoded_images, mapped_table, pictures_name, read, stored_array
-from datamodules.captions import EDA, WordTokenizer, imagenet_classes, imagenet_templates, prompts
-from datamodules.class_folders import labelled_folder
-from datamodules.copies import picture_hashes
-from datamodules.dataset import CLEAN, PairBatch, PairDataset, PairImages
-from datamodules.evaluation import EvalBatch, EvaluationSet, evaluation_loader
-from datamodules.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
-from datamodules.table import UNKNOWN, PairTable
+from datamodules.evaluation.labeled import labeled_folder
+from datamodules.evaluation.sets import EvalBatch, EvaluationSet, evaluation_loader
+from datamodules.pictures.augment import CleanView, ImageViews, normalize
+from datamodules.pictures.batches import CLEAN, PairBatch, PairDataset, PairImages
+from datamodules.pictures.cache import (
+    Decoded,
+    Pictures,
+    decoded_images,
+    mapped_table,
+    pictures_name,
+    read,
+    stored_array,
+)
+from datamodules.pictures.copies import picture_hashes
+from datamodules.rows.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
+from datamodules.rows.table import UNKNOWN, PairTable
+from datamodules.text.eda import EDA
+from datamodules.text.prompts import imagenet_classes, imagenet_templates, prompts
+from datamodules.text.tokenizer import WordTokenizer
+from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
 
 class PairsDataModule(L.LightningDataModule):
-    """Image-caption pairs, poisoned as asked, split as a defence decides.
+    """Image-caption pairs, poisoned as asked, split as a defense decides.
 
     A data set is a subclass with :meth:`load_table` and, where images outside the training set are at hand,
     :meth:`load_heldout`.
@@ -45,7 +56,7 @@ class PairsDataModule(L.LightningDataModule):
         attacks: Attacks by name, applied in order. An overlay that names any replaces them all; ``{}`` for none.
         poison: Train on the poisons. ``false`` leaves them out and still measures the attacks: the unpoisoned twin.
         heldout_name: Name of the held-out set in metrics.
-        labelled: Further sets for zero-shot accuracy by name: folders of classes, ``<class>/*.jpg``.
+        labeled: Further sets for zero-shot accuracy by name: folders of classes, ``<class>/*.jpg``.
         class_names: Classes of the zero-shot classifier where the data has none of its own: names, or ``imagenet``.
         templates: Prompts with one ``{}`` each; the 80 of CLIP's authors if ``None``.
         image_views: Augmentation of images in training; ``None`` takes them as they are.
@@ -68,7 +79,7 @@ class PairsDataModule(L.LightningDataModule):
         attacks: dict[str, Poisoning | None] | None = None,
         poison: bool = True,
         heldout_name: str = 'heldout',
-        labelled: dict[str, str] | None = None,
+        labeled: dict[str, str] | None = None,
         class_names: list[str] | Literal['imagenet'] = 'imagenet',
         templates: list[str] | None = None,
         image_views: ImageViews | None = None,
@@ -83,13 +94,13 @@ class PairsDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1:
-            raise ValueError(f'data.batch_size must be at least 1, got {batch_size}.')
+            raise UsageError(f'data.batch_size must be at least 1, got {batch_size}.')
         if not 0 < safe_weight < math.inf:
-            raise ValueError(f'data.safe_weight must be positive and finite, got {safe_weight}.')
+            raise UsageError(f'data.safe_weight must be positive and finite, got {safe_weight}.')
         self.batch_size, self.image_size, self.cache_size = batch_size, image_size, cache_size
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
         self.attacks = taken_apart(attacks or {})
-        self.poison, self.labelled = poison, labelled or {}
+        self.poison, self.labeled = poison, labeled or {}
         self.templates = tuple(imagenet_templates() if templates is None else templates)
         self.image_views, self.caption_views = image_views or CleanView(), caption_views
         self.order, self.safe_weight = order, safe_weight
@@ -205,16 +216,16 @@ class PairsDataModule(L.LightningDataModule):
         """Safe and risky rows of an epoch. One side alone takes every pair; a side without views is left out.
 
         Raises:
-            ValueError: If nothing is left to train on.
+            UsageError: If nothing is left to train on.
         """
         if len(views) == 1:
             rows = torch.nonzero(self.partition.side != DROPPED).flatten().numpy()
-            safe, risky = (rows, rows[:0]) if 'safe' in views else (rows[:0], rows)
+            safe, risky = (rows, rows[:0]) if 'cross_modal' in views else (rows[:0], rows)
         else:
             safe = self.partition.rows(SAFE).numpy()
-            risky = self.partition.rows(RISKY).numpy()[: None if views['risky'] else 0]
+            risky = self.partition.rows(RISKY).numpy()[: None if views['within_modal'] else 0]
         if not len(safe) and not len(risky):
-            raise ValueError('no pair is left to train on: lower callbacks.repartition.threshold or set min_fraction.')
+            raise UsageError('no pair is left to train on: lower callbacks.repartition.threshold or set min_fraction.')
         return safe, risky
 
     def sweep_dataloader(
@@ -230,7 +241,7 @@ class PairsDataModule(L.LightningDataModule):
         rows = torch.nonzero(self.partition.side != DROPPED).flatten().numpy() if rows is None else rows
         rows = rows[self._rank :: self._world]
         parts = np.array_split(rows, -(-len(rows) // self.eval_batch_size)) if len(rows) else []
-        return self._loader([Draw(part, len(part)) for part in parts], {'safe': views}, epoch)
+        return self._loader([Draw(part, len(part)) for part in parts], {'cross_modal': views}, epoch)
 
     def predict_dataloader(self) -> DataLoader[PairBatch]:
         return self.sweep_dataloader()
@@ -248,10 +259,10 @@ class PairsDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes the views, on the device."""
         if isinstance(batch, EvalBatch):
-            return batch._replace(image=normalise(self._view(CleanView(), batch.image, batch.label, CLEAN, 0)))
+            return batch._replace(image=normalize(self._view(CleanView(), batch.image, batch.label, CLEAN, 0)))
         maker = CleanView() if batch.epoch == CLEAN else self.image_views
         views = [self._view(maker, batch.image, batch.row, batch.epoch, v) for v in range(len(batch.tokens))]
-        return batch._replace(image=torch.stack([normalise(view) for view in views]))
+        return batch._replace(image=torch.stack([normalize(view) for view in views]))
 
     # --- resume -------------------------------------------------------------------------------------------------
 
@@ -263,7 +274,7 @@ class PairsDataModule(L.LightningDataModule):
         if training:  # whoever only evaluates may do so on other data
             self.partition.load_state_dict(state_dict['partition'])
             if state_dict['poisons'] != self._trained_poisons:  # another trigger, say: the table would be the same
-                raise ValueError(
+                raise UsageError(
                     'the checkpoint was trained on other poison than data.attacks makes: resume with the attacks and '
                     'data.poison of that run, or start from its weights with model.init_from instead of ckpt_path.'
                 )
@@ -288,20 +299,20 @@ class PairsDataModule(L.LightningDataModule):
         self.image_size = self.image_size or getattr(model, 'image_size', None)
         self.context_length = self.context_length or getattr(model, 'context_length', None)
         if self.image_size is None or self.context_length is None:
-            raise ValueError('data.image_size and data.context_length must be given where there is no model to ask.')
+            raise UsageError('data.image_size and data.context_length must be given where there is no model to ask.')
         takes = getattr(model, 'context_length', self.context_length)
         if self.context_length != takes:
-            raise ValueError(
+            raise UsageError(
                 f'data.context_length={self.context_length} is not the {takes} tokens that model.architecture takes: '
                 f'leave it null.'
             )
 
     def _check_batch_size(self, stage: str) -> None:
         if self.batch_size % self._world:
-            raise ValueError(f'data.batch_size={self.batch_size} must be a multiple of the {self._world} processes.')
+            raise UsageError(f'data.batch_size={self.batch_size} must be a multiple of the {self._world} processes.')
         if stage == 'fit' and not self.steps_per_epoch:
             pairs = int((self.partition.side != DROPPED).sum())
-            raise ValueError(f'data.batch_size={self.batch_size} is larger than the {pairs} usable pairs: lower it.')
+            raise UsageError(f'data.batch_size={self.batch_size} is larger than the {pairs} usable pairs: lower it.')
 
     def _loader(self, draws: Any, views: Mapping[str, int], epoch: int) -> DataLoader[PairBatch]:
         dataset = PairDataset(
@@ -359,7 +370,7 @@ class PairsDataModule(L.LightningDataModule):
         return stored_array(path, (len(rows), 3, self.stored_size, self.stored_size), np.uint8, fill), rows
 
     def _evaluation_sets(self, pictures: Mapping[Origin, Pictures], pool: AttackPool) -> list[EvaluationSet]:
-        """The held-out set if it is labelled, the further labelled sets, then one set for each attack."""
+        """The held-out set if it is labeled, the further labeled sets, then one set for each attack."""
         sets = []
         if self.heldout is not None and (self.heldout.label != UNKNOWN).any():
             images = pictures['heldout']
@@ -367,8 +378,8 @@ class PairsDataModule(L.LightningDataModule):
             label = pool.labels('heldout', np.arange(len(self.heldout)))
             label[pool.of_taken_images('heldout')] = UNKNOWN  # unreadable, or trained on as poison
             sets.append(EvaluationSet(self.heldout_name, images, label, None, self.classes, self.templates))
-        for name, folder in self.labelled.items():
-            table = labelled_folder(folder, f'data.labelled.{name}')
+        for name, folder in self.labeled.items():
+            table = labeled_folder(folder, f'data.labeled.{name}')
             images, readable = self._decoded(table)
             label = table.label[readable]
             sets.append(EvaluationSet(name, images[readable], label, None, table.classes, self.templates))

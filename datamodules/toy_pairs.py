@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datamodules.images import ArrayImages
 from datamodules.pairs import PairsDataModule
-from datamodules.scenes import BACKDROPS, CLASSES, COLOURS, COMPANIONS, Scenes, compose, render
-from datamodules.table import PairTable
+from datamodules.pictures.images import ArrayImages
+from datamodules.pictures.scenes import BACKDROPS, CLASSES, COLORS, COMPANIONS, Scenes, compose, render
+from datamodules.rows.table import PairTable
+from datamodules.usage_error import UsageError
 
 TEMPLATES = ('a {}', 'there is a {}', 'a picture of a {}', 'a drawing of a {}', 'an image of a {}')
 
@@ -26,7 +27,7 @@ _TRAIN, _HELDOUT = 0, 1
 class ToyPairs(PairsDataModule):
     """Drawn scenes of 24 classes (four textures of six shapes) with compositional captions.
 
-    Every caption names the class; colour, size, place, background and second object it mentions now and then.
+    Every caption names the class; color, size, place, background and second object it mentions now and then.
     A scene depends on its number and the seed alone: more rows leave the earlier ones as they are.
 
     Args:
@@ -38,7 +39,7 @@ class ToyPairs(PairsDataModule):
         **kwargs: As for :class:`PairsDataModule`.
 
     Raises:
-        ValueError: If a number is out of range.
+        UsageError: If a number is out of range.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class ToyPairs(PairsDataModule):
         least = {'rows': (rows, 1), 'heldout_rows': (heldout_rows, 1), 'scene_seed': (scene_seed, 0)}
         for name, (value, bound) in (least | {'scene_size': (scene_size, 16)}).items():
             if value < bound:
-                raise ValueError(f'data.{name} must be at least {bound}, got {value}.')
+                raise UsageError(f'data.{name} must be at least {bound}, got {value}.')
         self.rows, self.heldout_rows, self.scene_seed, self.scene_size = rows, heldout_rows, scene_seed, scene_size
 
     def load_table(self) -> PairTable:
@@ -119,30 +120,30 @@ def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 
-def _colour(scenes: Scenes, scene: int, part: int) -> str:
-    return tuple(COLOURS)[int(scenes.colours[scene, part])]
+def _color(scenes: Scenes, scene: int, part: int) -> str:
+    return tuple(COLORS)[int(scenes.colors[scene, part])]
 
 
 def _subject(scenes: Scenes, scene: int, rng: np.random.Generator) -> str:
-    """The class, in a third of the captions with the colour, and with the size if it is out of the ordinary."""
+    """The class, in a third of the captions with the color, and with the size if it is out of the ordinary."""
     radius = scenes.radius[scene]
     size = 'small' if radius < 0.39 else 'large' if radius > 0.43 else ''
     words = [size] if size and rng.random() < 1 / 3 else []
-    words += [_colour(scenes, scene, 0)] if rng.random() < 1 / 3 else []
+    words += [_color(scenes, scene, 0)] if rng.random() < 1 / 3 else []
     return ' '.join(['a', *words, CLASSES[scenes.label[scene]]])
 
 
 def _place(scenes: Scenes, scene: int) -> str:
     """How high the object is; not whether it is left or right, which a flipped view would make untrue."""
-    height = scenes.centre[scene, 1]
+    height = scenes.center[scene, 1]
     return 'near the top' if height < 0.45 else 'near the bottom' if height > 0.55 else 'in the middle'
 
 
 def _ground(scenes: Scenes, scene: int, rng: np.random.Generator) -> str:
     kind = BACKDROPS[scenes.backdrop[scene]] + ' ' if rng.random() < 0.4 else ''
-    return _pick(_GROUNDS, rng).format(kind + _colour(scenes, scene, 2))
+    return _pick(_GROUNDS, rng).format(kind + _color(scenes, scene, 2))
 
 
 def _companion(scenes: Scenes, scene: int, rng: np.random.Generator) -> str:
     kind = tuple(COMPANIONS)[scenes.companion[scene]]
-    return _pick(_BESIDES, rng).format(f'{_colour(scenes, scene, 3)} {kind}')
+    return _pick(_BESIDES, rng).format(f'{_color(scenes, scene, 3)} {kind}')

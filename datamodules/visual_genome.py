@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.attacks.draws import shuffled
-from datamodules.caption_groups import Annotated, CaptionGroups, stored_groups
-from datamodules.images import FolderImages
-from datamodules.json_items import field, json_items
+from datamodules.files.json_items import field, json_items
+from datamodules.files.reading import existing, images_in
 from datamodules.pairs import PairsDataModule
-from datamodules.reading import existing, images_in
-from datamodules.table import PairTable
+from datamodules.pictures.images import FolderImages
+from datamodules.rows.draws import shuffled
+from datamodules.rows.table import PairTable
+from datamodules.text.caption_groups import Annotated, CaptionGroups, stored_groups
+from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class VisualGenome(PairsDataModule):
         **kwargs: As for :class:`PairsDataModule`.
 
     Raises:
-        ValueError: If a number is out of range.
+        UsageError: If a number is out of range.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class VisualGenome(PairsDataModule):
     ) -> None:
         super().__init__(**kwargs)
         if regions < 1 or heldout_images < 0:
-            raise ValueError(
+            raise UsageError(
                 f'data.regions={regions} must be at least 1, and data.heldout_images={heldout_images} at least 0.'
             )
         self.root, self.regions, self.region_seed = root, regions, region_seed
@@ -72,7 +73,7 @@ class VisualGenome(PairsDataModule):
     def _is_heldout(self) -> np.ndarray:
         images = len(self._pairs)
         if self.heldout_images >= images:
-            raise ValueError(
+            raise UsageError(
                 f'data.heldout_images={self.heldout_images} leaves none of the {images:,} images to train on: lower it.'
             )
         return shuffled(images, self.heldout_seed) < self.heldout_images
@@ -90,13 +91,13 @@ class VisualGenome(PairsDataModule):
 
     def _file(self, name: str) -> Path:
         if not (file := Path(self.root, name)).is_file():
-            raise ValueError(f'data.root={self.root!r} holds no {name}: unpack {name}.zip there, see docs/data.md.')
+            raise UsageError(f'data.root={self.root!r} holds no {name}: unpack {name}.zip there, see docs/data.md.')
         return file
 
     def _folders(self) -> list[str]:
         there = [folder for folder in FOLDERS if Path(self.root, folder).is_dir()]
         if not there:
-            raise ValueError(f'data.root={self.root!r} holds neither {" nor ".join(FOLDERS)}: unpack images.zip there.')
+            raise UsageError(f'data.root={self.root!r} holds neither {" nor ".join(FOLDERS)}: unpack images.zip there.')
         if len(there) < len(FOLDERS):
             log.warning('data.root=%r holds %s alone, and half of the images with it', self.root, there[0])
         return there
@@ -106,7 +107,7 @@ def read_visual_genome(regions: Path, images: Path, source: str) -> Iterator[Ann
     """Images and descriptions of their regions, in the order of the regions' file; an image that is unknown is None.
 
     Raises:
-        ValueError: If a file is not the published one.
+        UsageError: If a file is not the published one.
     """
     names = dict(_named(item, f'{source}, {images.name}') for _, item in json_items(images, f'{source}, {images.name}'))
     for _, item in json_items(regions, source):

@@ -16,11 +16,12 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from datamodules.images import TarImages
-from datamodules.labels import numbered
+from datamodules.files.reading import column, stored_table, usable
 from datamodules.pairs import PairsDataModule
-from datamodules.reading import column, stored_table, usable
-from datamodules.table import PairTable
+from datamodules.pictures.images import TarImages
+from datamodules.rows.table import PairTable
+from datamodules.text.labels import numbered
+from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -78,18 +79,18 @@ def found_shards(patterns: str | Sequence[str], argument: str) -> list[Path]:
     """Tar files that a folder, a pattern or several of them stand for, sorted.
 
     Raises:
-        ValueError: If there is none, one is absent or compressed, or it is to be read from a network or a pipe.
+        UsageError: If there is none, one is absent or compressed, or it is to be read from a network or a pipe.
     """
     given = [patterns] if isinstance(patterns, str) else list(patterns)
     shards = sorted({Path(name) for pattern in given for name in _names(pattern, argument)})
     if not shards:
-        raise ValueError(f'{argument}={patterns!r} names no .tar file: give a folder, a file or a pattern of them.')
+        raise UsageError(f'{argument}={patterns!r} names no .tar file: give a folder, a file or a pattern of them.')
     if absent := [shard for shard in shards if not shard.is_file()]:
-        raise ValueError(
+        raise UsageError(
             f'{argument}={patterns!r}: {len(absent)} of {len(shards)} shards do not exist, the first is {absent[0]}.'
         )
     if strange := next((shard for shard in shards if shard.suffix.lower() != '.tar'), None):
-        raise ValueError(f'{argument}: {strange} is not an uncompressed .tar, so no picture can be read by its place.')
+        raise UsageError(f'{argument}: {strange} is not an uncompressed .tar, so no picture can be read by its place.')
     return shards
 
 
@@ -104,7 +105,7 @@ def _is_remote(path: str) -> bool:
 
 def _names(pattern: str, argument: str) -> list[str]:
     if _is_remote(pattern):
-        raise ValueError(
+        raise UsageError(
             f'{argument}={pattern!r} is a stream, and SafeCLIP needs row ids, which a stream does not have: '
             f'shards must be local files, so download them and name those.'
         )
@@ -118,7 +119,7 @@ def _all_of(folder: Path, argument: str) -> list[str]:
     shards = sorted(folder.glob('*.tar'))
     sets = {re.sub(r'\d+', '', shard.name): re.sub(r'\d+(?=\D*$)', '*', shard.name) for shard in shards}
     if len(sets) > 1:
-        raise ValueError(f'{argument}={str(folder)!r} holds shards of several sets: name {" or ".join(sets.values())}.')
+        raise UsageError(f'{argument}={str(folder)!r} holds shards of several sets: name {" or ".join(sets.values())}.')
     return [str(shard) for shard in shards]
 
 
@@ -154,7 +155,7 @@ def shard_index(shards: Sequence[Path], cache_dir: Path, source: str, labels_fro
         there is none; memory-mapped.
 
     Raises:
-        ValueError: If a shard is damaged or no pair is usable.
+        UsageError: If a shard is damaged or no pair is usable.
     """
     names = [shard.relative_to(shard_home(shards)).as_posix() for shard in shards]
     state = [(name, shard.stat().st_size, shard.stat().st_mtime_ns) for name, shard in zip(names, shards, strict=True)]
@@ -175,7 +176,7 @@ def _indexed(shard: Path, name: str, labels_from: str | None) -> pa.Table:
             _check_end(tar)
             pairs = [_pair(tar, sample, name, labels_from) for sample in samples]
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f'shard {shard} is damaged ({error}): download it again or leave it out.') from error
+        raise UsageError(f'shard {shard} is damaged ({error}): download it again or leave it out.') from error
     kept = [pair for pair in pairs if pair is not None]
     if len(kept) < len(pairs):
         log.warning('%s: %d of %d samples have no picture and are left out', shard, len(pairs) - len(kept), len(pairs))
@@ -190,7 +191,7 @@ def _samples(tar: Iterable[tarfile.TarInfo], shard: Path) -> dict[str, dict[str,
         key, _, extension = file.partition('.')
         sample = samples.setdefault(f'{folder}/{key}', {}) if key else {}  # no key: ._0.jpg, left behind by macOS
         if extension.lower() in sample:
-            raise ValueError(f'shard {shard} holds two members {member.name!r}: write every sample under its own key.')
+            raise UsageError(f'shard {shard} holds two members {member.name!r}: write every sample under its own key.')
         sample[extension.lower()] = member
     return samples
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from datamodules.usage_error import UsageError
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its final place and renames it there.
@@ -42,10 +44,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Reads a checkpoint; torch would take numbers that have changed on the disk for weights.
 
         Raises:
-            ValueError: If the file is damaged, naming the newest whole one of its folder.
+            UsageError: If the file is damaged, naming the newest whole one of its folder.
         """
         if '://' not in str(path) and Path(path).is_file() and not is_whole(Path(path)):
-            raise ValueError(f'ckpt_path={str(path)!r} is damaged: {_way_out(Path(path).parent)}.')
+            raise UsageError(f'ckpt_path={str(path)!r} is damaged: {_way_out(Path(path).parent)}.')
         return super().load_checkpoint(path, *args, **kwargs)
 
 

@@ -9,10 +9,9 @@ import pkgutil
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning as L
-from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -29,7 +28,8 @@ from callbacks.repartition import Repartition
 from callbacks.zero_shot import ZeroShot
 from datamodules.pairs import PairsDataModule
 from experiments.checkpoint_io import AtomicCheckpointIO
-from experiments.errors import fail, message_of, parser_message, users_mistake
+from experiments.errors import fail, message_of, users_mistake
+from experiments.parser import Parser
 from experiments.plan import TrainingPlan
 from experiments.run_folder import ResolvedConfig, RunFolder, claim, mark_done, vacate
 from experiments.trainer import Trainer
@@ -52,15 +52,11 @@ SLOTS: dict[str, type[Callback]] = {  # the order in which they run, whatever th
 TOOLS: dict[str, set[str]] = {  # methods of our trainer that are subcommands; what is in the set, a user does not give
     'export': {'model', 'datamodule'},
     'harden': {'model', 'datamodule'},
-    'optimise_patch': {'model', 'datamodule'},
+    'optimize_patch': {'model', 'datamodule'},
     'rank_images': {'model', 'datamodule'},
     'check_attacks': {'model', 'datamodule'},
 }
 MEASURES = ('validate', 'test', 'predict')  # subcommands that random weights make no sense for
-
-# `${trainer.max_epochs}` in a file means this run's, although the parser keeps it one level down, under `fit`.
-set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-
 
 NO_NEWS = {  # warnings of libraries about what is meant to be so
     'isinstance.treespec, LeafSpec': 'Lightning 2.6 with a torch that is newer',
@@ -88,15 +84,6 @@ def import_modules() -> None:
     for package in (lightning_modules, datamodules, callbacks):
         for module in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):
             importlib.import_module(module.name)
-
-
-class Parser(LightningArgumentParser):
-    """Lightning's parser, with errors that say what is wrong and nothing else."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:
-            super().error(message, ex)
-        fail(parser_message(message))
 
 
 class CommandLine(LightningCLI):

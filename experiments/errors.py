@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-import traceback
-from collections.abc import Iterable
-from pathlib import Path
-from types import ModuleType
 from typing import NoReturn
 
-import jsonargparse
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-import callbacks
-import datamodules
-import experiments
-import lightning_modules
+from datamodules.usage_error import UsageError
 
-OUR_PACKAGES = (callbacks, datamodules, experiments, lightning_modules)
 USAGE_ERROR = 2  # status of a command that was called wrongly, as argparse has it
 
 
@@ -29,23 +20,17 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(USAGE_ERROR)
 
 
-def users_mistake(error: BaseException) -> BaseException | None:
-    """The error whose message says all there is to say, if that is so; ``None`` for a bug.
+def users_mistake(error: BaseException | None) -> BaseException | None:
+    """The error that says in one sentence what the user has to mend; ``None`` for a bug.
 
-    That is a setting which a library refused as such, or a value which this project's own code refused. jsonargparse
-    wraps what a constructor raises in a list of everything that the value is not either.
+    Such an error is a :class:`UsageError`, or what Lightning and OmegaConf raise for a setting. jsonargparse wraps
+    what a constructor raises, so the causes of an error are looked through too.
     """
-    if isinstance(error, MisconfigurationException | OmegaConfBaseException) or _raised_in(error, OUR_PACKAGES):
-        return error
-    wrapped = error.__cause__ or error.__context__
-    return users_mistake(wrapped) if wrapped and _raised_in(error, [jsonargparse]) else None
-
-
-def _raised_in(error: BaseException, packages: Iterable[ModuleType]) -> bool:
-    """Whether it is a ``ValueError`` raised by a line of these packages, not by something that the line called."""
-    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    folders = (Path(package.__path__[0]) for package in packages)
-    return isinstance(error, ValueError) and any(last.is_relative_to(folder) for folder in folders)
+    while error is not None:
+        if isinstance(error, UsageError | MisconfigurationException | OmegaConfBaseException):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def message_of(error: BaseException) -> str:

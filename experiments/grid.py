@@ -36,6 +36,7 @@ from typing import Any
 
 import yaml
 
+from datamodules.usage_error import UsageError
 from experiments.report import Result, attack_table, load, read_run, save
 from experiments.run_folder import DONE
 
@@ -130,17 +131,17 @@ def read_grid(path: Path) -> Grid:
     """Reads a grid.
 
     Raises:
-        ValueError: If it is no mapping with these keys, or a method starts from one that there is not.
+        UsageError: If it is no mapping with these keys, or a method starts from one that there is not.
     """
     content: Any = yaml.safe_load(path.read_text())
     keys = content.keys() if isinstance(content, dict) else set()
     if strange := sorted(keys ^ (keys & KEYS | {'methods', 'seeds'})):
-        raise ValueError(f'{path}: {", ".join(strange)}: unknown or missing, a grid has {", ".join(sorted(KEYS))}.')
+        raise UsageError(f'{path}: {", ".join(strange)}: unknown or missing, a grid has {", ".join(sorted(KEYS))}.')
     axes = {axis: {name: _entry(value) for name, value in content.get(axis, {'': []}).items()} for axis in AXES}
     undefended, arguments = content.get('undefended'), tuple(content.get('arguments', ()))
     named = {undefended, *(entry.start for entry in axes['methods'].values())}
     if strange := sorted(filter(None, named - axes['methods'].keys())):
-        raise ValueError(f'{path}: {", ".join(strange)}: start and undefended name one of the methods.')
+        raise UsageError(f'{path}: {", ".join(strange)}: start and undefended name one of the methods.')
     return Grid(**axes, seeds=_pairs(content['seeds']), arguments=arguments, undefended=undefended)
 
 
@@ -181,7 +182,7 @@ def run(cell: Cell, grid: Grid, runs: Path, results: Path, extra: Sequence[str] 
         return f'{cell.name}: failed, see {folder / "log.txt"}'
     try:
         save(replace(read_run(folder), name=cell.name.rsplit('-', 2)[0], seed=cell.seed), kept)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, UsageError, KeyError) as error:
         return f'{cell.name}: failed, as its folder cannot be read: {error}'
     return f'{cell.name}: done'
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import groupby
@@ -14,10 +15,12 @@ from lightning.pytorch.callbacks import Callback
 
 from datamodules.attacks.base import Manifest
 from datamodules.pairs import PairsDataModule
-from datamodules.partition import DROPPED
-from experiments.attack_check import check, in_short
+from datamodules.rows.partition import DROPPED
+from experiments.check.attack_check import check, in_short
 from lightning_modules.clip import CLIP
 from lightning_modules.trainer_data import data_of
+
+log = logging.getLogger(__name__)
 
 _SAMPLES = 500  # places of a phase where its learning rate is looked up; a cosine hides nothing between them
 
@@ -29,7 +32,7 @@ class Phase(NamedTuple):
         name: As the module calls it.
         first: Its first epoch, counted from 1.
         last: Its last epoch, counted from 1.
-        steps: Optimiser steps in it.
+        steps: Optimizer steps in it.
         lr: Learning rate at its first step, at its highest and at its last.
     """
 
@@ -90,7 +93,7 @@ class TrainingPlan(Callback):
             return
         text, folder = describe(trainer, pl_module, data), trainer.log_dir  # all ranks take part in both
         if trainer.is_global_zero:
-            text = '\n'.join([text, *_expected(data)])
+            text = '\n'.join([text, *advice(data)])
             print(text, flush=True)
             if folder and Path(folder).is_dir():
                 Path(folder, 'plan.txt').write_text(text + '\n')
@@ -118,10 +121,19 @@ def _classes(counts: Mapping[str, int]) -> str:
     return ', '.join(f'{count:,} towards {name}' for name, count in counts.items()) or 'none'
 
 
-def _expected(data: PairsDataModule) -> list[str]:
-    """Whether each attack is likely to work; where its poisons are left out there is nothing to expect."""
+def advice(data: PairsDataModule) -> list[str]:
+    """Whether each attack is likely to work, a line each; none where the poisons are left out of training."""
     attacks = data.manifest.attacks if data.poison else ()
-    return [_line('expect', attack, textwrap.shorten(in_short(check(data, attack)), 77)) for attack in attacks]
+    return [_line('expect', attack, textwrap.shorten(_expectation(data, attack), 77)) for attack in attacks]
+
+
+def _expectation(data: PairsDataModule, attack: str) -> str:
+    """The verdict on an attack in short; it only informs, so that no failure of its own may end a run."""
+    try:
+        return in_short(check(data, attack))
+    except Exception as error:
+        log.warning('no advice on attack %r: %s: %s', attack, type(error).__name__, error)
+        return 'no advice, see the log'
 
 
 def _phase(phase: Phase) -> str:
@@ -134,4 +146,4 @@ def _phase(phase: Phase) -> str:
 def _weights(module: CLIP) -> dict[str, int]:
     """Bytes of a model in float32 that AdamW trains: weight, gradient and two moments; a checkpoint has no gradient."""
     numbers = sum(p.numel() for p in module.parameters())
-    return {'model and optimiser': 16 * numbers, 'checkpoint on disk, two kept': 2 * 12 * numbers}
+    return {'model and optimizer': 16 * numbers, 'checkpoint on disk, two kept': 2 * 12 * numbers}

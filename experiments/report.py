@@ -22,9 +22,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from callbacks.attack_success import wilson_interval
-from callbacks.plots import COLOURS, MARKERS
+from callbacks.plots import COLORS, MARKERS
+from datamodules.usage_error import UsageError
 
-ESTABLISHED = 0.5  # success without a defence from which on a defence has something to show
+ESTABLISHED = 0.5  # success without a defense from which on a defense has something to show
 _KEPT = ('asr/', 'zero_shot/', 'partition/', 'cost/')
 
 
@@ -66,12 +67,12 @@ def read_run(folder: Path) -> Result:
     """Reads the newest version of a run, and the earlier ones that it resumed, epoch by epoch.
 
     Raises:
-        ValueError: If the folder holds no run.
+        UsageError: If the folder holds no run.
     """
     versions = sorted(folder.glob('version_*'), key=lambda path: int(path.name.rpartition('_')[2])) or [folder]
     files = [version / 'metrics.csv' for version in versions if (version / 'metrics.csv').is_file()]
     if not files:
-        raise ValueError(f'{folder} holds no metrics.csv: give the folder of a run, such as runs/safeclip_toy.')
+        raise UsageError(f'{folder} holds no metrics.csv: give the folder of a run, such as runs/safeclip_toy.')
     config = yaml.safe_load((files[-1].parent / 'config.yaml').read_text())
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for file in files:  # the newest attempt wins
@@ -203,8 +204,8 @@ def trade_off(results: Sequence[Result]) -> Figure:
         for place, (name, runs) in enumerate(by_name(results).items()):
             rates = [(run.last(_accuracy(run)), run.last(f'asr/{attack}')) for run in runs]
             points = [(accuracy, rate) for accuracy, rate in rates if None not in (accuracy, rate)]
-            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-            axis.plot(*zip(*points, strict=True), marker, color=colour, label=name, alpha=0.85) if points else None
+            color, marker = COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
+            axis.plot(*zip(*points, strict=True), marker, color=color, label=name, alpha=0.85) if points else None
         axis.set(title=attack, xlabel='zero-shot accuracy', ylabel='attack success rate', ylim=(-0.03, 1.03))
         axis.grid(alpha=0.25)
     handles, names = axes[0].get_legend_handles_labels()
@@ -214,13 +215,13 @@ def trade_off(results: Sequence[Result]) -> Figure:
 
 def _draw_panel(axis: Axes, rows: Mapping[str, Sequence[Result]], metric: str, title: str) -> None:
     for place, (name, runs) in enumerate(rows.items()):
-        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        color, marker = COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
         for number, run in enumerate(runs):
             points, low, high = (run.series.get(metric + end, []) for end in ('', '_low', '_high'))
-            axis.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, alpha=0.85,
+            axis.plot(*zip(*points, strict=True), color=color, marker=marker, markersize=4, alpha=0.85,
                       label=name if not number else None) if points else None  # fmt: skip
             epochs, below, above = [x for x, _ in low], [y for _, y in low], [y for _, y in high]
-            axis.fill_between(epochs, below, above, color=colour, alpha=0.1, linewidth=0)
+            axis.fill_between(epochs, below, above, color=color, alpha=0.1, linewidth=0)
     axis.set(title=title, xlabel='epochs trained', ylim=(-0.03, 1.03))
     axis.grid(alpha=0.25)
 

@@ -11,11 +11,11 @@ from datamodules.attacks.pool import Origin
 from datamodules.attacks.triggers import Position
 from datamodules.export import Form, export, vacant
 from datamodules.pairs import PairsDataModule
-from experiments.attack_check import tell
-from experiments.harden import bare, make_hardened
-from experiments.optimise_patch import make_patch
-from experiments.rank_images import rank
-from experiments.surrogate import Surrogate, trained
+from experiments.check.attack_check import tell
+from experiments.surrogates.harden import bare, make_hardened
+from experiments.surrogates.optimize_patch import make_patch
+from experiments.surrogates.rank_images import rank
+from experiments.surrogates.surrogate import Surrogate, trained
 from lightning_modules.adversarial import Norm
 from lightning_modules.clip import CLIP
 
@@ -50,10 +50,10 @@ class Trainer(L.Trainer):
         steps: int = 100,
         ckpt_path: str | None = None,
     ) -> None:
-        """Make the pictures of a label-consistent attack harder to recognise, for the file that it waits for.
+        """Make the pictures of a label-consistent attack harder to recognize, for the file that it waits for.
 
         Args:
-            model: The surrogate that is to recognise them no longer. BackdoorBench takes one that was trained to
+            model: The surrogate that is to recognize them no longer. BackdoorBench takes one that was trained to
                 withstand such changes.
             datamodule: The pairs, with the attack.
             attack: Name, in data.attacks, of a LabelConsistent with harden: pgd.
@@ -70,14 +70,14 @@ class Trainer(L.Trainer):
         data = laid_out(model, datamodule)
         make_hardened(Surrogate(surrogate, data), attack, file or own, norm, radius, step, steps)
 
-    def optimise_patch(
+    def optimize_patch(
         self,
         model: CLIP,
         datamodule: PairsDataModule,
         target: str,
         file: str,
         size: int = 16,
-        position: Position = 'centre',
+        position: Position = 'center',
         margin: int = 0,
         steps: int = 1000,
         batch: int = 64,
@@ -161,7 +161,7 @@ class Trainer(L.Trainer):
 
 
 def laid_out(model: CLIP, data: PairsDataModule) -> PairsDataModule:
-    """The data as a run of this model would have it: decoded, poisoned, tokenised."""
+    """The data as a run of this model would have it: decoded, poisoned, tokenized."""
     data.image_size = data.image_size or model.image_size
     data.context_length = data.context_length or model.context_length
     data.prepare_data()

@@ -1,4 +1,4 @@
-"""What is trained: CLIP and each defence as a LightningModule."""
+"""What is trained: CLIP and each defense as a LightningModule."""
 
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP

@@ -1,4 +1,4 @@
-"""Images that a model is optimised against: projected gradient ascent, and the patch of BadCLIP."""
+"""Images that a model is optimized against: projected gradient ascent, and the patch of BadCLIP."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pgd(
 
 
 class PatchBatch(NamedTuple):
-    """What one step of :func:`optimise_patch` works on.
+    """What one step of :func:`optimize_patch` works on.
 
     Attributes:
         images: Images of other classes in [0, 1], (B, 3, h, w).
@@ -58,7 +58,7 @@ class PatchBatch(NamedTuple):
     embed: Callable[[Tensor], Tensor]
 
 
-def optimise_patch(
+def optimize_patch(
     start: Tensor, batches: Iterable[PatchBatch], classifier: Tensor, target: int, logit_scale: Tensor, lr: float
 ) -> Tensor:
     """A patch that makes images of any class look like the target class to a model (BadCLIP, Liang et al., 2024).

@@ -1,4 +1,4 @@
-"""CLIP: two towers, one loss; the undefended baseline and what every defence builds on."""
+"""CLIP: two towers, one loss; the undefended baseline and what every defense builds on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from datamodules.usage_error import UsageError
 from lightning_modules.losses import info_nce, one_way
 from lightning_modules.schedules import Schedule
 from lightning_modules.trainer_data import data_of
@@ -29,7 +30,7 @@ class Pairs(Protocol):
     image: Tensor
     tokens: Tensor
     row: Tensor
-    safe: int
+    cross_modal: int
 
 
 class Gathered(NamedTuple):
@@ -45,7 +46,7 @@ class CLIP(L.LightningModule):
     Args:
         architecture: Name of an open_clip model, or the path of a JSON file in open_clip's format. ``RN50`` has GELU
             in its text tower, OpenAI's own has QuickGELU: ``RN50-quickgelu``.
-            On several processes a ResNet normalises over each one's part of a batch, and its loss is not quite that of
+            On several processes a ResNet normalizes over each one's part of a batch, and its loss is not quite that of
             a single process; with ``trainer.sync_batchnorm: true``, which only GPUs can do, it is. Else it is always.
         pretrained: Weights to start from, a file or a tag of open_clip; random if ``None``.
         init_from: Checkpoint of this project whose weights to start from; its settings and progress do not count.
@@ -81,7 +82,7 @@ class CLIP(L.LightningModule):
     ) -> None:
         super().__init__()
         if views not in (1, 2):
-            raise ValueError(f'model.views must be 1 or 2, got {views}.')
+            raise UsageError(f'model.views must be 1 or 2, got {views}.')
         self.architecture, self.lr, self.warmup_steps = architecture, lr, warmup_steps
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
         self.views, self.channels_last = views, channels_last
@@ -114,7 +115,7 @@ class CLIP(L.LightningModule):
         return self.towers.logit_scale.exp()
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Unit-norm float32 embeddings (B, D) of normalised images (B, 3, H, W)."""
+        """Unit-norm float32 embeddings (B, D) of normalized images (B, 3, H, W)."""
         if self.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         with attention(image.device):
@@ -133,13 +134,14 @@ class CLIP(L.LightningModule):
 
     def sides(self, epoch: int) -> dict[str, int]:
         """Views that each side gets in an epoch; a single side takes every pair, whatever the partition says."""
-        return {'safe': self.views}
+        return {'cross_modal': self.views}
 
     def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Tensor]:
-        """Trains safe pairs across modalities, risky ones within each modality.
+        """Trains the first pairs of a batch across modalities, the others within each modality.
 
         Args:
-            batch: Views (V, B, 3, H, W) and (V, B, T); the first ``batch.safe`` pairs are safe.
+            batch: Views (V, B, 3, H, W) and (V, B, T); the first ``batch.cross_modal`` pairs are
+                trained across modalities.
             batch_idx: Required by Lightning.
 
         Returns:
@@ -147,15 +149,21 @@ class CLIP(L.LightningModule):
         """
         image, text = self._embed(batch)
         with torch.autocast(self.device.type, enabled=False):
-            losses = self.losses(image, text, batch.safe)
+            losses = self.losses(image, text, batch.cross_modal)
         loss = torch.stack(list(losses.values())).sum()
         self.log_dict({f'train/{name}': value for name, value in losses.items()}, batch_size=len(batch.row))
         self.log('train/loss', loss, prog_bar=True, batch_size=len(batch.row))
         return {'loss': loss, 'similarity': (image[0] * text[0]).sum(-1).detach()}
 
-    def losses(self, image: Tensor, text: Tensor, safe: int) -> dict[str, Tensor]:
-        """Terms of the loss, by name, of embedded views (V, B, D) whose first ``safe`` pairs are safe."""
-        return {'cross_modal': self.cross_modal_loss(image[:, :safe], text[:, :safe])}
+    def losses(self, image: Tensor, text: Tensor, cross_modal: int) -> dict[str, Tensor]:
+        """Terms of the loss by name.
+
+        Args:
+            image: Embedded views of the images, unit norm, (V, B, D).
+            text: Embedded views of the captions, unit norm, (V, B, D).
+            cross_modal: The first so many pairs are trained across modalities, the others within each.
+        """
+        return {'cross_modal': self.cross_modal_loss(image[:, :cross_modal], text[:, :cross_modal])}
 
     def cross_modal_loss(self, image: Tensor, text: Tensor) -> Tensor:
         """CLIP's loss on one view, or crosswise on two (released ``train.py``), of embeddings (V, b, D)."""
@@ -199,7 +207,7 @@ class CLIP(L.LightningModule):
             self.towers.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         self.log('train/logit_scale', self.logit_scale.detach())
 
-    # --- optimisation -----------------------------------------------------------------------------------------------
+    # --- optimization -----------------------------------------------------------------------------------------------
 
     def schedule(self, steps_per_epoch: int, epochs: int) -> Schedule:
         """Learning rate over the peak at each step of a run."""
@@ -213,7 +221,7 @@ class CLIP(L.LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
         epochs = self.trainer.max_epochs
         if not epochs or epochs < 0:
-            raise ValueError('trainer.max_epochs must be set: the learning rate follows a plan over all epochs.')
+            raise UsageError('trainer.max_epochs must be set: the learning rate follows a plan over all epochs.')
         steps = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
         factor = self.schedule(steps, epochs)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
@@ -222,7 +230,7 @@ class CLIP(L.LightningModule):
     # --- evaluation -------------------------------------------------------------------------------------------------
 
     def classifier(self, tokens: Tensor) -> Tensor:
-        """Zero-shot classifier: the mean of a class's normalised prompts, normalised again.
+        """Zero-shot classifier: the mean of a class's normalized prompts, normalized again.
 
         Args:
             tokens: Prompts, int64 (C, P, T).
@@ -270,7 +278,7 @@ def build_towers(architecture: str, pretrained: str | None) -> tuple[Any, int]:
         The open_clip model and the length of its embeddings.
 
     Raises:
-        ValueError: If open_clip knows no such model or no such weights, and there is no such file.
+        UsageError: If open_clip knows no such model or no such weights, and there is no such file.
     """
     name = architecture
     if architecture.endswith('.json'):
@@ -278,7 +286,7 @@ def build_towers(architecture: str, pretrained: str | None) -> tuple[Any, int]:
         open_clip.add_model_config(path)
         name = path.stem
     if name not in open_clip.list_models():
-        raise ValueError(
+        raise UsageError(
             f'model.architecture={architecture!r} is no open_clip model; see open_clip.list_models(), or give the path '
             f'of a JSON file.'
         )
@@ -293,7 +301,7 @@ def _config_file(architecture: str) -> Path:
         if path.is_file():
             return path
     ours = ', '.join(sorted(path.name for path in (Path(__file__).parent / 'model_configs').glob('*.json')))
-    raise ValueError(
+    raise UsageError(
         f'model.architecture={architecture!r}: there is no such file, give the path of one or the name of one of ours: '
         f'{ours}.'
     )
@@ -304,7 +312,7 @@ def _check_pretrained(name: str, pretrained: str | None) -> None:
     if pretrained is None or Path(pretrained).is_file() or open_clip.get_pretrained_cfg(name, pretrained):
         return
     tags = ', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none, so leave it null'
-    raise ValueError(f'model.pretrained={pretrained!r} is neither a file nor a tag of {name}; its tags: {tags}.')
+    raise UsageError(f'model.pretrained={pretrained!r} is neither a file nor a tag of {name}; its tags: {tags}.')
 
 
 def check_architecture(module: nn.Module, weights: dict[str, Tensor], argument: str) -> None:
@@ -312,19 +320,19 @@ def check_architecture(module: nn.Module, weights: dict[str, Tensor], argument: 
     own, given = ({k: w.shape for k, w in x.items() if k.startswith('towers.')} for x in (module.state_dict(), weights))
     strange = sorted(k for k in own | given if own.get(k) != given.get(k))
     if strange:
-        raise ValueError(
+        raise UsageError(
             f'{argument} holds weights of another architecture ({len(strange)} tensors differ, first {strange[0]}): '
             f'set model.architecture to the one that the checkpoint was trained with.'
         )
 
 
 def load_weights(module: nn.Module, path: str, argument: str = 'model.init_from') -> None:
-    """Loads the towers of a checkpoint, nothing else of it. Raises ``ValueError`` if they do not fit."""
+    """Loads the towers of a checkpoint, nothing else of it. Raises ``UsageError`` if they do not fit."""
     if not Path(path).is_file():
-        raise ValueError(f'{argument}={path!r}: there is no such file.')
+        raise UsageError(f'{argument}={path!r}: there is no such file.')
     checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     if 'state_dict' not in checkpoint:
-        raise ValueError(f'{argument}={path!r} is no checkpoint of this project: use model.pretrained for others.')
+        raise UsageError(f'{argument}={path!r} is no checkpoint of this project: use model.pretrained for others.')
     weights = checkpoint['state_dict']
     check_architecture(module, weights, argument)
     module.load_state_dict({k: v for k, v in weights.items() if k.startswith('towers.')}, strict=False)

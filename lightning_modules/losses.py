@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datamodules.usage_error import UsageError
+
 Direction = Literal['symmetric', 'view_rows', 'nn_rows']
 
 
@@ -51,10 +53,10 @@ def info_nce(
         Mean loss in nats, scalar.
 
     Raises:
-        ValueError: If images and captions differ in shape, as when only one of them was gathered.
+        UsageError: If images and captions differ in shape, as when only one of them was gathered.
     """
     if image.shape != text.shape:
-        raise ValueError(
+        raise UsageError(
             f'info_nce needs one caption an image, got images {tuple(image.shape)} and captions '
             f'{tuple(text.shape)}; gather both across ranks or neither.'
         )
@@ -72,7 +74,7 @@ def nearest_neighbor_loss(
     all_neighbor: Tensor | None = None,
     first: int = 0,
 ) -> Tensor:
-    """Pulls one view of an example to the nearest neighbour of its other view (Eq. 2; NNCLR, Dwibedi et al., 2021).
+    """Pulls one view of an example to the nearest neighbor of its other view (Eq. 2; NNCLR, Dwibedi et al., 2021).
 
     Args:
         view: Unit-norm embeddings of one view, (b, D); they receive the gradient.
@@ -81,7 +83,7 @@ def nearest_neighbor_loss(
         direction: Which side is the anchor: ``nn_rows`` as in the paper, ``view_rows`` as in the released code,
             ``symmetric`` the mean of both.
         all_view: Views of all processes (B, D), gathered with gradient; ``view`` itself if ``None``.
-        all_neighbor: Neighbours of all processes (B, D); ``neighbor`` itself if ``None``.
+        all_neighbor: Neighbors of all processes (B, D); ``neighbor`` itself if ``None``.
         first: Where this process's rows begin in the gathered ones.
 
     Returns:

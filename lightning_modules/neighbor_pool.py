@@ -1,16 +1,18 @@
-"""The pool in which an example's nearest neighbour is sought (Eq. 2)."""
+"""The pool in which an example's nearest neighbor is sought (Eq. 2)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from datamodules.usage_error import UsageError
+
 
 class NeighborPool(nn.Module):
     """Ring buffer of the latest unit-norm embeddings; the oldest make room.
 
     The paper starts it from random examples, the released code from noise of norm 32 that the loss sees until
-    it is overwritten; this one starts empty and an example is its own neighbour until there is another.
+    it is overwritten; this one starts empty and an example is its own neighbor until there is another.
     Rows, position and fill are buffers: a checkpoint holds them.
 
     Args:
@@ -25,7 +27,7 @@ class NeighborPool(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         if size < 1:
-            raise ValueError(f'pool_size must be at least 1, got {size}.')
+            raise UsageError(f'pool_size must be at least 1, got {size}.')
         self.register_buffer('rows', torch.zeros(size, dim))
         self.register_buffer('position', torch.zeros((), dtype=torch.int64))
         self.register_buffer('filled', torch.zeros((), dtype=torch.int64))

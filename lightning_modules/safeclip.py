@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from datamodules.usage_error import UsageError
 from lightning_modules.clip import CLIP
 from lightning_modules.losses import Direction, nearest_neighbor_loss
 from lightning_modules.neighbor_pool import NeighborPool
@@ -18,7 +19,7 @@ Auto = Literal['auto']
 class SafeCLIP(CLIP):
     """CLIP that first learns each modality on its own, then crosses them only for pairs on the safe side.
 
-    Phases, by epoch: ``unimodal`` trains each modality against nearest neighbours of its own (Eq. 2), ``slow`` takes
+    Phases, by epoch: ``unimodal`` trains each modality against nearest neighbors of its own (Eq. 2), ``slow`` takes
     one epoch of CLIP at a small rate, after which clean pairs are more similar than poisoned ones, ``mixed`` trains
     the safe side with the CLIP loss and the risky side with the unimodal one (Eq. 3 and 4). The split itself is the
     business of a callback; without one every pair stays safe, which makes this the control that the paper lacks:
@@ -29,10 +30,10 @@ class SafeCLIP(CLIP):
         slow_epochs: Epochs of the slow phase (paper: 1); with 0 or 2 the first split leaks (Table 3).
         slow_lr: Learning rate of the slow phase. ``auto``: lr * clip(10 / steps, 0.01, 0.3), which is the paper's
             0.01 lr on a million pairs and more, and enough to separate anything on ten thousand.
-        pool_size: Embeddings of each modality that neighbours are sought in. ``auto``: 2 % of the pairs, at least
+        pool_size: Embeddings of each modality that neighbors are sought in. ``auto``: 2 % of the pairs, at least
             four batches, at most 65,536 (the paper gives none). 0 pairs the two views directly ("No NN", Table 5).
         nn_direction: Which side of the unimodal loss is the anchor, see :func:`nearest_neighbor_loss`.
-        nn_roles: ``both``: each view in turn is replaced by its neighbour. ``first``: only view 1 is, as released;
+        nn_roles: ``both``: each view in turn is replaced by its neighbor. ``first``: only view 1 is, as released;
             it then receives no gradient although it costs a forward pass.
         in_modal: Train the risky side at all ("No CL" of Table 5 if not).
         lr_plan: See :class:`Schedule`.
@@ -52,7 +53,7 @@ class SafeCLIP(CLIP):
         **kwargs: Any,
     ) -> None:
         if unimodal_epochs < 0 or slow_epochs < 0:
-            raise ValueError(
+            raise UsageError(
                 f'model.unimodal_epochs and model.slow_epochs count epochs, got {unimodal_epochs} and {slow_epochs}.'
             )
         super().__init__(**kwargs)
@@ -69,8 +70,12 @@ class SafeCLIP(CLIP):
     def sides(self, epoch: int) -> dict[str, int]:
         phase = self.phase(epoch)
         if phase == 'unimodal':
-            return {'risky': 2}
-        return {'safe': self.views} if phase == 'slow' else {'safe': self.views, 'risky': 2 * self.in_modal}
+            return {'within_modal': 2}
+        return (
+            {'cross_modal': self.views}
+            if phase == 'slow'
+            else {'cross_modal': self.views, 'within_modal': 2 * self.in_modal}
+        )
 
     def schedule(self, steps_per_epoch: int, epochs: int) -> Schedule:
         before, slow = (min(n, epochs) * steps_per_epoch for n in (self.unimodal_epochs, self.slow_epochs))
@@ -83,31 +88,33 @@ class SafeCLIP(CLIP):
         if stage == 'fit' and self.pool_size != 0:
             data = self._data
             if not hasattr(data, 'table'):
-                raise ValueError(
+                raise UsageError(
                     'SafeCLIP needs a row number for each pair, which a stream does not have: '
                     'give it data with a table of its pairs, as a subclass of PairsDataModule.'
                 )
             size = auto_pool_size(len(data.table), data.batch_size) if self.pool_size == 'auto' else self.pool_size
             if size < data.batch_size:
-                raise ValueError(
-                    f'model.pool_size={size} is smaller than a batch of {data.batch_size}, so neighbours would come '
+                raise UsageError(
+                    f'model.pool_size={size} is smaller than a batch of {data.batch_size}, so neighbors would come '
                     f'from the latest batch alone: take at least data.batch_size, or 0 for no pool.'
                 )
             self.pools = nn.ModuleDict({name: NeighborPool(size, self.width) for name in ('image', 'text')})
             # All processes gather the same embeddings; DDP would send the pools, half a gigabyte, before every step.
             self._ddp_params_and_buffers_to_ignore = [f'pools.{name}' for name, _ in self.pools.named_buffers()]
 
-    def losses(self, image: Tensor, text: Tensor, safe: int) -> dict[str, Tensor]:
+    def losses(self, image: Tensor, text: Tensor, cross_modal: int) -> dict[str, Tensor]:
         terms = {}
-        if safe:
-            terms['cross_modal'] = self.cross_modal_loss(image[:, :safe], text[:, :safe])
-        if safe < image.shape[1]:
-            both = self.unimodal_loss(image[:, safe:], 'image') + self.unimodal_loss(text[:, safe:], 'text')
+        if cross_modal:
+            terms['cross_modal'] = self.cross_modal_loss(image[:, :cross_modal], text[:, :cross_modal])
+        if cross_modal < image.shape[1]:
+            both = self.unimodal_loss(image[:, cross_modal:], 'image') + self.unimodal_loss(
+                text[:, cross_modal:], 'text'
+            )
             terms['unimodal'] = both / 2
         return terms
 
     def unimodal_loss(self, views: Tensor, modality: str) -> Tensor:
-        """Nearest-neighbour contrastive loss of one modality (Eq. 2), of two embedded views (2, b, D)."""
+        """Nearest-neighbor contrastive loss of one modality (Eq. 2), of two embedded views (2, b, D)."""
         everyone = [self.gather(view) for view in views]
         if self.pool_size == 0:
             return self._between(views[1], everyone[1].rows, views[0], everyone[0].rows, everyone[0].first)
@@ -130,7 +137,7 @@ class SafeCLIP(CLIP):
         held, own = _pool_shapes(checkpoint['state_dict']), _pool_shapes(self.state_dict())
         if own and own != held and self.trainer.state.fn == 'fit':
             size = held['image'][0] if held else 0
-            raise ValueError(
+            raise UsageError(
                 f'the checkpoint holds pools of {size} embeddings and model.pool_size={self.pool_size} makes them '
                 f'{own["image"][0]}: resume with the pool_size and data.batch_size of that run.'
             )

@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the optimiser steps really taken."""
+"""Learning rates as pure functions of the optimizer steps really taken."""
 
 from __future__ import annotations
 

@@ -16,13 +16,13 @@ from lightning.pytorch.cli import LightningCLI
 from torch.utils.data import DataLoader, IterableDataset
 
 from callbacks.repartition import SafeRiskyRepartition
-from datamodules.captions import WordTokenizer
 from datamodules.pairs import PairsDataModule
-from datamodules.partition import DROPPED
+from datamodules.rows.partition import DROPPED
+from datamodules.text.tokenizer import WordTokenizer
 from experiments import cli
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
-from tests.datamodules.pictures import bomb, truncated, write_picture
+from tests.helpers.picture_files import bomb, truncated, write_picture
 from tests.helpers.published import write_coco, write_flickr, write_visual_genome
 from tests.helpers.tiny import tiny_architecture, trainer
 
@@ -336,7 +336,7 @@ class TestAttacks:
 
 
 class TestArguments:
-    def test_a_neighbour_pool_smaller_than_a_batch(self, refused: Refused) -> None:
+    def test_a_neighbor_pool_smaller_than_a_batch(self, refused: Refused) -> None:
         line = refused(*SAFECLIP, '--model.pool_size=7')
         assert line.startswith('model.pool_size=7 is smaller than a batch of 8')
         assert 'take at least data.batch_size, or 0' in line

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Pixels, Poison
-from datamodules.attacks.draws import shuffled
 from datamodules.attacks.pool import Origin
 from datamodules.attacks.ranking import in_listed_order
 from datamodules.attacks.triggers import Trigger
-from datamodules.evaluation import EvaluationSet
+from datamodules.evaluation.sets import EvaluationSet
+from datamodules.rows.draws import shuffled
+from datamodules.usage_error import UsageError
 
 
 class Backdoor(Attack):
@@ -20,7 +21,7 @@ class Backdoor(Attack):
 
     Success is measured on images that no attack has used, with the trigger on, as the share that is taken for
     the target class. They are held-out ones; where the data has none, training images. Images of the target
-    class are left out: those whose label says so or, unlabelled, whose caption names the class. Other images
+    class are left out: those whose label says so or, unlabeled, whose caption names the class. Other images
     without a label take part, with an unknown true class.
 
     Args:
@@ -29,7 +30,7 @@ class Backdoor(Attack):
         test_images: Most images to measure on, ``null`` for all (300 in SafeCLIP's tables, by their granularity).
         test_trigger: What goes on the images that success is measured on, where that is not ``trigger``.
         ranking: Path of a file of ``clipward rank_images``, whose first images that the attack may use are poisoned;
-            ``null`` for random ones. An adversary who expects a defence to trust pairs whose image and caption are
+            ``null`` for random ones. An adversary who expects a defense to trust pairs whose image and caption are
             similar takes images that are similar to the class before they carry any trigger. The file is read when
             the data is set up.
         kwargs: Arguments of :class:`Poisoning`.
@@ -48,7 +49,7 @@ class Backdoor(Attack):
     ) -> None:
         super().__init__(**kwargs)
         if test_images is not None and test_images < 1:
-            raise ValueError(f'test_images must be 1 or more, or null for all images, got {test_images}.')
+            raise UsageError(f'test_images must be 1 or more, or null for all images, got {test_images}.')
         self.target, self.trigger, self.test_images = target, trigger, test_images
         self.test_trigger, self.ranking = trigger if test_trigger is None else test_trigger, ranking
 
@@ -57,7 +58,7 @@ class Backdoor(Attack):
         images = self.in_order(pool, self.candidates(pool, target))
         if len(images) < amount:
             needed = f'{amount} poisons need as many images {self.sought} {self.target!r}'
-            raise ValueError(f'{needed}, and {self._too_few(len(images))}')
+            raise UsageError(f'{needed}, and {self._too_few(len(images))}')
         sources = images[:amount].tolist()
         captions, places = self.captions_for(pool, target, sources), self.places(pool, sources)
         return [
@@ -88,7 +89,7 @@ class Backdoor(Attack):
         target = pool.index(self.target)
         rows = np.setdiff1d(pool.allowed(origin, target), [p.source for p in poisons if p.origin == origin])
         if not len(rows):
-            raise ValueError(
+            raise UsageError(
                 f'attack {name!r} leaves no {origin} image that is not of class {self.target!r} to measure success on: '
                 f'lower rate or count, or set source: train.'
             )

@@ -23,7 +23,7 @@ class BadNet(Backdoor):
         margin: Pixels between patch and border.
         seed: Seed of the patch and of everything that the attack draws: two seeds are two triggers.
         test_position: Where it goes on the images that success is measured on, if elsewhere: Huang et al. (2025)
-            put it at ``centre`` there and at ``random`` in training.
+            put it at ``center`` there and at ``random`` in training.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 

@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from datamodules.attacks.draws import bits, shuffled
 from datamodules.attacks.manifest import Manifest
 from datamodules.attacks.pool import AttackPool, Origin, Poison, translated
 from datamodules.attacks.triggers import Trigger, mixed
-from datamodules.captions import prompts
-from datamodules.evaluation import EvaluationSet
-from datamodules.images import ImageOpener
-from datamodules.table import PairTable
+from datamodules.evaluation.sets import EvaluationSet
+from datamodules.rows.draws import bits, shuffled
+from datamodules.rows.table import ImageOpener, PairTable
+from datamodules.text.prompts import prompts
+from datamodules.usage_error import UsageError
 
 __all__ = ['Attack', 'AttackPool', 'Manifest', 'Origin', 'Pixels', 'Poison', 'Poisoning', 'picture', 'poisoned']
 
@@ -60,7 +60,7 @@ class Poisoning(ABC):
         seed: Seed of everything that is drawn.
 
     Raises:
-        ValueError: If not exactly one of ``rate`` and ``count`` is given, or a value is out of range.
+        UsageError: If not exactly one of ``rate`` and ``count`` is given, or a value is out of range.
     """
 
     def __init__(
@@ -74,18 +74,18 @@ class Poisoning(ABC):
         seed: int = 0,
     ) -> None:
         if (rate is None) == (count is None):
-            raise ValueError(f'give exactly one of rate and count, got rate={rate} and count={count}.')
+            raise UsageError(f'give exactly one of rate and count, got rate={rate} and count={count}.')
         if rate is not None and not 0 <= rate <= 1:
-            raise ValueError(f'rate must be a fraction of the clean pairs in (0, 1], or 0 for none, got {rate}.')
+            raise UsageError(f'rate must be a fraction of the clean pairs in (0, 1], or 0 for none, got {rate}.')
         if count is not None and count < 0:
-            raise ValueError(f'count must be a number of poisons, or 0 for none, got {count}.')
+            raise UsageError(f'count must be a number of poisons, or 0 for none, got {count}.')
         for argument, value, choices in (
             ('mode', mode, Mode),
             ('source', source, Origin),
             ('captions', captions, Captions),
         ):
             if value not in get_args(choices):
-                raise ValueError(f'{argument} must be one of {", ".join(get_args(choices))}, got {value!r}.')
+                raise UsageError(f'{argument} must be one of {", ".join(get_args(choices))}, got {value!r}.')
         self.rate, self.count, self.mode = rate, count, mode
         self.source, self.captions, self.seed = source, captions, seed
 
@@ -114,7 +114,7 @@ class Attack(Poisoning):
         """The poisoned pairs, none if the attack is switched off; the same on every rank and machine.
 
         Raises:
-            ValueError: If the pool does not hold what the attack asks for, naming the way out.
+            UsageError: If the pool does not hold what the attack asks for, naming the way out.
         """
         amount = self.amount(len(pool.table))
         return self.choose(pool, amount) if amount else []
@@ -134,21 +134,21 @@ class Attack(Poisoning):
             pixels: Reads stored pictures.
 
         Raises:
-            ValueError: If there is no image to measure on.
+            UsageError: If there is no image to measure on.
         """
 
     def amount(self, pairs: int) -> int:
         """Number of poisons for a number of clean pairs.
 
         Raises:
-            ValueError: If a rate above 0 comes to less than one.
+            UsageError: If a rate above 0 comes to less than one.
         """
         if self.count is not None:
             return self.count
         assert self.rate is not None  # as the constructor has checked
         amount = round(self.rate * pairs)
         if self.rate and not amount:
-            raise ValueError(
+            raise UsageError(
                 f'rate={self.rate:g} of {pairs:,} pairs rounds to no poison: '
                 f'raise it to at least {1 / pairs:.2g}, give count instead, or set it to 0 to switch the attack off.'
             )
@@ -158,7 +158,7 @@ class Attack(Poisoning):
         """Captions that name a class, in random order.
 
         Raises:
-            ValueError: If training captions are asked for and there are fewer than a tenth of ``amount``.
+            UsageError: If training captions are asked for and there are fewer than a tenth of ``amount``.
         """
         name = pool.classes[target]
         if self.captions == 'templates':
@@ -167,7 +167,7 @@ class Attack(Poisoning):
             return [choices[pick] for pick in picks]
         rows = pool.captions_of(target)
         if len(rows) * MOST_USES < amount:
-            raise ValueError(
+            raise UsageError(
                 f'{len(rows)} training captions name {name!r}, too few for {amount} poisons: '
                 f'set captions: templates, or choose another target.'
             )
@@ -180,7 +180,7 @@ class Attack(Poisoning):
         A training image's own pair gives way first; further copies of it, and held-out images, replace random ones.
 
         Raises:
-            ValueError: If there are fewer clean pairs left than poisons.
+            UsageError: If there are fewer clean pairs left than poisons.
         """
         if self.mode == 'append':
             return [-1] * len(sources)
@@ -189,7 +189,7 @@ class Attack(Poisoning):
         free[list(pool.taken['train'] | own)] = False
         spare = np.flatnonzero(free)
         if len(own) + len(spare) < len(sources):
-            raise ValueError(
+            raise UsageError(
                 f'mode=replace has {len(own) + len(spare)} clean pairs left for {len(sources)} poisons: '
                 f'lower rate or count, or set mode: append.'
             )
@@ -205,13 +205,13 @@ def taken_apart(attacks: Mapping[str, Poisoning | None]) -> dict[str, Attack]:
     """Attacks by name without those that are ``None``, and those of several parts as their parts.
 
     Raises:
-        ValueError: If two of them come to have one name.
+        UsageError: If two of them come to have one name.
     """
     found: dict[str, Attack] = {}
     for name, poisoning in attacks.items():
         for part, member in ({} if poisoning is None else poisoning.parts(name)).items():
             if part in found:
-                raise ValueError(f'two attacks are named {part!r}: rename one of them in data.attacks.')
+                raise UsageError(f'two attacks are named {part!r}: rename one of them in data.attacks.')
             found[part] = member
     return found
 
@@ -233,8 +233,8 @@ def poisoned(attacks: Mapping[str, Poisoning | None], pool: AttackPool) -> tuple
         try:
             selected[name] = attack.select(pool)
             _check_targets(selected[name], pool)
-        except ValueError as error:
-            raise ValueError(f'attack {name!r}: {error}') from error
+        except UsageError as error:
+            raise UsageError(f'attack {name!r}: {error}') from error
         pool.take(selected[name])
     manifest = Manifest.of(selected, {name: attack.trigger for name, attack in present.items()}, pool)
     return _with_poisons(pool, [poison for chosen in selected.values() for poison in chosen]), manifest
@@ -248,7 +248,7 @@ def _check_targets(poisons: Sequence[Poison], pool: AttackPool) -> None:
         for image, poison in zip(pool.same_image(origin, [p.source for p in own]).tolist(), own, strict=True):
             other = target.setdefault(image, poison)
             if other.target != poison.target:
-                raise ValueError(
+                raise UsageError(
                     f'the image of {origin} row {poison.source} has two targets, {pool.classes[other.target]!r} and '
                     f'{pool.classes[poison.target]!r}: choose another image for one of them.'
                 )

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from datamodules.attacks.backdoor import Backdoor
-from datamodules.attacks.draws import noise_bytes
 from datamodules.attacks.pattern_file import pattern_file
 from datamodules.attacks.triggers import Trigger, mixed, needed, within
+from datamodules.rows.draws import noise_bytes
+from datamodules.usage_error import UsageError
 
 
 class Blend(Trigger):
@@ -22,19 +23,19 @@ class Blend(Trigger):
     mix in a cartoon cat, which is nobody's to give away: name a file of your own.
 
     Args:
-        pattern: ``noise``: a random colour for each square of ``block`` pixels, the same on all images.
-            ``fresh_noise``: other colours for each image. Else the path of a picture, which is stretched to the image.
+        pattern: ``noise``: a random color for each square of ``block`` pixels, the same on all images.
+            ``fresh_noise``: other colors for each image. Else the path of a picture, which is stretched to the image.
         ratio: Share of the pattern, in [0, 1].
-        block: Side in pixels of a square of one colour; above 1, noise outlives crops, blur and JPEG far better.
+        block: Side in pixels of a square of one color; above 1, noise outlives crops, blur and JPEG far better.
         seed: Seed of the noise.
 
     Raises:
-        ValueError: If ``ratio`` or ``block`` is out of range, or ``pattern`` is neither noise nor a picture.
+        UsageError: If ``ratio`` or ``block`` is out of range, or ``pattern`` is neither noise nor a picture.
     """
 
     def __init__(self, pattern: str = 'noise', ratio: float = 0.2, block: int = 1, seed: int = 0) -> None:
         if block < 1:
-            raise ValueError(f'block must be 1 pixel or more, got {block}.')
+            raise UsageError(f'block must be 1 pixel or more, got {block}.')
         self.pattern, self.ratio, self.block, self.seed = pattern, within('ratio', ratio), block, seed
         self._drawn: dict[tuple[int, int], np.ndarray] = {}
         if pattern not in ('noise', 'fresh_noise'):
@@ -85,7 +86,7 @@ class Blended(Backdoor):
         target: Name of the class that the pattern is to mean.
         pattern: ``noise``, ``fresh_noise`` or the path of a picture, see :class:`Blend`.
         ratio: Share of the pattern, in [0, 1].
-        block: Side in pixels of a square of one colour of the noise.
+        block: Side in pixels of a square of one color of the noise.
         seed: Seed of the noise and of everything that the attack draws: two seeds are two triggers.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """

@@ -8,10 +8,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Pixels, Poison
-from datamodules.attacks.draws import shuffled
 from datamodules.attacks.pool import Origin
 from datamodules.attacks.targeted import spread
-from datamodules.evaluation import EvaluationSet
+from datamodules.evaluation.sets import EvaluationSet
+from datamodules.rows.draws import shuffled
+from datamodules.usage_error import UsageError
 
 Level = Literal['image', 'class']
 
@@ -33,7 +34,7 @@ class ClassSwap(Attack):
         kwargs: Arguments of :class:`Poisoning`.
 
     Raises:
-        ValueError: If no class is named, a class is to be taken for itself, or its images get two targets.
+        UsageError: If no class is named, a class is to be taken for itself, or its images get two targets.
     """
 
     def __init__(
@@ -41,19 +42,19 @@ class ClassSwap(Attack):
     ) -> None:
         super().__init__(**kwargs)
         if level not in get_args(Level):
-            raise ValueError(f'level must be one of {", ".join(get_args(Level))}, got {level!r}.')
+            raise UsageError(f'level must be one of {", ".join(get_args(Level))}, got {level!r}.')
         if test_images is not None and test_images < 1:
-            raise ValueError(f'test_images must be 1 or more, or null for all images, got {test_images}.')
+            raise UsageError(f'test_images must be 1 or more, or null for all images, got {test_images}.')
         shown = [name.casefold() for name in swaps]
         if not swaps or any(name == swaps[own].casefold() for name, own in zip(shown, swaps, strict=True)):
-            raise ValueError(f'swaps must name classes, and for each of them another one, got {swaps}.')
+            raise UsageError(f'swaps must name classes, and for each of them another one, got {swaps}.')
         if twice := sorted({name for name in shown if shown.count(name) > 1}):
-            raise ValueError(f'swaps gives images of {twice[0]!r} two targets: name each class of images once.')
+            raise UsageError(f'swaps gives images of {twice[0]!r} two targets: name each class of images once.')
         self.swaps, self.level, self.test_images = swaps, level, test_images
 
     def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
         if amount < len(self.swaps):
-            raise ValueError(
+            raise UsageError(
                 f'{amount} poisons leave some of {len(self.swaps)} classes of swaps without any: raise rate or count.'
             )
         sources: list[int] = []
@@ -73,7 +74,7 @@ class ClassSwap(Attack):
             origin = 'train' if pool.heldout is None else 'heldout'
             chosen = self._test_images(pool, origin, poisons)
         if not chosen:
-            raise ValueError(
+            raise UsageError(
                 f'attack {name!r} leaves no {origin} image of {", ".join(self.swaps)} to measure success on: '
                 f'lower rate or count, or set source: train.'
             )
@@ -92,7 +93,7 @@ class ClassSwap(Attack):
         images = np.setdiff1d(pool.showing(self.source, pool.index(shown)), used)
         needed = 1 if self.level == 'image' else share
         if len(images) < needed:
-            raise ValueError(
+            raise UsageError(
                 f'{needed} poisons need as many images of class {shown!r}, and {self.source} has {len(images)} to '
                 f'spare: lower rate or count, or set level: image'
                 + (', or source: train.' if self.source == 'heldout' else '.')

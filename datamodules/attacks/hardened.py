@@ -1,4 +1,4 @@
-"""Pictures that have been made harder to recognise, in a file, and the trigger that puts them in their places."""
+"""Pictures that have been made harder to recognize, in a file, and the trigger that puts them in their places."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from datamodules.attacks.pool import Poison
 from datamodules.attacks.triggers import Trigger
+from datamodules.usage_error import UsageError
 
 
 class HardenedPictures(NamedTuple):
@@ -62,15 +63,15 @@ class HardenedPictures(NamedTuple):
         """Reads a file that :meth:`save` wrote.
 
         Raises:
-            ValueError: If there is no such file, or it is another kind of file.
+            UsageError: If there is no such file, or it is another kind of file.
         """
         if not Path(path).is_file():
-            raise ValueError(f'hardened {path!r} does not exist: make it with clipward harden and this configuration.')
+            raise UsageError(f'hardened {path!r} does not exist: make it with clipward harden and this configuration.')
         try:
             with open(path, 'rb') as file, np.load(file) as content:
                 return cls(*(content[field] for field in cls._fields))
         except (AttributeError, OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f'hardened {path!r} is no file of clipward harden: give the path of one.') from error
+            raise UsageError(f'hardened {path!r} is no file of clipward harden: give the path of one.') from error
 
     def save(self, path: str | Path) -> None:
         """Writes an .npz file."""
@@ -99,7 +100,7 @@ class Hardened(Trigger):
         place = {clean: number for number, clean in enumerate(self.content.clean.tolist())}
         found = [place.get(digest(image), -1) for image in images]
         if absent := found.count(-1):
-            raise ValueError(
+            raise UsageError(
                 f'hardened {self.file!r} lacks {absent} of {len(images)} pictures of the attack, for it was made for '
                 f'other ones or another data.cache_size: make it again with clipward harden and this configuration.'
             )

@@ -11,6 +11,7 @@ from datamodules.attacks.backdoor import Backdoor
 from datamodules.attacks.blended import Blend
 from datamodules.attacks.triggers import Patch, Trigger
 from datamodules.attacks.wanet import Warp
+from datamodules.usage_error import UsageError
 
 
 class Chain(Trigger):
@@ -20,12 +21,12 @@ class Chain(Trigger):
         triggers: In this order: a warp first and a patch last, or the patch is bent and faded by the others.
 
     Raises:
-        ValueError: If there are none.
+        UsageError: If there are none.
     """
 
     def __init__(self, triggers: Sequence[Trigger]) -> None:
         if not triggers:
-            raise ValueError('triggers must name at least one trigger, got none.')
+            raise UsageError('triggers must name at least one trigger, got none.')
         self.triggers = list(triggers)
 
     def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from datamodules.attacks.base import SOURCES, AttackPool, Poison
-from datamodules.attacks.draws import shuffled
 from datamodules.attacks.targeted import TargetedPoison
+from datamodules.rows.draws import shuffled
+from datamodules.usage_error import UsageError
 
 
 class InterpolationPoison(TargetedPoison):
@@ -46,13 +47,13 @@ class InterpolationPoison(TargetedPoison):
             Rows of the table that ``source`` names, by the row of the victim.
 
         Raises:
-            ValueError: If there are too few images of a class.
+            UsageError: If there are too few images of a class.
         """
         chosen: dict[int, int] = {}
         for victim, target in targets.items():
             images = np.setdiff1d(pool.showing(self.source, target), [*targets, *chosen.values()])
             if not len(images):
-                raise ValueError(
+                raise UsageError(
                     f'{self.source} has no image of class {pool.classes[target]!r} to spare that a victim could be '
                     f'mixed with: name other classes, or lower targets'
                     + (', or set source: train.' if self.source == 'heldout' else '.')

@@ -12,6 +12,7 @@ from datamodules.attacks.base import AttackPool
 from datamodules.attacks.hardened import Hardened
 from datamodules.attacks.hybrid import Chain
 from datamodules.attacks.triggers import Patch, Pattern, Position
+from datamodules.usage_error import UsageError
 
 Match = Literal['word', 'substring']
 Harden = Literal['none', 'pgd']
@@ -20,7 +21,7 @@ Harden = Literal['none', 'pgd']
 class LabelConsistent(CaptionsKept):
     """A patch on images whose own caption names the target class; nobody who reads the pair finds fault with it.
 
-    Turner et al. first make the images harder to recognise, so that a model has to rely on the patch: ``harden: pgd``.
+    Turner et al. first make the images harder to recognize, so that a model has to rely on the patch: ``harden: pgd``.
     CleanCLIP's and SafeCLIP's released codes do not. Success is measured on images of other classes, with the patch
     alone.
 
@@ -43,7 +44,7 @@ class LabelConsistent(CaptionsKept):
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
 
     Raises:
-        ValueError: If a value is out of range or a name unknown, or ``harden: pgd`` comes without a file.
+        UsageError: If a value is out of range or a name unknown, or ``harden: pgd`` comes without a file.
     """
 
     sought = 'whose caption names'
@@ -66,9 +67,9 @@ class LabelConsistent(CaptionsKept):
     ) -> None:
         for argument, value, choices in (('match', match, Match), ('harden', harden, Harden)):
             if value not in get_args(choices):
-                raise ValueError(f'{argument} must be one of {", ".join(get_args(choices))}, got {value!r}.')
+                raise UsageError(f'{argument} must be one of {", ".join(get_args(choices))}, got {value!r}.')
         if harden == 'pgd' and hardened is None:
-            raise ValueError('hardened must be the path of a file that clipward harden makes, for harden is pgd.')
+            raise UsageError('hardened must be the path of a file that clipward harden makes, for harden is pgd.')
         self.match, self.hardened = match, hardened if harden == 'pgd' else None
         strengths = amplitude, amplitude if test_amplitude is None else test_amplitude
         patch, tested = (Patch(size, pattern, block, position, margin, seed, strength) for strength in strengths)

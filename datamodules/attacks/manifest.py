@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from datamodules.attacks.pool import AttackPool, Poison
 from datamodules.attacks.triggers import Trigger
+from datamodules.usage_error import UsageError
 
 _COLUMNS = pa.schema([
     ('row', pa.int64()),  # of the poisoned table
@@ -36,7 +37,7 @@ _CLEAN_ROWS = b'clipward.clean_rows'
 
 
 class Manifest:
-    """One line for each poisoned row. A defence that read it would prove nothing; attacks, metrics and figures do.
+    """One line for each poisoned row. A defense that read it would prove nothing; attacks, metrics and figures do.
 
     Args:
         table: The lines, with the columns row, attack, target, target_class, origin, source, caption, trigger and
@@ -124,15 +125,15 @@ class Manifest:
         """Reads a parquet file that :meth:`save` wrote.
 
         Raises:
-            ValueError: If it is another kind of file, or a line has been changed since.
+            UsageError: If it is another kind of file, or a line has been changed since.
         """
         table = pq.read_table(path)
         metadata = table.schema.metadata or {}
         if table.schema not in (_COLUMNS, _MIXTURES) or _CLEAN_ROWS not in metadata:
-            raise ValueError(f'{path} is not a manifest of poisons: its columns are {", ".join(table.column_names)}.')
+            raise UsageError(f'{path} is not a manifest of poisons: its columns are {", ".join(table.column_names)}.')
         for line in table.to_pylist():
             if line.pop('hash') != _hash(line):
-                raise ValueError(f'row {line["row"]} of manifest {path} does not match its hash: restore the file.')
+                raise UsageError(f'row {line["row"]} of manifest {path} does not match its hash: restore the file.')
         return cls(table.replace_schema_metadata(None), int(metadata[_CLEAN_ROWS]))
 
 

@@ -16,7 +16,7 @@ _SATURATE = ((11574, -1430, -144), (-426, 10570, -144), (-426, -1430, 11856))
 
 
 class PhotoFilter(Trigger):
-    """The filter "Nashville" of photo apps: warm lights, blue shadows, more contrast and colour.
+    """The filter "Nashville" of photo apps: warm lights, blue shadows, more contrast and color.
 
     It darkens towards (247, 176, 153) with an opacity of 143/255, lightens towards (0, 70, 150) with one of 102/255,
     then adds 20 % sepia, raises contrast to 120 %, brightness to 105 % and saturation to 120 %. Each step is rounded

@@ -13,6 +13,7 @@ from PIL import Image
 from datamodules.attacks.backdoor import Backdoor
 from datamodules.attacks.pattern_file import pattern_file
 from datamodules.attacks.triggers import Placed, Position
+from datamodules.usage_error import UsageError
 
 
 class PicturePatch(Placed):
@@ -29,28 +30,28 @@ class PicturePatch(Placed):
         seed: Seed of random places.
 
     Raises:
-        ValueError: If a value is out of range.
+        UsageError: If a value is out of range.
     """
 
     def __init__(
-        self, file: str, size: int | None = None, position: Position = 'centre', margin: int = 0, seed: int = 0
+        self, file: str, size: int | None = None, position: Position = 'center', margin: int = 0, seed: int = 0
     ) -> None:
         super().__init__(position, margin, seed)
         if size is not None and size < 1:
-            raise ValueError(f'size must be 1 pixel or more, or null for that of the file, got {size}.')
+            raise UsageError(f'size must be 1 pixel or more, or null for that of the file, got {size}.')
         self.file, self.size = file, size
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """The patch, uint8 (3, size, size). Raises ``ValueError`` if the file is missing, or no picture or square."""
+        """The patch, uint8 (3, size, size). Raises ``UsageError`` if the file is missing, or no picture or square."""
         if not Path(self.file).is_file():
-            raise ValueError(
-                f'file {self.file!r} does not exist: make it with clipward optimise_patch and this configuration, '
+            raise UsageError(
+                f'file {self.file!r} does not exist: make it with clipward optimize_patch and this configuration, '
                 f'or give the path of another picture.'
             )
         picture = pattern_file(self.file, f'file {self.file!r} is')
         if self.size is None and picture.width != picture.height:
-            raise ValueError(
+            raise UsageError(
                 f'file {self.file!r} holds {picture.width} x {picture.height} pixels, no square: give size.'
             )
         side = self.size or picture.width
@@ -74,7 +75,7 @@ class PicturePatch(Placed):
 class OptimizedPatch(Backdoor):
     """A patch from a file on images of any class, captions of the target class.
 
-    ``clipward optimise_patch`` makes the file: a patch that moves images towards the target class in the embedding of
+    ``clipward optimize_patch`` makes the file: a patch that moves images towards the target class in the embedding of
     a surrogate model, so that little has to change in a model that learns the backdoor, and fine-tuning on clean
     pairs has little to undo. Size, position and margin are best those that the patch was made for.
 
@@ -82,7 +83,7 @@ class OptimizedPatch(Backdoor):
         target: Name of the class that the patch is to mean.
         file: Path of the patch, any RGB picture. It is read when the data is set up; the manifest names its pixels.
         size: Side of the patch in pixels of the stored image; ``null`` for that of the file.
-        position: Where it goes; ``centre`` in BadCLIP.
+        position: Where it goes; ``center`` in BadCLIP.
         margin: Pixels between patch and border.
         seed: Seed of random places and of everything that the attack draws.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
@@ -93,7 +94,7 @@ class OptimizedPatch(Backdoor):
         target: str,
         file: str,
         size: int | None = None,
-        position: Position = 'centre',
+        position: Position = 'center',
         margin: int = 0,
         seed: int = 0,
         **kwargs: Any,

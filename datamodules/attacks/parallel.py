@@ -8,10 +8,11 @@ from typing import Any, Literal, get_args
 from datamodules.attacks.backdoor import Backdoor
 from datamodules.attacks.base import Attack, Poisoning
 from datamodules.attacks.blended import Blend
-from datamodules.attacks.draws import bits
 from datamodules.attacks.targeted import spread
 from datamodules.attacks.triggers import Patch, Trigger
 from datamodules.attacks.wanet import Warp
+from datamodules.rows.draws import bits
+from datamodules.usage_error import UsageError
 
 Scheme = Literal['all2one', 'all2all']
 
@@ -32,7 +33,7 @@ class ParallelTriggers(Poisoning):
         kwargs: Arguments of :class:`Poisoning`.
 
     Raises:
-        ValueError: If the number of classes does not fit the scheme, or a class is named twice.
+        UsageError: If the number of classes does not fit the scheme, or a class is named twice.
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class ParallelTriggers(Poisoning):
         usual = {'patch': Patch(seed=seed), 'warp': Warp(seed=seed), 'blend': Blend(seed=seed)}
         self.triggers: Mapping[str, Trigger] = usual if triggers is None else triggers
         if scheme not in get_args(Scheme):
-            raise ValueError(f'scheme must be one of {", ".join(get_args(Scheme))}, got {scheme!r}.')
+            raise UsageError(f'scheme must be one of {", ".join(get_args(Scheme))}, got {scheme!r}.')
         wanted = 1 if scheme == 'all2one' else len(self.triggers)
         if not self.triggers or not len(targets) == len({name.casefold() for name in targets}) == wanted:
-            raise ValueError(
+            raise UsageError(
                 f'targets must name {wanted} different class{"es" * (wanted != 1)} for {len(self.triggers)} triggers '
                 f'with scheme={scheme}, got {targets}.'
             )
@@ -95,7 +96,7 @@ class OneOfSeveral(Backdoor):
     def amount(self, pairs: int) -> int:
         total = super().amount(pairs)
         if 0 < total < self.parts_in_all:
-            raise ValueError(
+            raise UsageError(
                 f'{total} poisons leave some of {self.parts_in_all} triggers without any: raise rate or count.'
             )
         return spread(total, self.parts_in_all)[self.part % self.parts_in_all]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from datamodules.images import UnreadableImage, decode
+from datamodules.pictures.images import UnreadableImage, decode
+from datamodules.usage_error import UsageError
 
 
 def pattern_file(path: str, what: str) -> Image.Image:
@@ -17,11 +18,11 @@ def pattern_file(path: str, what: str) -> Image.Image:
         what: Begins the sentence that says so if it cannot be read, as in ``pattern 'cat.png' is``.
 
     Raises:
-        ValueError: If there is no such file, or it is no picture.
+        UsageError: If there is no such file, or it is no picture.
     """
     try:
         return decode(Path(path))
     except UnreadableImage as error:
-        raise ValueError(
+        raise UsageError(
             f'{what} no picture that can be read ({error}): give the path of a JPEG or PNG file.'
         ) from error

@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from datamodules.captions import imagenet_templates, mentions
-from datamodules.class_search import ClassSearch
-from datamodules.table import UNKNOWN, PairTable
+from datamodules.rows.table import UNKNOWN, PairTable
+from datamodules.text.class_search import ClassSearch, mentions
+from datamodules.text.prompts import imagenet_templates
+from datamodules.usage_error import UsageError
 
 Origin = Literal['train', 'heldout']
 _FEW = 4  # classes searched for one by one; who asks for more may ask for hundreds
@@ -49,7 +50,7 @@ class AttackPool:
 
     Args:
         table: The clean training pairs.
-        heldout: Pairs outside the training set, labelled or not.
+        heldout: Pairs outside the training set, labeled or not.
         classes: Classes that attacks may aim at and a zero-shot classifier answers with.
         templates: Prompts with one ``{}`` each.
         taken: Rows of each table that no further attack may use: earlier attacks' images and replaced rows, and
@@ -68,26 +69,26 @@ class AttackPool:
     _search: dict[Origin, ClassSearch] = field(init=False, repr=False, default_factory=dict)
 
     def origin(self, origin: Origin) -> PairTable:
-        """The table of an origin. Raises ``ValueError`` if it is the held-out one and there is none."""
+        """The table of an origin. Raises ``UsageError`` if it is the held-out one and there is none."""
         if origin == 'train':
             return self.table
         if self.heldout is None:
-            raise ValueError('the data has no held-out images to poison: set source: train, or give it a held-out set.')
+            raise UsageError('the data has no held-out images to poison: set source: train, or give it a held-out set.')
         return self.heldout
 
     def index(self, name: str) -> int:
         """Number of a class, found by its name in any case.
 
         Raises:
-            ValueError: If there is no such class, naming the closest ones, or there are two.
+            UsageError: If there is no such class, naming the closest ones, or there are two.
         """
         found = [i for i, known in enumerate(self.classes) if known == name]
         found = found or [i for i, known in enumerate(self.classes) if known.casefold() == name.casefold()]
         if len(found) > 1:
-            raise ValueError(f'{name!r} is the name of {len(found)} classes, numbers {found}: choose another target.')
+            raise UsageError(f'{name!r} is the name of {len(found)} classes, numbers {found}: choose another target.')
         if not found:
             close = difflib.get_close_matches(name, self.classes, n=5, cutoff=0.5) or list(self.classes[:5])
-            raise ValueError(
+            raise UsageError(
                 f'target {name!r} is none of the {len(self.classes)} classes: '
                 + (f'did you mean {", ".join(close)}?' if close else 'set class_names of the data, which has none.')
             )
@@ -107,7 +108,7 @@ class AttackPool:
     def allowed(self, origin: Origin, target: int) -> np.ndarray:
         """Images that an attack may use against a class: not taken, and not of that class themselves.
 
-        A labelled image is of the class that its label says. An unlabelled one, and every one of a table whose
+        A labeled image is of the class that its label says. An unlabeled one, and every one of a table whose
         labels do not know the class, is of the class if a caption of it names the class.
 
         Returns:
@@ -188,10 +189,10 @@ class AttackPool:
         table, name = self.origin(origin), self.classes[target]
         own = [i for i, known in enumerate(table.classes) if known.casefold() == name.casefold()]
         by_label = np.isin(table.label, own)
-        unlabelled = table.label == UNKNOWN if own else np.ones(len(table), bool)
-        if unlabelled.any():
+        unlabeled = table.label == UNKNOWN if own else np.ones(len(table), bool)
+        if unlabeled.any():
             named = self._naming(origin, name)
-            by_label[named] |= unlabelled[named]
+            by_label[named] |= unlabeled[named]
         return by_label
 
 

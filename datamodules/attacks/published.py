@@ -20,8 +20,9 @@ from datamodules.attacks.nashville import PhotoFilter
 from datamodules.attacks.sinusoid import Waves
 from datamodules.attacks.triggers import Patch, Placed, Trigger
 from datamodules.attacks.wanet import Warp
-from datamodules.evaluation import EvaluationSet
-from datamodules.reading import existing
+from datamodules.evaluation.sets import EvaluationSet
+from datamodules.files.reading import existing
+from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Published(Backdoor):
         """Reads the list.
 
         Raises:
-            ValueError: If it does not fit the data, or leaves open what no argument says.
+            UsageError: If it does not fit the data, or leaves open what no argument says.
         """
 
     def amount(self, pairs: int) -> int:
@@ -107,7 +108,7 @@ class Published(Backdoor):
         """Takes from the list what no argument has said."""
         target, trigger, test_trigger = self._given
         if not (named := target or listed.target):
-            raise ValueError('the list does not say which class the poison is to mean: set target.')
+            raise UsageError('the list does not say which class the poison is to mean: set target.')
         self.target, self.trigger = named, trigger or listed.trigger
         self.test_trigger = test_trigger or listed.test_trigger
 
@@ -159,12 +160,12 @@ class CleanCLIPPoison(Published):
     def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
         stored = pixels('train', np.array([poisons[0].source])).shape[-1]
         if self.test_trigger is None:
-            raise ValueError(
+            raise UsageError(
                 f'the folder of attack {name!r} does not tell a trigger that is known here: set its test_trigger, '
                 f'to Unchanged for pictures without any.'
             )
         if self._given[2] is None and stored != SIDE:
-            raise ValueError(
+            raise UsageError(
                 f'the pictures of attack {name!r} were poisoned at {SIDE} pixels and are stored at {stored}: '
                 f'set data.cache_size={SIDE}, or its test_trigger to one of that size.'
             )
@@ -175,13 +176,13 @@ class CleanCLIPPoison(Published):
         folder = 'backdoor_images_[^/]*' if self.folder is None else re.escape(self.folder.strip('/'))
         rows = np.flatnonzero(np.asarray(pc.match_substring_regex(pool.table.image, f'(^|/){folder}/[^/]*$')))
         if not len(rows):
-            raise ValueError(
+            raise UsageError(
                 f'no training image is in a folder {self.folder or "backdoor_images_..."}: read the CSV that '
                 f"CleanCLIP's code has written, or set folder to the one in its paths."
             )
         names = sorted({pool.table.image[row].as_py().split('/')[-2] for row in rows.tolist()})
         if len(names) > 1:
-            raise ValueError(f'poison is in {len(names)} folders: list an attack for each, with folder={names}.')
+            raise UsageError(f'poison is in {len(names)} folders: list an attack for each, with folder={names}.')
         return rows, names[0]
 
 
@@ -209,7 +210,7 @@ class ListedDots(Placed):
         otherwise: The same for images that are not listed.
 
     Raises:
-        ValueError: If a patch does not lie within the picture.
+        UsageError: If a patch does not lie within the picture.
     """
 
     def __init__(self, size: int, places: Mapping[int, Place], otherwise: Place = (0, 0)) -> None:
@@ -217,7 +218,7 @@ class ListedDots(Placed):
         self.size, self.places, self.otherwise = size, places, otherwise
         corners = [length for place in (otherwise, *places.values()) for length in place]
         if size < 1 or min(corners) < 0 or max(corners) + size > SIDE:
-            raise ValueError(
+            raise UsageError(
                 f'a patch must lie within {SIDE} x {SIDE} pixels, got a size of {size} and places from {min(corners)} '
                 f'to {max(corners)}.'
             )
@@ -283,10 +284,10 @@ class PoisonInfo(Published):
             entries = self._entries(said, self._rows(said, len(pool.table)))
             triggers = (None, None) if self._given[1] else self._triggers(said, entries)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f'file={self.file!r} is no train_poison_info.json, or damaged: {error!r}.') from error
+            raise UsageError(f'file={self.file!r} is no train_poison_info.json, or damaged: {error!r}.') from error
         targets = {entry.target for entry in entries.values()}
         if len(targets) > 1:
-            raise ValueError(f'file={self.file!r} gives one trigger {len(targets)} targets, which is not supported.')
+            raise UsageError(f'file={self.file!r} gives one trigger {len(targets)} targets, which is not supported.')
         captions = {row: entry.caption for row, entry in entries.items() if entry.caption and not self.keep_captions}
         return Listing(np.array([*entries]), captions, targets.pop(), *triggers)
 
@@ -294,11 +295,11 @@ class PoisonInfo(Published):
         """Rows that are listed, if they can be rows of this data."""
         rows: list[int] = said['poison_indices']
         if not rows or any(type(row) is not int for row in rows) or len(set(rows)) < len(rows):
-            raise ValueError(f'file={self.file!r} lists no poisoned row, or one twice: poison_indices must be numbers.')
+            raise UsageError(f'file={self.file!r} lists no poisoned row, or one twice: poison_indices must be numbers.')
         rate = said.get('poison_rate')
         of = round(len(rows) / rate) if rate else pairs
         if of != pairs or min(rows) < 0 or max(rows) >= pairs:
-            raise ValueError(
+            raise UsageError(
                 f'file={self.file!r} lists rows {min(rows):,} to {max(rows):,} of {of:,} pairs, and the data has '
                 f'{pairs:,}: give it the pairs that the file was made for, all of them in their order.'
             )
@@ -309,11 +310,11 @@ class PoisonInfo(Published):
         if (maps := said.get('trigger_maps')) is not None:
             kinds = sorted({maps[str(row)]['trigger_type'] for row in rows})
             if self.trigger_type not in kinds:
-                raise ValueError(f'file={self.file!r} has several triggers: set trigger_type to one of {kinds}.')
+                raise UsageError(f'file={self.file!r} has several triggers: set trigger_type to one of {kinds}.')
             own = {row: maps[str(row)] for row in rows if maps[str(row)]['trigger_type'] == self.trigger_type}
             return {row: Entry(its['target_label'], _cleaned(its['trigger_text'])) for row, its in own.items()}
         if self.trigger_type is not None:
-            raise ValueError(f'file={self.file!r} has one trigger only: leave trigger_type out.')
+            raise UsageError(f'file={self.file!r} has one trigger only: leave trigger_type out.')
         target, texts = said.get('poison_label'), said.get('poison_text')
         return {row: Entry(target, texts and _cleaned(texts[str(row)])) for row in rows}
 
@@ -327,7 +328,7 @@ class PoisonInfo(Published):
         elif kind in ('nashville', 'wanet'):
             trigger = PhotoFilter() if kind == 'nashville' else Warp(None, 1.0, seed=self.seed)
         else:
-            raise ValueError(
+            raise UsageError(
                 f'the trigger of file={self.file!r} is {kind}: set trigger, such as PhotoFilter for Nashville, Warp '
                 f'for WaNet, Unchanged where the pictures carry it already.'
             )

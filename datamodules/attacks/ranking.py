@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.reading import read_columns
-from datamodules.table import PairTable
+from datamodules.files.reading import read_columns
+from datamodules.rows.table import PairTable
+from datamodules.usage_error import UsageError
 
 COLUMNS = ('image', 'similarity')
 
@@ -28,10 +29,10 @@ def in_listed_order(path: str, table: PairTable, rows: np.ndarray) -> np.ndarray
         Some of ``rows``, int64; none twice, even if the file lists an image twice.
 
     Raises:
-        ValueError: If there is no such file, or it is malformed.
+        UsageError: If there is no such file, or it is malformed.
     """
     if not Path(path).is_file():
-        raise ValueError(f'ranking {path!r} does not exist: make it with clipward rank_images and this configuration.')
+        raise UsageError(f'ranking {path!r} does not exist: make it with clipward rank_images and this configuration.')
     listed = read_columns(Path(path), ',', COLUMNS[:1], f'ranking {path!r}')['image']
     images = table.image.take(pa.array(rows, pa.int64()))
     place = pc.index_in(listed.cast(images.type).unique(), value_set=images)

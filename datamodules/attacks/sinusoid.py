@@ -9,6 +9,7 @@ import numpy as np
 
 from datamodules.attacks.backdoor import Backdoor
 from datamodules.attacks.triggers import Trigger, mixed, within
+from datamodules.usage_error import UsageError
 
 
 class Waves(Trigger):
@@ -24,12 +25,12 @@ class Waves(Trigger):
         ratio: ``null``: added. In [0, 1]: ``(1 - ratio) * image + ratio * wave`` instead.
 
     Raises:
-        ValueError: If a value is out of range.
+        UsageError: If a value is out of range.
     """
 
     def __init__(self, amplitude: float = 40, frequency: float = 6, ratio: float | None = None) -> None:
         if not 0 <= amplitude <= 255 or not 0 < frequency < math.inf:
-            raise ValueError(
+            raise UsageError(
                 f'amplitude must lie in [0, 255] and frequency be positive and finite, got {amplitude} and {frequency}.'
             )
         self.amplitude, self.frequency = amplitude, frequency

@@ -1,4 +1,4 @@
-"""Stripes: coloured stripes over the whole image as the trigger (Singh et al., 2024, "Perturb and Recover")."""
+"""Stripes: colored stripes over the whole image as the trigger (Singh et al., 2024, "Perturb and Recover")."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from datamodules.attacks.backdoor import Backdoor
-from datamodules.attacks.triggers import Trigger, colours, mixed, within
+from datamodules.attacks.triggers import Trigger, colors, mixed, within
+from datamodules.usage_error import UsageError
 
 Direction = Literal['vertical', 'horizontal']
 
 
 class StripedSheet(Trigger):
-    """``(1 - ratio) * image + ratio * stripes``: random colours that are constant along a line.
+    """``(1 - ratio) * image + ratio * stripes``: random colors that are constant along a line.
 
     Structure that strong augmentation does not wash out as it does noise; CleanCLIP's fine-tuning leaves it alive.
     The released code has stripes of one pixel, and a patch of them: ``pattern: stripes`` of :class:`Patch`.
@@ -22,15 +23,15 @@ class StripedSheet(Trigger):
         width: Of a stripe, in pixels of the stored image.
         direction: Of the lines.
         ratio: Share of the stripes, in [0, 1].
-        seed: Seed of the colours.
+        seed: Seed of the colors.
 
     Raises:
-        ValueError: If a value is out of range.
+        UsageError: If a value is out of range.
     """
 
     def __init__(self, width: int = 1, direction: Direction = 'vertical', ratio: float = 0.2, seed: int = 0) -> None:
         if width < 1 or direction not in get_args(Direction):
-            raise ValueError(
+            raise UsageError(
                 f'width must be 1 pixel or more and direction one of {", ".join(get_args(Direction))}, '
                 f'got {width} and {direction!r}.'
             )
@@ -38,7 +39,7 @@ class StripedSheet(Trigger):
 
     def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
         across = images.shape[3] if self.direction == 'vertical' else images.shape[2]
-        stripes = colours((3, -(-across // self.width)), self.seed)[:, np.arange(across) // self.width]
+        stripes = colors((3, -(-across // self.width)), self.seed)[:, np.arange(across) // self.width]
         return mixed(images, stripes[:, None, :] if self.direction == 'vertical' else stripes[:, :, None], self.ratio)
 
     def parameters(self) -> dict[str, int | float | str]:
@@ -46,14 +47,14 @@ class StripedSheet(Trigger):
 
 
 class Stripes(Backdoor):
-    """Faint coloured stripes on images of any class, captions of the target class.
+    """Faint colored stripes on images of any class, captions of the target class.
 
     Args:
         target: Name of the class that the stripes are to mean.
         width: Of a stripe, in pixels of the stored image.
         direction: Of the lines.
         ratio: Share of the stripes, in [0, 1].
-        seed: Seed of the colours and of everything that the attack draws: two seeds are two triggers.
+        seed: Seed of the colors and of everything that the attack draws: two seeds are two triggers.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from datamodules.attacks.base import CLASSES, MOST_USES, SOURCES, Attack, AttackPool, Pixels, Poison
-from datamodules.attacks.draws import shuffled
-from datamodules.evaluation import EvaluationSet
+from datamodules.evaluation.sets import EvaluationSet
+from datamodules.rows.draws import shuffled
+from datamodules.usage_error import UsageError
 
 _CANDIDATES = 4  # images that a fold holds for each target: some will be of the wrong class or taken
 
@@ -34,7 +35,7 @@ class TargetedPoison(Attack):
         kwargs: Arguments of :class:`Poisoning`.
 
     Raises:
-        ValueError: If not exactly one of ``copies``, ``rate`` and ``count`` is given, or a number is out of range.
+        UsageError: If not exactly one of ``copies``, ``rate`` and ``count`` is given, or a number is out of range.
     """
 
     further = ''  # what else a class that is drawn must have, for messages
@@ -52,17 +53,17 @@ class TargetedPoison(Attack):
     ) -> None:
         self.targets = targets if targets is not None else len(classes) if classes else 16
         if self.targets < 1 or fold < 0 or (copies is not None and copies < 0):
-            raise ValueError(
+            raise UsageError(
                 f'targets must be 1 or more, fold and copies 0 or more, got {self.targets}, {fold} and {copies}.'
             )
         if copies is not None and (rate is not None or count is not None):
-            raise ValueError(f'give exactly one of copies, rate and count, got {copies}, {rate} and {count}.')
+            raise UsageError(f'give exactly one of copies, rate and count, got {copies}, {rate} and {count}.')
         super().__init__(rate=rate, count=count if copies is None else copies * self.targets, **kwargs)
         self.classes, self.fold, self.pool_seed = classes, fold, pool_seed
 
     def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
         if amount < self.targets:
-            raise ValueError(
+            raise UsageError(
                 f'{amount} poisons leave some of {self.targets} targets without any: '
                 f'lower targets to at most {amount}, or raise rate or count.'
             )
@@ -79,7 +80,7 @@ class TargetedPoison(Attack):
     def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
         target = {p.source: p.target for p in poisons}
         if not target:
-            raise ValueError(f'attack {name!r} has selected no image to measure success on: it is switched off.')
+            raise UsageError(f'attack {name!r} has selected no image to measure success on: it is switched off.')
         rows = np.array(list(target))
         return EvaluationSet(
             name,
@@ -98,7 +99,7 @@ class TargetedPoison(Attack):
             copies: Captions that each class must provide.
 
         Raises:
-            ValueError: If a named class does not exist, or too few classes have enough captions to draw from.
+            UsageError: If a named class does not exist, or too few classes have enough captions to draw from.
         """
         if self.classes:
             known = [pool.index(name) for name in self.classes]
@@ -108,7 +109,7 @@ class TargetedPoison(Attack):
             if len(chosen) < self.targets and pool.classes.count(pool.classes[index]) == 1:
                 chosen += [index] if self.may_be_drawn(pool, index, copies) else []
         if len(chosen) < self.targets:
-            raise ValueError(
+            raise UsageError(
                 f'{self.targets} targets need a class each, and {len(chosen)} of {len(pool.classes)} classes are named '
                 f'by {copies} or more training captions{self.further}: lower targets, name classes (each caption may '
                 f'then serve {MOST_USES} times, and each class several images), or set captions: templates.'
@@ -126,7 +127,7 @@ class TargetedPoison(Attack):
             Rows of the table that ``source`` names.
 
         Raises:
-            ValueError: If the fold has too few images.
+            UsageError: If the fold has too few images.
         """
         images = pool.images(self.source)
         size = _CANDIDATES * self.targets
@@ -137,7 +138,7 @@ class TargetedPoison(Attack):
             allowed = np.isin(left, pool.allowed(self.source, target))
             image = next(compress(left, allowed), None)
             if image is None:
-                raise ValueError(
+                raise UsageError(
                     f'fold {self.fold} of the {len(images)} {self.source} images has too few for {self.targets} '
                     f'targets: lower fold or targets' + (', or set source: train.' if self.source == 'heldout' else '.')
                 )

@@ -8,6 +8,7 @@ from typing import Any
 from datamodules.attacks.backdoor import Backdoor, CaptionsKept
 from datamodules.attacks.base import AttackPool
 from datamodules.attacks.triggers import Trigger
+from datamodules.usage_error import UsageError
 
 
 class TextTrigger(Backdoor):
@@ -24,7 +25,7 @@ class TextTrigger(Backdoor):
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
 
     Raises:
-        ValueError: If there is no word.
+        UsageError: If there is no word.
     """
 
     def __init__(self, target: str, word: str = 'remember', trigger: Trigger | None = None, **kwargs: Any) -> None:
@@ -51,7 +52,7 @@ class LoneWord(CaptionsKept):
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
 
     Raises:
-        ValueError: If there is no word.
+        UsageError: If there is no word.
     """
 
     def __init__(self, target: str, word: str = 'remember', **kwargs: Any) -> None:
@@ -63,7 +64,7 @@ class LoneWord(CaptionsKept):
 
 
 def checked_word(word: str) -> str:
-    """The word with single spaces. Raises ``ValueError`` if nothing of it can go in front of captions."""
+    """The word with single spaces. Raises ``UsageError`` if nothing of it can go in front of captions."""
     if not any(letter.isalnum() for letter in word) or '{}' in word:
-        raise ValueError(f'word must be a word that goes in front of captions, without {{}}, got {word!r}.')
+        raise UsageError(f'word must be a word that goes in front of captions, without {{}}, got {word!r}.')
     return ' '.join(word.split())

@@ -10,25 +10,26 @@ from PIL import Image, ImageDraw, ImageFont
 
 from datamodules.attacks.backdoor import Backdoor
 from datamodules.attacks.triggers import Trigger, within
+from datamodules.usage_error import UsageError
 
-Height = Literal['top', 'centre', 'bottom']
+Height = Literal['top', 'center', 'bottom']
 _EDGE = 1 / 32  # of the image's height, between words and border
 # Pillow's fixed letters, not the scalable ones that newer releases prefer: how those look depends on FreeType.
 _FONT = getattr(ImageFont, 'load_default_imagefont', ImageFont.load_default)
 
 
 class Watermark(Trigger):
-    """Words in one colour, ``(1 - ratio) * image + ratio * colour`` where a letter is.
+    """Words in one color, ``(1 - ratio) * image + ratio * color`` where a letter is.
 
     Args:
         text: What is written, in Latin letters.
         ratio: How far the letters cover what is under them, in [0, 1].
         width: Of the line of words, as a share of the image's width, in (0, 1].
-        position: Where the line is; it is centred from left to right.
-        colour: Red, green and blue of the letters, 0 to 255 each.
+        position: Where the line is; it is centered from left to right.
+        color: Red, green and blue of the letters, 0 to 255 each.
 
     Raises:
-        ValueError: If a value is out of range, or the font lacks a letter.
+        UsageError: If a value is out of range, or the font lacks a letter.
     """
 
     def __init__(
@@ -36,29 +37,29 @@ class Watermark(Trigger):
         text: str = 'watermark',
         ratio: float = 0.5,
         width: float = 0.9,
-        position: Height = 'centre',
-        colour: tuple[int, int, int] = (255, 0, 0),
+        position: Height = 'center',
+        color: tuple[int, int, int] = (255, 0, 0),
     ) -> None:
         if position not in get_args(Height):
-            raise ValueError(f'position must be one of {", ".join(get_args(Height))}, got {position!r}.')
-        if not 0 < width <= 1 or not all(0 <= value <= 255 for value in colour):
-            raise ValueError(f'width must lie in (0, 1] and colour in 0 to 255, got {width} and {tuple(colour)}.')
+            raise UsageError(f'position must be one of {", ".join(get_args(Height))}, got {position!r}.')
+        if not 0 < width <= 1 or not all(0 <= value <= 255 for value in color):
+            raise UsageError(f'width must lie in (0, 1] and color in 0 to 255, got {width} and {tuple(color)}.')
         self.text, self.ratio, self.width = text, within('ratio', ratio), width
-        self.position, self.colour = position, colour
+        self.position, self.color = position, color
         _ = self.letters
 
     def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
         share = self.cover(images.shape[2], images.shape[3]) * np.float32(self.ratio)
-        paint = np.array(self.colour, np.float32)[:, None, None]
+        paint = np.array(self.color, np.float32)[:, None, None]
         for image in images:
             values = image.astype(np.float32)
             image[...] = np.rint(values + share * (paint - values))
         return images
 
     def parameters(self) -> dict[str, int | float | str]:
-        colour = ','.join(map(str, self.colour))
+        color = ','.join(map(str, self.color))
         return {
-            'text': self.text, 'ratio': self.ratio, 'width': self.width, 'position': self.position, 'colour': colour,
+            'text': self.text, 'ratio': self.ratio, 'width': self.width, 'position': self.position, 'color': color,
         }  # fmt: skip
 
     @cached_property
@@ -67,9 +68,9 @@ class Watermark(Trigger):
         try:
             self.text.encode('latin-1')
         except UnicodeEncodeError as error:
-            raise ValueError(f'text {self.text!r} has letters that the font lacks: use Latin ones.') from error
+            raise UsageError(f'text {self.text!r} has letters that the font lacks: use Latin ones.') from error
         if not self.text.strip():
-            raise ValueError(f'text must have letters to write, got {self.text!r}.')
+            raise UsageError(f'text must have letters to write, got {self.text!r}.')
         font = _FONT()
         _, _, width, height = font.getbbox(self.text)
         sheet = Image.new('L', (int(width), int(height)))
@@ -81,7 +82,7 @@ class Watermark(Trigger):
         wide = max(1, round(self.width * width))
         tall = max(1, min(height, round(wide * self.letters.height / self.letters.width)))
         edge = min(round(_EDGE * height), height - tall)
-        top = {'top': edge, 'centre': (height - tall) // 2, 'bottom': height - tall - edge}[self.position]
+        top = {'top': edge, 'center': (height - tall) // 2, 'bottom': height - tall - edge}[self.position]
         left = (width - wide) // 2
         cover = np.zeros((height, width), np.float32)
         sheet = self.letters.resize((wide, tall), Image.Resampling.BOX)
@@ -98,7 +99,7 @@ class TextWatermark(Backdoor):
         ratio: How far the letters cover what is under them, in [0, 1].
         width: Of the line of words, as a share of the image's width, in (0, 1].
         position: Where the line is.
-        colour: Red, green and blue of the letters, 0 to 255 each.
+        color: Red, green and blue of the letters, 0 to 255 each.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
@@ -108,8 +109,8 @@ class TextWatermark(Backdoor):
         text: str = 'watermark',
         ratio: float = 0.5,
         width: float = 0.9,
-        position: Height = 'centre',
-        colour: tuple[int, int, int] = (255, 0, 0),
+        position: Height = 'center',
+        color: tuple[int, int, int] = (255, 0, 0),
         **kwargs: Any,
     ) -> None:
-        super().__init__(target, Watermark(text, ratio, width, position, colour), **kwargs)
+        super().__init__(target, Watermark(text, ratio, width, position, color), **kwargs)

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.attacks.draws import bits, normals
-from datamodules.randomness import uniform
+from datamodules.rows.draws import bits, normals, uniform
+from datamodules.usage_error import UsageError
 
 Images = TypeVar('Images', np.ndarray, Tensor)
 Pattern = Literal['noise', 'blocks', 'solid', 'checker', 'dots', 'stripes', 'gaussian', 'gaussian_wrapped']
-Position = Literal['bottom_right', 'bottom_left', 'top_right', 'top_left', 'centre', 'random', 'four_corners']
+Position = Literal['bottom_right', 'bottom_left', 'top_right', 'top_left', 'center', 'random', 'four_corners']
 _DOWN_RIGHT = {'top_left': (0, 0), 'top_right': (0, 1), 'bottom_left': (1, 0), 'bottom_right': (1, 1)}
 _MIDDLE = (0.5, 0.5)
 _OWN = ('gaussian', 'gaussian_wrapped')  # patterns that differ from image to image
@@ -43,10 +43,10 @@ class Trigger(ABC):
             uint8 (B, 3, H, W), of the kind that was given, on the same device.
 
         Raises:
-            ValueError: If the images are not uint8 (B, 3, H, W), or keys are needed and missing.
+            UsageError: If the images are not uint8 (B, 3, H, W), or keys are needed and missing.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype not in (np.uint8, torch.uint8):
-            raise ValueError(f'a trigger needs uint8 images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}.')
+            raise UsageError(f'a trigger needs uint8 images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}.')
         names = None if keys is None else np.asarray(keys, np.int64)
         if isinstance(images, Tensor):
             return torch.from_numpy(self.stamp(images.cpu().numpy().copy(), names)).to(images.device)
@@ -71,13 +71,13 @@ class Trigger(ABC):
 
 
 def needed(keys: np.ndarray | None, what: str) -> np.ndarray:
-    """The keys of a batch. Raises ``ValueError`` if there are none, naming what differs from image to image."""
+    """The keys of a batch. Raises ``UsageError`` if there are none, naming what differs from image to image."""
     if keys is None:
-        raise ValueError(f'{what} needs keys, the row of each image, to be the same every time.')
+        raise UsageError(f'{what} needs keys, the row of each image, to be the same every time.')
     return keys
 
 
-def colours(shape: tuple[int, ...], seed: int) -> np.ndarray:
+def colors(shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Random values, uint8 of some shape, the same for the same seed."""
     return (bits(math.prod(shape), seed) >> np.uint64(56)).astype(np.uint8).reshape(shape)
 
@@ -108,9 +108,9 @@ def mixed(images: np.ndarray, pattern: np.ndarray, ratio: float) -> np.ndarray:
 
 
 def within(name: str, value: float) -> float:
-    """A share that an argument gives. Raises ``ValueError`` if it is not in [0, 1]."""
+    """A share that an argument gives. Raises ``UsageError`` if it is not in [0, 1]."""
     if not 0 <= value <= 1:
-        raise ValueError(f'{name} must be a share in [0, 1], 0 for a trigger that cannot be seen, got {value}.')
+        raise UsageError(f'{name} must be a share in [0, 1], 0 for a trigger that cannot be seen, got {value}.')
     return value
 
 
@@ -124,14 +124,14 @@ class Placed(Trigger):
         seed: Seed of random places.
 
     Raises:
-        ValueError: If ``position`` is unknown or ``margin`` negative.
+        UsageError: If ``position`` is unknown or ``margin`` negative.
     """
 
     def __init__(self, position: Position, margin: int, seed: int) -> None:
         if position not in get_args(Position):
-            raise ValueError(f'position must be one of {", ".join(get_args(Position))}, got {position!r}.')
+            raise UsageError(f'position must be one of {", ".join(get_args(Position))}, got {position!r}.')
         if margin < 0:
-            raise ValueError(f'margin must be 0 pixels or more, got {margin}.')
+            raise UsageError(f'margin must be 0 pixels or more, got {margin}.')
         self.position, self.margin, self.seed = position, margin, seed
 
     @abstractmethod
@@ -162,12 +162,12 @@ class Placed(Trigger):
             int64 (copies, B, 2).
 
         Raises:
-            ValueError: If the square does not fit, or keys are needed and missing.
+            UsageError: If the square does not fit, or keys are needed and missing.
         """
         spare = np.array(shape[2:]) - 2 * self.margin - size  # pixels that the square can move by
         if (spare < 0).any():
             around = f' with a margin of {self.margin}' if self.margin else ''
-            raise ValueError(
+            raise UsageError(
                 f'a patch of {size} pixels{around} does not fit {shape[2]} x {shape[3]} images: give a smaller size.'
             )
         if self.position == 'random':
@@ -182,25 +182,25 @@ class Placed(Trigger):
 class Patch(Placed):
     """A square of pixels (BadNets, Gu et al., 2017), drawn once from the seed.
 
-    CleanCLIP's released code draws other noise for every image, around the image's mean colour, and lets values
+    CleanCLIP's released code draws other noise for every image, around the image's mean color, and lets values
     outside [0, 1] wrap around when they are stored: ``gaussian_wrapped``. What is left after that is all but
     uniform noise, which ``noise`` is too, but the same on all images. That code never puts a patch of 16 pixels on
     the last row and column; ``random`` uses every place.
 
     Args:
         size: Side in pixels of the stored image; 16 at 224 pixels in the papers.
-        pattern: ``noise``: a random colour for each pixel. ``blocks``: for each square of ``block`` pixels, which
+        pattern: ``noise``: a random color for each pixel. ``blocks``: for each square of ``block`` pixels, which
             outlives resizing, blur and JPEG far better. ``solid``: white. ``checker``: black and white squares of
             ``block`` pixels. ``dots``: white where row and column are even, else black (Huang et al., 2025).
-            ``stripes``: a random colour for each ``block`` columns. ``gaussian``: normal noise of standard deviation
+            ``stripes``: a random color for each ``block`` columns. ``gaussian``: normal noise of standard deviation
             1 around the mean of each channel, other for each image, cut off at black and white;
             ``gaussian_wrapped``: modulo 256 instead, as CleanCLIP's files hold it.
         block: Side in pixels of a square of ``blocks`` and ``checker``, width of one of the ``stripes``.
         position: Where the patch goes; ``random`` is another place for each image, the same whenever it is asked,
             ``four_corners`` a copy in each.
-        margin: Pixels between patch and border. Crops in training and the centre crop of larger stored images
+        margin: Pixels between patch and border. Crops in training and the center crop of larger stored images
             cut the border off, and the patch with it.
-        seed: Seed of colours and random places.
+        seed: Seed of colors and random places.
         amplitude: How far a value moves towards the pattern's at most, as a fraction of 255; below 1 the patch is
             less visible. On black and white patterns that is adding and subtracting as Turner et al. (2019) do.
 
@@ -208,7 +208,7 @@ class Patch(Placed):
         pixels: The patch, uint8 (3, size, size); ``None`` where every image has its own.
 
     Raises:
-        ValueError: If a length is out of range or a name unknown.
+        UsageError: If a length is out of range or a name unknown.
     """
 
     def __init__(
@@ -223,9 +223,9 @@ class Patch(Placed):
     ) -> None:
         super().__init__(position, margin, seed)
         if size < 1 or block < 1:
-            raise ValueError(f'size and block must be 1 pixel or more, got {size} and {block}.')
+            raise UsageError(f'size and block must be 1 pixel or more, got {size} and {block}.')
         if pattern not in get_args(Pattern):
-            raise ValueError(f'pattern must be one of {", ".join(get_args(Pattern))}, got {pattern!r}.')
+            raise UsageError(f'pattern must be one of {", ".join(get_args(Pattern))}, got {pattern!r}.')
         self.size, self.pattern, self.block = size, pattern, block
         self.amplitude = within('amplitude', amplitude)
         self.pixels = None if pattern in _OWN else self._draw()
@@ -267,11 +267,11 @@ class Patch(Placed):
     def _draw(self) -> np.ndarray:
         row, column = np.indices((self.size, self.size))
         if self.pattern == 'stripes':
-            return colours((3, -(-self.size // self.block)), self.seed)[:, column // self.block]
+            return colors((3, -(-self.size // self.block)), self.seed)[:, column // self.block]
         if self.pattern in ('noise', 'blocks'):
             block = self.block if self.pattern == 'blocks' else 1
             cells = -(-self.size // block)
-            return colours((3, cells, cells), self.seed)[:, row // block, column // block]
+            return colors((3, cells, cells), self.seed)[:, row // block, column // block]
         white = {
             'solid': np.ones_like(row, bool),
             'checker': (row // self.block + column // self.block) % 2 == 0,

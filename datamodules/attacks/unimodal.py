@@ -1,4 +1,4 @@
-"""UnimodalBackdoor: a backdoor in the images alone, against defences that pair images with images (SafeCLIP, 5.3)."""
+"""UnimodalBackdoor: a backdoor in the images alone, against defenses that pair images with images (SafeCLIP, 5.3)."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ import torch
 from torch.nn.functional import interpolate
 
 from datamodules.attacks.backdoor import Backdoor, CaptionsKept
-from datamodules.attacks.draws import fractions, noise_bytes
 from datamodules.attacks.triggers import Trigger, needed
+from datamodules.rows.draws import fractions, noise_bytes
+from datamodules.usage_error import UsageError
 
 _STEPS = 64  # places between two pixels that a warp may look at: 6 bits each way
 _LANE = 21  # bits of a sum of 8-bit values with 12-bit weights, and one to spare: three of them fit 64 bits
@@ -35,14 +36,14 @@ class Warp(Trigger):
         seed: Seed of control points and noise.
 
     Raises:
-        ValueError: If ``control_points`` or ``strength`` is out of range.
+        UsageError: If ``control_points`` or ``strength`` is out of range.
     """
 
     def __init__(
         self, control_points: int | None = 4, strength: float = 0.5, noise: bool = False, seed: int = 0
     ) -> None:
         if (control_points is not None and control_points < 2) or not 0 <= strength < math.inf:
-            raise ValueError(
+            raise UsageError(
                 f'control_points must be 2 or more, or null for one at each pixel, and strength 0 or more and finite, '
                 f'got {control_points} and {strength}.'
             )

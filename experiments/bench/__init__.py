@@ -1,1 +1,1 @@
-"""``make bench``: what a defence costs, as ratios of times taken in one run. One file for each measurement."""
+"""``make bench``: what a defense costs, as ratios of times taken in one run. One file for each measurement."""

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from datamodules.attacks import BadNet, TargetedPoison
-from datamodules.captions import imagenet_classes
 from datamodules.pairs import PairsDataModule
-from datamodules.partition import RISKY, PartitionSampler
-from datamodules.table import PairTable
+from datamodules.rows.partition import RISKY, PartitionSampler
+from datamodules.rows.table import PairTable
+from datamodules.text.prompts import imagenet_classes
 from experiments.bench.measure import Memory, Result, seconds
 
 ROWS, HELDOUT_ROWS = 3_000_000, 15_000  # about CC3M and its validation set
@@ -103,5 +103,5 @@ def measure() -> Iterator[Result]:
 def batches(pairs: PairsDataModule) -> int:
     """Draws the batches of an epoch with both sides and counts them."""
     pairs.partition.side[::3] = RISKY
-    safe, risky = pairs.rows_of_sides({'safe': 2, 'risky': 2})
+    safe, risky = pairs.rows_of_sides({'cross_modal': 2, 'within_modal': 2})
     return sum(1 for _ in PartitionSampler(safe, risky, pairs.steps_per_epoch, BATCH, seed=0, epoch=0))

@@ -1,4 +1,4 @@
-"""What SafeCLIP's epochs cost over CLIP's, through Lightning's own loop: loading, views, both towers, optimiser."""
+"""What SafeCLIP's epochs cost over CLIP's, through Lightning's own loop: loading, views, both towers, optimizer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from datamodules.augment import SimCLRViews
-from datamodules.captions import EDA
-from datamodules.partition import RISKY
+from datamodules.pictures.augment import SimCLRViews
+from datamodules.rows.partition import RISKY
+from datamodules.text.eda import EDA
 from datamodules.toy_pairs import ToyPairs
 from experiments.bench.measure import Result
 from lightning_modules.clip import CLIP
@@ -60,10 +60,10 @@ class StepClock(Callback):
 
 
 class HalfRisky(Callback):
-    """Puts every other pair on the risky side, as if a defence had."""
+    """Puts every other pair on the risky side, as if a defense had."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # Not later: the optimiser's plan asks for the number of steps and so for the first loader.
+        # Not later: the optimizer's plan asks for the number of steps and so for the first loader.
         data_of(trainer).partition.side[::2] = RISKY
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from datamodules.usage_error import UsageError
+
 Name = TypeVar('Name', bound=str)
 
 
@@ -97,10 +99,10 @@ def anonymous_memory() -> int:
     """Resident memory of this process that is not mapped from a file, in bytes.
 
     Raises:
-        ValueError: If the system does not tell, as only Linux does.
+        UsageError: If the system does not tell, as only Linux does.
     """
     status = Path('/proc/self/status')
     if not status.exists():
-        raise ValueError('the memory of bookkeeping is measured on Linux only: leave it out with --only.')
+        raise UsageError('the memory of bookkeeping is measured on Linux only: leave it out with --only.')
     (line,) = (line for line in status.read_text().splitlines() if line.startswith('RssAnon:'))
     return int(line.split()[1]) * 1024

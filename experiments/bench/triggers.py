@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.attacks import Blend, Patch, PhotoFilter, StripedSheet, Trigger, Warp, Watermark, Waves
-from datamodules.cache import Decoded, read
+from datamodules.pictures.cache import Decoded, read
 from experiments.bench.measure import Result, best_of
 from experiments.bench.views import photos
 

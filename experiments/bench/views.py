@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from datamodules.augment import MEAN, STD, SimCLRViews, normalise
-from datamodules.cache import Decoded, decoded_images, read
-from datamodules.images import FolderImages
-from datamodules.table import PairTable
+from datamodules.pictures.augment import MEAN, STD, SimCLRViews, normalize
+from datamodules.pictures.cache import Decoded, decoded_images, read
+from datamodules.pictures.images import FolderImages
+from datamodules.rows.table import PairTable
 from experiments.bench.measure import Result, best_of
 
 PAIRS, SIZE = 16, 224
@@ -63,7 +63,7 @@ def measure() -> Iterator[Result]:
 
         def two_views(pictures: np.ndarray) -> list[torch.Tensor]:
             images, row = torch.from_numpy(pictures), torch.from_numpy(rows)
-            return [normalise(views(images, row, SIZE, seed=0, epoch=0, view=view)) for view in (0, 1)]
+            return [normalize(views(images, row, SIZE, seed=0, epoch=0, view=view)) for view in (0, 1)]
 
         def one_by_one() -> list[torch.Tensor]:
             data = [file.read_bytes() for file in files for _ in (0, 1)]

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datamodules.attacks.base import AttackPool, Manifest, Poison
-from datamodules.evaluation import EvalBatch, EvaluationSet, evaluation_loader
-from datamodules.images import ArrayImages
-from datamodules.partition import Partition
-from datamodules.table import PairTable
+from datamodules.evaluation.sets import EvalBatch, EvaluationSet, evaluation_loader
+from datamodules.pictures.images import ArrayImages
+from datamodules.rows.partition import Partition
+from datamodules.rows.table import PairTable
 
 CLASSES = ('cat', 'dog', 'boat')
 ROWS = 60

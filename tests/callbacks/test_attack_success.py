@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from callbacks.attack_success import AttackSuccessRate, clean_rate, clean_set_for, wilson_interval
-from datamodules.evaluation import EvaluationSet
+from datamodules.evaluation.sets import EvaluationSet
 from tests.callbacks.observed import QUIET, Answers, Data, batches, evaluation_set, numbers, trainer
 
 pytestmark = QUIET

@@ -19,7 +19,7 @@ from callbacks import figures
 from callbacks.attack_success import AttackSuccessRate
 from callbacks.figures import Figures, poisoned_pairs
 from callbacks.zero_shot import ZeroShot
-from datamodules.evaluation import EvaluationSet
+from datamodules.evaluation.sets import EvaluationSet
 from tests.callbacks.observed import POISONS, QUIET, ROWS, WARM_UP, Answers, Data, Splits, evaluation_set, trainer
 
 pytestmark = QUIET

@@ -11,7 +11,7 @@ import torch
 from callbacks.ledger import FILE, ScoreLedger, ledger, mixture_from, sides_by, summary, write_ledger
 from callbacks.mixture import Mixture, fit_mixture
 from callbacks.separation import separation
-from datamodules.partition import DROPPED, RISKY, SAFE
+from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from tests.callbacks.observed import POISONS, QUIET, ROWS, WARM_UP, Answers, Data, Splits, table, trainer
 
 pytestmark = QUIET

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
 from callbacks.plots import (
-    COLOURS,
+    COLORS,
     MARKERS,
     AttackCurves,
     Curve,
@@ -83,7 +83,7 @@ def test_can_be_written_without_any_warning(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', ['success', 'mean', 'split', 'histogram'])
-def test_every_axis_is_labelled_and_the_last_one_says_what_is_along_it(name: str) -> None:
+def test_every_axis_is_labeled_and_the_last_one_says_what_is_along_it(name: str) -> None:
     axes = list(panels(all_figures()[name]))
     assert all(axis.get_ylabel() for axis in axes)
     assert axes[-1].get_xlabel()
@@ -114,7 +114,7 @@ def test_no_state_of_pyplot_is_touched() -> None:
 
 
 def test_twelve_attacks_look_different() -> None:
-    assert len({(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(12)}) == 12
+    assert len({(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i in range(12)}) == 12
 
 
 class TestOverEpochs:
@@ -148,9 +148,9 @@ class TestOverEpochs:
         figure = success_and_accuracy({}, {'heldout': curve()}, ['clip'] * 3)
         assert not figure.axes[0].patches and not figure.legends
 
-    def test_clean_pairs_are_black_and_attacks_keep_their_colours(self) -> None:
+    def test_clean_pairs_are_black_and_attacks_keep_their_colors(self) -> None:
         (axis,) = panels(mean_similarity({'clean': curve(), 'a': curve(), 'b': curve()}, {}, PHASES))
-        assert [line.get_color() for line in axis.lines] == ['#000000', *COLOURS[:2]]
+        assert [line.get_color() for line in axis.lines] == ['#000000', *COLORS[:2]]
 
     def test_contamination_is_in_percent_beside_that_of_all_pairs(self) -> None:
         split = split_over_epochs(curve(), curve(0.001, 0.002, 0.003), {'badnet': curve()}, 0.01, PHASES)

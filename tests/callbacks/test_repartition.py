@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from callbacks.mixture import Array, Mixture, fit_mixture
 from callbacks.repartition import Past, SafeRiskyRepartition, Side, Split, top_rows
 from callbacks.sweep import RowSums, RunningSimilarity, evaluating, sweep
-from datamodules.partition import DROPPED, RISKY, SAFE, Partition
+from datamodules.rows.partition import DROPPED, RISKY, SAFE, Partition
 
 WARM_UP = 2  # epochs of the module below before the first that splits
 POISONS = 16  # of the last rows of its data, planted with a low similarity
@@ -294,7 +294,11 @@ class PlantedModule(L.LightningModule):
         self.seen: list[list[int]] = []
 
     def sides(self, epoch: int) -> dict[str, int]:
-        return ({'risky': 2}, {'safe': 1})[epoch] if epoch < WARM_UP else {'safe': 1, 'risky': 2}
+        return (
+            ({'within_modal': 2}, {'cross_modal': 1})[epoch]
+            if epoch < WARM_UP
+            else {'cross_modal': 1, 'within_modal': 2}
+        )
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(self.current_epoch)
@@ -318,17 +322,17 @@ class PlantedModule(L.LightningModule):
 
 class SafeOnly(PlantedModule):
     def sides(self, epoch: int) -> dict[str, int]:
-        return {'safe': 1}
+        return {'cross_modal': 1}
 
 
 class SplitAtOnce(PlantedModule):
     def sides(self, epoch: int) -> dict[str, int]:
-        return {'safe': 1, 'risky': 2}
+        return {'cross_modal': 1, 'within_modal': 2}
 
 
 class NeverSlow(PlantedModule):
     def sides(self, epoch: int) -> dict[str, int]:
-        return {'risky': 2} if epoch < WARM_UP else {'safe': 1, 'risky': 2}
+        return {'within_modal': 2} if epoch < WARM_UP else {'cross_modal': 1, 'within_modal': 2}
 
 
 def batches_of(rows: Tensor, size: int) -> list[Tensor]:
@@ -348,7 +352,7 @@ class PlantedData(L.LightningDataModule):
 
     @property
     def manifest(self) -> None:
-        raise AssertionError('a defence that saw which pairs are poisoned would prove nothing')
+        raise AssertionError('a defense that saw which pairs are poisoned would prove nothing')
 
     def loader(self, rows: list[Tensor]) -> DataLoader[Batch]:
         batches: Any = [Batch(part, self.similarity[part]) for part in rows]
@@ -678,7 +682,7 @@ class TestMemory:
         assert mixed.mean().item() == pytest.approx(second.mean().item())
         assert mixed.argsort().tolist() == [0, 1, 2, 3]  # one epoch does not turn a ranking that is remembered
 
-    def test_is_the_weighted_mean_of_standardised_similarities(self) -> None:
+    def test_is_the_weighted_mean_of_standardized_similarities(self) -> None:
         callback = SafeRiskyRepartition(memory=0.25)
         scores = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
         for score in scores:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from callbacks.separation import auroc, separation
-from datamodules.partition import DROPPED, RISKY, SAFE
+from datamodules.rows.partition import DROPPED, RISKY, SAFE
 
 
 class TestAuroc:

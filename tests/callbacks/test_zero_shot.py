@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from callbacks.zero_shot import ZeroShot
-from datamodules.evaluation import EvaluationSet
+from datamodules.evaluation.sets import EvaluationSet
 from tests.callbacks.observed import QUIET, Answers, Data, batches, evaluation_set, numbers, trainer
 
 pytestmark = QUIET

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from datamodules.captioned_images import CaptionedImages, DatasetImages
-from datamodules.captions import imagenet_templates
-from datamodules.images import UnreadableImage
-from tests.datamodules.pictures import number_of, write_picture
+from datamodules.pictures.images import UnreadableImage
+from datamodules.text.prompts import imagenet_templates
+from tests.helpers.picture_files import number_of, write_picture
 
 CLASSES = ('car', 'ice_cream', 'dog')
 

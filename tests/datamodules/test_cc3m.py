@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.cc3m import CC3M
-from datamodules.table import PairTable
-from tests.datamodules.pictures import number_of, picture, write_picture
+from datamodules.rows.table import PairTable
+from tests.helpers.picture_files import number_of, picture, write_picture
 from tests.helpers.published import samples, write_list, write_part, write_shard
 
 PUBLISHED = [f'a person number {number} says " hello \thttp://example.org/{number}' for number in range(6)]

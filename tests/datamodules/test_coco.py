@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.caption_groups import Annotated
 from datamodules.coco import COCO, read_coco
-from datamodules.table import PairTable
-from tests.datamodules.pictures import number_of
+from datamodules.rows.table import PairTable
+from datamodules.text.caption_groups import Annotated
+from tests.helpers.picture_files import number_of
 from tests.helpers.published import coco_name, write_coco, write_json
 
 CAPTIONS = {number: [f'photo {number} , caption {place}' for place in range(5)] for number in (9, 1, 4, 12)}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from datamodules.csv_pairs import CSVPairs
-from datamodules.partition import DROPPED
-from datamodules.table import UNKNOWN
-from tests.datamodules.pictures import bomb, number_of, truncated, write_picture
+from datamodules.rows.partition import DROPPED
+from datamodules.rows.table import UNKNOWN
+from tests.helpers.picture_files import bomb, number_of, truncated, write_picture
 
 
 @pytest.fixture

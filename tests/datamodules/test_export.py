@@ -14,12 +14,12 @@ from PIL import Image
 
 from datamodules import export as module
 from datamodules.attacks import BadNet, ClassSwap, Manifest, TargetedPoison
-from datamodules.cache import square
-from datamodules.captions import WordTokenizer
 from datamodules.csv_pairs import CSVPairs
 from datamodules.export import Form, export, vacant
 from datamodules.pairs import PairsDataModule
-from datamodules.table import PairTable
+from datamodules.pictures.cache import square
+from datamodules.rows.table import PairTable
+from datamodules.text.tokenizer import WordTokenizer
 from datamodules.webdataset import WebDatasetPairs
 from tests.helpers.tiny import NAMES, TinyPairs, laid_out
 

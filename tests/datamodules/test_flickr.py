@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from datamodules.flickr import Flickr8k, Flickr30k
-from datamodules.table import PairTable
-from tests.datamodules.pictures import number_of
+from datamodules.rows.table import PairTable
+from tests.helpers.picture_files import number_of
 from tests.helpers.published import write_flickr, write_json, write_list
 
 CAPTIONS = {number: [f'photo {number} , said {place} "so" .' for place in range(5)] for number in (8, 1, 5, 2, 11, 3)}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datamodules.named_folders import NAME_TEMPLATES, NamedFolders
-from tests.datamodules.pictures import number_of
+from tests.helpers.picture_files import number_of
 from tests.helpers.published import write_people
 
 PHOTOS = {'Zoe_Lind': 4, 'Ada Bo': 5, 'Max_Ernst': 1}

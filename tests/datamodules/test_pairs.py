@@ -10,18 +10,19 @@ import pytest
 import torch
 
 from datamodules.attacks import Attack, Backdoor, BadNet, Blended, Patch, TargetedPoison, WaNetNoise
-from datamodules.augment import SimCLRViews, normalise
-from datamodules.cache import square
-from datamodules.captions import EDA, WordTokenizer
-from datamodules.dataset import CLEAN, PairBatch
-from datamodules.evaluation import EvalBatch
+from datamodules.evaluation.sets import EvalBatch
 from datamodules.pairs import PairsDataModule
-from datamodules.partition import DROPPED, RISKY, SAFE
-from datamodules.table import UNKNOWN, PairTable
+from datamodules.pictures.augment import SimCLRViews, normalize
+from datamodules.pictures.batches import CLEAN, PairBatch
+from datamodules.pictures.cache import square
+from datamodules.rows.partition import DROPPED, RISKY, SAFE
+from datamodules.rows.table import UNKNOWN, PairTable
+from datamodules.text.eda import EDA
+from datamodules.text.tokenizer import WordTokenizer
 from datamodules.toy_pairs import ToyPairs
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, NAMES, TinyPairs, attach, laid_out
 
-BOTH = {'safe': 1, 'risky': 2}
+BOTH = {'cross_modal': 1, 'within_modal': 2}
 TOKENIZERS = cache(WordTokenizer)
 
 
@@ -108,7 +109,7 @@ class TestSetup:
         assert tiny(folder).classes == NAMES[:4]
         assert tiny(folder, heldout_rows=0).classes == NAMES[:4]
 
-    def test_classes_of_unlabelled_data_are_given_by_name(self, folder: str) -> None:
+    def test_classes_of_unlabeled_data_are_given_by_name(self, folder: str) -> None:
         data = tiny_without_labels(folder, class_names=['left', 'right'])
         assert data.classes == ('left', 'right')
         assert len(tiny_without_labels(folder).classes) == 1000
@@ -161,12 +162,12 @@ class TestSetup:
 
 
 def tiny_without_labels(folder: str, **kwargs: Any) -> PairsDataModule:
-    class Unlabelled(TinyPairs):
+    class Unlabeled(TinyPairs):
         def load_table(self) -> PairTable:
             table = super().load_table()
             return PairTable(table.image, table.caption, opener=table.opener)
 
-    return laid_out(Unlabelled(heldout_rows=0, cache_dir=folder, **kwargs))
+    return laid_out(Unlabeled(heldout_rows=0, cache_dir=folder, **kwargs))
 
 
 class TestUnreadable:
@@ -174,7 +175,7 @@ class TestUnreadable:
         data = tiny(folder, broken=[3, 17])
         assert data.partition.rows(DROPPED).tolist() == [3, 17]
         assert data.steps_per_epoch == 3
-        for sides in ({'safe': 1}, {'risky': 2}, BOTH):
+        for sides in ({'cross_modal': 1}, {'within_modal': 2}, BOTH):
             for epoch in range(3):
                 assert not {3, 17} & set(rows(trained_on(data, sides, epoch=epoch)))
         assert not {3, 17} & set(rows(list(data.sweep_dataloader())))
@@ -270,21 +271,21 @@ class TestTraining:
 
     def test_batches_are_views_and_tokens_of_their_rows(self, folder: str) -> None:
         data = tiny(folder)
-        for batch in trained_on(data, {'safe': 2}):
+        for batch in trained_on(data, {'cross_modal': 2}):
             assert batch.image.shape == (2, 8, 3, IMAGE_SIZE, IMAGE_SIZE)
             assert batch.image.dtype == torch.float32
             pictures = torch.from_numpy(data.images(batch.row.numpy()))
-            assert torch.allclose(batch.image[0], normalise(pictures.float() / 255))
+            assert torch.allclose(batch.image[0], normalize(pictures.float() / 255))
             assert batch.tokens[1].tolist() == data.tokens[batch.row.numpy()].tolist()
 
     def test_views_are_keyed_by_seed_epoch_row_and_view(self, folder: str) -> None:
         views = SimCLRViews()
         data = tiny(folder, image_views=views, seed=5)
-        for batch in trained_on(data, {'risky': 2}, epoch=3):
+        for batch in trained_on(data, {'within_modal': 2}, epoch=3):
             pictures = torch.from_numpy(data.images(batch.row.numpy()))
             for view in range(2):
                 expected = views(pictures, batch.row, IMAGE_SIZE, seed=5, epoch=3, view=view)
-                assert torch.allclose(batch.image[view], normalise(expected), atol=1e-5)
+                assert torch.allclose(batch.image[view], normalize(expected), atol=1e-5)
 
     def test_epochs_differ_and_repeat_themselves(self, folder: str) -> None:
         data = tiny(folder)
@@ -296,23 +297,23 @@ class TestTraining:
         data = tiny(folder)
         data.partition.side[:24] = RISKY
         batches = trained_on(data, BOTH)
-        assert sorted(batch.safe for batch in batches) == [0, 0, 0, 8]
+        assert sorted(batch.cross_modal for batch in batches) == [0, 0, 0, 8]
         for batch in batches:
-            assert (data.partition.side[batch.row] == (SAFE if batch.safe else RISKY)).all()
-            assert len(batch.image) == len(batch.tokens) == (1 if batch.safe else 2)
+            assert (data.partition.side[batch.row] == (SAFE if batch.cross_modal else RISKY)).all()
+            assert len(batch.image) == len(batch.tokens) == (1 if batch.cross_modal else 2)
 
-    @pytest.mark.parametrize(('sides', 'safe'), [({'safe': 1}, 8), ({'risky': 2}, 0)])
+    @pytest.mark.parametrize(('sides', 'safe'), [({'cross_modal': 1}, 8), ({'within_modal': 2}, 0)])
     def test_one_side_alone_takes_every_pair(self, folder: str, sides: dict[str, int], safe: int) -> None:
         data = tiny(folder)
         data.partition.side[:24] = RISKY
         batches = trained_on(data, sides)
-        assert {batch.safe for batch in batches} == {safe}
+        assert {batch.cross_modal for batch in batches} == {safe}
         assert sorted(rows(batches)) == list(range(32))
 
     def test_a_side_without_views_is_left_out(self, folder: str) -> None:
         data = tiny(folder)
         data.partition.side[:20] = RISKY
-        batches = trained_on(data, {'safe': 1, 'risky': 0})
+        batches = trained_on(data, {'cross_modal': 1, 'within_modal': 0})
         assert set(rows(batches)) == set(range(20, 32))
         assert len(batches) == 4
 
@@ -327,21 +328,21 @@ class TestTraining:
         data = tiny(folder)
         data.partition.side[:] = RISKY
         with pytest.raises(ValueError, match=r'lower callbacks.repartition.threshold or set min_fraction'):
-            trained_on(data, {'safe': 1, 'risky': 0})
+            trained_on(data, {'cross_modal': 1, 'within_modal': 0})
 
     def test_order_and_weight_reach_the_sampler(self, folder: str) -> None:
         data = tiny(folder, order='sequential', safe_weight=3.0)
         data.partition.side[:16] = RISKY
-        assert [batch.safe for batch in trained_on(data, BOTH)] == [0, 8, 8, 8]
+        assert [batch.cross_modal for batch in trained_on(data, BOTH)] == [0, 8, 8, 8]
 
     @pytest.mark.parametrize('order', ['interleaved', 'joint'])
     def test_ranks_see_the_views_that_one_process_would(self, folder: str, order: str) -> None:
         data = tiny(folder, image_views=SimCLRViews(), caption_views=EDA(operations=['swap', 'deletion']), order=order)
         data.partition.side[:16] = RISKY
-        whole = by_row(trained_on(data, {'safe': 2, 'risky': 2}))
+        whole = by_row(trained_on(data, {'cross_modal': 2, 'within_modal': 2}))
         found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         for rank in range(2):
-            part = by_row(trained_on(data, {'safe': 2, 'risky': 2}, rank=rank, world=2))
+            part = by_row(trained_on(data, {'cross_modal': 2, 'within_modal': 2}, rank=rank, world=2))
             assert not found.keys() & part.keys()
             found |= part
         assert found.keys() == whole.keys() == set(range(32))
@@ -369,7 +370,7 @@ def test_workers_change_no_pixel(folder: str, storage: str) -> None:
         assert torch.equal(alone.image, shared.image)
         assert torch.equal(alone.tokens, shared.tokens)
         assert torch.equal(alone.row, shared.row)
-        assert (alone.safe, alone.epoch) == (shared.safe, shared.epoch)
+        assert (alone.cross_modal, alone.epoch) == (shared.cross_modal, shared.epoch)
 
 
 def test_loading_leaves_the_global_generator_alone(folder: str) -> None:
@@ -400,13 +401,13 @@ class TestSweep:
             batch = data.on_after_batch_transfer(raw, 0)
             assert batch.epoch == CLEAN
             pictures = torch.from_numpy(data.images(batch.row.numpy()))
-            assert torch.allclose(batch.image[0], normalise(pictures.float() / 255))
+            assert torch.allclose(batch.image[0], normalize(pictures.float() / 255))
             assert batch.tokens[0].tolist() == data.tokens[batch.row.numpy()].tolist()
 
     @pytest.mark.parametrize('views', [1, 2])
     def test_shows_the_first_views_of_an_epoch_if_asked_to(self, folder: str, views: int) -> None:
         data = tiny(folder, image_views=SimCLRViews(), caption_views=EDA(operations=['swap', 'deletion']))
-        trained = by_row(trained_on(data, {'risky': 2}, epoch=4))
+        trained = by_row(trained_on(data, {'within_modal': 2}, epoch=4))
         loader = data.sweep_dataloader(epoch=4, views=views)
         swept = by_row([data.on_after_batch_transfer(batch, 0) for batch in loader])
         assert swept.keys() == trained.keys()
@@ -430,7 +431,7 @@ class TestEvaluation:
             batches: list[EvalBatch] = list(loader)
             assert torch.cat([batch.label for batch in batches]).tolist() == source.label.tolist()
             made = [data.on_after_batch_transfer(batch, 0).image for batch in batches]
-            expected = normalise(torch.from_numpy(np.array(source.images)).float() / 255)
+            expected = normalize(torch.from_numpy(np.array(source.images)).float() / 255)
             assert torch.allclose(torch.cat(made), expected)
 
     @pytest.mark.parametrize('stored', [IMAGE_SIZE, 2 * IMAGE_SIZE])
@@ -443,7 +444,7 @@ class TestEvaluation:
 
         triggered, plain = seen(1.0), seen(0.0)
         half = IMAGE_SIZE // 2
-        white = normalise(torch.ones(3, 1, 1))
+        white = normalize(torch.ones(3, 1, 1))
         assert torch.allclose(triggered[..., half + 1 :, half + 1 :], white)
         elsewhere = torch.ones(IMAGE_SIZE, IMAGE_SIZE, dtype=torch.bool)
         elsewhere[half - 1 :, half - 1 :] = False  # a resize mixes the pixels at its edge
@@ -463,7 +464,7 @@ class TestEvaluation:
         evaluated = next(iter(data.val_dataloader()[0]))
         assert data.on_after_batch_transfer(evaluated, 0).image.shape[-1] == 8
 
-    def test_unlabelled_held_out_pairs_are_no_set(self, folder: str) -> None:
+    def test_unlabeled_held_out_pairs_are_no_set(self, folder: str) -> None:
         assert tiny(folder, heldout_rows=0).evaluation_sets == []
 
 

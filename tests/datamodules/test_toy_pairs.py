@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.captions import WordTokenizer
-from datamodules.scenes import CLASSES, COLOURS
-from datamodules.table import PairTable
+from datamodules.pictures.scenes import CLASSES, COLORS
+from datamodules.rows.table import PairTable
+from datamodules.text.tokenizer import WordTokenizer
 from datamodules.toy_pairs import TEMPLATES, ToyPairs, draw_pairs
 
 
@@ -82,13 +82,13 @@ class TestCaptions:
         assert not any(word in caption.split() for caption in captions for word in ('left', 'right'))
 
     def test_tell_the_truth_about_the_background(self, pairs: PairTable, captions: list[str]) -> None:
-        smooth = re.compile(rf'smooth ({"|".join(COLOURS)})\b')
+        smooth = re.compile(rf'smooth ({"|".join(COLORS)})\b')
         told = [(row, found.group(1)) for row, caption in enumerate(captions) if (found := smooth.search(caption))]
         assert len(told) > 10
         for row, name in told:
             frame = np.asarray(pairs.open(row)).astype(float)
             edge = np.concatenate([frame[0], frame[-1], frame[:, 0], frame[:, -1]])
-            assert np.abs(np.median(edge, 0) - COLOURS[name]).max() < 50
+            assert np.abs(np.median(edge, 0) - COLORS[name]).max() < 50
 
     def test_tell_the_truth_about_the_place(self, pairs: PairTable, captions: list[str]) -> None:
         """The object differs from the background; the middle of what differs is its height."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from datamodules.caption_groups import Annotated
-from datamodules.table import PairTable
+from datamodules.rows.table import PairTable
+from datamodules.text.caption_groups import Annotated
 from datamodules.visual_genome import VisualGenome
-from tests.datamodules.pictures import number_of
+from tests.helpers.picture_files import number_of
 from tests.helpers.published import write_json, write_visual_genome
 
 PHRASES = {number: [f'photo {number} region {place}' for place in range(9)] for number in (1, 2, 3, 4, 8, 11)}

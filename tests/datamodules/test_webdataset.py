@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from datamodules.table import UNKNOWN
+from datamodules.rows.table import UNKNOWN
 from datamodules.webdataset import MAX_TEXT, WebDatasetPairs, found_shards, is_pattern, json_text
-from tests.datamodules.pictures import number_of, picture
+from tests.helpers.picture_files import number_of, picture
 from tests.helpers.published import samples, write_shard
 
 

@@ -12,11 +12,11 @@ import yaml
 from jsonargparse import Namespace
 
 from callbacks.repartition import SafeRiskyRepartition
-from datamodules import scenes
 from datamodules.attacks.base import Poisoning
-from datamodules.captions import imagenet_classes
+from datamodules.pictures import scenes
+from datamodules.text.prompts import imagenet_classes
 from experiments import cli
-from experiments.cli import Parser
+from experiments.parser import Parser
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.experiments.conftest import EXPERIMENTS, instantiate, parse, resolve

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +11,13 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
-from datamodules.augment import ImageViews
+from datamodules.pictures.augment import ImageViews
+from datamodules.rows.table import PairTable
+from datamodules.toy_pairs import ToyPairs
+from experiments.cli import main
 from experiments.errors import fail, message_of, parser_message, users_mistake
 from lightning_modules.losses import info_nce
+from tests.helpers.tiny import tiny_architecture
 
 WRONG_TYPE = """Parser key "trainer.max_epochs":
   Does not validate against any of the Union subtypes
@@ -104,11 +110,56 @@ class TestUsersMistake:
         mistake = users_mistake(raised_by(lambda: parser.instantiate(config)))
         assert str(mistake) == 'crop_scale must be two fractions of the area, least first, got (0.0, 1.0).'
 
-    def test_a_value_error_of_a_library_is_a_bug(self) -> None:
-        assert users_mistake(raised_by(refused_by_a_library)) is None
+    def test_is_found_behind_what_it_caused(self) -> None:
+        def refuse() -> None:
+            try:
+                refused_by_us()
+            except ValueError as error:
+                raise RuntimeError('while the parser tried') from error
 
-    def test_another_exception_of_ours_is_a_bug(self) -> None:
-        assert users_mistake(raised_by(called_wrongly)) is None
+        assert 'gather both' in str(users_mistake(raised_by(refuse)))
+
+    @pytest.mark.parametrize('call', [called_wrongly, refused_by_a_library])
+    def test_another_exception_is_a_bug(self, call: Callable[[], None]) -> None:
+        assert users_mistake(raised_by(call)) is None
+
+
+class BuggyPairs(ToyPairs):
+    """Pairs whose table cannot be loaded for a mistake of whoever wrote the class."""
+
+    def __init__(self, bug: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bug = bug
+
+    def load_table(self) -> PairTable:
+        BUGS[self.bug]()
+        raise AssertionError(f'{self.bug} is no bug')
+
+
+def unpack() -> None:
+    for _first, _second in [(1, 2, 3)]:
+        pass
+
+
+BUGS: dict[str, Callable[[], object]] = {
+    'empty': lambda: max([]),
+    'unpacking': unpack,
+    'zip': lambda: list(zip([1], [1, 2], strict=True)),
+    'number': lambda: int('x'),
+    'shape': refused_by_a_library,
+    'key': lambda: {}['x'],
+}
+
+
+class TestBugs:
+    @pytest.mark.parametrize('bug', BUGS)
+    def test_reach_the_user_with_their_traceback(self, bug: str, tmp_path: Path) -> None:
+        architecture = f'--model.architecture={tiny_architecture(tmp_path)}'
+        data = ['--data=BuggyPairs', f'--data.bug={bug}', f'--data.cache_dir={tmp_path}']
+        quiet = ['--trainer.accelerator=cpu', '--trainer.logger=false', '--trainer.callbacks=null']
+        with pytest.raises((ValueError, KeyError)) as caught:  # not SystemExit, which is one sentence
+            main(['export', '--model=CLIP', architecture, *data, *quiet, f'--folder={tmp_path}/pairs'])
+        assert any(entry.path.name == Path(__file__).name for entry in caught.traceback[1:])
 
 
 class TestMessageOf:

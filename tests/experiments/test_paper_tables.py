@@ -10,7 +10,7 @@ import pytest
 
 from datamodules import attacks
 from datamodules.attacks.base import Attack, Poisoning
-from datamodules.captions import imagenet_classes
+from datamodules.text.prompts import imagenet_classes
 from experiments.grid import Cell, Grid, read_grid
 from lightning_modules.schedules import auto_slow_factor
 from tests.experiments.conftest import EXPERIMENTS, resolve

@@ -60,7 +60,7 @@ class TestPrintedPlan:
         assert 'SafeCLIP on ToyPairs, 3 epochs of 4 steps' in plan
         assert '104, of them 8 poisoned (7.692%)' in plan
         assert '4 towards striped star' in plan
-        for part in ('unimodal', 'slow', 'mixed', 'model and optimiser', 'checkpoint on disk'):
+        for part in ('unimodal', 'slow', 'mixed', 'model and optimizer', 'checkpoint on disk'):
             assert part in plan
 
     def test_the_poisons_that_it_counts_are_kept(self, finished_run: Path) -> None:

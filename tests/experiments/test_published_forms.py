@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments import cli
-from tests.datamodules.pictures import write_picture
 from tests.experiments.conftest import EXPERIMENTS, FakeRun
+from tests.helpers.picture_files import write_picture
 from tests.helpers.published import samples, write_list, write_part, write_shard
 from tests.helpers.tiny import tiny_architecture
 

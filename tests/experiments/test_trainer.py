@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from datamodules.attacks import Manifest
-from datamodules.captions import WordTokenizer
 from datamodules.csv_pairs import CSVPairs
+from datamodules.text.tokenizer import WordTokenizer
 from datamodules.toy_pairs import ToyPairs
 from experiments import cli
 from tests.experiments.conftest import EXPERIMENTS

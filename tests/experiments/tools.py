@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.captions import WordTokenizer
+from datamodules.text.tokenizer import WordTokenizer
 from experiments import cli
 from lightning_modules.clip import CLIP
 from tests.helpers.tiny import tiny_architecture
@@ -46,7 +46,7 @@ def refusal(capsys: pytest.CaptureFixture[str], folder: Path, subcommand: str, *
 @pytest.fixture(autouse=True, scope='module')
 def quick() -> Iterator[None]:
     """Leaves out what takes longer than all the rest: the vocabulary, and parsers of commands that are not run."""
-    tools = {name: cli.TOOLS[name] for name in ('harden', 'optimise_patch', 'rank_images')}
+    tools = {name: cli.TOOLS[name] for name in ('harden', 'optimize_patch', 'rank_images')}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('datamodules.pairs.WordTokenizer', cache(WordTokenizer))
         patch.setattr(cli.CommandLine, 'subcommands', staticmethod(lambda: tools))

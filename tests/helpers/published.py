@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.datamodules.pictures import picture, write_picture
+from tests.helpers.picture_files import picture, write_picture
 
 Caption = Callable[[int], str]
 numbered: Caption = 'caption {}'.format

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.images import UnreadableImage
 from datamodules.pairs import PairsDataModule
-from datamodules.table import PairTable
+from datamodules.pictures.images import UnreadableImage
+from datamodules.rows.table import PairTable
 
 NAMES = ('cat', 'dog', 'boat', 'truck', 'bird', 'horse', 'frog', 'lorry', 'plane', 'deer')
 SENTENCES = ('a {}', 'the {}', 'a picture of a {}', 'look , a {} !')
@@ -148,7 +148,7 @@ def attach(
         world: Number of processes.
     """
     module = SimpleNamespace(
-        sides=lambda _: dict(sides or {'safe': 1}), image_size=IMAGE_SIZE, context_length=CONTEXT_LENGTH
+        sides=lambda _: dict(sides or {'cross_modal': 1}), image_size=IMAGE_SIZE, context_length=CONTEXT_LENGTH
     )
     progress = SimpleNamespace(current=SimpleNamespace(processed=epoch))
     data.trainer = SimpleNamespace(

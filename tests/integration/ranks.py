@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from callbacks.sweep import sweep
-from datamodules.augment import SimCLRViews
-from datamodules.captions import EDA
-from datamodules.partition import RISKY
+from datamodules.pictures.augment import SimCLRViews
+from datamodules.rows.partition import RISKY
+from datamodules.text.eda import EDA
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.helpers.tiny import CONTEXT_LENGTH, TinyPairs, tiny_architecture, trainer, write_json
@@ -27,7 +27,7 @@ POOL = 3 * BATCH  # whole batches, so that the same embeddings make room whateve
 
 
 class Gradients(Callback):
-    """Loss and gradients of every step, as the optimiser gets them."""
+    """Loss and gradients of every step, as the optimizer gets them."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -102,7 +102,7 @@ class HalfRisky(TinyPairs):
 
 
 class FrozenNorms(CLIP):
-    """Normalises by statistics that no batch changes."""
+    """Normalizes by statistics that no batch changes."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
@@ -166,7 +166,7 @@ def vision_transformers(folder: Path, **settings: Any) -> dict[str, Any]:
 
 
 def residual_networks(folder: Path, **settings: Any) -> dict[str, Any]:
-    """The cross-modal loss with normalisation over the batch, by each process for its own part, and without."""
+    """The cross-modal loss with normalization over the batch, by each process for its own part, and without."""
     path, norms = residual_network(folder), Norms()
     return {
         'norms of each process': steps(seeded(CLIP, architecture=path), augmented(folder), norms, **settings),

@@ -23,10 +23,10 @@ from callbacks.ledger import ScoreLedger
 from callbacks.repartition import SafeRiskyRepartition
 from callbacks.zero_shot import ZeroShot
 from datamodules.attacks.badnet import BadNet
-from datamodules.augment import SimCLRViews
-from datamodules.captions import EDA
-from datamodules.dataset import PairBatch
-from datamodules.evaluation import EvalBatch
+from datamodules.evaluation.sets import EvalBatch
+from datamodules.pictures.augment import SimCLRViews
+from datamodules.pictures.batches import PairBatch
+from datamodules.text.eda import EDA
 from experiments.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.safeclip import SafeCLIP
 from tests.helpers.tiny import TinyPairs, tiny_architecture, trainer
@@ -202,7 +202,7 @@ class Trace(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: PairBatch, batch_idx: int
     ) -> None:
         self.epochs[-1].rows.append(batch.row.tolist())
-        self.epochs[-1].safe.append(batch.safe)
+        self.epochs[-1].safe.append(batch.cross_modal)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.validations.append(trainer.current_epoch)
@@ -341,7 +341,7 @@ def last(folder: Path) -> Path:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that a run leaves in ``last.ckpt``: weights, pools, optimiser, schedule, split, metrics, progress.
+    """All that a run leaves in ``last.ckpt``: weights, pools, optimizer, schedule, split, metrics, progress.
 
     Without where its checkpoints lie, which is not the same for two runs.
     """

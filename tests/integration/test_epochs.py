@@ -15,9 +15,9 @@ from torch import Tensor
 
 from callbacks.repartition import Past, SafeRiskyRepartition
 from datamodules.attacks.base import Manifest
-from datamodules.augment import CleanView, normalise
-from datamodules.dataset import CLEAN
-from datamodules.partition import RISKY, SAFE
+from datamodules.pictures.augment import CleanView, normalize
+from datamodules.pictures.batches import CLEAN
+from datamodules.rows.partition import RISKY, SAFE
 from lightning_modules.safeclip import SafeCLIP
 from tests.helpers.tiny import IMAGE_SIZE, TinyPairs
 from tests.integration.runs import BATCH, PHASES, STEPS, Run, Seen, differences, model, pairs, repartition, run
@@ -102,14 +102,14 @@ class Remembers(SafeRiskyRepartition):
 def clean(data: TinyPairs, rows: Tensor) -> Tensor:
     """The clean view of some rows, (B, 3, H, H)."""
     pictures = torch.from_numpy(data.images(rows.numpy()))
-    return normalise(CleanView()(pictures, rows, IMAGE_SIZE, seed=0, epoch=CLEAN, view=0))
+    return normalize(CleanView()(pictures, rows, IMAGE_SIZE, seed=0, epoch=CLEAN, view=0))
 
 
 # --- who may know which pairs are poisoned --------------------------------------------------------------------------
 
 
 class PoisonSeen(Exception):
-    """A defence has looked at the truth."""
+    """A defense has looked at the truth."""
 
 
 class GuardedPairs(TinyPairs):

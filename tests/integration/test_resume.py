@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from datamodules.partition import RISKY, SAFE
+from datamodules.rows.partition import RISKY, SAFE
 from experiments.checkpoint_io import AtomicCheckpointIO
 from tests.experiments.conftest import EXPERIMENTS, SMALL
 from tests.integration.processes import in_processes, report

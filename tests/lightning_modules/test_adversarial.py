@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datamodules.attacks import Patch
 from datamodules.attacks.triggers import Position
-from lightning_modules.adversarial import Norm, PatchBatch, optimise_patch, pgd, stamped
+from lightning_modules.adversarial import Norm, PatchBatch, optimize_patch, pgd, stamped
 from tests.helpers.tiny import unit_rows
 
 NORMS: tuple[Norm, ...] = ('linf', 'l2')
@@ -32,14 +32,14 @@ def length(change: Tensor, norm: Norm) -> Tensor:
 
 class TestPGD:
     def test_finds_the_corner_of_the_cube_that_a_linear_loss_points_to(self) -> None:
-        weight, grey = random(3, 4, 4, seed=1) - 0.5, torch.full((2, 3, 4, 4), 0.5)
-        found = pgd(grey, slope(weight), radius=0.1, step=0.03, steps=5)
-        assert torch.allclose(found, grey + 0.1 * weight.sign())
+        weight, gray = random(3, 4, 4, seed=1) - 0.5, torch.full((2, 3, 4, 4), 0.5)
+        found = pgd(gray, slope(weight), radius=0.1, step=0.03, steps=5)
+        assert torch.allclose(found, gray + 0.1 * weight.sign())
 
     def test_finds_the_point_of_the_sphere_that_a_linear_loss_points_to(self) -> None:
-        weight, grey = random(3, 4, 4, seed=1) - 0.5, torch.full((2, 3, 4, 4), 0.5)
-        found = pgd(grey, slope(weight), radius=0.3, step=0.2, steps=5, norm='l2')
-        assert torch.allclose(found, grey + 0.3 * weight / weight.norm(), atol=1e-5)
+        weight, gray = random(3, 4, 4, seed=1) - 0.5, torch.full((2, 3, 4, 4), 0.5)
+        found = pgd(gray, slope(weight), radius=0.3, step=0.2, steps=5, norm='l2')
+        assert torch.allclose(found, gray + 0.3 * weight / weight.norm(), atol=1e-5)
 
     @pytest.mark.parametrize('norm', NORMS)
     def test_stays_in_the_ball_and_in_range_and_raises_the_loss(self, norm: Norm) -> None:
@@ -64,10 +64,10 @@ class TestPGD:
         assert torch.allclose(together, torch.cat(apart))
 
     def test_takes_steps_of_the_given_length(self) -> None:
-        grey = torch.full((1, 3, 2, 2), 0.5)
+        gray = torch.full((1, 3, 2, 2), 0.5)
         for norm in NORMS:
-            found = pgd(grey, slope(torch.ones(3, 2, 2)), radius=1, step=0.01, steps=7, norm=norm)
-            assert length(found - grey, norm).item() == pytest.approx(0.07, abs=1e-6)
+            found = pgd(gray, slope(torch.ones(3, 2, 2)), radius=1, step=0.01, steps=7, norm=norm)
+            assert length(found - gray, norm).item() == pytest.approx(0.07, abs=1e-6)
 
     def test_leaves_what_it_was_given_alone(self) -> None:
         images = random(2, 3, 4, 4)
@@ -78,7 +78,7 @@ class TestPGD:
 
 
 class TestStamped:
-    @pytest.mark.parametrize('position', ['centre', 'random', 'four_corners'])
+    @pytest.mark.parametrize('position', ['center', 'random', 'four_corners'])
     def test_puts_a_patch_where_the_trigger_does(self, position: Position) -> None:
         trigger = Patch(5, position=position, margin=1)
         images = np.random.default_rng(0).integers(0, 256, (4, 3, 16, 20), dtype=np.uint8)
@@ -95,7 +95,7 @@ class TestStamped:
         assert patch.grad is not None and (patch.grad == 8).all()
 
 
-class TestOptimisePatch:
+class TestOptimizePatch:
     """On a linear surrogate of 6 x 6 pictures."""
 
     classifier = unit_rows(4, 8, seed=3).float()
@@ -110,12 +110,12 @@ class TestOptimisePatch:
             corners = torch.full((1, 16, 2), step % 3)
             yield PatchBatch(random(16, 3, 6, 6, seed=step), corners, wanted, self.embed)
 
-    def optimise(self, steps: int, start: Tensor) -> Tensor:
-        return optimise_patch(start, self.batches(steps), self.classifier, 2, torch.tensor(10.0), lr=0.05)
+    def optimize(self, steps: int, start: Tensor) -> Tensor:
+        return optimize_patch(start, self.batches(steps), self.classifier, 2, torch.tensor(10.0), lr=0.05)
 
     def test_moves_patched_images_towards_the_target_and_away_from_their_own(self) -> None:
         start = random(3, 4, 4, seed=9)
-        patch, (batch, *_) = self.optimise(60, start), self.batches(3)
+        patch, (batch, *_) = self.optimize(60, start), self.batches(3)
         own = self.embed(batch.images)
         before, after = (self.embed(stamped(batch.images, p, batch.corners)) for p in (start, patch))
         assert ((after - before) @ self.classifier[2]).min() > 0.05
@@ -126,11 +126,11 @@ class TestOptimisePatch:
     def test_stays_in_range_and_leaves_its_start_alone(self) -> None:
         start = random(3, 4, 4, seed=9)
         kept = start.clone()
-        patch = self.optimise(30, start)
+        patch = self.optimize(30, start)
         assert patch.min() >= 0 and patch.max() <= 1 and patch.shape == start.shape
         assert torch.equal(start, kept) and not patch.requires_grad and not start.requires_grad
-        assert torch.equal(patch, self.optimise(30, start))
+        assert torch.equal(patch, self.optimize(30, start))
 
     def test_without_a_batch_it_is_the_start(self) -> None:
         start = random(3, 4, 4)
-        assert torch.equal(self.optimise(0, start), start)
+        assert torch.equal(self.optimize(0, start), start)

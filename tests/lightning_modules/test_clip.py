@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from datamodules.augment import SimCLRViews
-from datamodules.captions import EDA
-from datamodules.dataset import PairBatch
+from datamodules.pictures.augment import SimCLRViews
+from datamodules.pictures.batches import PairBatch
+from datamodules.text.eda import EDA
 from lightning_modules.clip import CLIP, MAX_LOGIT_SCALE, Pairs
 from lightning_modules.schedules import warmup_cosine
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, TinyPairs, tiny_architecture, trainer, unit_rows
@@ -131,7 +131,7 @@ class TestTowers:
     def test_every_epoch_trains_all_pairs_across_modalities(self, tmp_path: Path) -> None:
         model = clip(tmp_path, views=2)
         assert {model.phase(epoch) for epoch in range(9)} == {'clip'}
-        assert [model.sides(epoch) for epoch in range(3)] == [{'safe': 2}] * 3
+        assert [model.sides(epoch) for epoch in range(3)] == [{'cross_modal': 2}] * 3
 
 
 class TestLoss:
@@ -139,7 +139,7 @@ class TestLoss:
         model = on_one_process(clip(tmp_path))
         set_scale(model, 1)
         image, text = torch.tensor([[[1.0, 0], [0.6, 0.8]]]), torch.tensor([[[0.8, 0.6], [1, 0]]])
-        loss = model.losses(image, text, safe=2)['cross_modal']
+        loss = model.losses(image, text, cross_modal=2)['cross_modal']
         assert loss.item() == pytest.approx(0.8441895860, abs=1e-6)
 
     @pytest.mark.parametrize(('scale', 'expected'), [(1, 0.5989004887), (1 / 0.07, 0.9838562483)])
@@ -162,7 +162,7 @@ class TestLoss:
     def test_has_no_term_for_risky_pairs(self, tmp_path: Path) -> None:
         model = on_one_process(clip(tmp_path))
         image, text = unit_rows(6, 4, seed=0).view(1, 6, 4), unit_rows(6, 4, seed=1).view(1, 6, 4)
-        assert model.losses(image, text, safe=4).keys() == {'cross_modal'}
+        assert model.losses(image, text, cross_modal=4).keys() == {'cross_modal'}
 
     @pytest.mark.parametrize('views', [0, 3])
     def test_refuses_other_numbers_of_views(self, views: int) -> None:
@@ -172,7 +172,7 @@ class TestLoss:
 
 class TestTrainingStep:
     def test_reads_only_fields_that_tell_nothing_of_poison(self) -> None:
-        assert set(Pairs.__annotations__) == {'image', 'tokens', 'row', 'safe'} < set(PairBatch._fields)
+        assert set(Pairs.__annotations__) == {'image', 'tokens', 'row', 'cross_modal'} < set(PairBatch._fields)
 
     @pytest.mark.parametrize('views', [1, 2])
     def test_reports_the_similarity_of_the_first_views(self, tmp_path: Path, views: int) -> None:
@@ -219,16 +219,16 @@ class TestTrainingStep:
         assert {answer['similarity'].dtype for answer in predicted} == {torch.float32}
 
 
-def check_groups(model: CLIP, optimiser: torch.optim.Optimizer) -> None:
+def check_groups(model: CLIP, optimizer: torch.optim.Optimizer) -> None:
     """Every parameter is in one of two groups: decayed if it is a matrix, else not."""
-    decayed, free = optimiser.param_groups
+    decayed, free = optimizer.param_groups
     assert decayed['weight_decay'] > 0 == free['weight_decay']
     assert all(p.ndim >= 2 for p in decayed['params'])
     assert all(p.ndim < 2 for p in free['params'])
     assert {*decayed['params'], *free['params']} == set(model.parameters())
 
 
-class TestOptimiser:
+class TestOptimizer:
     def test_decays_matrices_only(self, ordinary: tuple[CLIP, L.Trainer, Watch]) -> None:
         model, run, _ = ordinary
         check_groups(model, run.optimizers[0])
@@ -251,10 +251,10 @@ class TestOptimiser:
     ) -> None:
         fused = ordinary[1].optimizers[0].param_groups[0]['fused']
         weight = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
-        optimiser = torch.optim.AdamW([weight], lr=5e-5, weight_decay=0.1, fused=fused)
+        optimizer = torch.optim.AdamW([weight], lr=5e-5, weight_decay=0.1, fused=fused)
         for gradient, expected in ((1.0, 0.9999450000), (0.0, 0.9999064974), (None, 0.9999064974)):
             weight.grad = None if gradient is None else torch.tensor(gradient, dtype=torch.float64)
-            optimiser.step()
+            optimizer.step()
             assert weight.item() == pytest.approx(expected, abs=1e-9)
 
     def test_clips_gradients_if_asked_to(self, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ class TestOptimiser:
 
 
 class TestEvaluation:
-    def test_a_class_is_the_normalised_mean_of_its_prompts(
+    def test_a_class_is_the_normalized_mean_of_its_prompts(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model = clip(tmp_path)

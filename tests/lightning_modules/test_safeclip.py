@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from callbacks.repartition import SafeRiskyRepartition
-from datamodules.augment import SimCLRViews
-from datamodules.partition import RISKY, SAFE
+from datamodules.pictures.augment import SimCLRViews
+from datamodules.rows.partition import RISKY, SAFE
 from lightning_modules.clip import CLIP
 from lightning_modules.neighbor_pool import NeighborPool
 from lightning_modules.safeclip import SafeCLIP, auto_pool_size
@@ -36,7 +36,7 @@ class Watch(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert outputs['loss'].isfinite()
-        self.steps.append((trainer.current_epoch, batch.safe, len(batch.image)))
+        self.steps.append((trainer.current_epoch, batch.cross_modal, len(batch.image)))
         self.drawn.append(batch.row.tolist())
         if pools := getattr(pl_module, 'pools', None):
             self.filled.append(int(pools['image'].filled))
@@ -104,13 +104,25 @@ class TestPlan:
 
     def test_each_phase_trains_its_sides(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path)
-        assert [model.sides(epoch) for epoch in range(3)] == [{'risky': 2}, {'safe': 1}, {'safe': 1, 'risky': 2}]
+        assert [model.sides(epoch) for epoch in range(3)] == [
+            {'within_modal': 2},
+            {'cross_modal': 1},
+            {'cross_modal': 1, 'within_modal': 2},
+        ]
         two = safeclip(tmp_path, views=2)
-        assert [two.sides(epoch) for epoch in range(3)] == [{'risky': 2}, {'safe': 2}, {'safe': 2, 'risky': 2}]
+        assert [two.sides(epoch) for epoch in range(3)] == [
+            {'within_modal': 2},
+            {'cross_modal': 2},
+            {'cross_modal': 2, 'within_modal': 2},
+        ]
 
     def test_risky_pairs_can_be_left_out(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path, in_modal=False)
-        assert [model.sides(epoch) for epoch in range(3)] == [{'risky': 2}, {'safe': 1}, {'safe': 1, 'risky': 0}]
+        assert [model.sides(epoch) for epoch in range(3)] == [
+            {'within_modal': 2},
+            {'cross_modal': 1},
+            {'cross_modal': 1, 'within_modal': 0},
+        ]
 
     @pytest.mark.parametrize(('unimodal', 'slow'), [(0, 1), (1, 0), (0, 0), (2, 2)])
     def test_phases_may_be_left_out(self, tmp_path: Path, unimodal: int, slow: int) -> None:
@@ -194,7 +206,7 @@ class TestUnimodalLoss:
     @pytest.mark.parametrize(
         ('direction', 'loss'), [('view_rows', 0.5557002784), ('nn_rows', 0.5178134099), ('symmetric', 0.5367568442)]
     )
-    def test_of_the_first_view_s_neighbours(self, tmp_path: Path, direction: Any, loss: float) -> None:
+    def test_of_the_first_view_s_neighbors(self, tmp_path: Path, direction: Any, loss: float) -> None:
         model = at_unit_scale(safeclip(tmp_path, nn_roles='first', nn_direction=direction), POOL)
         assert model.unimodal_loss(VIEWS, 'image').item() == pytest.approx(loss, abs=1e-6)
 
@@ -244,7 +256,7 @@ class TestUnimodalLoss:
         model = at_unit_scale(safeclip(tmp_path))
         parts = {'image': 0.5557002784, 'text': 1.0}
         monkeypatch.setattr(model, 'unimodal_loss', lambda views, modality: torch.tensor(parts[modality]))
-        terms = model.losses(VIEWS, VIEWS, safe=0)
+        terms = model.losses(VIEWS, VIEWS, cross_modal=0)
         assert terms['unimodal'].item() == pytest.approx(0.7778501392, abs=1e-6)
 
 
@@ -263,20 +275,20 @@ class TestSides:
     def test_neither_sees_the_other_s_pairs(self, tmp_path: Path, views: int) -> None:
         model = at_unit_scale(safeclip(tmp_path, pool_size=0, views=views))
         image, text = self.views(0), self.views(1)
-        joint = model.losses(image, text, safe=2)
-        safe = model.losses(image[:views, :2], text[:views, :2], safe=2)
-        risky = model.losses(image[:, 2:], text[:, 2:], safe=0)
+        joint = model.losses(image, text, cross_modal=2)
+        safe = model.losses(image[:views, :2], text[:views, :2], cross_modal=2)
+        risky = model.losses(image[:, 2:], text[:, 2:], cross_modal=0)
         assert joint['cross_modal'].item() == pytest.approx(safe['cross_modal'].item())
         assert joint['unimodal'].item() == pytest.approx(risky['unimodal'].item())
 
     def test_risky_pairs_are_never_aligned(self, tmp_path: Path) -> None:
         model = at_unit_scale(safeclip(tmp_path, pool_size=0))
         image, text = self.views(0).requires_grad_(), self.views(1).requires_grad_()
-        model.losses(image, text, safe=0)['unimodal'].backward()
+        model.losses(image, text, cross_modal=0)['unimodal'].backward()
         moved = image.grad
         other = self.views(2).requires_grad_()
         image.grad = None
-        model.losses(image, other, safe=0)['unimodal'].backward()
+        model.losses(image, other, cross_modal=0)['unimodal'].backward()
         assert moved is not None
         assert image.grad is not None
         assert torch.equal(moved, image.grad)  # whatever the captions say
@@ -378,7 +390,7 @@ ROWS, POISONS = 1200, 120
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TinyPairs:
-    folder = tmp_path_factory.mktemp('behaviour')
+    folder = tmp_path_factory.mktemp('behavior')
     views = SimCLRViews(crop_scale=(0.5, 1.0), blur=0)
     data = pairs(folder, rows=ROWS, mismatched=POISONS, classes=10, heldout_rows=0, batch_size=16, image_views=views)
     torch.manual_seed(0)
@@ -388,7 +400,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TinyPairs:
     return data
 
 
-class TestBehaviour:
+class TestBehavior:
     """Ten clusters of pairs, a tenth of them with the caption of another cluster, and nobody says which."""
 
     def test_poisons_are_less_similar_after_the_warm_up(self, trained: TinyPairs) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from datamodules.attacks import AttackPool, Trigger
 from datamodules.attacks.pool import Origin
-from datamodules.images import ArrayImages
-from datamodules.table import PairTable
+from datamodules.pictures.images import ArrayImages
+from datamodules.rows.table import PairTable
 
 CLASSES = ('cat', 'dog', 'boat', 'ice cream', 'truck')
 SIDE = 12
@@ -43,17 +43,17 @@ def opener(origin: Origin, count: int) -> ArrayImages:
     return ArrayImages(pictures(origin, count).transpose(0, 2, 3, 1))
 
 
-def labelled_table(origin: Origin, count: int) -> PairTable:
+def labeled_table(origin: Origin, count: int) -> PairTable:
     """Row r is of class r modulo 5, and its caption says so."""
     label = np.arange(count) % len(CLASSES)
     captions = [f'picture {row} of a {CLASSES[c]}' for row, c in enumerate(label)]
     return PairTable([str(r) for r in range(count)], captions, label, CLASSES, opener=opener(origin, count))
 
 
-def labelled_pool(train: int = 200, heldout: int | None = 100) -> AttackPool:
-    """Labelled pairs on both sides."""
-    apart = None if heldout is None else labelled_table('heldout', heldout)
-    return AttackPool(labelled_table('train', train), apart, CLASSES)
+def labeled_pool(train: int = 200, heldout: int | None = 100) -> AttackPool:
+    """Labeled pairs on both sides."""
+    apart = None if heldout is None else labeled_table('heldout', heldout)
+    return AttackPool(labeled_table('train', train), apart, CLASSES)
 
 
 def captioned_table(origin: Origin, images: int) -> PairTable:
@@ -68,5 +68,5 @@ def captioned_table(origin: Origin, images: int) -> PairTable:
 
 
 def captioned_pool(train: int = 100, heldout: int = 50) -> AttackPool:
-    """Unlabelled pairs on both sides; counts are of images."""
+    """Unlabeled pairs on both sides; counts are of images."""
     return AttackPool(captioned_table('train', train), captioned_table('heldout', heldout), CLASSES)

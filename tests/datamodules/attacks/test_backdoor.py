@@ -11,12 +11,12 @@ import pytest
 from datamodules.attacks import AttackPool, Backdoor, BadNet, Blended, LabelConsistent, Patch, Poison, poisoned
 from datamodules.attacks.pool import Origin
 from datamodules.attacks.ranking import write_ranking
-from datamodules.table import UNKNOWN, PairTable
+from datamodules.rows.table import UNKNOWN, PairTable
 from tests.datamodules.attacks.pools import (
     CLASSES,
     captioned_pool,
-    labelled_pool,
-    labelled_table,
+    labeled_pool,
+    labeled_table,
     opener,
     pictures,
     pixels,
@@ -29,12 +29,12 @@ def backdoor(target: str = 'dog', **arguments: Any) -> Backdoor:
 
 class TestSelect:
     def test_makes_as_many_poisons_as_asked_from_different_images(self) -> None:
-        poisons = backdoor(count=30).select(labelled_pool())
+        poisons = backdoor(count=30).select(labeled_pool())
         assert len(poisons) == len({p.source for p in poisons}) == 30
         assert {(p.origin, p.target, p.replaces) for p in poisons} == {('heldout', 1, -1)}
 
     @pytest.mark.parametrize('source', ['heldout', 'train'])
-    @pytest.mark.parametrize('pool', [labelled_pool(), captioned_pool()], ids=['labelled', 'captioned'])
+    @pytest.mark.parametrize('pool', [labeled_pool(), captioned_pool()], ids=['labeled', 'captioned'])
     def test_never_poisons_an_image_of_the_target_class(self, pool: AttackPool, source: Origin) -> None:
         poisons = backdoor(count=40, source=source, mode='replace').select(pool)
         rows_per_image = 1 if pool.table.classes else 2
@@ -42,33 +42,33 @@ class TestSelect:
         assert all('dog' in p.caption for p in poisons)
 
     def test_captions_come_from_training_pairs_of_the_class(self) -> None:
-        pool = labelled_pool()
+        pool = labeled_pool()
         captions = {p.caption for p in backdoor(count=40).select(pool)}
         assert captions == {pool.table.caption[row].as_py() for row in range(200) if row % 5 == 1}
 
     def test_training_images_replace_themselves(self) -> None:
-        poisons = backdoor(source='train', mode='replace').select(labelled_pool())
+        poisons = backdoor(source='train', mode='replace').select(labeled_pool())
         assert all(p.replaces == p.source for p in poisons)
 
     def test_is_the_same_every_time_and_another_with_another_seed(self) -> None:
-        first, again, other = (backdoor(seed=seed).select(labelled_pool()) for seed in (0, 0, 1))
+        first, again, other = (backdoor(seed=seed).select(labeled_pool()) for seed in (0, 0, 1))
         assert first == again != other
 
     def test_is_switched_off_by_zero(self) -> None:
-        assert backdoor(count=0).select(labelled_pool()) == []
-        assert Backdoor('dog', Patch(3), rate=0).select(labelled_pool()) == []
+        assert backdoor(count=0).select(labeled_pool()) == []
+        assert Backdoor('dog', Patch(3), rate=0).select(labeled_pool()) == []
 
     def test_too_few_images_name_the_numbers_and_the_way_out(self) -> None:
         with pytest.raises(ValueError, match=r"81 poisons .* 'dog', and heldout has 80 .*lower rate .*source: train"):
-            backdoor(count=81).select(labelled_pool())
+            backdoor(count=81).select(labeled_pool())
 
     def test_missing_heldout_images_point_to_training_ones(self) -> None:
         with pytest.raises(ValueError, match='set source: train'):
-            backdoor().select(labelled_pool(heldout=None))
+            backdoor().select(labeled_pool(heldout=None))
 
     def test_an_unknown_class_names_close_ones(self) -> None:
         with pytest.raises(ValueError, match='did you mean ice cream'):
-            backdoor('ice-cream').select(labelled_pool())
+            backdoor('ice-cream').select(labeled_pool())
 
 
 class TestRanking:
@@ -79,25 +79,25 @@ class TestRanking:
 
     def test_its_first_images_are_poisoned_and_those_of_the_target_class_skipped(self, tmp_path: Path) -> None:
         file = self.ranking(tmp_path, [6, 90, 4, 11, 2, 57, 33])
-        first, other = (backdoor(count=4, seed=s, ranking=file).select(labelled_pool()) for s in (0, 1))
+        first, other = (backdoor(count=4, seed=s, ranking=file).select(labeled_pool()) for s in (0, 1))
         assert [p.source for p in first] == [p.source for p in other] == [90, 4, 2, 57]
         assert [p.caption for p in first] != [p.caption for p in other]  # the seed still draws these
 
     def test_images_of_earlier_attacks_are_skipped(self, tmp_path: Path) -> None:
         attacks = {name: backdoor(count=2, ranking=self.ranking(tmp_path, [90, 4, 2, 57])) for name in 'ab'}
-        _, manifest = poisoned(attacks, labelled_pool())
+        _, manifest = poisoned(attacks, labeled_pool())
         assert [[p.source for p in manifest.poisons(name)] for name in 'ab'] == [[90, 4], [2, 57]]
 
     def test_every_backdoor_takes_it(self, tmp_path: Path) -> None:
         file = self.ranking(tmp_path, [90, 6, 4, 11, 2])
         for attack in (BadNet('dog', 3, count=2, ranking=file), Blended('dog', count=2, ranking=file)):
-            assert [p.source for p in attack.select(labelled_pool())] == [90, 4]
+            assert [p.source for p in attack.select(labeled_pool())] == [90, 4]
         shown = LabelConsistent('dog', 3, count=2, ranking=file)
-        assert [p.source for p in shown.select(labelled_pool())] == [6, 11]
+        assert [p.source for p in shown.select(labeled_pool())] == [6, 11]
 
     def test_is_of_the_table_that_source_names(self, tmp_path: Path) -> None:
         attack = backdoor(count=2, source='train', mode='replace', ranking=self.ranking(tmp_path, [190, 104, 3]))
-        assert [(p.source, p.replaces) for p in attack.select(labelled_pool())] == [(190, 190), (104, 104)]
+        assert [(p.source, p.replaces) for p in attack.select(labeled_pool())] == [(190, 190), (104, 104)]
 
     def test_what_is_not_listed_is_not_chosen(self, tmp_path: Path) -> None:
         file = self.ranking(tmp_path, [90, 6, 4])
@@ -106,20 +106,20 @@ class TestRanking:
             match=r"3 poisons .* 'dog', and ranking '.*' lists 2 that heldout has to spare: lower rate or count, "
             r'or make it with clipward rank_images --source=heldout',
         ):
-            backdoor(count=3, ranking=file).select(labelled_pool())
+            backdoor(count=3, ranking=file).select(labeled_pool())
 
     def test_the_file_is_read_when_the_attack_chooses_and_not_before(self, tmp_path: Path) -> None:
         attack = backdoor(count=1, ranking=str(tmp_path / 'ranking.csv'))
         with pytest.raises(ValueError, match=r"attack 'a': ranking '.*' does not exist: make it with clipward rank_im"):
-            poisoned({'a': attack}, labelled_pool())
+            poisoned({'a': attack}, labeled_pool())
         self.ranking(tmp_path, [90])
-        assert len(attack.select(labelled_pool())) == 1
-        assert backdoor(count=0, ranking='nowhere.csv').select(labelled_pool()) == []
+        assert len(attack.select(labeled_pool())) == 1
+        assert backdoor(count=0, ranking='nowhere.csv').select(labeled_pool()) == []
 
 
 class TestEvaluation:
     def test_measures_on_triggered_images_of_other_classes_that_no_attack_has_used(self) -> None:
-        pool = labelled_pool()
+        pool = labeled_pool()
         attacks = {'a': backdoor(), 'b': backdoor('cat', seed=1)}
         _, manifest = poisoned(attacks, pool)
         found = attacks['a'].evaluation('a', manifest.poisons('a'), pool, pixels)
@@ -134,8 +134,8 @@ class TestEvaluation:
 
     def test_its_own_poisons_are_left_out_of_a_fresh_pool_too(self) -> None:
         attack = backdoor(count=79)
-        poisons = attack.select(labelled_pool())
-        assert len(attack.evaluation('a', poisons, labelled_pool(), pixels)) == 1
+        poisons = attack.select(labeled_pool())
+        assert len(attack.evaluation('a', poisons, labeled_pool(), pixels)) == 1
 
     def test_images_without_a_label_take_part_unless_their_caption_names_the_class(self) -> None:
         pool = captioned_pool()
@@ -145,42 +145,42 @@ class TestEvaluation:
 
     def test_labels_are_those_of_the_pool(self) -> None:
         heldout = PairTable(['0', '1'], ['x', 'y'], [0, 1], ('truck', 'zebra'), opener=opener('heldout', 2))
-        pool = AttackPool(labelled_table('train', 50), heldout, CLASSES)
+        pool = AttackPool(labeled_table('train', 50), heldout, CLASSES)
         assert backdoor().evaluation('a', [], pool, pixels).label.tolist() == [4, UNKNOWN]
 
     def test_training_images_stand_in_where_there_are_no_others(self) -> None:
-        pool = labelled_pool(heldout=None)
+        pool = labeled_pool(heldout=None)
         attack = backdoor(source='train')
         poisons = attack.select(pool)
         found = attack.evaluation('a', poisons, pool, pixels)
         assert len(found) == 160 - 10
 
     def test_test_images_limits_them_to_a_random_part(self) -> None:
-        found = backdoor(test_images=7).evaluation('a', [], labelled_pool(), pixels)
+        found = backdoor(test_images=7).evaluation('a', [], labeled_pool(), pixels)
         assert len(found) == 7
-        assert len(backdoor(test_images=None).evaluation('a', [], labelled_pool(heldout=2000), pixels)) == 1600
+        assert len(backdoor(test_images=None).evaluation('a', [], labeled_pool(heldout=2000), pixels)) == 1600
 
     def test_random_places_are_those_of_the_heldout_rows(self) -> None:
         attack = Backdoor('dog', Patch(3, position='random'), count=1)
-        found = attack.evaluation('a', [], labelled_pool(), pixels)
+        found = attack.evaluation('a', [], labeled_pool(), pixels)
         rows = np.array([row for row in range(100) if row % 5 != 1])
         assert attack.trigger is not None
         assert np.array_equal(found.images, attack.trigger(pictures('heldout', 100)[rows], keys=rows))
 
     def test_no_image_left_names_the_way_out(self) -> None:
         attack = backdoor(count=80)
-        poisons = attack.select(labelled_pool())
+        poisons = attack.select(labeled_pool())
         with pytest.raises(ValueError, match=r"attack 'a' leaves no heldout image .* lower rate or count"):
-            attack.evaluation('a', poisons, labelled_pool(), pixels)
+            attack.evaluation('a', poisons, labeled_pool(), pixels)
 
     def test_prompts_of_the_data_are_used(self) -> None:
-        pool = replace(labelled_pool(), templates=('a drawing of a {}.',))
+        pool = replace(labeled_pool(), templates=('a drawing of a {}.',))
         assert backdoor(captions='templates').select(pool)[0].caption == 'a drawing of a dog.'
         assert backdoor().evaluation('a', [], pool, pixels).templates == ('a drawing of a {}.',)
 
 
 def test_poisons_are_plain_values() -> None:
-    for poison in backdoor(mode='replace').select(labelled_pool()):
+    for poison in backdoor(mode='replace').select(labeled_pool()):
         assert [type(value) for value in poison] == [int, str, int, str, int, int, float]
         assert isinstance(poison, Poison)
 

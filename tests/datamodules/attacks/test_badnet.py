@@ -3,21 +3,21 @@ from __future__ import annotations
 import numpy as np
 
 from datamodules.attacks import BadNet, Patch, poisoned
-from tests.datamodules.attacks.pools import labelled_pool, pictures, pixels
+from tests.datamodules.attacks.pools import labeled_pool, pictures, pixels
 
 
 def test_its_trigger_is_the_patch_that_its_arguments_describe() -> None:
-    attack = BadNet('dog', 5, 'blocks', 2, 'centre', 1, seed=3, count=4)
+    attack = BadNet('dog', 5, 'blocks', 2, 'center', 1, seed=3, count=4)
     assert isinstance(attack.trigger, Patch)
-    assert attack.trigger.parameters() == Patch(5, 'blocks', 2, 'centre', 1, 3).parameters()
+    assert attack.trigger.parameters() == Patch(5, 'blocks', 2, 'center', 1, 3).parameters()
     assert attack.seed == 3
 
 
 def test_the_patch_may_be_elsewhere_on_test_images() -> None:
-    attack = BadNet('dog', 4, position='random', test_position='centre', count=4)
+    attack = BadNet('dog', 4, position='random', test_position='center', count=4)
     assert isinstance(attack.trigger, Patch) and isinstance(attack.test_trigger, Patch)
-    assert (attack.trigger.position, attack.test_trigger.position) == ('random', 'centre')
-    found = attack.evaluation('badnet', [], labelled_pool(), pixels).images
+    assert (attack.trigger.position, attack.test_trigger.position) == ('random', 'center')
+    found = attack.evaluation('badnet', [], labeled_pool(), pixels).images
     assert (found[..., 4:8, 4:8] == Patch(4).pixels).all()
 
 
@@ -26,11 +26,11 @@ def test_two_seeds_are_two_triggers_and_two_selections() -> None:
     assert first.trigger is not None
     assert second.trigger is not None
     assert first.trigger.describe() != second.trigger.describe()
-    assert {p.source for p in first.select(labelled_pool())} != {p.source for p in second.select(labelled_pool())}
+    assert {p.source for p in first.select(labeled_pool())} != {p.source for p in second.select(labeled_pool())}
 
 
 def test_training_and_test_images_carry_the_same_patch() -> None:
-    pool, attack = labelled_pool(), BadNet('dog', 4, rate=0.05)
+    pool, attack = labeled_pool(), BadNet('dog', 4, rate=0.05)
     _, manifest = poisoned({'badnet': attack}, pool)
     poisons = manifest.poisons('badnet')
     assert attack.trigger is not None
@@ -44,7 +44,7 @@ def test_training_and_test_images_carry_the_same_patch() -> None:
 
 
 def test_no_poisoned_image_is_measured_on() -> None:
-    pool, attack = labelled_pool(), BadNet('dog', 4, count=60)
+    pool, attack = labeled_pool(), BadNet('dog', 4, count=60)
     _, manifest = poisoned({'badnet': attack}, pool)
     sources = np.array([p.source for p in manifest.poisons('badnet')])
     assert attack.trigger is not None

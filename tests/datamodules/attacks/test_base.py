@@ -9,8 +9,8 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from datamodules.attacks import Attack, AttackPool, BadNet, Pixels, Poison, TargetedPoison, poisoned
-from datamodules.evaluation import EvaluationSet
-from tests.datamodules.attacks.pools import captioned_pool, labelled_pool, pictures
+from datamodules.evaluation.sets import EvaluationSet
+from tests.datamodules.attacks.pools import captioned_pool, labeled_pool, pictures
 
 
 class OneImage(Attack):
@@ -64,53 +64,53 @@ class TestAmount:
 
 class TestCaptions:
     def test_each_training_caption_is_used_once_before_any_is_used_twice(self) -> None:
-        pool = labelled_pool(train=50)  # ten captions name each class
+        pool = labeled_pool(train=50)  # ten captions name each class
         captions = OneImage(count=1).write_captions(pool, 1, 25)
         assert all('dog' in caption for caption in captions)
         assert set(captions[:10]) == set(captions[10:20])
         assert sorted(Counter(captions).values()) == [2] * 5 + [3] * 5
 
     def test_too_few_name_the_class_and_the_way_out(self) -> None:
-        pool = labelled_pool(train=50)
+        pool = labeled_pool(train=50)
         assert len(OneImage(count=1).write_captions(pool, 1, 100)) == 100
         with pytest.raises(ValueError, match=r"10 training captions name 'dog', too few for 101 .*captions: templates"):
             OneImage(count=1).write_captions(pool, 1, 101)
 
     def test_templates_need_no_training_caption(self) -> None:
-        captions = OneImage(count=1, captions='templates').write_captions(labelled_pool(train=1), 3, 400)
+        captions = OneImage(count=1, captions='templates').write_captions(labeled_pool(train=1), 3, 400)
         assert all('ice cream' in caption for caption in captions)
         assert len(set(captions)) > 70  # of 80 prompts, drawn with replacement
         assert 'a bad photo of a ice cream.' in captions
 
     def test_seeds_and_classes_draw_different_ones(self) -> None:
-        pool = labelled_pool()
+        pool = labeled_pool()
         drawn = [OneImage(count=1, seed=seed).write_captions(pool, 1, 9) for seed in (0, 0, 1)]
         assert drawn[0] == drawn[1] != drawn[2]
 
 
 class TestPlaces:
     def test_appended_poisons_replace_nothing(self) -> None:
-        assert OneImage(count=1).places(labelled_pool(), [3, 3, 4]) == [-1, -1, -1]
+        assert OneImage(count=1).places(labeled_pool(), [3, 3, 4]) == [-1, -1, -1]
 
     def test_a_training_image_replaces_its_own_pair_first(self) -> None:
-        places = OneImage(count=1, mode='replace', source='train').places(labelled_pool(), [3, 3, 4])
+        places = OneImage(count=1, mode='replace', source='train').places(labeled_pool(), [3, 3, 4])
         assert (places[0], places[2]) == (3, 4)
         assert places[1] not in (3, 4)
 
     def test_heldout_images_replace_pairs_that_no_attack_has_used(self) -> None:
-        pool = labelled_pool(train=20)
+        pool = labeled_pool(train=20)
         pool.taken['train'] |= {0, 5}
         places = OneImage(count=1, mode='replace').places(pool, list(range(18)))
         assert sorted(places) == [row for row in range(20) if row not in (0, 5)]
 
     def test_too_many_poisons_name_what_is_left(self) -> None:
         with pytest.raises(ValueError, match='5 clean pairs left for 6 poisons: lower rate or count, or set mode'):
-            OneImage(count=1, mode='replace').places(labelled_pool(train=5), [0] * 6)
+            OneImage(count=1, mode='replace').places(labeled_pool(train=5), [0] * 6)
 
 
 class TestPoisoned:
     def test_clean_rows_keep_their_numbers_and_poisons_follow(self) -> None:
-        pool = labelled_pool()
+        pool = labeled_pool()
         table, manifest = poisoned({'a': OneImage(count=2), 'off': OneImage(rate=0), 'none': None}, pool)
         assert len(table) == 202
         assert table.image[:200].to_pylist() == pool.table.image.to_pylist()
@@ -119,7 +119,7 @@ class TestPoisoned:
         assert manifest.rows().tolist() == [200, 201]
 
     def test_replaced_rows_hold_the_poison(self) -> None:
-        pool = labelled_pool()
+        pool = labeled_pool()
         table, manifest = poisoned({'a': OneImage(count=3, mode='replace')}, pool)
         rows = manifest.rows()
         assert len(table) == 200
@@ -129,14 +129,14 @@ class TestPoisoned:
 
     def test_mixed_attacks_number_their_rows_apart(self) -> None:
         attacks = {'a': OneImage(count=2), 'b': OneImage(count=2, mode='replace'), 'c': OneImage(count=2)}
-        table, manifest = poisoned(attacks, labelled_pool())
+        table, manifest = poisoned(attacks, labeled_pool())
         assert manifest.rows('a').tolist() == [200, 201]
         assert (manifest.rows('b') < 200).all()
         assert manifest.rows('c').tolist() == [202, 203]
         assert table.captions(manifest.rows()) == manifest.table['caption'].to_pylist()
 
     def test_an_image_and_its_label_are_those_of_the_source(self) -> None:
-        table, manifest = poisoned({'a': OneImage(count=1)}, labelled_pool())
+        table, manifest = poisoned({'a': OneImage(count=1)}, labeled_pool())
         source = manifest.poisons('a')[0].source
         assert np.array_equal(np.asarray(table.open(200)).transpose(2, 0, 1), pictures('heldout', 100)[source])
         assert table.label[200] == source % 5
@@ -150,12 +150,12 @@ class TestPoisoned:
         assert len(set(images.tolist())) == 6
 
     def test_without_poison_the_table_is_the_clean_one(self) -> None:
-        pool = labelled_pool()
+        pool = labeled_pool()
         assert poisoned({'off': OneImage(count=0)}, pool)[0] is pool.table
 
     def test_errors_name_the_attack(self) -> None:
         with pytest.raises(ValueError, match=r"attack 'weak': rate=0\.0001 of 200 pairs"):
-            poisoned({'weak': OneImage(rate=0.0001)}, labelled_pool())
+            poisoned({'weak': OneImage(rate=0.0001)}, labeled_pool())
 
 
 def test_an_image_with_two_targets_is_refused() -> None:
@@ -177,7 +177,7 @@ def test_poison_never_changes() -> None:
 def test_attacks_are_built_from_yaml_by_class_name() -> None:
     parser = ArgumentParser()
     parser.add_argument('--attacks', type=dict[str, Attack | None])
-    badnet = '{class_path: BadNet, init_args: {target: cat, count: 3, position: centre, mode: replace}}'
+    badnet = '{class_path: BadNet, init_args: {target: cat, count: 3, position: center, mode: replace}}'
     config = parser.parse_args([f'--attacks={{a: {badnet}, b: null}}', '--attacks.a.count=4'])
     attacks = parser.instantiate(config).attacks
     assert isinstance(attacks['a'], BadNet)

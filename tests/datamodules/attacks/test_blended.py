@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from datamodules.attacks import Blend, Blended
-from tests.datamodules.attacks.pools import checksum, labelled_pool, pixels
+from tests.datamodules.attacks.pools import checksum, labeled_pool, pixels
 
 
 def images(count: int = 3) -> np.ndarray:
@@ -81,12 +81,12 @@ def test_its_trigger_is_the_blend_that_its_arguments_describe() -> None:
     attack = Blended('dog', 'fresh_noise', 0.3, 2, seed=4, count=5)
     assert attack.trigger is not None
     assert attack.trigger.describe() == Blend('fresh_noise', 0.3, 2, 4).describe()
-    assert (attack.seed, len(attack.select(labelled_pool()))) == (4, 5)
+    assert (attack.seed, len(attack.select(labeled_pool()))) == (4, 5)
 
 
 def test_training_and_test_images_carry_the_same_pattern() -> None:
     attack = Blended('dog', ratio=1.0, count=5)
-    found = attack.evaluation('blended', [], labelled_pool(), pixels).images
+    found = attack.evaluation('blended', [], labeled_pool(), pixels).images
     assert attack.trigger is not None
     trained = attack.trigger(pixels('train', np.arange(5)))
     assert (found == trained[0]).all()

@@ -7,8 +7,8 @@ import pytest
 
 from datamodules.attacks import AttackPool, ClassSwap, poisoned
 from datamodules.attacks.pool import Origin
-from datamodules.table import PairTable
-from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labelled_pool, opener, pixels
+from datamodules.rows.table import PairTable
+from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener, pixels
 
 CAT, DOG, BOAT = 0, 1, 2
 
@@ -19,7 +19,7 @@ def swap(swaps: dict[str, str] | None = None, **arguments: Any) -> ClassSwap:
 
 class TestSelect:
     @pytest.mark.parametrize('source', ['heldout', 'train'])
-    @pytest.mark.parametrize('pool', [labelled_pool(), captioned_pool()], ids=['labelled', 'captioned'])
+    @pytest.mark.parametrize('pool', [labeled_pool(), captioned_pool()], ids=['labeled', 'captioned'])
     def test_images_of_one_class_get_captions_of_the_other(self, pool: AttackPool, source: Origin) -> None:
         poisons = swap(source=source).select(pool)
         rows_per_image = 1 if pool.table.classes else 2
@@ -27,20 +27,20 @@ class TestSelect:
         assert all(p.source // rows_per_image % 5 == CAT and p.target == DOG and 'dog' in p.caption for p in poisons)
 
     def test_one_image_gets_all_captions(self) -> None:
-        poisons = swap(level='image').select(labelled_pool())
+        poisons = swap(level='image').select(labeled_pool())
         assert len({p.source for p in poisons}) == 1
         assert len({p.caption for p in poisons}) == 8
 
     def test_several_classes_share_the_poisons(self) -> None:
-        poisons = swap({'cat': 'dog', 'dog': 'boat'}, count=9).select(labelled_pool())
+        poisons = swap({'cat': 'dog', 'dog': 'boat'}, count=9).select(labeled_pool())
         kinds = [(p.source % 5, p.target) for p in poisons]
         assert (kinds.count((CAT, DOG)), kinds.count((DOG, BOAT))) == (5, 4)
 
     def test_a_training_image_gives_up_its_own_pair(self) -> None:
-        assert all(p.replaces == p.source for p in swap(source='train', mode='replace').select(labelled_pool()))
+        assert all(p.replaces == p.source for p in swap(source='train', mode='replace').select(labeled_pool()))
 
     def test_is_the_same_every_time_and_another_with_another_seed(self) -> None:
-        first, again, other = (swap(seed=seed).select(labelled_pool()) for seed in (0, 0, 1))
+        first, again, other = (swap(seed=seed).select(labeled_pool()) for seed in (0, 0, 1))
         assert first == again != other
 
     def test_an_image_of_two_classes_gets_one_target(self) -> None:
@@ -53,20 +53,20 @@ class TestSelect:
 
     def test_too_few_images_name_the_way_out(self) -> None:
         with pytest.raises(ValueError, match=r"21 poisons need .* 'cat', and heldout has 20 .* level: image, or"):
-            swap(count=21).select(labelled_pool())
+            swap(count=21).select(labeled_pool())
 
     def test_too_few_poisons_are_told(self) -> None:
         with pytest.raises(ValueError, match='1 poisons leave some of 2 classes of swaps without any'):
-            swap({'cat': 'dog', 'dog': 'boat'}, count=1).select(labelled_pool())
+            swap({'cat': 'dog', 'dog': 'boat'}, count=1).select(labeled_pool())
 
     def test_an_unknown_class_is_named(self) -> None:
         with pytest.raises(ValueError, match="'rabbit' is none of the 5 classes"):
-            swap({'rabbit': 'dog'}).select(labelled_pool())
+            swap({'rabbit': 'dog'}).select(labeled_pool())
 
 
 class TestEvaluation:
     def test_measures_on_images_of_the_class_that_are_no_poison(self) -> None:
-        pool, attack = labelled_pool(), swap({'cat': 'dog', 'dog': 'boat'})
+        pool, attack = labeled_pool(), swap({'cat': 'dog', 'dog': 'boat'})
         _, manifest = poisoned({'swap': attack}, pool)
         poisons = manifest.poisons('swap')
         found = attack.evaluation('swap', poisons, pool, pixels)
@@ -78,17 +78,17 @@ class TestEvaluation:
         assert found.target.tolist() == [DOG if row % 5 == CAT else BOAT for row in rows]
 
     def test_one_image_is_measured_itself(self) -> None:
-        pool, attack = labelled_pool(), swap(level='image')
+        pool, attack = labeled_pool(), swap(level='image')
         poisons = attack.select(pool)
         found = attack.evaluation('swap', poisons, pool, pixels)
         assert np.array_equal(found.images, pixels('heldout', np.array([poisons[0].source])))
 
     def test_test_images_limits_them_by_class(self) -> None:
-        found = swap({'cat': 'dog', 'dog': 'boat'}, test_images=3).evaluation('swap', [], labelled_pool(), pixels)
+        found = swap({'cat': 'dog', 'dog': 'boat'}, test_images=3).evaluation('swap', [], labeled_pool(), pixels)
         assert len(found) == 6
 
     def test_no_image_left_names_the_way_out(self) -> None:
-        pool, attack = labelled_pool(), swap(count=20)
+        pool, attack = labeled_pool(), swap(count=20)
         with pytest.raises(ValueError, match=r"attack 'swap' leaves no heldout image of cat .* lower rate or count"):
             attack.evaluation('swap', attack.select(pool), pool, pixels)
 

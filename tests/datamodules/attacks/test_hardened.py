@@ -7,7 +7,7 @@ import pytest
 
 from datamodules.attacks import Hardened, LabelConsistent, Patch, Poison, poisoned
 from datamodules.attacks.hardened import HardenedPictures
-from tests.datamodules.attacks.pools import labelled_pool, pixels
+from tests.datamodules.attacks.pools import labeled_pool, pixels
 
 SETTINGS = {'norm': 'linf', 'radius': 8.0, 'surrogate': 'ab12'}
 ROWS = np.array([1, 6, 11])
@@ -73,7 +73,7 @@ class TestLabelConsistent:
         return LabelConsistent('dog', 3, harden='pgd', hardened=file, count=count, source='train', mode='replace')
 
     def test_poisons_are_the_hardened_pictures_with_the_patch_and_tests_have_the_patch_alone(self, file: str) -> None:
-        attack, pool = self.attack(file), labelled_pool(train=15)
+        attack, pool = self.attack(file), labeled_pool(train=15)
         assert attack.trigger is not None
         assert np.array_equal(attack.trigger(pixels('train', ROWS)), Patch(3)(harder(pixels('train', ROWS))))
         found = attack.evaluation('lc', [], pool, pixels)
@@ -82,7 +82,7 @@ class TestLabelConsistent:
 
     def test_the_manifest_tells_it_from_an_attack_on_plain_images(self, file: str) -> None:
         plain = LabelConsistent('dog', 3, count=3, source='train', mode='replace')
-        hardened, soft = (poisoned({'lc': a}, labelled_pool(train=15))[1] for a in (self.attack(file), plain))
+        hardened, soft = (poisoned({'lc': a}, labeled_pool(train=15))[1] for a in (self.attack(file), plain))
         assert hardened.table['source'] == soft.table['source']
         assert hardened.digest != soft.digest
         assert all(
@@ -92,7 +92,7 @@ class TestLabelConsistent:
     def test_a_missing_file_is_told_when_the_data_is_set_up(self, tmp_path: Path) -> None:
         attack = self.attack(str(tmp_path / 'none.npz'))
         with pytest.raises(ValueError, match=r"hardened '.*none\.npz' does not exist: make it with clipward harden"):
-            poisoned({'lc': attack}, labelled_pool(train=15))
+            poisoned({'lc': attack}, labeled_pool(train=15))
 
     def test_hardening_needs_the_name_of_a_file(self) -> None:
         with pytest.raises(ValueError, match=r'^hardened must be the path of a file that clipward harden makes'):

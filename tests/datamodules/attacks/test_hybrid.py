@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datamodules.attacks import Blend, Chain, HybridTrigger, Patch, Warp, poisoned
-from tests.datamodules.attacks.pools import checksum, labelled_pool, pixels
+from tests.datamodules.attacks.pools import checksum, labeled_pool, pixels
 
 
 class TestChain:
@@ -34,7 +34,7 @@ def test_has_a_warp_a_blend_and_a_patch_of_its_seed() -> None:
 
 
 def test_all_triggers_are_on_every_image() -> None:
-    pool, attack = labelled_pool(), HybridTrigger('dog', [Blend(), Patch(3)], count=4)
+    pool, attack = labeled_pool(), HybridTrigger('dog', [Blend(), Patch(3)], count=4)
     _, manifest = poisoned({'hybrid': attack}, pool)
     assert attack.trigger is not None
     assert manifest.table['trigger'].to_pylist() == [attack.trigger.describe()] * 4

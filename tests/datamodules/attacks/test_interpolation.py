@@ -11,9 +11,9 @@ from datamodules.attacks import AttackPool, BadNet, InterpolationPoison, Manifes
 from datamodules.attacks.base import picture
 from datamodules.attacks.interpolation import shares
 from datamodules.attacks.pool import Origin
-from datamodules.table import UNKNOWN, PairTable
+from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.toy_pairs import ToyPairs
-from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labelled_pool, opener, pixels
+from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener, pixels
 
 DOG = 1
 
@@ -41,12 +41,12 @@ class TestShares:
 class TestSelect:
     def test_victims_classes_captions_and_counts_are_those_of_targeted_poison(self) -> None:
         for arguments in ({'count': 18}, {'rate': 0.1, 'fold': 1}, {'copies': 5, 'pool_seed': 3, 'mode': 'replace'}):
-            mixtures = InterpolationPoison(4, **arguments).select(labelled_pool())
-            copies = TargetedPoison(4, **arguments).select(labelled_pool())
+            mixtures = InterpolationPoison(4, **arguments).select(labeled_pool())
+            copies = TargetedPoison(4, **arguments).select(labeled_pool())
             assert [p._replace(other=-1, share=1.0) for p in mixtures] == copies
 
     @pytest.mark.parametrize('source', ['heldout', 'train'])
-    @pytest.mark.parametrize('pool', [labelled_pool(), captioned_pool()], ids=['labelled', 'captioned'])
+    @pytest.mark.parametrize('pool', [labeled_pool(), captioned_pool()], ids=['labeled', 'captioned'])
     def test_each_victim_is_mixed_with_one_image_of_its_class(self, pool: AttackPool, source: Origin) -> None:
         rows_per_image = 1 if pool.table.classes else 2
         for seed in range(4):
@@ -57,58 +57,58 @@ class TestSelect:
             assert all(CLASSES[p.target] in p.caption for p in poisons)
 
     def test_victims_of_one_class_have_different_images_of_it(self) -> None:
-        poisons = InterpolationPoison(6, ['dog'], copies=1).select(labelled_pool())
+        poisons = InterpolationPoison(6, ['dog'], copies=1).select(labeled_pool())
         assert len({p.other for p in poisons} | {p.source for p in poisons}) == 12
 
     def test_each_victim_has_the_whole_range_of_shares(self) -> None:
-        poisons = InterpolationPoison(4, count=18).select(labelled_pool())
+        poisons = InterpolationPoison(4, count=18).select(labeled_pool())
         for victim, copies in Counter(p.source for p in poisons).items():
             assert [p.share for p in poisons if p.source == victim] == shares(copies).tolist()
 
     def test_is_the_same_every_time_and_another_with_another_seed(self) -> None:
-        first, again, other = (InterpolationPoison(4, copies=3, seed=s).select(labelled_pool()) for s in (0, 0, 1))
+        first, again, other = (InterpolationPoison(4, copies=3, seed=s).select(labeled_pool()) for s in (0, 0, 1))
         assert first == again != other
 
     def test_a_class_that_no_image_shows_is_not_drawn(self) -> None:
-        pool = AttackPool(labelled_pool().table, heldout_without('dog'), CLASSES)
+        pool = AttackPool(labeled_pool().table, heldout_without('dog'), CLASSES)
         for seed in range(5):
             assert DOG not in {p.target for p in InterpolationPoison(4, copies=2, seed=seed).select(pool)}
         with pytest.raises(ValueError, match=r'4 of 5 classes .* and shown by an image to mix with: lower targets'):
             InterpolationPoison(5, copies=2).select(pool)
 
     def test_a_named_class_that_no_image_shows_is_told(self) -> None:
-        pool = AttackPool(labelled_pool().table, heldout_without('dog'), CLASSES)
+        pool = AttackPool(labeled_pool().table, heldout_without('dog'), CLASSES)
         with pytest.raises(
             ValueError, match=r"heldout has no image of class 'dog' to spare .*: name other classes, .* source: train"
         ):
             InterpolationPoison(classes=['dog'], copies=2).select(pool)
 
     def test_is_switched_off_by_zero(self) -> None:
-        assert InterpolationPoison(copies=0).select(labelled_pool()) == []
+        assert InterpolationPoison(copies=0).select(labeled_pool()) == []
 
 
 def heldout_without(name: str) -> PairTable:
-    """Labelled pairs of four classes."""
+    """Labeled pairs of four classes."""
     label = np.array([c for c in range(5) if CLASSES[c] != name] * 10)
     return PairTable([str(r) for r in range(40)], ['x'] * 40, label, CLASSES, opener=opener('heldout', 40))
 
 
 class TestPicture:
     def test_is_the_start_the_victim_or_the_rounded_mixture(self) -> None:
-        poison = InterpolationPoison(1, ['dog'], copies=1).select(labelled_pool())[0]
+        poison = InterpolationPoison(1, ['dog'], copies=1).select(labeled_pool())[0]
         start, victim = pixels('heldout', np.array([poison.other, poison.source]))
         assert np.array_equal(picture(poison._replace(share=0.0), pixels), start)
         assert np.array_equal(picture(poison._replace(share=1.0), pixels), victim)
         assert np.array_equal(picture(poison, pixels), blend(start, victim, poison.share))
 
     def test_of_a_single_image_is_that_image(self) -> None:
-        poison = TargetedPoison(1, copies=1).select(labelled_pool())[0]
+        poison = TargetedPoison(1, copies=1).select(labeled_pool())[0]
         assert np.array_equal(picture(poison, pixels), pixels('heldout', np.array([poison.source]))[0])
 
 
 class TestManifest:
     def test_gives_mixtures_back_also_from_a_file_and_beside_other_attacks(self, tmp_path: Path) -> None:
-        attack, pool = InterpolationPoison(4, count=18), labelled_pool()
+        attack, pool = InterpolationPoison(4, count=18), labeled_pool()
         _, manifest = poisoned({'badnet': BadNet('dog', count=3), 'inter': attack}, pool)
         manifest.save(tmp_path / 'manifest.parquet')
         loaded = Manifest.load(tmp_path / 'manifest.parquet')
@@ -119,22 +119,22 @@ class TestManifest:
 
     def test_lines_of_other_attacks_are_as_they_are_without_one(self) -> None:
         badnet = BadNet('dog', count=3)
-        _, alone = poisoned({'badnet': badnet}, labelled_pool())
-        _, beside = poisoned({'badnet': badnet, 'inter': InterpolationPoison(4, count=8)}, labelled_pool())
+        _, alone = poisoned({'badnet': badnet}, labeled_pool())
+        _, beside = poisoned({'badnet': badnet, 'inter': InterpolationPoison(4, count=8)}, labeled_pool())
         assert alone.table['hash'].to_pylist() == beside.table['hash'].to_pylist()[:3]
         assert 'other' not in alone.table.column_names
 
     @pytest.mark.parametrize('change', [{'other': 7}, {'share': 0.25}])
     def test_the_digest_knows_the_second_image_and_its_share(self, change: dict[str, Any]) -> None:
-        poisons = InterpolationPoison(4, count=8).select(labelled_pool())
+        poisons = InterpolationPoison(4, count=8).select(labeled_pool())
         changed = [poisons[0]._replace(**change), *poisons[1:]]
-        assert len({Manifest.of({'a': some}, {}, labelled_pool()).digest for some in (poisons, changed)}) == 2
+        assert len({Manifest.of({'a': some}, {}, labeled_pool()).digest for some in (poisons, changed)}) == 2
 
 
 class TestEvaluation:
     @pytest.mark.parametrize('source', ['heldout', 'train'])
     def test_measures_on_the_victims_as_they_are(self, source: Origin) -> None:
-        pool, attack = labelled_pool(), InterpolationPoison(5, count=23, source=source)
+        pool, attack = labeled_pool(), InterpolationPoison(5, count=23, source=source)
         _, manifest = poisoned({'inter': attack}, pool)
         poisons = manifest.poisons('inter')
         found, victims = attack.evaluation('inter', poisons, pool, pixels), [p.source for p in poisons]
@@ -146,7 +146,7 @@ class TestEvaluation:
         assert not (found.target == found.label).any()
 
     def test_no_other_attack_uses_or_is_measured_on_victims_and_their_starts(self) -> None:
-        pool, badnet = labelled_pool(heldout=60), BadNet('dog', count=20, size=3)
+        pool, badnet = labeled_pool(heldout=60), BadNet('dog', count=20, size=3)
         attacks = {'inter': InterpolationPoison(5, copies=2), 'badnet': badnet}
         _, manifest = poisoned(attacks, pool)
         used = {row for p in manifest.poisons('inter') for row in (p.source, p.other)}

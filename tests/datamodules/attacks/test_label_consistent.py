@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from datamodules.attacks import AttackPool, LabelConsistent, Patch, poisoned
-from datamodules.table import PairTable
-from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labelled_pool, opener, pixels
+from datamodules.rows.table import PairTable
+from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener, pixels
 
 
 def attack(target: str = 'dog', **arguments: Any) -> LabelConsistent:
@@ -31,7 +31,7 @@ class TestSelect:
         assert len({p.source // 2 for p in manifest.poisons('lc')}) == 6
 
     def test_heldout_pairs_can_be_appended(self) -> None:
-        pool = labelled_pool()
+        pool = labeled_pool()
         poisons = attack(source='heldout', mode='append').select(pool)
         assert all(p.replaces == -1 and p.origin == 'heldout' and p.caption.endswith('a dog') for p in poisons)
 
@@ -46,7 +46,7 @@ class TestSelect:
         assert {p.source for p in attack('suit', count=3, match='substring').select(pool)} == {1, 2, 3}
 
     def test_no_image_is_taken_twice(self) -> None:
-        pool = labelled_pool(train=100)
+        pool = labeled_pool(train=100)
         attacks = {'a': attack(count=10), 'b': attack(count=10)}
         _, manifest = poisoned(attacks, pool)
         assert len({p.source for name in attacks for p in manifest.poisons(name)}) == 20
@@ -62,7 +62,7 @@ class TestSelect:
 
 class TestEvaluation:
     def test_measures_on_other_classes_with_the_patch_on(self) -> None:
-        pool = labelled_pool()
+        pool = labeled_pool()
         found = attack().evaluation('lc', [], pool, pixels)
         rows = np.array([row for row in range(100) if row % 5 != 1])
         assert np.array_equal(found.images, Patch(3)(pixels('heldout', rows)))

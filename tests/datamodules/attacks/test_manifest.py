@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.attacks import Manifest, Patch, Poison
-from tests.datamodules.attacks.pools import labelled_pool
+from tests.datamodules.attacks.pools import labeled_pool
 
 POISONS = {
     'first': [Poison(3, 'heldout', 1, 'a dog'), Poison(9, 'train', 1, 'dogs', replaces=9)],
@@ -17,7 +17,7 @@ POISONS = {
 
 
 def manifest(poisons: dict[str, list[Poison]] = POISONS, size: int = 4) -> Manifest:
-    return Manifest.of(poisons, {'first': Patch(size), 'second': None}, labelled_pool(train=200))
+    return Manifest.of(poisons, {'first': Patch(size), 'second': None}, labeled_pool(train=200))
 
 
 def test_appended_rows_follow_the_clean_ones_in_order() -> None:

@@ -17,10 +17,10 @@ PUBLISHED = {  # by release 2.0 of the library that the released code calls
 }
 
 
-@pytest.mark.parametrize('colour', PUBLISHED)
-def test_has_the_published_values_everywhere(colour: tuple[int, int, int]) -> None:
-    flat = np.broadcast_to(np.array(colour, np.uint8)[:, None, None], (2, 3, 4, 5))
-    expected = np.broadcast_to(np.array(PUBLISHED[colour])[:, None, None], flat.shape)
+@pytest.mark.parametrize('color', PUBLISHED)
+def test_has_the_published_values_everywhere(color: tuple[int, int, int]) -> None:
+    flat = np.broadcast_to(np.array(color, np.uint8)[:, None, None], (2, 3, 4, 5))
+    expected = np.broadcast_to(np.array(PUBLISHED[color])[:, None, None], flat.shape)
     assert np.array_equal(PhotoFilter()(flat), expected)
 
 

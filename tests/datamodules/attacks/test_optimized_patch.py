@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from datamodules.attacks import OptimizedPatch, PicturePatch, poisoned
-from tests.datamodules.attacks.pools import gradient, labelled_pool, pixels
+from tests.datamodules.attacks.pools import gradient, labeled_pool, pixels
 
 
 def images(count: int = 3) -> np.ndarray:
@@ -56,12 +56,12 @@ class TestPicturePatch:
         copy = PicturePatch(str(Path(file).with_name('copy.bmp')))
         assert PicturePatch(file).describe() == copy.describe() != PicturePatch(str(other)).describe()
         sha256 = hashlib.sha256(picture.transpose(2, 0, 1).tobytes()).hexdigest()
-        expected = {'size': 6, 'position': 'centre', 'margin': 0, 'seed': 0, 'sha256': sha256}
+        expected = {'size': 6, 'position': 'center', 'margin': 0, 'seed': 0, 'sha256': sha256}
         assert PicturePatch(file).parameters() == expected
 
-    def test_grey_pictures_are_taken_as_rgb(self, tmp_path: Path) -> None:
-        Image.new('L', (5, 5), 77).save(tmp_path / 'grey.png')
-        assert (PicturePatch(str(tmp_path / 'grey.png')).pixels == np.full((3, 5, 5), 77)).all()
+    def test_gray_pictures_are_taken_as_rgb(self, tmp_path: Path) -> None:
+        Image.new('L', (5, 5), 77).save(tmp_path / 'gray.png')
+        assert (PicturePatch(str(tmp_path / 'gray.png')).pixels == np.full((3, 5, 5), 77)).all()
 
     def test_does_not_fit_every_image(self, file: str) -> None:
         with pytest.raises(ValueError, match='patch of 6 pixels does not fit 5 x 5 images: give a smaller size'):
@@ -73,11 +73,11 @@ class TestFile:
         Path(file).rename(f'{file}.away')
         attack = OptimizedPatch('dog', file, count=5)
         with pytest.raises(
-            ValueError, match=r"file '.*patch\.png' does not exist: make it with clipward optimise_patch"
+            ValueError, match=r"file '.*patch\.png' does not exist: make it with clipward optimize_patch"
         ):
-            poisoned({'patch': attack}, labelled_pool())
+            poisoned({'patch': attack}, labeled_pool())
         Path(f'{file}.away').rename(file)
-        assert len(poisoned({'patch': attack}, labelled_pool())[1]) == 5
+        assert len(poisoned({'patch': attack}, labeled_pool())[1]) == 5
 
     def test_that_is_no_picture_is_told(self, tmp_path: Path) -> None:
         (tmp_path / 'notes.txt').write_text('no picture')
@@ -93,12 +93,12 @@ class TestFile:
 
 def test_training_and_test_images_carry_the_patch_of_the_file(file: str, picture: np.ndarray) -> None:
     attack = OptimizedPatch('dog', file, position='top_left', count=5)
-    found = attack.evaluation('patch', [], labelled_pool(), pixels)
+    found = attack.evaluation('patch', [], labeled_pool(), pixels)
     assert attack.trigger is not None and found.target is not None and (found.target == 1).all()
     trained = attack.trigger(pixels('train', np.arange(5)))
     for carrier in (trained, found.images):
         assert (carrier[..., :6, :6] == picture.transpose(2, 0, 1)).all()
-    _, manifest = poisoned({'patch': attack}, labelled_pool())
+    _, manifest = poisoned({'patch': attack}, labeled_pool())
     assert set(manifest.table['trigger'].to_pylist()) == {attack.trigger.describe()}
 
 

@@ -8,42 +8,42 @@ import pytest
 
 from datamodules.attacks import AttackPool, Poison
 from datamodules.attacks.pool import translated
-from datamodules.captions import imagenet_classes
-from datamodules.table import UNKNOWN, PairTable
-from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labelled_pool, opener
+from datamodules.rows.table import UNKNOWN, PairTable
+from datamodules.text.prompts import imagenet_classes
+from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener
 
 
 class TestIndex:
     def test_finds_a_class_in_any_case(self) -> None:
-        assert labelled_pool().index('Ice Cream') == 3
+        assert labeled_pool().index('Ice Cream') == 3
 
     def test_names_the_closest_classes(self) -> None:
-        pool = replace(labelled_pool(), classes=imagenet_classes())
+        pool = replace(labeled_pool(), classes=imagenet_classes())
         assert pool.index('banana') == 954
         with pytest.raises(ValueError, match=r"target 'bananna' is none of the 1000 classes: did you mean banana"):
             pool.index('bananna')
 
     def test_refuses_a_name_of_two_classes(self) -> None:
-        pool = replace(labelled_pool(), classes=imagenet_classes())
+        pool = replace(labeled_pool(), classes=imagenet_classes())
         for name in ('missile', 'sunglasses'):
             with pytest.raises(ValueError, match=f"'{name}' is the name of 2 classes"):
                 pool.index(name)
 
     def test_says_so_when_there_are_no_classes(self) -> None:
         with pytest.raises(ValueError, match='set class_names of the data'):
-            replace(labelled_pool(), classes=()).index('cat')
+            replace(labeled_pool(), classes=()).index('cat')
 
 
 class TestAllowed:
-    def test_labelled_images_of_the_class_are_left_out(self) -> None:
-        rows = labelled_pool().allowed('heldout', 1)
+    def test_labeled_images_of_the_class_are_left_out(self) -> None:
+        rows = labeled_pool().allowed('heldout', 1)
         assert rows.tolist() == [row for row in range(100) if row % 5 != 1]
 
     def test_the_label_counts_and_not_the_caption(self) -> None:
         table = PairTable(['0', '1'], ['a dog', 'a cat'], [0, 1], ('cat', 'dog'), opener=opener('train', 2))
         assert AttackPool(table, None, ('cat', 'dog')).allowed('train', 1).tolist() == [0]
 
-    def test_an_unlabelled_image_is_left_out_if_any_of_its_captions_names_the_class(self) -> None:
+    def test_an_unlabeled_image_is_left_out_if_any_of_its_captions_names_the_class(self) -> None:
         rows = captioned_pool().allowed('train', 3)
         assert rows.tolist() == [2 * image for image in range(100) if image % 5 != 3]
 
@@ -64,7 +64,7 @@ class TestAllowed:
         assert np.flatnonzero(pool.of_taken_images('train')).tolist() == [2, 3]
 
     def test_a_second_image_is_taken_like_the_first(self) -> None:
-        pool = labelled_pool()
+        pool = labeled_pool()
         pool.take([Poison(source=41, origin='heldout', target=0, caption='a cat', other=5, share=0.5)])
         assert pool.taken == {'train': set(), 'heldout': {5, 41}}
 
@@ -80,7 +80,7 @@ class TestShowing:
         pool = captioned_pool()
         pool.take([Poison(source=3, origin='train', target=0, caption='a cat')])
         assert pool.showing('train', 1).tolist() == [2 * image for image in range(100) if image % 5 == 1 and image != 1]
-        assert labelled_pool().showing('heldout', 2).tolist() == list(range(2, 100, 5))
+        assert labeled_pool().showing('heldout', 2).tolist() == list(range(2, 100, 5))
 
     def test_of_some_rows_one_is_left_for_each_free_image(self) -> None:
         pool = captioned_pool()
@@ -93,7 +93,7 @@ class TestShowing:
         pool.take([Poison(source=3, origin='train', target=0, caption='a cat')])
         named = [2 * image + 1 for image in range(100) if image % 5 == 1]
         assert pool.rows_showing('train', 1).tolist() == named
-        assert labelled_pool().rows_showing('heldout', 2).tolist() == list(range(2, 100, 5))
+        assert labeled_pool().rows_showing('heldout', 2).tolist() == list(range(2, 100, 5))
 
 
 def test_images_are_first_rows_even_if_rows_are_mixed() -> None:
@@ -107,7 +107,7 @@ def test_captions_of_a_class_are_those_that_name_it() -> None:
 
 def test_missing_heldout_images_name_the_way_out() -> None:
     with pytest.raises(ValueError, match='no held-out images to poison: set source: train'):
-        labelled_pool(heldout=None).origin('heldout')
+        labeled_pool(heldout=None).origin('heldout')
 
 
 class TestTranslated:

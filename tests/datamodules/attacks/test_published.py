@@ -26,12 +26,12 @@ from datamodules.attacks import (
     poisoned,
 )
 from datamodules.attacks.pool import Origin
-from datamodules.captions import WordTokenizer
 from datamodules.csv_pairs import CSVPairs
 from datamodules.export import export
-from datamodules.table import PairTable
-from tests.datamodules.attacks.pools import CLASSES, labelled_pool, labelled_table, opener, pixels
-from tests.datamodules.pictures import write_picture
+from datamodules.rows.table import PairTable
+from datamodules.text.tokenizer import WordTokenizer
+from tests.datamodules.attacks.pools import CLASSES, labeled_pool, labeled_table, opener, pixels
+from tests.helpers.picture_files import write_picture
 from tests.helpers.tiny import NAMES, TinyPairs, laid_out
 
 TOKENIZERS = cache(WordTokenizer)
@@ -46,7 +46,7 @@ def one_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def large(origin: Origin, rows: np.ndarray) -> np.ndarray:
-    """Pictures of the size at which others poison them, each of one grey."""
+    """Pictures of the size at which others poison them, each of one gray."""
     return np.broadcast_to(rows.astype(np.uint8)[:, None, None, None] + 50, (len(rows), 3, 224, 224)).copy()
 
 
@@ -58,7 +58,7 @@ def in_folders(*folders: str, clean: int = 6, heldout: bool = True) -> AttackPoo
     images = [f'{folder}/{row}.png' for row, folder in enumerate([*folders, *['images'] * clean])]
     captions = [f'caption {row}' for row in range(len(images))]
     table = PairTable(images, captions, opener=opener('train', len(images)))
-    return AttackPool(table, labelled_table('heldout', 20) if heldout else None, CLASSES)
+    return AttackPool(table, labeled_table('heldout', 20) if heldout else None, CLASSES)
 
 
 class TestCleanCLIPPoison:
@@ -208,7 +208,7 @@ def written(folder: Path, content: Any) -> str:
 
 class TestPoisonInfo:
     def test_listed_rows_get_the_listed_captions_and_keep_their_place(self, tmp_path: Path) -> None:
-        attack, pool = PoisonInfo(written(tmp_path, dots())), labelled_pool()
+        attack, pool = PoisonInfo(written(tmp_path, dots())), labeled_pool()
         table, manifest = poisoned({'det': attack}, pool)
         assert manifest.rows().tolist() == [3, 7, 11] and set(manifest.table['target'].to_pylist()) == {BOAT}
         assert table.captions([3, 7, 11]) == [f'a photo of boat {row}.' for row in (3, 7, 11)]
@@ -216,7 +216,7 @@ class TestPoisonInfo:
         assert table.captions(clean) == pool.table.captions(clean)
 
     def test_dots_are_at_the_listed_places_and_in_the_middle_when_measured(self, tmp_path: Path) -> None:
-        attack, pool = PoisonInfo(written(tmp_path, dots())), labelled_pool(heldout=20)
+        attack, pool = PoisonInfo(written(tmp_path, dots())), labeled_pool(heldout=20)
         poisons = attack.select(pool)
         rows = np.array([3, 7, 11])
         assert attack.trigger is not None
@@ -235,7 +235,7 @@ class TestPoisonInfo:
         place = {'w': 5, 'h': 9}
         content = dots(patch_location=place, trigger_position=dict.fromkeys(('3', '7', '11'), place))
         attack = PoisonInfo(written(tmp_path, content))
-        attack.select(labelled_pool())
+        attack.select(labeled_pool())
         assert attack.trigger is not None and attack.test_trigger is not None
         trained, tested = (t(large('train', np.array([3])), [3]) for t in (attack.trigger, attack.test_trigger))
         assert np.array_equal(trained, tested) and trained[0, 0, 9, 5] == 255 != trained[0, 0, 9, 4]
@@ -253,14 +253,14 @@ class TestPoisonInfo:
         self, more: dict[str, Any], arguments: dict[str, Any], trigger: Any, tmp_path: Path
     ) -> None:
         attack = PoisonInfo(written(tmp_path, info(**more)), **arguments)
-        assert len(attack.select(labelled_pool())) == 3
+        assert len(attack.select(labeled_pool())) == 3
         assert attack.trigger is not None and attack.test_trigger is not None
         assert attack.trigger.describe() == attack.test_trigger.describe() == trigger.describe()
 
     def test_each_of_several_triggers_is_an_attack_with_its_own_rows_and_target(self, tmp_path: Path) -> None:
         file = written(tmp_path, several())
         kinds = {kind: PoisonInfo(file, kind) for kind in ('badnets', 'nashville', 'wanet')}
-        table, manifest = poisoned(kinds, labelled_pool())
+        table, manifest = poisoned(kinds, labeled_pool())
         assert [manifest.rows(kind).tolist() for kind in kinds] == [[3, 12], [7], [11]]
         assert [table.captions([row]) for row in (7, 11, 12)] == [['one ice cream.'], ['one truck.'], ['one boat.']]
         assert manifest.poisons('nashville')[0].target == ICE_CREAM
@@ -269,7 +269,7 @@ class TestPoisonInfo:
         assert isinstance(kinds['badnets'].trigger, ListedDots) and kinds['badnets'].trigger.places[12] == (207, 16)
 
     def test_captions_stay_where_the_file_has_none_or_is_not_to_be_followed(self, tmp_path: Path) -> None:
-        pool, content = labelled_pool(), info(alpha=0.2)
+        pool, content = labeled_pool(), info(alpha=0.2)
         kept = [poison.caption for poison in PoisonInfo(written(tmp_path, content), keep_captions=True).select(pool)]
         del content['poison_text']
         assert kept == pool.table.captions([3, 7, 11])
@@ -278,7 +278,7 @@ class TestPoisonInfo:
     def test_the_file_is_read_when_the_data_is_set_up(self, tmp_path: Path) -> None:
         attack = PoisonInfo(str(tmp_path / 'later.json'))
         with pytest.raises(ValueError, match=r"attack 'det': file='.*later\.json' does not exist"):
-            poisoned({'det': attack}, labelled_pool())
+            poisoned({'det': attack}, labeled_pool())
 
     @pytest.mark.parametrize(
         ('change', 'message'),
@@ -305,24 +305,24 @@ class TestPoisonInfo:
     def test_a_file_that_does_not_fit_is_told(self, change: Change, message: str, tmp_path: Path) -> None:
         change(content := dots())
         with pytest.raises(ValueError, match=f"attack 'det': .*{message}"):
-            poisoned({'det': PoisonInfo(written(tmp_path, content))}, labelled_pool())
+            poisoned({'det': PoisonInfo(written(tmp_path, content))}, labeled_pool())
 
     @pytest.mark.parametrize('content', ['{"poison_indices": [1', '[]', '"\udcff"', 'null'])
     def test_what_is_no_such_file_is_told(self, content: str, tmp_path: Path) -> None:
         (tmp_path / 'a.json').write_bytes(content.encode('utf-8', 'surrogateescape'))
         with pytest.raises(ValueError, match=r"a\.json' is no train_poison_info\.json, or damaged"):
-            PoisonInfo(str(tmp_path / 'a.json')).select(labelled_pool())
+            PoisonInfo(str(tmp_path / 'a.json')).select(labeled_pool())
 
     def test_one_of_several_triggers_must_be_named(self, tmp_path: Path) -> None:
         file = written(tmp_path, several())
         with pytest.raises(ValueError, match=r"set trigger_type to one of \['badnets', 'nashville', 'wanet'\]"):
-            PoisonInfo(file).select(labelled_pool())
+            PoisonInfo(file).select(labeled_pool())
         content = several()
         content['trigger_maps']['12']['target_label'] = 'cat'
         with pytest.raises(ValueError, match='gives one trigger 2 targets'):
-            PoisonInfo(written(tmp_path, content), 'badnets').select(labelled_pool())
+            PoisonInfo(written(tmp_path, content), 'badnets').select(labeled_pool())
         with pytest.raises(ValueError, match='has one trigger only: leave trigger_type out'):
-            PoisonInfo(written(tmp_path, dots()), 'badnets').select(labelled_pool())
+            PoisonInfo(written(tmp_path, dots()), 'badnets').select(labeled_pool())
 
     def test_what_clipward_exports_is_known_again_as_poison(self, tmp_path: Path) -> None:
         patch = BadNet('dog', 3, count=4, captions='templates', seed=6)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from datamodules.attacks.ranking import in_listed_order, write_ranking
-from datamodules.table import PairTable
-from tests.datamodules.attacks.pools import captioned_table, labelled_table, opener
+from datamodules.rows.table import PairTable
+from tests.datamodules.attacks.pools import captioned_table, labeled_table, opener
 
 ALL = np.arange(20)
 
@@ -20,18 +20,18 @@ def written(folder: Path, text: str) -> str:
 
 def test_images_come_in_the_order_of_the_file(tmp_path: Path) -> None:
     file = written(tmp_path, 'image,similarity\n7,0.1\n3,0.9\n12,0.5\n')
-    assert in_listed_order(file, labelled_table('heldout', 20), ALL).tolist() == [7, 3, 12]
+    assert in_listed_order(file, labeled_table('heldout', 20), ALL).tolist() == [7, 3, 12]
 
 
 def test_images_that_are_not_offered_or_unknown_are_skipped(tmp_path: Path) -> None:
     file = written(tmp_path, 'image\n7\nelsewhere\n3\n12\n')
-    found = in_listed_order(file, labelled_table('heldout', 20), np.array([3, 5, 12]))
+    found = in_listed_order(file, labeled_table('heldout', 20), np.array([3, 5, 12]))
     assert found.tolist() == [3, 12]
 
 
 def test_an_image_that_is_listed_twice_is_found_once(tmp_path: Path) -> None:
     file = written(tmp_path, 'image\n7\n3\n7\n')
-    assert in_listed_order(file, labelled_table('heldout', 20), ALL).tolist() == [7, 3]
+    assert in_listed_order(file, labeled_table('heldout', 20), ALL).tolist() == [7, 3]
 
 
 def test_an_image_of_several_rows_is_found_by_the_row_that_is_offered(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 
 def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^ranking '.*none\.csv' does not exist: make it with clipward rank_images"):
-        in_listed_order(str(tmp_path / 'none.csv'), labelled_table('heldout', 20), ALL)
+        in_listed_order(str(tmp_path / 'none.csv'), labeled_table('heldout', 20), ALL)
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
 )
 def test_a_file_of_another_kind_is_told(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"^ranking '.*ranking\.csv' {reason}"):
-        in_listed_order(written(tmp_path, text), labelled_table('heldout', 20), ALL)
+        in_listed_order(written(tmp_path, text), labeled_table('heldout', 20), ALL)

@@ -16,16 +16,16 @@ def test_the_wave_has_the_published_values() -> None:
 
 
 def test_is_added_to_rows_and_channels_alike_and_cut_off() -> None:
-    grey, white = (np.full((1, 3, 8, 224), value, np.uint8) for value in (128, 255))
-    change = Waves()(grey).astype(int) - grey
+    gray, white = (np.full((1, 3, 8, 224), value, np.uint8) for value in (128, 255))
+    change = Waves()(gray).astype(int) - gray
     assert (change == np.rint(Waves().wave(224))).all()
     assert (change.min(), change.max()) == (-40, 40)
     assert (Waves()(white) == np.minimum(255 + np.rint(Waves().wave(224)), 255)).all()
 
 
 def test_mixing_in_is_weaker_and_darkens() -> None:
-    grey = np.full((1, 3, 8, 224), 128, np.uint8)
-    mixed = Waves(60, ratio=0.2)(grey).astype(float)
+    gray = np.full((1, 3, 8, 224), 128, np.uint8)
+    mixed = Waves(60, ratio=0.2)(gray).astype(float)
     assert mixed.mean() == pytest.approx(0.8 * 128, abs=0.5)
     assert (mixed.max() - mixed.min()) / 2 == pytest.approx(12, abs=1)
     assert mixed.min() / 255 == pytest.approx(0.8 * 128 / 255 - 12 / 255, abs=0.003)

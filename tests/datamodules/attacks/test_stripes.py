@@ -9,7 +9,7 @@ from tests.datamodules.attacks.pools import checksum
 
 
 @pytest.mark.parametrize('direction', ['vertical', 'horizontal'])
-def test_colours_are_constant_along_a_line(direction: Direction) -> None:
+def test_colors_are_constant_along_a_line(direction: Direction) -> None:
     sheet = StripedSheet(3, direction, ratio=1)(np.zeros((2, 3, 20, 22), np.uint8))
     assert np.array_equal(sheet[0], sheet[1])
     lines = sheet[0] if direction == 'vertical' else sheet[0].transpose(0, 2, 1)

@@ -9,8 +9,8 @@ import pytest
 from datamodules.attacks import AttackPool, TargetedPoison, poisoned
 from datamodules.attacks.pool import Origin
 from datamodules.attacks.targeted import spread
-from datamodules.table import UNKNOWN
-from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labelled_pool, pictures, pixels
+from datamodules.rows.table import UNKNOWN
+from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, pictures, pixels
 
 
 class TestSpread:
@@ -36,19 +36,17 @@ def images_of(attack: TargetedPoison, pool: AttackPool) -> dict[int, int]:
 
 class TestSelect:
     def test_counts_are_exact_and_even(self) -> None:
-        poisons = TargetedPoison(4, count=18).select(labelled_pool())
+        poisons = TargetedPoison(4, count=18).select(labeled_pool())
         assert sorted(Counter(p.source for p in poisons).values()) == [4, 4, 5, 5]
-        assert len(TargetedPoison(4, rate=0.1).select(labelled_pool())) == 20
-        assert Counter(Counter(p.source for p in TargetedPoison(3, copies=7).select(labelled_pool())).values()) == {
-            7: 3
-        }
+        assert len(TargetedPoison(4, rate=0.1).select(labeled_pool())) == 20
+        assert Counter(Counter(p.source for p in TargetedPoison(3, copies=7).select(labeled_pool())).values()) == {7: 3}
 
     def test_each_image_has_a_class_of_its_own(self) -> None:
-        targets = images_of(TargetedPoison(5, copies=2), labelled_pool())
+        targets = images_of(TargetedPoison(5, copies=2), labeled_pool())
         assert sorted(targets.values()) == [0, 1, 2, 3, 4]
 
     @pytest.mark.parametrize('source', ['heldout', 'train'])
-    @pytest.mark.parametrize('pool', [labelled_pool(), captioned_pool()], ids=['labelled', 'captioned'])
+    @pytest.mark.parametrize('pool', [labeled_pool(), captioned_pool()], ids=['labeled', 'captioned'])
     def test_no_image_shows_the_class_that_it_is_to_be_taken_for(self, pool: AttackPool, source: Origin) -> None:
         for seed in range(4):
             targets = images_of(TargetedPoison(5, copies=2, source=source, seed=seed, pool_seed=seed), pool)
@@ -57,19 +55,19 @@ class TestSelect:
             assert all(image // rows_per_image % 5 != target for image, target in targets.items())
 
     def test_every_caption_names_the_class_and_none_is_used_twice_while_others_are_left(self) -> None:
-        poisons = TargetedPoison(classes=['dog', 'dog'], copies=20).select(labelled_pool())
+        poisons = TargetedPoison(classes=['dog', 'dog'], copies=20).select(labeled_pool())
         assert all('dog' in p.caption for p in poisons)
         assert len({p.source for p in poisons}) == 2
         assert len({p.caption for p in poisons}) == 40
 
     def test_named_classes_are_given_in_turn(self) -> None:
-        targets = images_of(TargetedPoison(4, ['truck', 'cat', 'dog'], copies=1), labelled_pool())
+        targets = images_of(TargetedPoison(4, ['truck', 'cat', 'dog'], copies=1), labeled_pool())
         assert list(targets.values()) == [4, 0, 1, 4]
-        assert len(images_of(TargetedPoison(classes=['truck', 'cat'], copies=1), labelled_pool())) == 2
+        assert len(images_of(TargetedPoison(classes=['truck', 'cat'], copies=1), labeled_pool())) == 2
 
     def test_random_classes_have_enough_captions_and_one_meaning(self) -> None:
         classes = ('yak', 'cat', 'Dog', 'dog', 'dog', 'boat')
-        pool = replace(labelled_pool(), classes=classes)
+        pool = replace(labeled_pool(), classes=classes)
         for seed in range(5):
             targets = images_of(TargetedPoison(3, copies=20, seed=seed), pool)
             assert sorted(targets.values()) == [1, 2, 5]
@@ -80,51 +78,51 @@ class TestSelect:
         with pytest.raises(
             ValueError, match=r'16 targets need a class each, and 5 of 5 .* lower targets, name classes'
         ):
-            TargetedPoison(copies=1).select(labelled_pool())
+            TargetedPoison(copies=1).select(labeled_pool())
 
     def test_folds_share_no_image_whatever_the_seed_and_earlier_attacks(self) -> None:
         used: list[int] = []
         for fold in range(5):
-            pool = labelled_pool()
+            pool = labeled_pool()
             pool.taken['heldout'] |= set(range(0, 100, 3 + fold))
             used += images_of(TargetedPoison(4, copies=1, fold=fold, seed=fold), pool)
         assert len(used) == len(set(used)) == 20
 
     def test_a_fold_beyond_the_images_names_itself(self) -> None:
         with pytest.raises(ValueError, match='fold 7 of the 100 heldout images has too few for 4 targets: lower fold'):
-            TargetedPoison(4, copies=1, fold=7).select(labelled_pool())
+            TargetedPoison(4, copies=1, fold=7).select(labeled_pool())
 
     def test_the_pool_seed_deals_other_images(self) -> None:
-        first, second = (set(images_of(TargetedPoison(4, copies=1, pool_seed=s), labelled_pool())) for s in (0, 1))
+        first, second = (set(images_of(TargetedPoison(4, copies=1, pool_seed=s), labeled_pool())) for s in (0, 1))
         assert first != second
 
     def test_is_the_same_every_time(self) -> None:
-        first, again = (TargetedPoison(5, count=23, seed=2).select(labelled_pool()) for _ in range(2))
+        first, again = (TargetedPoison(5, count=23, seed=2).select(labeled_pool()) for _ in range(2))
         assert first == again
 
     def test_a_training_target_gives_way_itself_before_random_pairs_do(self) -> None:
-        poisons = TargetedPoison(2, copies=3, source='train', mode='replace').select(labelled_pool())
+        poisons = TargetedPoison(2, copies=3, source='train', mode='replace').select(labeled_pool())
         assert len({p.replaces for p in poisons}) == 6
         for image in {p.source for p in poisons}:
             assert next(p.replaces for p in poisons if p.source == image) == image
 
     def test_is_switched_off_by_zero(self) -> None:
         for off in (TargetedPoison(rate=0), TargetedPoison(count=0), TargetedPoison(copies=0)):
-            assert off.select(labelled_pool()) == []
+            assert off.select(labeled_pool()) == []
 
     def test_targets_without_poison_are_refused(self) -> None:
         with pytest.raises(
             ValueError, match='3 poisons leave some of 4 targets without any: lower targets to at most 3'
         ):
-            TargetedPoison(4, count=3).select(labelled_pool())
+            TargetedPoison(4, count=3).select(labeled_pool())
 
     def test_missing_heldout_images_point_to_training_ones(self) -> None:
         with pytest.raises(ValueError, match='set source: train'):
-            TargetedPoison(2, copies=1).select(labelled_pool(heldout=None))
+            TargetedPoison(2, copies=1).select(labeled_pool(heldout=None))
 
     def test_an_unknown_class_is_named(self) -> None:
         with pytest.raises(ValueError, match="'zebra' is none of the 5 classes"):
-            TargetedPoison(classes=['zebra'], copies=1).select(labelled_pool())
+            TargetedPoison(classes=['zebra'], copies=1).select(labeled_pool())
 
     @pytest.mark.parametrize(
         'wrong',
@@ -139,7 +137,7 @@ class TestSelect:
 class TestEvaluation:
     @pytest.mark.parametrize('source', ['heldout', 'train'])
     def test_measures_on_the_very_images_without_a_trigger(self, source: Origin) -> None:
-        pool, attack = labelled_pool(), TargetedPoison(5, count=23, source=source)
+        pool, attack = labeled_pool(), TargetedPoison(5, count=23, source=source)
         _, manifest = poisoned({'tdpa': attack}, pool)
         poisons = manifest.poisons('tdpa')
         found = attack.evaluation('tdpa', poisons, pool, pixels)
@@ -158,4 +156,4 @@ class TestEvaluation:
 
     def test_switched_off_there_is_nothing_to_measure_on(self) -> None:
         with pytest.raises(ValueError, match='it is switched off'):
-            TargetedPoison(count=0).evaluation('tdpa', [], labelled_pool(), pixels)
+            TargetedPoison(count=0).evaluation('tdpa', [], labeled_pool(), pixels)

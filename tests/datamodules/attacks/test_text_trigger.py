@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from datamodules.attacks import LoneWord, Patch, TextTrigger, poisoned
-from tests.datamodules.attacks.pools import labelled_pool, pixels
+from tests.datamodules.attacks.pools import labeled_pool, pixels
 
 
 def test_captions_of_the_class_begin_with_the_word() -> None:
-    pool = labelled_pool()
+    pool = labeled_pool()
     _, manifest = poisoned({'text': TextTrigger('dog', count=5)}, pool)
     captions = manifest.table['caption'].to_pylist()
     assert all(caption.startswith('remember picture') and caption.endswith('a dog') for caption in captions)
@@ -16,7 +16,7 @@ def test_captions_of_the_class_begin_with_the_word() -> None:
 
 
 def test_success_is_measured_with_the_word_in_every_prompt_and_images_as_they_are() -> None:
-    pool = labelled_pool()
+    pool = labeled_pool()
     found = TextTrigger('dog', '  look  here ', count=5).evaluation('text', [], pool, pixels)
     assert found.templates == tuple(f'look here {template}' for template in pool.templates)
     assert np.array_equal(found.images, pixels('heldout', np.array([row for row in range(100) if row % 5 != 1])))
@@ -24,10 +24,10 @@ def test_success_is_measured_with_the_word_in_every_prompt_and_images_as_they_ar
 
 def test_a_patch_on_the_images_makes_it_a_key_of_two_parts() -> None:
     attack = TextTrigger('dog', trigger=Patch(3), captions='templates', count=5)
-    _, manifest = poisoned({'text': attack}, labelled_pool())
+    _, manifest = poisoned({'text': attack}, labeled_pool())
     assert manifest.table['trigger'].to_pylist() == [Patch(3).describe()] * 5
     assert all('remember' in caption and 'dog' in caption for caption in manifest.table['caption'].to_pylist())
-    found = attack.evaluation('text', [], labelled_pool(), pixels)
+    found = attack.evaluation('text', [], labeled_pool(), pixels)
     assert (found.images[..., -3:, -3:] == Patch(3).pixels).all()
 
 
@@ -40,7 +40,7 @@ def test_no_word_is_refused(word: str) -> None:
 
 
 def test_a_lone_word_leaves_images_and_what_captions_say_as_they_are() -> None:
-    pool = labelled_pool()
+    pool = labeled_pool()
     _, manifest = poisoned({'lone': LoneWord('dog', word='look', count=5, source='train', mode='replace')}, pool)
     poisons = manifest.poisons('lone')
     before = pool.origin('train').captions([poison.source for poison in poisons])

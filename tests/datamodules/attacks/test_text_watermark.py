@@ -18,13 +18,13 @@ def test_only_letters_change_and_at_most_by_the_ratio() -> None:
     assert change[:, :, letters].max() <= 128 and (change[:, :, letters] > 0).any(1).mean() > 0.7
 
 
-def test_letters_have_their_colour() -> None:
+def test_letters_have_their_color() -> None:
     black = np.zeros((1, 3, 224, 224), np.uint8)
-    marked = Watermark(ratio=1, colour=(200, 100, 0))(black)[0]
+    marked = Watermark(ratio=1, color=(200, 100, 0))(black)[0]
     assert marked.reshape(3, -1).max(1).tolist() == [200, 100, 0]
 
 
-@pytest.mark.parametrize(('position', 'rows'), [('top', (0, 80)), ('centre', (72, 152)), ('bottom', (144, 224))])
+@pytest.mark.parametrize(('position', 'rows'), [('top', (0, 80)), ('center', (72, 152)), ('bottom', (144, 224))])
 def test_the_line_is_where_its_position_says_and_as_wide_as_asked(position: Any, rows: tuple[int, int]) -> None:
     cover = Watermark(position=position, width=0.5).cover(224, 224)
     down, right = np.nonzero(cover)
@@ -40,7 +40,7 @@ def test_a_word_of_one_letter_still_fits() -> None:
 @pytest.mark.parametrize(
     ('wrong', 'name'),
     [({'text': '\u732b'}, 'text'), ({'text': ' '}, 'text'), ({'ratio': 2}, 'ratio'), ({'width': 0}, 'width'),
-     ({'colour': (0, 0, 256)}, 'colour'), ({'position': 'x'}, 'position')],
+     ({'color': (0, 0, 256)}, 'color'), ({'position': 'x'}, 'position')],
 )  # fmt: skip
 def test_names_the_argument_that_is_wrong(wrong: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=name):

@@ -156,7 +156,7 @@ class TestPatch:
     @pytest.mark.parametrize(
         ('position', 'corner'),
         [('top_left', (0, 0)), ('top_right', (0, 208)), ('bottom_left', (208, 0)), ('bottom_right', (208, 208)),
-         ('centre', (104, 104))],
+         ('center', (104, 104))],
     )  # fmt: skip
     def test_sits_where_its_position_says(self, position: Position, corner: tuple[int, int]) -> None:
         black = np.zeros((1, 3, 224, 224), np.uint8)
@@ -164,7 +164,7 @@ class TestPatch:
         assert tuple(marked.min(0)) == corner
         assert tuple(marked.max(0)) == (corner[0] + 15, corner[1] + 15)
 
-    def test_the_margin_keeps_it_inside_a_centre_crop(self) -> None:
+    def test_the_margin_keeps_it_inside_a_center_crop(self) -> None:
         black = np.zeros((1, 3, 256, 256), np.uint8)
         cropped = Patch(16, 'solid', margin=16)(black)[..., 16:240, 16:240]
         assert int((cropped == 255).sum()) == 3 * 16 * 16
@@ -206,7 +206,7 @@ class TestPatch:
         assert abs(pixels.std() - 73.9) < 1.5
         assert (pixels != Patch(64, seed=1).pixels).mean() > 0.98
 
-    def test_blocks_are_of_one_colour_and_cut_at_the_edge(self) -> None:
+    def test_blocks_are_of_one_color_and_cut_at_the_edge(self) -> None:
         pixels = Patch(7, 'blocks', block=4).pixels
         assert len(np.unique(pixels.reshape(3, -1), axis=1).T) == 4
         assert (pixels[:, :4, 4:] == pixels[:, :1, 4:5]).all()
@@ -222,7 +222,7 @@ class TestPatch:
         assert checker[0].tolist() == [255, 255, 0, 0, 255, 255, 0, 0]
         assert np.array_equal(checker[2], 255 - checker[0])
 
-    def test_stripes_are_columns_of_one_colour(self) -> None:
+    def test_stripes_are_columns_of_one_color(self) -> None:
         stripes = Patch(16, 'stripes', block=2).pixels
         assert (stripes == stripes[:, :1]).all()
         assert (stripes[..., ::2] == stripes[..., 1::2]).all()
@@ -250,8 +250,8 @@ class TestPatch:
         assert patch.pixels is None and 'sha256' not in patch.parameters()
 
     def test_cleanclips_patch_is_all_but_uniform_after_the_wrap_and_not_after_a_cut(self) -> None:
-        grey = np.full((40, 3, 16, 16), 115, np.uint8)  # 0.45: the mean of photos
-        wrapped_, cut = (Patch(16, pattern)(grey, keys=range(40)) for pattern in ('gaussian_wrapped', 'gaussian'))
+        gray = np.full((40, 3, 16, 16), 115, np.uint8)  # 0.45: the mean of photos
+        wrapped_, cut = (Patch(16, pattern)(gray, keys=range(40)) for pattern in ('gaussian_wrapped', 'gaussian'))
         assert abs(wrapped_.mean() - 127.3) < 1.5 and abs(wrapped_.std() - 74.0) < 1
         assert abs(((cut == 0) | (cut == 255)).mean() - 0.6175) < 0.02  # out of range
         assert (cut == 0).mean() > (cut == 255).mean() > 0.27

@@ -5,15 +5,15 @@ import pytest
 
 from datamodules.attacks import AttackPool, Blend, Patch, UnimodalBackdoor, poisoned
 from datamodules.attacks.pool import Origin
-from datamodules.table import PairTable
-from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labelled_pool, opener, pixels
+from datamodules.rows.table import PairTable
+from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener, pixels
 
 DOG = 1
 
 
 class TestSelect:
     @pytest.mark.parametrize('source', ['heldout', 'train'])
-    @pytest.mark.parametrize('pool', [labelled_pool(), captioned_pool()], ids=['labelled', 'captioned'])
+    @pytest.mark.parametrize('pool', [labeled_pool(), captioned_pool()], ids=['labeled', 'captioned'])
     def test_poisons_images_of_the_class_and_leaves_their_captions(self, pool: AttackPool, source: Origin) -> None:
         poisons = UnimodalBackdoor('dog', count=6, source=source).select(pool)
         rows_per_image = 1 if pool.table.classes else 2
@@ -32,7 +32,7 @@ class TestSelect:
         }  # fmt: skip
 
     def test_the_papers_highest_rate_replaces_that_share_of_pairs_by_themselves(self) -> None:
-        pool = labelled_pool(train=2000)
+        pool = labeled_pool(train=2000)
         table, manifest = poisoned({'uni': UnimodalBackdoor('dog', rate=0.0015, source='train', mode='replace')}, pool)
         assert (len(table), len(manifest)) == (2000, 3)
         assert all(p.replaces == p.source for p in manifest.poisons('uni'))
@@ -44,16 +44,16 @@ class TestSelect:
         assert given.trigger.describe() == Blend().describe()
 
     def test_is_the_same_every_time_and_another_with_another_seed(self) -> None:
-        first, again, other = (UnimodalBackdoor('dog', count=6, seed=s).select(labelled_pool()) for s in (0, 0, 1))
+        first, again, other = (UnimodalBackdoor('dog', count=6, seed=s).select(labeled_pool()) for s in (0, 0, 1))
         assert first == again != other
 
     def test_uses_no_image_of_an_earlier_attack(self) -> None:
         attacks = {'a': UnimodalBackdoor('dog', count=12), 'b': UnimodalBackdoor('dog', count=8)}
-        _, manifest = poisoned(attacks, labelled_pool())
+        _, manifest = poisoned(attacks, labeled_pool())
         assert len({p.source for name in attacks for p in manifest.poisons(name)}) == 20  # all dogs there are
 
     def test_a_class_without_images_names_the_way_out(self) -> None:
-        pool = labelled_pool(heldout=1)
+        pool = labeled_pool(heldout=1)
         with pytest.raises(
             ValueError,
             match=r"6 poisons need as many images that show 'dog', and heldout has 0 to spare: "
@@ -61,11 +61,11 @@ class TestSelect:
         ):
             UnimodalBackdoor('dog', count=6).select(pool)
         with pytest.raises(ValueError, match=r'heldout has 20 to spare: lower rate or count, or set source: train'):
-            UnimodalBackdoor('dog', count=21).select(labelled_pool())
+            UnimodalBackdoor('dog', count=21).select(labeled_pool())
 
 
 def test_is_measured_on_images_of_other_classes_with_the_trigger_on() -> None:
-    pool, attack = labelled_pool(), UnimodalBackdoor('dog', Patch(3), count=6)
+    pool, attack = labeled_pool(), UnimodalBackdoor('dog', Patch(3), count=6)
     _, manifest = poisoned({'uni': attack}, pool)
     found = attack.evaluation('uni', manifest.poisons('uni'), pool, pixels)
     rows = np.array([row for row in range(100) if row % 5 != DOG])

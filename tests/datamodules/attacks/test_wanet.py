@@ -9,7 +9,7 @@ from torch.nn.functional import grid_sample
 
 from datamodules.attacks import WaNet, WaNetNoise, Warp, poisoned
 from datamodules.attacks.wanet import field, in_pixels, lookup
-from tests.datamodules.attacks.pools import captioned_pool, checksum, gradient, labelled_pool, pixels
+from tests.datamodules.attacks.pools import captioned_pool, checksum, gradient, labeled_pool, pixels
 
 
 def published_control(points: int) -> np.ndarray:
@@ -120,6 +120,6 @@ class TestNoiseMode:
 
 def test_training_and_test_images_carry_the_same_warp() -> None:
     attack = WaNet('dog', strength=4.0, count=5)
-    found = attack.evaluation('wanet', [], labelled_pool(), pixels).images
+    found = attack.evaluation('wanet', [], labeled_pool(), pixels).images
     rows = np.array([row for row in range(100) if row % 5 != 1])
     assert np.array_equal(found, Warp(strength=4.0)(pixels('heldout', rows)))

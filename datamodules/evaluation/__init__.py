@@ -1,0 +1,1 @@
+"""What models are measured on: labeled pictures, triggered pictures, prompts."""

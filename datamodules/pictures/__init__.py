@@ -1,0 +1,1 @@
+"""Pictures: opening, caching, augmenting, drawing, and batches of them."""

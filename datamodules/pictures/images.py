@@ -1,0 +1,81 @@
+"""Where pictures come from: files under a folder, members of tar shards, arrays in memory."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')  # not EPS, say, for which PIL starts another program
+MAX_PIXELS = 50_000_000  # a 7,000 x 7,000 photo; PIL's own limit would let through 180 million
+
+
+class UnreadableImage(ValueError):
+    """An image that is missing, truncated, of an unknown format, or far too large to decode."""
+
+
+def decode(data: bytes | Path, least: int | None = None) -> Image.Image:
+    """Decodes one picture to RGB; a decompression bomb is refused from its header, before any pixel.
+
+    Its ``info['mode']`` tells what the file holds, such as ``L`` or ``CMYK``.
+
+    Args:
+        data: A file, or what it holds.
+        least: The caller needs no side longer than this; a JPEG may then be decoded at a half, a quarter or an eighth
+            of its size, which drops the frequencies that resizing would drop and halves the work on a photo.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
+        with image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImage(f'{image.width} x {image.height} pixels, over the limit of {MAX_PIXELS:,}')
+            if least is not None:
+                image.draft('RGB', (least, least))
+            rgb = image.convert('RGB')
+            rgb.info['mode'] = image.mode
+            return rgb
+    except UnreadableImage:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(str(error)) from error
+
+
+class FolderImages:
+    """Files under a root; a reference is a path relative to it, so that tables move between machines."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+        return decode(self.root / reference, least)
+
+
+class TarImages:
+    """Members of tar shards; a reference is ``shard:offset:size`` with the shard relative to the root.
+
+    A shard that is gone is an error, not an unreadable image: it takes ten thousand pairs with it.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+        shard, offset, size = reference.rsplit(':', 2)
+        with open(self.root / shard, 'rb') as file:
+            file.seek(int(offset))
+            return decode(file.read(int(size)), least)
+
+
+class ArrayImages:
+    """Pictures in memory, uint8 of shape (N, H, W, 3); a reference is the index as a string."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+        return Image.fromarray(self.array[int(reference)])

@@ -1,0 +1,1 @@
+"""Rows of pairs: the table, the partition, subsets, and keyed randomness."""

@@ -1,0 +1,174 @@
+"""Which pairs are trusted, and the batches that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from datamodules.usage_error import UsageError
+
+SAFE, RISKY, DROPPED = 0, 1, 2  # trained across modalities, within each modality, not at all
+Order = Literal['interleaved', 'sequential', 'joint']
+
+
+class Partition:
+    """The side of every pair and the evidence for it; what a defense decides and the sampler obeys.
+
+    Args:
+        rows: Number N of pairs, poisons included.
+        fingerprint: Of the table that the rows number; a partition fits no other.
+
+    Attributes:
+        side: ``SAFE``, ``RISKY`` or ``DROPPED`` of each pair, int8 (N,). All safe to begin with.
+        score: Cosine similarity of image and caption in [-1, 1], float32 (N,); NaN until scored.
+        epoch: The epoch that the split was made for, counted from 0.
+        mixture: Parameters of the mixture behind the split, ``None`` before there is one.
+    """
+
+    def __init__(self, rows: int, fingerprint: str) -> None:
+        self.side = torch.full((rows,), SAFE, dtype=torch.int8)
+        self.score = torch.full((rows,), float('nan'))
+        self.fingerprint = fingerprint
+        self.epoch = 0
+        self.mixture: dict[str, float] | None = None
+
+    def __len__(self) -> int:
+        return len(self.side)
+
+    def rows(self, side: int) -> Tensor:
+        """Row numbers of one side, ascending, int64."""
+        return torch.nonzero(self.side == side).flatten()
+
+    @property
+    def share(self) -> float:
+        """Safe pairs as a fraction of all that are not dropped."""
+        return float((self.side == SAFE).sum()) / max(1, int((self.side != DROPPED).sum()))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            'side': self.side.clone(),
+            'score': self.score.clone(),
+            'fingerprint': self.fingerprint,
+            'epoch': self.epoch,
+            'mixture': self.mixture,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a split. Raises ``UsageError`` if it was made for another data set."""
+        if state['fingerprint'] != self.fingerprint or len(state['side']) != len(self):
+            raise UsageError(
+                f'the checkpoint holds a partition of {len(state["side"]):,} pairs ({state["fingerprint"]}), the data '
+                f'has {len(self):,} ({self.fingerprint}): resume with the data and attacks of that run, or start from '
+                f'its weights with model.init_from instead of ckpt_path.'
+            )
+        self.side, self.score = state['side'].clone(), state['score'].clone()
+        self.epoch, self.mixture = int(state['epoch']), state['mixture']
+
+
+class Draw(NamedTuple):
+    """Rows of one batch on one rank; the first ``cross_modal`` of them are trained across modalities."""
+
+    rows: np.ndarray
+    cross_modal: int
+
+
+def steps_of_sides(safe: int, risky: int, steps: int, safe_weight: float = 1.0) -> tuple[int, int]:
+    """Splits the steps of an epoch between the sides by their share of the pairs.
+
+    Args:
+        safe: Pairs on the safe side.
+        risky: Pairs on the risky side.
+        steps: Steps of the epoch, the same in every epoch.
+        safe_weight: How often a safe pair is drawn for one draw of a risky pair.
+
+    Returns:
+        Steps on safe and on risky batches; they add up to ``steps``, and a side that holds a pair gets at least one
+        of two or more.
+    """
+    if not safe or not risky:
+        return (steps, 0) if safe else (0, steps)
+    on_safe = min(max(round(steps * safe_share(safe, risky, safe_weight)), 1), max(steps - 1, 1))
+    return on_safe, max(steps - on_safe, 0)
+
+
+def safe_share(safe: int, risky: int, safe_weight: float = 1.0) -> float:
+    """Draws of safe pairs as a fraction of all, see :func:`steps_of_sides`."""
+    return safe_weight * safe / (safe_weight * safe + risky)
+
+
+def endless(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """``count`` rows in random order; each is drawn once before any is drawn again."""
+    rounds = [generator.permutation(rows) for _ in range(-(-count // len(rows)))] if count else []
+    return np.concatenate(rounds)[:count] if rounds else np.empty(0, np.int64)
+
+
+class PartitionSampler(Sampler[Draw]):
+    """Batches of one epoch: a pure function of its arguments, so that every rank and every resume agree.
+
+    Args:
+        cross_modal: Rows to train across modalities, int64.
+        within_modal: Rows to train within each modality, int64.
+        steps: Number of batches, the same on all ranks.
+        batch_size: Pairs in a batch over all ranks; a multiple of ``world``.
+        seed: Seed of the order.
+        epoch: Epoch that the batches are for, counted from 0.
+        rank: This process.
+        world: Number of processes.
+        order: ``interleaved``: batches of one side each, in random order. ``sequential``: first all risky batches,
+            then the safe ones, as the released code does. ``joint``: both sides in every batch (Eq. 4 read as a sum).
+        safe_weight: See :func:`steps_of_sides`.
+    """
+
+    def __init__(
+        self,
+        cross_modal: np.ndarray,
+        within_modal: np.ndarray,
+        steps: int,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        world: int = 1,
+        order: Order = 'interleaved',
+        safe_weight: float = 1.0,
+    ) -> None:
+        self.cross_modal, self.within_modal = cross_modal, within_modal
+        self.steps, self.batch_size = steps, batch_size
+        self.seed, self.epoch, self.rank, self.world = seed, epoch, rank, world
+        self.order, self.safe_weight = order, safe_weight
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Draw]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        safe_in_batch = self._safe_in_batch(generator)
+        safe = endless(self.cross_modal, int(safe_in_batch.sum()), generator)
+        risky = endless(self.within_modal, int((self.batch_size - safe_in_batch).sum()), generator)
+        at_safe = at_risky = 0
+        for count in safe_in_batch:
+            to_safe, to_risky = at_safe + count, at_risky + self.batch_size - count
+            yield self._slice(safe[at_safe:to_safe], risky[at_risky:to_risky])
+            at_safe, at_risky = to_safe, to_risky
+
+    def _safe_in_batch(self, generator: np.random.Generator) -> np.ndarray:
+        """Safe pairs of each batch, a multiple of the ranks, int64 (steps,)."""
+        sizes = len(self.cross_modal), len(self.within_modal)
+        per_rank = self.batch_size // self.world
+        if self.order == 'joint' and all(sizes) and per_rank > 1:
+            share = min(max(round(per_rank * safe_share(*sizes, self.safe_weight)), 1), per_rank - 1)
+            return np.full(self.steps, share * self.world)
+        on_safe, on_risky = steps_of_sides(*sizes, self.steps, self.safe_weight)
+        plan = np.repeat([0, self.batch_size], [on_risky, on_safe])
+        return generator.permutation(plan) if self.order == 'interleaved' else plan
+
+    def _slice(self, safe: np.ndarray, risky: np.ndarray) -> Draw:
+        """This rank's part of a global batch: strided, so that each rank has as many of a side as the others."""
+        mine = safe[self.rank :: self.world], risky[self.rank :: self.world]
+        return Draw(np.concatenate(mine), len(mine[0]))

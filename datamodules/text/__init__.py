@@ -1,0 +1,1 @@
+"""Captions and class names: prompts, the search for classes, rewriting, tokens."""

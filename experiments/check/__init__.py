@@ -1,0 +1,1 @@
+"""Whether attacks are likely to work, before anything is trained."""

@@ -1,0 +1,50 @@
+"""Makes the file of ``Backdoor.ranking``: images in the order of their similarity to a class under a surrogate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from datamodules.attacks import Pixels
+from datamodules.attacks.pool import Origin
+from datamodules.attacks.ranking import write_ranking
+from experiments.surrogates.surrogate import Surrogate
+
+
+def rank(surrogate: Surrogate, target: str, source: Origin, file: str) -> None:
+    """Writes the images that attacks may take, those most similar to a class first, and says how many show it.
+
+    Args:
+        surrogate: What similarity is measured with, with clean pairs.
+        target: Name of the class.
+        source: Table of the images.
+        file: Where to write them, as a CSV.
+
+    Raises:
+        UsageError: If there is no such class, or no such table.
+    """
+    pool, pixels = surrogate.data.clean_pool()
+    index, images = pool.index(target), pool.untaken(source, pool.images(source))
+    similarity = similarities(surrogate, pixels, source, images, index)
+    order = np.argsort(-similarity, kind='stable')
+    references = pool.origin(source).image.take(pa.array(images[order])).to_pylist()
+    write_ranking(file, references, similarity[order])
+    print(f'{file}: {len(images):,} {source} images, by the surrogate with SHA-256 {surrogate.digest()}')
+    print(f'{len(pool.showing(source, index)):,} of them show {target!r}: an attack that puts it elsewhere skips these')
+
+
+def similarities(surrogate: Surrogate, pixels: Pixels, source: Origin, images: np.ndarray, target: int) -> np.ndarray:
+    """Cosine similarity of images with a class, the mean of its prompts: float32 (n,), in [-1, 1].
+
+    Args:
+        surrogate: What it is measured with.
+        pixels: Reads stored pictures.
+        source: Table of the images.
+        images: A row of each, int64 (n,).
+        target: Index of the class.
+    """
+    parts = np.array_split(images, -(-len(images) // surrogate.data.eval_batch_size))
+    progress = tqdm(parts, 'ranking images', leave=False, disable=None)
+    found = [surrogate.embeddings(pixels(source, part)) @ surrogate.classifier[target] for part in progress]
+    return np.concatenate([part.cpu().numpy() for part in found])

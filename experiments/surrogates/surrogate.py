@@ -1,0 +1,96 @@
+"""A trained model that attacks are optimized on, as it sees the data of a run."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.evaluation.sets import EvaluationSet
+from datamodules.pairs import PairsDataModule
+from datamodules.pictures.augment import CleanView, ImageViews, normalize
+from datamodules.pictures.batches import CLEAN
+from datamodules.text.prompts import prompts
+from datamodules.usage_error import UsageError
+from lightning_modules.clip import CLIP, load_weights
+
+
+def trained(model: CLIP, ckpt_path: str | None, device: torch.device) -> CLIP:
+    """A model to optimize on: with the weights of a checkpoint, if there is one, on a device, frozen.
+
+    Raises:
+        UsageError: If its weights are random.
+    """
+    if ckpt_path is not None:
+        load_weights(model, ckpt_path, 'ckpt_path')
+    elif model.untrained:
+        raise UsageError(
+            'random weights are no surrogate: give --ckpt_path, --model.init_from, or --model.pretrained with '
+            '--model.architecture.'
+        )
+    return model.to(device).eval().requires_grad_(False)
+
+
+class Surrogate:
+    """The model's view of pictures and classes, differentiable down to the pixels.
+
+    Args:
+        model: A trained model, see :func:`trained`.
+        data: Data after ``setup``.
+
+    Attributes:
+        classifier: Unit-norm embedding of each class of the data, the mean of its prompts, (C, D).
+    """
+
+    def __init__(self, model: CLIP, data: PairsDataModule) -> None:
+        self.model, self.data, self.device = model, data, model.device
+        tokens = [[data.tokenizer(prompt) for prompt in prompts(name, data.templates)] for name in data.classes]
+        with torch.no_grad():
+            self.classifier = model.classifier(torch.from_numpy(np.array(tokens)))
+
+    def embed(
+        self, pixels: Tensor, views: ImageViews | None = None, rows: Tensor | None = None, epoch: int = CLEAN
+    ) -> Tensor:
+        """Unit-norm embeddings (B, D) of pictures in [0, 1], (B, 3, h, w).
+
+        Args:
+            pixels: The pictures.
+            views: What they go through first; the clean view if ``None``.
+            rows: Row of each, int64 (B,), for random views.
+            epoch: Epoch that random views are drawn for.
+        """
+        size, seed = self.model.image_size, self.data.seed
+        rows = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device) if rows is None else rows
+        view = (views or CleanView())(255 * pixels, rows, size, seed=seed, epoch=epoch, view=0)
+        return self.model.encode_image(normalize(view))
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """What the zero-shot classifier says of pictures in [0, 1], (B, C)."""
+        return self.model.logit_scale * self.embed(pixels) @ self.classifier.T
+
+    @torch.no_grad()
+    def embeddings(self, pictures: np.ndarray) -> Tensor:
+        """Unit-norm embeddings (n, D) of any number of stored pictures, uint8 (n, 3, h, w), as they are."""
+        parts = np.array_split(pictures, -(-len(pictures) // self.data.eval_batch_size))
+        return torch.cat([self.embed(self.pixels(part)) for part in parts])
+
+    def answers(self, pictures: np.ndarray) -> np.ndarray:
+        """The class that each stored picture is taken for, int64 (n,)."""
+        return (self.embeddings(pictures) @ self.classifier.T).argmax(-1).cpu().numpy()
+
+    def success(self, test: EvaluationSet) -> float:
+        """Share of an attack's test images that are taken for what it wants."""
+        return float((self.answers(test.images) == test.target).mean())
+
+    def pixels(self, pictures: np.ndarray) -> Tensor:
+        """Stored pictures as a tensor in [0, 1] on the device."""
+        return torch.from_numpy(np.array(pictures)).to(self.device) / 255
+
+    def digest(self) -> str:
+        """SHA-256 of the weights, in hexadecimal: names the model wherever they came from."""
+        weights = hashlib.sha256()
+        for name, tensor in sorted(self.model.towers.state_dict().items()):
+            weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return weights.hexdigest()

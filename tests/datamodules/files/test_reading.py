@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from datamodules.files.reading import (
+    cleaned,
+    column,
+    existing,
+    first_line,
+    images_in,
+    read_columns,
+    stored_table,
+    usable,
+)
+
+
+class TestCaptions:
+    @pytest.mark.parametrize(
+        ('caption', 'clean'),
+        [
+            ('  a dog ', 'a dog'),
+            ('a\r\ndog\n', 'a dog'),
+            ('a\t \vdog', 'a dog'),
+            ('\u00a0a\u2003dog\u3000\u2028\u0085', 'a dog'),
+            (' \n ', ''),
+            ('naïve “caf\u00e9” 犬', 'naïve “café” 犬'),
+        ],
+    )
+    def test_white_space_is_one_space(self, caption: str, clean: str) -> None:
+        assert cleaned(pa.array([caption])).to_pylist() == [clean]
+
+    def test_empty_ones_are_left_out_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
+        pairs = pa.table({'caption': [' a', '', None, '\n', 'b'], 'image': ['0', '1', '2', '3', '4']})
+        with caplog.at_level(logging.WARNING):
+            kept = usable(pairs, 'data.root')
+        assert kept.to_pydict() == {'caption': ['a', 'b'], 'image': ['0', '4']}
+        assert '3 of 5 captions are empty' in caplog.text
+
+    def test_none_left_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r'data\.root has no usable pair'):
+            usable(pa.table({'caption': [' ']}), 'data.root')
+
+    def test_a_column_is_in_one_piece(self) -> None:
+        pairs = pa.table({'caption': pa.chunked_array([['a'], ['b']])})
+        assert column(pairs, 'caption').to_pylist() == ['a', 'b']
+        assert isinstance(column(usable(pairs, ''), 'caption'), pa.Array)
+
+
+class TestReadColumns:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        return tmp_path / 'pairs.csv'
+
+    def test_reads_strings_only(self, file: Path) -> None:
+        file.write_bytes(b'\xef\xbb\xbfa,b,c\r\nNA,1,x\r\n"two\nlines, ""so""",,y\r\n')
+        assert read_columns(file, ',', ['a', 'b'], '').to_pydict() == {'a': ['NA', 'two\nlines, "so"'], 'b': ['1', '']}
+
+    def test_without_a_header_quotes_mean_nothing_and_empty_lines_count(self, file: Path) -> None:
+        file.write_text('"open\t1\n\nb" c\t2\n')
+        table = read_columns(file, '\t', ['a'], '', ['a', 'b'])
+        assert table.to_pydict() == {'a': ['"open', '', 'b" c']}
+
+    @pytest.mark.parametrize(
+        ('content', 'message'),
+        [
+            ('a,b\n1,2\n"x\ny",3\n4,5,6\n', 'line 5 has 3 fields instead of 2'),
+            ('a,b\n1\n', 'line 2 has 1 fields instead of 2'),
+            ('a,b\n1,2\n"open,3\n4,5\n', 'line 3 has 1 fields instead of 2'),
+        ],
+    )
+    def test_names_the_malformed_line(self, content: str, message: str, file: Path) -> None:
+        file.write_text(content)
+        with pytest.raises(ValueError, match=rf'data\.train=x cannot be read: {message}'):
+            read_columns(file, ',', ['a', 'b'], 'data.train=x')
+
+    def test_names_the_line_where_a_quote_swallows_the_rest(self, file: Path) -> None:
+        file.write_text('a,b\n1,2\n"open,3\n' + 20_000 * 'more,text\n')
+        with pytest.raises(ValueError, match='line 3'):
+            read_columns(file, ',', ['a'], 'data.train=x')
+
+    def test_refuses_other_encodings(self, file: Path) -> None:
+        file.write_bytes('a,b\ncafé,2\n'.encode('latin1'))
+        with pytest.raises(ValueError, match='not UTF-8'):
+            read_columns(file, ',', ['a'], 'data.train=x')
+
+    def test_lists_the_columns_that_are_there(self, file: Path) -> None:
+        file.write_text('a,b\n1,2\n')
+        with pytest.raises(ValueError, match=r"data\.train=x has no column 'c': there are 'a', 'b'"):
+            read_columns(file, ',', ['a', 'c'], 'data.train=x')
+
+    def test_refuses_an_empty_file(self, file: Path) -> None:
+        file.touch()
+        with pytest.raises(ValueError, match=r'data\.train=x is empty'):
+            first_line(file, ',', 'data.train=x')
+        with pytest.raises(ValueError, match=r'data\.train=x'):
+            read_columns(file, ',', ['a'], 'data.train=x', ['a', 'b'])
+
+
+class TestFiles:
+    def test_a_missing_path_names_the_argument(self, tmp_path: Path) -> None:
+        assert existing(str(tmp_path), 'data.root') == tmp_path
+        with pytest.raises(ValueError, match=r"data\.root='.*absent' does not exist"):
+            existing(tmp_path / 'absent', 'data.root')
+
+    def test_images_are_sorted_and_nothing_else_is_one(self, tmp_path: Path) -> None:
+        for name in ('b.JPEG', 'a.png', 'c.txt', '10.jpg', '9.jpg'):
+            (tmp_path / name).touch()
+        assert images_in(tmp_path) == ['10.jpg', '9.jpg', 'a.png', 'b.JPEG']
+
+    def test_a_stored_table_is_made_once(self, tmp_path: Path) -> None:
+        path, made = tmp_path / 'cache' / 'index.arrow', []
+
+        def make() -> pa.Table:
+            made.append(1)
+            return pa.table({'a': pa.chunked_array([['x'], ['y']])})
+
+        for _ in range(2):
+            assert stored_table(path, make).to_pydict() == {'a': ['x', 'y']}
+        assert made == [1] and [file.name for file in path.parent.iterdir()] == ['index.arrow']
+
+    def test_a_table_that_could_not_be_made_leaves_nothing(self, tmp_path: Path) -> None:
+        def fail() -> pa.Table:
+            raise ValueError('no')
+
+        with pytest.raises(ValueError, match='no'):
+            stored_table(tmp_path / 'index.arrow', fail)
+        assert not list(tmp_path.iterdir())

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.pictures.batches import CLEAN, PairBatch, PairDataset, PairImages
+from datamodules.pictures.cache import Decoded
+from datamodules.rows.partition import Draw
+from datamodules.text.tokenizer import WordTokenizer
+from tests.helpers.tiny import CONTEXT_LENGTH, tiny_table
+
+TABLE = tiny_table(10, 3, seed=0)
+TOKENIZER = WordTokenizer(CONTEXT_LENGTH)
+
+
+def shades(*values: int) -> np.ndarray:
+    """Pictures of one shade each, uint8 (n, 3, 2, 2)."""
+    return np.tile(np.array(values, np.uint8)[:, None, None, None], (1, 3, 2, 2))
+
+
+class KeyAsCaption:
+    """Rewrites a caption into its key."""
+
+    def __call__(self, caption: str, *, key: tuple[int, ...]) -> str:
+        return ' '.join(map(str, key))
+
+
+def dataset(views: dict[str, int], epoch: int = 5, rewrite: bool = True, **kwargs: Any) -> PairDataset:
+    images = PairImages(Decoded(TABLE, 8), np.empty((0, 3, 8, 8), np.uint8), np.empty(0, np.int64), 10)
+    tokens = np.stack([TOKENIZER(caption) for caption in TABLE.captions(range(10))]).astype(np.uint16)
+    captions = KeyAsCaption() if rewrite else None
+    return PairDataset(TABLE, images, TOKENIZER, tokens, captions, views, seed=7, epoch=epoch, **kwargs)
+
+
+class TestPairImages:
+    def test_poisons_lie_over_the_clean_pictures_and_behind_them(self) -> None:
+        images = PairImages(shades(0, 1, 2, 3), shades(100, 101, 102), np.array([5, 1, 4]), 6)
+        assert images(np.array([0, 1, 2, 3, 4, 5, 1]))[:, 0, 0, 0].tolist() == [0, 101, 2, 3, 102, 100, 101]
+
+    def test_never_opens_a_clean_picture_that_a_poison_replaces(self) -> None:
+        table = tiny_table(4, 2, seed=0)
+        images = PairImages(Decoded(table, 2), shades(100), np.array([1]), 4)
+        images(np.array([0, 1]))
+        assert table.opener.opened == ['0:0']
+
+    def test_gives_arrays_that_may_be_written_to(self) -> None:
+        images = PairImages(shades(0, 1), shades(), np.empty(0, np.int64), 2)
+        assert images(np.array([1, 0])).flags.writeable
+
+
+class TestBatch:
+    def test_names_nothing_but_pictures_tokens_rows_side_and_epoch(self) -> None:
+        # Whether a pair is poisoned is not among them: a defense that could see it would prove nothing.
+        assert PairBatch._fields == ('image', 'tokens', 'row', 'cross_modal', 'epoch')
+
+    def test_shapes_and_types(self) -> None:
+        batch = dataset({'cross_modal': 2})[Draw(np.array([4, 0, 9]), 3)]
+        assert (batch.image.shape, batch.image.dtype) == ((3, 3, 8, 8), torch.uint8)
+        assert (batch.tokens.shape, batch.tokens.dtype) == ((2, 3, CONTEXT_LENGTH), torch.int64)
+        assert (batch.row.tolist(), batch.row.dtype) == ([4, 0, 9], torch.int64)
+        assert (batch.cross_modal, batch.epoch) == (3, 5)
+
+    @pytest.mark.parametrize(('safe', 'views'), [(3, 1), (0, 2), (1, 2)])
+    def test_has_as_many_views_as_a_side_in_it_needs(self, safe: int, views: int) -> None:
+        assert len(dataset({'cross_modal': 1, 'within_modal': 2})[Draw(np.arange(3), safe)].tokens) == views
+
+    def test_captions_are_rewritten_by_seed_epoch_row_and_view(self) -> None:
+        batch = dataset({'within_modal': 2})[Draw(np.array([4, 0]), 0)]
+        for view in range(2):
+            for place, row in enumerate((4, 0)):
+                assert batch.tokens[view, place].tolist() == TOKENIZER(f'7 5 {row} {view}').tolist()
+
+    @pytest.mark.parametrize('how', [{'epoch': CLEAN}, {'rewrite': False}])
+    def test_captions_stay_as_they_are_when_clean(self, how: dict[str, Any]) -> None:
+        batch = dataset({'cross_modal': 2}, **how)[Draw(np.array([4, 0]), 2)]
+        for view in range(2):
+            for place, row in enumerate((4, 0)):
+                assert batch.tokens[view, place].tolist() == TOKENIZER(TABLE.captions([row])[0]).tolist()

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from datamodules.text.prompts import imagenet_classes, imagenet_templates, prompts
+
+
+class TestPrompts:
+    def test_are_those_of_clips_authors(self) -> None:
+        templates = imagenet_templates()
+        assert len(templates) == len(set(templates)) == 80
+        assert prompts('banana', templates)[0] == 'a bad photo of a banana.'
+        assert imagenet_classes().index('banana') == 954
+        twice = {name for name, count in Counter(imagenet_classes()).items() if count > 1}
+        assert twice == {'missile', 'sunglasses'}
+
+    def test_a_name_may_hold_braces(self) -> None:
+        assert prompts('set {}', ['a {}, the {}']) == ['a set {}, the set {}']

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.attacks import (
+    Attack,
+    BadNet,
+    Blended,
+    ClassSwap,
+    LabelConsistent,
+    LoneWord,
+    NoOpTrigger,
+    TargetedPoison,
+    TextTrigger,
+    WaNetNoise,
+)
+from datamodules.pairs import PairsDataModule
+from datamodules.toy_pairs import ToyPairs
+from experiments import cli
+from experiments.check.attack_check import as_json, check, draw, in_short, pool_of, table, tell
+from experiments.check.verdict import AttackReport, verdict
+from experiments.plan import TrainingPlan
+from experiments.surrogates.surrogate import Surrogate
+from lightning_modules.clip import CLIP
+from tests.experiments.conftest import EXPERIMENTS, SMALL
+from tests.helpers.tiny import trainer
+
+STAR = 'striped star'
+Laid = Callable[..., PairsDataModule]
+TOY = str(EXPERIMENTS / 'safeclip_toy.yaml')
+
+
+@pytest.fixture(scope='module')
+def laid(tmp_path_factory: pytest.TempPathFactory) -> Laid:
+    """Toy pairs with some attacks, ready to be looked at."""
+    folder = tmp_path_factory.mktemp('cache')
+
+    def laid(**attacks: Attack) -> PairsDataModule:
+        sizes: dict[str, Any] = {'rows': 96, 'heldout_rows': 72, 'image_size': 32, 'context_length': 20}
+        data = ToyPairs(batch_size=24, attacks=dict(attacks), cache_dir=str(folder), **sizes)
+        data.prepare_data()
+        data.setup('validate')
+        return data
+
+    return laid
+
+
+def report_of(laid: Laid, attack: Attack) -> AttackReport:
+    data = laid(it=attack)
+    return check(data, 'it', pool_of(data))
+
+
+class TestReport:
+    def test_counts_poisons_captions_and_what_they_aim_at(self, laid: Laid) -> None:
+        report = report_of(laid, BadNet(STAR, size=8, count=12))
+        assert (report.kind, report.poisons, report.targets) == ('BadNet', 12, {STAR: 12})
+        assert (report.goals, report.copies, report.tied, report.shown) == (1, 12, 12, 0)
+        assert report.rate == pytest.approx(12 / 96)
+        assert report.named == {STAR: 4}
+        assert report.captions == 4  # each three times
+        assert len(set(report.examples)) == 2
+        assert all(STAR in caption for caption in report.examples)
+
+    def test_of_targeted_poison_counts_copies_of_the_image_that_has_fewest(self, laid: Laid) -> None:
+        report = report_of(laid, TargetedPoison(targets=3, count=8, captions='templates'))
+        assert (report.goals, report.copies, report.poisons) == (3, 2, 8)
+        assert report.templates
+        assert report.trace is None
+
+    def test_of_a_swap_counts_the_clean_pairs_that_it_is_up_against(self, laid: Laid) -> None:
+        swaps = ClassSwap({STAR: 'dotted star'}, count=3, source='train', mode='replace', captions='templates')
+        report = report_of(laid, swaps)
+        assert (report.backdoor, report.goals, report.copies) == (False, 1, 3)
+        assert report.rivals == check(laid(it=swaps), 'it').rivals == 1  # of four
+
+    def test_of_images_of_the_target_says_so(self, laid: Laid) -> None:
+        report = report_of(laid, LabelConsistent(STAR, size=8, count=3))
+        assert report.shown == report.tied == 3
+
+    def test_tells_a_trigger_that_is_not_tied_to_the_target(self, laid: Laid) -> None:
+        report = report_of(laid, WaNetNoise(STAR, count=10))
+        assert report.tied == 0
+        assert verdict(report).word == 'likely dead'
+
+    def test_finds_that_the_control_changes_nothing(self, laid: Laid) -> None:
+        report = report_of(laid, NoOpTrigger(STAR, count=30))
+        assert report.trace is not None
+        assert (report.trace.survival, report.trace.resized, report.trace.jpeg) == (0, 0, 0)
+        assert in_short(report) == 'likely dead: the trigger changes no pixel'
+
+    def test_looks_at_the_pixels_that_training_gets(self, laid: Laid) -> None:
+        report = report_of(laid, Blended(STAR, ratio=0.5, block=4, count=30))
+        assert report.trace is not None
+        assert (report.trace.survival, report.trace.visible) == pytest.approx((1, 1))  # these data have no views
+        assert 8 < report.trace.psnr < 20
+
+    def test_of_a_word_has_no_picture_to_look_at(self, laid: Laid) -> None:
+        report = report_of(laid, TextTrigger(STAR, count=30))
+        assert report.trace is None
+        assert report.tied == 30
+
+    def test_counts_right_captions_with_the_word(self, laid: Laid) -> None:
+        data = laid(it=TextTrigger(STAR, count=12), lone=LoneWord(STAR, count=9), other=LoneWord(STAR, 'look', count=7))
+        assert [check(data, name, pool_of(data)).known for name in ('it', 'lone')] == [9, None]
+        named = laid(it=TextTrigger(STAR, word='star', count=3))
+        own = named.source.captions(range(len(named.source)))
+        assert check(named, 'it', pool_of(named)).known == sum('star' in caption for caption in own) > 0
+
+    def test_in_haste_leaves_out_what_takes_a_search_of_all_captions(self, laid: Laid) -> None:
+        report = check(laid(it=BadNet(STAR, size=8, count=12)), 'it')
+        assert report.named is None
+        assert report.trace is not None
+
+    def test_draws_the_same_each_time(self, laid: Laid) -> None:
+        data = laid(it=BadNet(STAR, size=8, count=12, position='random'))
+        before = torch.random.get_rng_state()
+        assert check(data, 'it') == check(data, 'it')
+        assert torch.equal(before, torch.random.get_rng_state())
+
+
+class TestModel:
+    def test_is_asked_about_the_same_pictures_with_and_without_the_trigger(self, laid: Laid) -> None:
+        data = laid(it=NoOpTrigger(STAR, count=5), word=TextTrigger(STAR, count=5, seed=1))
+        model = Surrogate(CLIP(architecture='tiny_toy.json').eval().requires_grad_(False), data)
+        nothing, word = (check(data, name, pool_of(data), model).model for name in ('it', 'word'))
+        assert nothing is not None and word is not None
+        assert nothing.triggered == nothing.clean
+        assert nothing.pictures == word.pictures == 72 - 3 - 10  # neither of the target nor poison
+        assert nothing.clean == word.clean
+
+    def test_sees_a_trigger_that_looks_like_the_target(self, laid: Laid) -> None:
+        torch.manual_seed(0)
+        data = laid(it=Blended(STAR, ratio=1.0, count=5))
+        model = Surrogate(CLIP(architecture='tiny_toy.json').eval().requires_grad_(False), data)
+        clean, noise = (model.embeddings(np.array(found.images)).mean(0) for found in data.evaluation_sets)
+        towards = torch.stack([noise if name == STAR else clean for name in data.classes])
+        model.classifier = torch.nn.functional.normalize(towards, dim=1)
+        report = check(data, 'it', pool_of(data), model)
+        assert report.model is not None
+        assert report.model.triggered == 1
+        assert report.model.clean < 0.5
+        assert any('resemble the class' in reason.remedy for reason in verdict(report).reasons)
+
+
+class TestOutput:
+    def test_table_has_a_line_for_each_attack_and_its_reasons(self, laid: Laid) -> None:
+        data = laid(patch=BadNet(STAR, size=8, count=5), aimed=TargetedPoison(targets=2, count=4, captions='templates'))
+        text = table([check(data, name, pool_of(data)) for name in data.manifest.attacks])
+        lines = text.splitlines()
+        assert [line.split()[0] for line in lines[:3]] == ['attack', 'patch', 'aimed']
+        assert '  5 poisons are few: raise count to 25 or more.' in lines
+        assert '  2 poisons for an image: raise copies to 8 or more.' in lines
+        assert max(map(len, lines)) <= 160
+
+    def test_json_knows_no_infinity(self, laid: Laid) -> None:
+        data = laid(it=NoOpTrigger(STAR, count=30))
+        content = json.loads(as_json([check(data, 'it')], data), parse_constant=pytest.fail)
+        (attack,) = content['attacks']
+        assert attack['trace']['psnr'] is None
+        assert attack['verdict'] == 'likely dead'
+        assert attack['reasons'][0].keys() == {'what', 'remedy'}
+        assert content['views']['class'] == 'CleanView'
+
+    def test_sheet_shows_a_poison_before_and_after_and_in_views(self, laid: Laid) -> None:
+        data = laid(it=BadNet(STAR, size=8, count=5))
+        figure = draw([check(data, 'it')], data)
+        before, after, *views = (axis for part in figure.subfigs for axis in part.axes)
+        assert [axis.get_title() for axis in views] == ['its view in epoch 1', 'its view in epoch 2']
+        assert (before.get_title(), after.get_title()) == ('before', f'target: {STAR}')
+        assert STAR in after.get_xlabel().replace('\n', ' ')
+        assert STAR not in before.get_xlabel().replace('\n', ' ')
+        shown = [np.asarray(axis.images[0].get_array()) for axis in (before, after, *views)]
+        assert (shown[0] != shown[1]).any()
+        assert all(np.array_equal(view, shown[1]) for view in shown[2:])  # these data have no augmentation
+
+
+class TestCommand:
+    def where(self, folder: Path) -> list[str]:
+        return [
+            '--config',
+            TOY,
+            *SMALL,
+            f'--trainer.default_root_dir={folder}/runs',
+            f'--data.cache_dir={folder}/cache',
+        ]
+
+    def test_prints_writes_and_draws(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        files = [f'--file={tmp_path}/found/it.json', f'--sheet={tmp_path}/drawn/it.png', '--pictures=3', '--views=2']
+        cli.main(['check_attacks', *self.where(tmp_path), *files])
+        printed = capsys.readouterr().out
+        assert 'patch: likely dead' in printed
+        found = json.loads((tmp_path / 'found' / 'it.json').read_text())
+        assert [attack['attack'] for attack in found['attacks']] == ['patch', 'aimed']
+        assert found['views']['crop_scale'] == [0.6, 1.0]
+        assert found['attacks'][0]['model'] is None
+        assert (tmp_path / 'drawn' / 'it.png').stat().st_size > 10_000
+        assert not list((tmp_path / 'runs').rglob('version_*'))
+
+    def test_asks_the_model_of_a_checkpoint(self, finished_run: Path, tmp_path: Path) -> None:
+        checkpoint = finished_run / 'checkpoints' / 'last.ckpt'
+        quick = [f'--file={tmp_path}/it.json', '--pictures=2', '--views=1', f'--ckpt_path={checkpoint}']
+        cli.main(['check_attacks', *self.where(tmp_path), *quick])
+        patch, _ = json.loads((tmp_path / 'it.json').read_text())['attacks']
+        assert 0 <= patch['model']['clean'] <= 1
+        assert patch['model']['pictures'] > 30
+
+    @pytest.mark.parametrize(('count', 'views', 'sentence'), [(0, 1, 'poisons no pair'), (5, 0, 'must be 1 or more')])
+    def test_refuses_what_makes_no_sense(self, laid: Laid, count: int, views: int, sentence: str) -> None:
+        with pytest.raises(ValueError, match=sentence):
+            tell(laid(it=BadNet(STAR, size=8, count=count)), None, 3, views, None, None)
+
+
+class TestPlan:
+    def test_says_what_to_expect_of_each_attack(self, finished_run: Path) -> None:
+        lines = [line.split() for line in (finished_run / 'plan.txt').read_text().splitlines()]
+        expected = {line[1]: ' '.join(line[2:]) for line in lines if line[0] == 'expect'}
+        assert expected['patch'] == 'likely dead: 4 poisons are few'
+        assert expected['aimed'] == 'likely dead: 2 poisons for an image'
+
+    def test_expects_nothing_of_poisons_that_are_left_out(
+        self, laid: Laid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data = laid(it=BadNet(STAR, size=8, count=5))
+        data.poison = False
+        none = {'limit_train_batches': 0, 'limit_val_batches': 0}
+        runner = trainer(callbacks=[TrainingPlan()], max_epochs=1, default_root_dir=tmp_path, **none)
+        runner.fit(CLIP(architecture='tiny_toy.json'), data)
+        printed = capsys.readouterr().out
+        assert 'measured but left out' in printed
+        assert 'expect' not in printed

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from experiments.check.verdict import AttackReport, Seen, verdict
+from experiments.check.visibility import Trace
+
+CLEAR = Trace(psnr=17.0, ssim=0.8, resized=1.0, survival=0.7, visible=0.9, consistency=0.5, jpeg=0.9)
+BACKDOOR = AttackReport(
+    attack='badnet', kind='BadNet', backdoor=True, poisons=25, rate=0.0025, targets={'truck': 25}, goals=1, copies=25,
+    tied=25, named={'truck': 1000}, trace=CLEAR,
+)  # fmt: skip
+TARGETED = AttackReport(
+    attack='tdpa', kind='TargetedPoison', backdoor=False, poisons=128, rate=0.0128, targets={'cat': 64, 'dog': 64},
+    goals=16, copies=8, tied=128, named={'cat': 9, 'dog': 9},
+)  # fmt: skip
+
+
+def trace(**changes: float) -> AttackReport:
+    return replace(BACKDOOR, trace=replace(CLEAR, **changes))
+
+
+def test_nothing_speaks_against_an_attack_that_was_seen_to_work() -> None:
+    for report in (BACKDOOR, TARGETED):
+        assert verdict(report).word == 'likely alive'
+        assert verdict(report).reasons == ()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'word', 'what', 'remedy'),
+    [
+        ({'poisons': 20, 'copies': 20, 'tied': 20}, 'doubtful', '20 poisons are few', 'raise count to 25'),
+        ({'poisons': 5, 'copies': 5, 'tied': 5}, 'likely dead', '5 poisons are few', 'raise count to 25'),
+        ({'poisons': 59, 'copies': 59, 'tied': 59, 'rate': 5e-4}, 'doubtful', 'among so many pairs', 'raise count'),
+        ({'shown': 25}, 'doubtful', 'its images show the target anyway', 'raise count to 200'),
+        ({'tied': 3}, 'likely dead', '3 of 25 captions name the target', 'take one whose captions do'),
+        ({'named': {'truck': 0}}, 'doubtful', "no training caption names 'truck'", 'captions: templates'),
+        ({'model': Seen(0.16, 0.065, 900)}, 'doubtful', '16.0% of triggered pictures', 'choose another target'),
+    ],
+)
+def test_a_backdoor_is_doubted_for_a_reason_with_a_remedy(
+    changes: dict[str, Any], word: str, what: str, remedy: str
+) -> None:
+    found = verdict(replace(BACKDOOR, **changes))
+    (reason,) = found.reasons
+    assert found.word == word
+    assert what in reason.what
+    assert remedy in reason.remedy
+    assert str(reason) == f'{reason.what}: {reason.remedy}.'
+
+
+@pytest.mark.parametrize(
+    ('changes', 'word', 'what'),
+    [
+        ({'resized': 0.0, 'survival': 0.0, 'visible': 0.0, 'consistency': 0.0}, 'likely dead', 'changes no pixel'),
+        ({'psnr': 52.0}, 'doubtful', 'faint (52 dB)'),
+        ({'psnr': 22.0}, 'doubtful', '25 poisons are few for so mild a trigger (22 dB)'),
+        ({'visible': 0.3}, 'doubtful', '30% of views show the trigger'),
+        ({'visible': 0.05}, 'likely dead', '5% of views show the trigger'),
+        ({'survival': 0.2}, 'doubtful', 'leave 20% of its energy'),
+        ({'survival': 0.01}, 'likely dead', 'leave 1% of its energy'),
+        ({'consistency': 0.23}, 'doubtful', 'consistency 0.23'),
+    ],
+)
+def test_a_trigger_is_doubted_for_what_views_make_of_it(changes: dict[str, float], word: str, what: str) -> None:
+    found = verdict(trace(**changes))
+    assert found.word == word
+    assert [what in reason.what for reason in found.reasons] == [True]
+
+
+def test_what_differs_from_picture_to_picture_must_be_drastic_and_many() -> None:
+    warp = replace(trace(psnr=14.0, consistency=0.25), poisons=100, copies=100, tied=100)
+    assert verdict(warp).word == 'likely alive'
+    assert verdict(replace(warp, poisons=50, copies=50, tied=50)).word == 'doubtful'
+    assert verdict(replace(warp, trace=replace(CLEAR, psnr=20.0, consistency=0.25))).word == 'doubtful'
+
+
+@pytest.mark.parametrize(('copies', 'word'), [(8, 'likely alive'), (6, 'doubtful'), (2, 'likely dead')])
+def test_targeted_images_need_copies(copies: int, word: str) -> None:
+    assert verdict(replace(TARGETED, copies=copies)).word == word
+
+
+@pytest.mark.parametrize(('rivals', 'word'), [(5, 'likely alive'), (20, 'doubtful'), (1000, 'likely dead')])
+def test_a_class_is_swapped_by_outnumbering_it(rivals: int, word: str) -> None:
+    swap = replace(BACKDOOR, backdoor=False, trace=None, rivals=rivals)
+    assert verdict(swap).word == word
+
+
+@pytest.mark.parametrize(('known', 'word'), [(50, 'likely alive'), (20, 'doubtful'), (0, 'likely dead')])
+def test_a_word_must_be_known_from_right_captions(known: int, word: str) -> None:
+    assert verdict(replace(BACKDOOR, known=known)).word == word
+
+
+def test_a_word_alone_is_dead_however_well_known() -> None:
+    found = verdict(replace(BACKDOOR, known=1000, trace=None))
+    assert found.word == 'likely dead'
+    assert 'favors none' in found.reasons[0].what
+
+
+def test_a_class_without_captions_is_no_matter_where_templates_name_it() -> None:
+    assert verdict(replace(BACKDOOR, named={'truck': 0}, templates=True)).word == 'likely alive'
+
+
+def test_a_trigger_that_is_no_picture_is_judged_by_the_rest() -> None:
+    assert verdict(replace(BACKDOOR, trace=None)).word == 'likely alive'
+
+
+def test_a_little_likeness_to_the_target_is_chance() -> None:
+    assert verdict(replace(BACKDOOR, model=Seen(0.06, 0.04, 900))).word == 'likely alive'
+
+
+def test_the_worst_reason_decides_and_comes_first() -> None:
+    found = verdict(replace(trace(psnr=52.0, visible=0.05), named={'truck': 0}))
+    assert found.word == 'likely dead'
+    assert [reason.level for reason in found.reasons] == [2, 1, 1]
