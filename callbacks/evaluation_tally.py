@@ -10,8 +10,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from datamodules.contracts import truth_of
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet
-from lightning_modules.trainer_data import data_of
 
 
 class EvaluationTally(Callback, ABC):
@@ -58,7 +58,7 @@ class EvaluationTally(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        counts = self.count(_sets(trainer), dataloader_idx, outputs, batch)
+        counts = self.count(_sets(trainer), dataloader_idx, outputs['logits'], batch)
         if counts is not None:
             before = self.counts.get(dataloader_idx)
             self.counts[dataloader_idx] = counts if before is None else before + counts
@@ -75,5 +75,4 @@ class EvaluationTally(Callback, ABC):
 
 
 def _sets(trainer: L.Trainer) -> list[EvaluationSet]:
-    sets: list[EvaluationSet] = data_of(trainer).evaluation_sets
-    return sets
+    return truth_of(trainer).evaluation_sets

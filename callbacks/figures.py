@@ -19,8 +19,8 @@ from callbacks import plots
 from callbacks.plots import AttackCurves, Curve, PoisonedPair
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
+from datamodules.contracts import Truth, truth_of
 from datamodules.usage_error import UsageError
-from lightning_modules.trainer_data import data_of
 
 MEASURED = ('asr/', 'zero_shot/')  # what other callbacks log in an evaluation and figures show
 
@@ -57,7 +57,7 @@ class Figures(Callback):
     # --- measuring --------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data = data_of(trainer)
+        data = truth_of(trainer)
         group = np.zeros(len(data.table), np.int64)
         for number, rows in enumerate(_poisons(data).values(), 1):
             group[rows] = number
@@ -67,7 +67,7 @@ class Figures(Callback):
             _save(trainer, folder, 'poisons', plots.contact_sheet(pairs))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._while_training = RowSums(1 + len(data_of(trainer).manifest.attacks), pl_module.device)
+        self._while_training = RowSums(1 + len(truth_of(trainer).manifest.attacks), pl_module.device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -83,7 +83,7 @@ class Figures(Callback):
             self._note(trainer.current_epoch + 1, measured)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        epochs, data = trainer.current_epoch + 1, data_of(trainer)
+        epochs, data = trainer.current_epoch + 1, truth_of(trainer)
         if self._while_training is not None:
             means = self._while_training.mean(trainer).tolist()
             self._note(epochs, _named('similarity/training/', ('clean', *data.manifest.attacks), means))
@@ -113,7 +113,7 @@ class Figures(Callback):
     # --- drawing ----------------------------------------------------------------------------------------------------
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs: int) -> None:
-        self._drawn, data = epochs, data_of(trainer)
+        self._drawn, data = epochs, truth_of(trainer)
         if not (folder := _folder(trainer)):
             return
         phase: Any = getattr(pl_module, 'phase', lambda epoch: '')
@@ -126,7 +126,7 @@ class Figures(Callback):
             figure = plots.similarity_histogram(score, _poisons(data), data.partition.mixture, title)
             _save(trainer, folder, f'similarity_{epochs:03d}', figure, key='similarity')
 
-    def _curves(self, data: Any, phases: list[str]) -> dict[str, Figure]:
+    def _curves(self, data: Truth, phases: list[str]) -> dict[str, Figure]:
         """Every figure over the epochs that there is something to show in."""
         figures, attacks = {}, data.manifest.attacks
         success = {s.name: self._attack(s.name) for s in data.evaluation_sets if f'asr/{s.name}' in self.history}
@@ -156,7 +156,7 @@ class Figures(Callback):
         return {name: self._curve(prefix + name) for name in ('clean', *attacks) if prefix + name in self.history}
 
 
-def poisoned_pairs(data: Any, attack: str, count: int) -> list[PoisonedPair]:
+def poisoned_pairs(data: Truth, attack: str, count: int) -> list[PoisonedPair]:
     """Some pairs of an attack, as they are stored, spread evenly over all that it made.
 
     Args:
@@ -173,7 +173,7 @@ def poisoned_pairs(data: Any, attack: str, count: int) -> list[PoisonedPair]:
     ]
 
 
-def of_split(data: Any) -> dict[str, float]:
+def of_split(data: Truth) -> dict[str, float]:
     """What the truth says about the split that was just made, and mean similarities of clean pairs and each attack's.
 
     Args:
@@ -188,7 +188,7 @@ def of_split(data: Any) -> dict[str, float]:
     return {**_named('similarity/sweep/', tuple(groups), means), **split, 'split/share': data.partition.share}
 
 
-def _poisons(data: Any) -> dict[str, np.ndarray]:
+def _poisons(data: Truth) -> dict[str, np.ndarray]:
     return {attack: data.manifest.rows(attack) for attack in data.manifest.attacks}
 
 

@@ -16,10 +16,10 @@ from lightning.pytorch.callbacks import Callback
 from callbacks.mixture import Mixture, fit_mixture
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
+from datamodules.contracts import truth_of
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
-from lightning_modules.trainer_data import data_of
 
 SIDES = {SAFE: 'safe', RISKY: 'risky', DROPPED: 'dropped'}
 FILE = 'ledger.parquet'
@@ -48,7 +48,7 @@ class ScoreLedger(Callback):
         self._seen: RowSums | None = None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data = data_of(trainer)
+        data = truth_of(trainer)
         partition = data.partition
         if partition.epoch != trainer.current_epoch + 1:
             return
@@ -62,7 +62,7 @@ class ScoreLedger(Callback):
         pl_module.log_dict(metrics, sync_dist=True)  # the same on all ranks; this is for Lightning not to warn
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data = data_of(trainer)
+        data = truth_of(trainer)
         self._seen = RowSums(len(data.table), pl_module.device)
 
     def on_predict_batch_end(
@@ -84,7 +84,7 @@ class ScoreLedger(Callback):
         if folder and trainer.is_global_zero:
             mixture = fit_mixture(score)
             cut = mixture.guarded_cut(self.threshold)
-            data = data_of(trainer)
+            data = truth_of(trainer)
             write_ledger(Path(folder, FILE), ledger(data.table, score, sides_by(score, cut), mixture))
             print(f'\n{summary(score, cut, mixture)}\nLedger: {Path(folder, FILE)}', flush=True)
 

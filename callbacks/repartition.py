@@ -18,10 +18,10 @@ from torch import Tensor
 
 from callbacks.mixture import Array, Backend, Mixture, fit_mixture, log_odds_of
 from callbacks.sweep import RunningSimilarity, sweep
+from datamodules.contracts import pairs_of
 from datamodules.pictures.copies import least_of_copies
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Partition
 from datamodules.usage_error import UsageError
-from lightning_modules.trainer_data import data_of
 
 Score = Literal['clean', 'augmented', 'running']
 Copies = Literal['apart', 'together']
@@ -228,10 +228,10 @@ class Repartition(L.Callback, ABC):
                     f'no similarities from before epoch {epoch}: resume from a checkpoint of an epoch end.'
                 )
             return self.running.average.clone()
-        data = data_of(trainer)
-        view = {'epoch': epoch, 'views': self.score_views} if self.score == 'augmented' else {}
-        part = {} if candidates is None else {'rows': candidates}
-        new = sweep(trainer, pl_module, data.sweep_dataloader(**view, **part), len(partition))
+        data = pairs_of(trainer)
+        how: dict[str, Any] = {'epoch': epoch, 'views': self.score_views} if self.score == 'augmented' else {}
+        how |= {} if candidates is None else {'rows': candidates}
+        new = sweep(trainer, pl_module, data.sweep_dataloader(**how), len(partition))
         if candidates is None:
             return new
         score = partition.score.clone()
@@ -255,7 +255,7 @@ class Repartition(L.Callback, ABC):
         """What the first process, which decides, is to go by."""
         if self.copies == 'apart' or not trainer.is_global_zero:
             return score
-        return least_of_copies(score, data_of(trainer).picture_hashes())
+        return least_of_copies(score, pairs_of(trainer).picture_hashes())
 
     def _agree(
         self,
@@ -489,13 +489,7 @@ def _splits(module: L.LightningModule, epoch: int) -> bool:
 
 
 def _partition(trainer: L.Trainer) -> Partition:
-    partition: Partition | None = getattr(data_of(trainer), 'partition', None)
-    if partition is None:
-        raise UsageError(
-            'a split needs a row number for each pair, which a stream does not have: '
-            'train on a subclass of PairsDataModule, or without callbacks.repartition.'
-        )
-    return partition
+    return pairs_of(trainer).partition
 
 
 def _metrics(partition: Partition, split: Split) -> dict[str, float]:

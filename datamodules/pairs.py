@@ -1,45 +1,41 @@
-"""The way of a pair: table, attacks, cache, sampler, batch, views."""
+"""Image-caption pairs as a LightningDataModule: table, attacks, filters, loaders and resume."""
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from datamodules.attacks.base import AttackPool, Origin, Pixels, Poisoning, picture, poisoned, taken_apart
-from datamodules.evaluation.labeled import labeled_folder
+from datamodules.attacks.base import AttackPool, Poisoning, poisoned, taken_apart
+from datamodules.attacks.poisoned_pictures import poisoned_pictures
+from datamodules.evaluation.labeled import labeled_folder, labeled_set
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, evaluation_loader
-from datamodules.pictures.augment import CleanView, ImageViews, normalize
+from datamodules.pictures.augment import ImageViews
 from datamodules.pictures.batches import CLEAN, PairBatch, PairDataset, PairImages
-from datamodules.pictures.cache import (
-    Decoded,
-    Pictures,
-    decoded_images,
-    mapped_table,
-    pictures_name,
-    read,
-    stored_array,
-)
+from datamodules.pictures.cache import mapped_table, stored_array
 from datamodules.pictures.copies import picture_hashes
+from datamodules.pictures.store import PictureStore
+from datamodules.pictures.views import as_makers, check_views, clean_view, make_views
+from datamodules.rows.filters import Filter, dropped_by, mask_digest
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
 from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.text.eda import EDA
-from datamodules.text.prompts import imagenet_classes, imagenet_templates, prompts
+from datamodules.text.prompts import imagenet_classes, imagenet_templates
+from datamodules.text.token_cache import prompt_tokens, stored_tokens, warn_of_cut_captions
 from datamodules.text.tokenizer import WordTokenizer
 from datamodules.usage_error import UsageError
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from datamodules.contracts import Pairs, Prompts, Truth
 
 
 class PairsDataModule(L.LightningDataModule):
@@ -55,13 +51,18 @@ class PairsDataModule(L.LightningDataModule):
         context_length: Tokens of a caption; the model's if ``None``.
         attacks: Attacks by name, applied in order. An overlay that names any replaces them all; ``{}`` for none.
         poison: Train on the poisons. ``false`` leaves them out and still measures the attacks: the unpoisoned twin.
+        filters: Rules by name that drop pairs before training, such as ``LedgerFilter``. Attacks choose their images
+            and captions before any filter applies, so that a filtered run measures the same poisons.
         heldout_name: Name of the held-out set in metrics.
         labeled: Further sets for zero-shot accuracy by name: folders of classes, ``<class>/*.jpg``.
-        class_names: Classes of the zero-shot classifier where the data has none of its own: names, or ``imagenet``.
+        class_names: Classes of the zero-shot classifier where the data has none of its own: a list of names, or
+            ``imagenet`` for the 1,000 classes of ImageNet.
         templates: Prompts with one ``{}`` each; the 80 of CLIP's authors if ``None``.
-        image_views: Augmentation of images in training; ``None`` takes them as they are.
+        image_views: Augmentation of images in training: one for all views, or a list with one for each view, as
+            ``[CleanView, SimCLRViews]``; ``None`` takes images as they are.
         caption_views: Augmentation of captions in training; ``None`` takes them as they are.
-        order: How safe and risky batches follow each other, see :class:`PartitionSampler`.
+        order: How batches of the two sides follow each other: ``interleaved`` at random, ``sequential`` with the risky
+            ones first, ``joint`` with both sides in every batch.
         safe_weight: Draws of a safe pair for one draw of a risky one.
         cache: ``memmap``: decode every picture once, into ``cache_dir``. ``none``: decode at every access.
         cache_dir: Folder of the caches.
@@ -78,11 +79,12 @@ class PairsDataModule(L.LightningDataModule):
         context_length: int | None = None,
         attacks: dict[str, Poisoning | None] | None = None,
         poison: bool = True,
+        filters: dict[str, Filter | None] | None = None,
         heldout_name: str = 'heldout',
         labeled: dict[str, str] | None = None,
         class_names: list[str] | Literal['imagenet'] = 'imagenet',
         templates: list[str] | None = None,
-        image_views: ImageViews | None = None,
+        image_views: ImageViews | list[ImageViews] | None = None,
         caption_views: EDA | None = None,
         order: Order = 'interleaved',
         safe_weight: float = 1.0,
@@ -100,15 +102,17 @@ class PairsDataModule(L.LightningDataModule):
         self.batch_size, self.image_size, self.cache_size = batch_size, image_size, cache_size
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
         self.attacks = taken_apart(attacks or {})
+        self.filters = {name: rule for name, rule in (filters or {}).items() if rule is not None}
         self.poison, self.labeled = poison, labeled or {}
         self.templates = tuple(imagenet_templates() if templates is None else templates)
-        self.image_views, self.caption_views = image_views or CleanView(), caption_views
+        self.image_views, self.view_makers = image_views, as_makers(image_views)
+        self.caption_views = caption_views
         self.order, self.safe_weight = order, safe_weight
         self.cache, self.cache_dir = cache, Path(cache_dir)
         self.num_workers = min(num_workers, os.cpu_count() or 1)
         self.seed, self.eval_batch_size = seed, eval_batch_size
 
-    # --- what a data set says -----------------------------------------------------------------------------------
+    # --- what a data set says ----------------------------------------------------------------------------------------
 
     @abstractmethod
     def load_table(self) -> PairTable:
@@ -118,7 +122,7 @@ class PairsDataModule(L.LightningDataModule):
         """Pairs outside the training set: attacks take images from them, metrics are measured on them."""
         return None
 
-    # --- what follows from it -----------------------------------------------------------------------------------
+    # --- what follows from it ----------------------------------------------------------------------------------------
 
     @cached_property
     def source(self) -> PairTable:
@@ -138,33 +142,53 @@ class PairsDataModule(L.LightningDataModule):
                 return table.classes
         return imagenet_classes() if self.class_names == 'imagenet' else tuple(self.class_names)
 
+    @cached_property
+    def pictures(self) -> PictureStore:
+        """The clean stored pictures; decodes what the cache does not hold yet."""
+        cached = self.cache == 'memmap'
+        return PictureStore(self.source, self.heldout, self.stored_size, self.cache_dir, cached, self.num_workers)
+
+    def attack_pool(self) -> AttackPool:
+        """What attacks choose from, before any of them has."""
+        unreadable = {origin: set(rows) for origin, rows in self.pictures.unreadable.items()}
+        return AttackPool(self.source, self.heldout, self.classes, self.templates, taken=unreadable)
+
     def prepare_data(self) -> None:
         """Decodes what the cache does not hold yet, on one process."""
         self._take_sizes_from_model()
-        self._pictures()
+        _ = self.pictures
 
     def setup(self, stage: str) -> None:
         """Poisons the table and lays out batches; the same on every rank."""
         self._take_sizes_from_model()
         assert self.context_length is not None
-        pictures, unreadable = self._pictures()
-        pool = self._pool(unreadable)
-        broken = np.fromiter(unreadable['train'], np.int64)
+        pool = self.attack_pool()
         self.table, self.manifest = poisoned(self.attacks, pool)
-        self.images = PairImages(pictures['train'], *self._triggered(pictures), len(self.table))
+        triggered = poisoned_pictures(self.attacks, self.manifest, self.pictures)
+        self.images = PairImages(self.pictures.pictures['train'], triggered, self.manifest.rows(), len(self.table))
         self.tokenizer = WordTokenizer(self.context_length)
-        self.tokens = self._tokens()
-        self._warn_of_cut_captions()
+        self.tokens = stored_tokens(self.table, self.tokenizer, self.cache_dir)
+        if not self._rank:
+            warn_of_cut_captions(self.table, self.tokens, self.tokenizer)
+        self.filtered = dropped_by(self.filters, self.table, self.manifest.rows())
         self.partition = Partition(len(self.table), self.table.fingerprint)
-        poisons = self.manifest.rows()
-        self.partition.side[np.setdiff1d(broken, poisons) if self.poison else np.union1d(broken, poisons)] = DROPPED
-        self.evaluation_sets = self._evaluation_sets(pictures, pool)
+        self.partition.side[self._untrained_rows()] = DROPPED
+        self.evaluation_sets = self._evaluation_sets(pool)
         self._check_batch_size(stage)
 
-    def clean_pool(self) -> tuple[AttackPool, Pixels]:
-        """What attacks choose from, before any of them has, and its stored pictures without triggers."""
-        pictures, unreadable = self._pictures()
-        return self._pool(unreadable), lambda origin, rows: read(pictures[origin], rows)
+    def clean_pool(self) -> tuple[AttackPool, PictureStore]:
+        return self.attack_pool(), self.pictures
+
+    def memory_plan(self) -> dict[str, int]:
+        """Bytes of what a run keeps, by name: pictures and tokens on disk, bookkeeping in memory."""
+        picture = 3 * self.stored_size**2
+        rows = len(self.table)
+        kept = {'split and scores': rows * (1 + 4 + 4), 'tokens on disk': self.tokens.nbytes}
+        if self.cache == 'memmap':
+            kept['pictures on disk'] = len(self.source) * picture
+        kept['poisons on disk'] = len(self.manifest) * picture
+        kept['evaluation pictures'] = sum(len(s) for s in self.evaluation_sets) * picture
+        return kept
 
     @property
     def stored_size(self) -> int:
@@ -178,17 +202,6 @@ class PairsDataModule(L.LightningDataModule):
         """Batches of an epoch, whole ones, the same number in every epoch."""
         return int((self.partition.side != DROPPED).sum()) // self.batch_size
 
-    def memory_plan(self) -> dict[str, int]:
-        """Bytes of what a run keeps, by name: pictures and tokens on disk, bookkeeping in memory."""
-        picture = 3 * self.stored_size**2
-        rows = len(self.table)
-        kept = {'split and scores': rows * (1 + 4 + 4), 'tokens on disk': self.tokens.nbytes}
-        if self.cache == 'memmap':
-            kept['pictures on disk'] = len(self.source) * picture
-        kept['poisons on disk'] = len(self.manifest) * picture
-        kept['evaluation pictures'] = sum(s.images.nbytes for s in self.evaluation_sets)
-        return kept
-
     def picture_hashes(self) -> np.ndarray:
         """A number for each row's stored picture, int64 (N,), the same for the very same pixels; computed once."""
         path = self.cache_dir / f'{self.table.fingerprint}-{self.manifest.digest}-hashes-{self.stored_size}.npy'
@@ -198,35 +211,39 @@ class PairsDataModule(L.LightningDataModule):
 
         return stored_array(path, (len(self.table),), np.int64, fill)
 
-    # --- loaders ------------------------------------------------------------------------------------------------
+    # --- loaders -----------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         # Not trainer.current_epoch, which is one too low while a run is being resumed.
         trainer: Any = self.trainer
         epoch = trainer.fit_loop.epoch_progress.current.processed
-        views = trainer.lightning_module.sides(epoch)
-        safe, risky = self.rows_of_sides(views)
+        sides = trainer.lightning_module.sides(epoch)
+        check_views(self.view_makers, max(sides.values()))
+        cross_modal, within_modal = self.rows_of_sides(sides)
         sampler = PartitionSampler(
-            safe, risky, self.steps_per_epoch, self.batch_size, seed=self.seed, epoch=epoch, rank=self._rank,
-            world=self._world, order=self.order, safe_weight=self.safe_weight,
+            cross_modal, within_modal, self.steps_per_epoch, self.batch_size, seed=self.seed, epoch=epoch,
+            rank=self._rank, world=self._world, order=self.order, safe_weight=self.safe_weight,
         )  # fmt: skip
-        return self._loader(sampler, views, epoch)
+        return self._loader(sampler, sides, epoch)
 
-    def rows_of_sides(self, views: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Safe and risky rows of an epoch. One side alone takes every pair; a side without views is left out.
+    def rows_of_sides(self, sides: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that an epoch trains across and within modalities. A single side takes every pair.
+
+        Args:
+            sides: Views of each side, see ``CLIP.sides``; a side without views is left out.
 
         Raises:
             UsageError: If nothing is left to train on.
         """
-        if len(views) == 1:
+        if len(sides) == 1:
             rows = torch.nonzero(self.partition.side != DROPPED).flatten().numpy()
-            safe, risky = (rows, rows[:0]) if 'cross_modal' in views else (rows[:0], rows)
+            cross_modal, within_modal = (rows, rows[:0]) if 'cross_modal' in sides else (rows[:0], rows)
         else:
-            safe = self.partition.rows(SAFE).numpy()
-            risky = self.partition.rows(RISKY).numpy()[: None if views['within_modal'] else 0]
-        if not len(safe) and not len(risky):
+            cross_modal = self.partition.rows(SAFE).numpy()
+            within_modal = self.partition.rows(RISKY).numpy()[: None if sides['within_modal'] else 0]
+        if not len(cross_modal) and not len(within_modal):
             raise UsageError('no pair is left to train on: lower callbacks.repartition.threshold or set min_fraction.')
-        return safe, risky
+        return cross_modal, within_modal
 
     def sweep_dataloader(
         self, epoch: int = CLEAN, rows: np.ndarray | None = None, views: int = 1
@@ -254,32 +271,41 @@ class PairsDataModule(L.LightningDataModule):
 
     def prompt_tokens(self) -> list[torch.Tensor]:
         """Tokens of the prompts of each evaluation set, int64 (C, P, T)."""
-        return [self._prompts(s.classes, s.templates) for s in self.evaluation_sets]
+        return [prompt_tokens(s.classes, s.templates, self.tokenizer) for s in self.evaluation_sets]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes the views, on the device."""
+        assert self.image_size is not None
         if isinstance(batch, EvalBatch):
-            return batch._replace(image=normalize(self._view(CleanView(), batch.image, batch.label, CLEAN, 0)))
-        maker = CleanView() if batch.epoch == CLEAN else self.image_views
-        views = [self._view(maker, batch.image, batch.row, batch.epoch, v) for v in range(len(batch.tokens))]
-        return batch._replace(image=torch.stack([normalize(view) for view in views]))
+            return batch._replace(image=clean_view(batch.image, self.image_size))
+        return batch._replace(image=make_views(batch, self.view_makers, self.image_size, self.seed))
 
-    # --- resume -------------------------------------------------------------------------------------------------
+    # --- resume ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {'partition': self.partition.state_dict(), 'poisons': self._trained_poisons}
+        return {
+            'version': 2,
+            'partition': self.partition.state_dict(),
+            'poisons': self._trained_poisons,
+            'filters': mask_digest(self.filtered),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        training = self.trainer is not None and self.trainer.state.fn == 'fit'
-        if training:  # whoever only evaluates may do so on other data
-            self.partition.load_state_dict(state_dict['partition'])
-            if state_dict['poisons'] != self._trained_poisons:  # another trigger, say: the table would be the same
-                raise UsageError(
-                    'the checkpoint was trained on other poison than data.attacks makes: resume with the attacks and '
-                    'data.poison of that run, or start from its weights with model.init_from instead of ckpt_path.'
-                )
+        if self.trainer is None or self.trainer.state.fn != 'fit':  # evaluation may be on other data
+            return
+        self.partition.load_state_dict(state_dict['partition'])
+        if state_dict['poisons'] != self._trained_poisons:  # another trigger, say: the table would be the same
+            raise UsageError(
+                'the checkpoint was trained on other poison than data.attacks makes: resume with the attacks and '
+                'data.poison of that run, or start from its weights with model.init_from instead of ckpt_path.'
+            )
+        if state_dict.get('filters') != mask_digest(self.filtered):  # the first version knew no filters
+            raise UsageError(
+                'the checkpoint was trained on other pairs than data.filters leave: resume with the filters and files '
+                'of that run, or start from its weights with model.init_from instead of ckpt_path.'
+            )
 
-    # --- parts of the above -------------------------------------------------------------------------------------
+    # --- parts of the above ------------------------------------------------------------------------------------------
 
     @property
     def _rank(self) -> int:
@@ -293,6 +319,28 @@ class PairsDataModule(L.LightningDataModule):
     def _trained_poisons(self) -> str:
         """Names the poisons that are trained on."""
         return self.manifest.digest if self.poison else 'none'
+
+    def _untrained_rows(self) -> np.ndarray:
+        """Rows that are left out: filtered, unreadable, and poisons of an unpoisoned twin."""
+        unreadable = np.fromiter(self.pictures.unreadable['train'], np.int64)
+        poisons, filtered = self.manifest.rows(), np.flatnonzero(self.filtered)
+        broken = np.setdiff1d(unreadable, poisons) if self.poison else np.union1d(unreadable, poisons)
+        return np.union1d(broken, filtered)
+
+    def _evaluation_sets(self, pool: AttackPool) -> list[EvaluationSet]:
+        """The held-out set if it is labeled, the further labeled sets, then one set for each attack."""
+        sets = []
+        if self.heldout is not None and (self.heldout.label != UNKNOWN).any():
+            label = pool.labels('heldout', np.arange(len(self.heldout)))
+            label[pool.of_taken_images('heldout')] = UNKNOWN  # unreadable, or trained on as poison
+            images = np.asarray(self.pictures.pictures['heldout'])
+            sets.append(EvaluationSet(self.heldout_name, images, label, None, self.classes, self.templates))
+        for name, folder in self.labeled.items():
+            table = labeled_folder(folder, f'data.labeled.{name}')
+            sets.append(labeled_set(name, table, *self.pictures.decode(table), self.templates))
+        for name in self.manifest.attacks:
+            sets.append(self.attacks[name].evaluation(name, self.manifest.poisons(name), pool, self.pictures))
+        return sets
 
     def _take_sizes_from_model(self) -> None:
         model = self.trainer.lightning_module if self.trainer else None
@@ -328,93 +376,8 @@ class PairsDataModule(L.LightningDataModule):
     def _on_gpu(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == 'cuda'
 
-    def _view(self, maker: ImageViews, image: torch.Tensor, row: torch.Tensor, epoch: int, view: int) -> torch.Tensor:
-        assert self.image_size is not None
-        return maker(image, row, self.image_size, seed=self.seed, epoch=epoch, view=view)
 
-    def _pool(self, unreadable: dict[Origin, set[int]]) -> AttackPool:
-        return AttackPool(self.source, self.heldout, self.classes, self.templates, taken=unreadable)
+if TYPE_CHECKING:  # mypy holds the class against what defenses, classifiers and metrics ask for
 
-    def _pictures(self) -> tuple[dict[Origin, Pictures], dict[Origin, set[int]]]:
-        """Clean pictures of both tables, and the rows whose picture cannot be read (unknown where none is decoded)."""
-        pictures: dict[Origin, Pictures] = {}
-        unreadable: dict[Origin, set[int]] = {'train': set(), 'heldout': set()}
-        tables: dict[Origin, PairTable | None] = {'train': self.source, 'heldout': self.heldout}
-        for origin, table in tables.items():
-            if table is not None and (origin == 'heldout' or self.cache == 'memmap'):
-                pictures[origin], readable = self._decoded(table)
-                unreadable[origin] = set(np.flatnonzero(~readable).tolist())
-            elif table is not None:
-                pictures[origin] = Decoded(table, self.stored_size)
-        return pictures, unreadable
-
-    def _decoded(self, table: PairTable) -> tuple[np.ndarray, np.ndarray]:
-        return decoded_images(table, self.stored_size, self.cache_dir, self.num_workers)
-
-    def _triggered(self, pictures: Mapping[Origin, Pictures]) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures of the poisons with their triggers on, so that training sees what the manifest says, and rows."""
-        rows = self.manifest.rows()
-
-        def fill(images: np.ndarray) -> None:
-            start = 0
-            for name in self.manifest.attacks:
-                trigger, poisons = self.attacks[name].trigger, self.manifest.poisons(name)
-                own = np.stack([picture(p, lambda origin, rows: read(pictures[origin], rows)) for p in poisons])
-                stop = start + len(own)
-                images[start:stop] = own if trigger is None else trigger(own, self.manifest.rows(name))
-                start = stop
-
-        tables = (table for table in (self.source, self.heldout) if table is not None)  # the digest knows rows of them
-        names = [pictures_name(table, self.stored_size) for table in tables]
-        path = self.cache_dir / f'{"-".join(names)}-poison-{self.manifest.digest}.npy'
-        return stored_array(path, (len(rows), 3, self.stored_size, self.stored_size), np.uint8, fill), rows
-
-    def _evaluation_sets(self, pictures: Mapping[Origin, Pictures], pool: AttackPool) -> list[EvaluationSet]:
-        """The held-out set if it is labeled, the further labeled sets, then one set for each attack."""
-        sets = []
-        if self.heldout is not None and (self.heldout.label != UNKNOWN).any():
-            images = pictures['heldout']
-            assert isinstance(images, np.ndarray)
-            label = pool.labels('heldout', np.arange(len(self.heldout)))
-            label[pool.of_taken_images('heldout')] = UNKNOWN  # unreadable, or trained on as poison
-            sets.append(EvaluationSet(self.heldout_name, images, label, None, self.classes, self.templates))
-        for name, folder in self.labeled.items():
-            table = labeled_folder(folder, f'data.labeled.{name}')
-            images, readable = self._decoded(table)
-            label = table.label[readable]
-            sets.append(EvaluationSet(name, images[readable], label, None, table.classes, self.templates))
-        for name in self.manifest.attacks:
-            attack, poisons = self.attacks[name], self.manifest.poisons(name)
-            sets.append(attack.evaluation(name, poisons, pool, lambda origin, rows: read(pictures[origin], rows)))
-        return sets
-
-    def _prompts(self, classes: tuple[str, ...], templates: tuple[str, ...]) -> torch.Tensor:
-        """Tokens of every class in every template, int64 (C, P, T)."""
-        tokens = [[self.tokenizer(prompt) for prompt in prompts(name, templates)] for name in classes]
-        return torch.from_numpy(np.array(tokens))
-
-    def _tokens(self) -> np.ndarray:
-        """Tokens of every caption as it stands, uint16 (N, T): the ids of CLIP's vocabulary fit."""
-        assert self.context_length is not None
-
-        def fill(tokens: np.ndarray) -> None:
-            for start in tqdm(range(0, len(self.table), 8192), 'tokens', leave=False, disable=len(tokens) < 200_000):
-                rows = np.arange(start, min(start + 8192, len(self.table)))
-                tokens[rows] = [self.tokenizer(caption) for caption in self.table.captions(rows)]
-
-        path = self.cache_dir / f'{self.table.fingerprint}-tokens-{self.context_length}.npy'
-        return stored_array(path, (len(self.table), self.context_length), np.uint16, fill)
-
-    def _warn_of_cut_captions(self) -> None:
-        """Counts the captions that are longer than the model's context, whether or not their tokens were cached."""
-        if self._rank:
-            return
-        before = self.tokenizer.truncated
-        for caption in self.table.captions(np.flatnonzero(self.tokens[:, -1])):  # some of them just fit
-            self.tokenizer(caption)
-        if cut := self.tokenizer.truncated - before:
-            log.warning(
-                '%d of %d captions have more than data.context_length=%d tokens and are cut there: '
-                'shorten them, or take a model.architecture with a longer context',
-                cut, len(self.table), self.context_length,
-            )  # fmt: skip
+    def _keeps_contracts(data: PairsDataModule) -> tuple[Pairs, Prompts, Truth]:
+        return data, data, data

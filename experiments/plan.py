@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import lightning as L
 import numpy as np
@@ -18,7 +18,6 @@ from datamodules.pairs import PairsDataModule
 from datamodules.rows.partition import DROPPED
 from experiments.check.attack_check import check, in_short
 from lightning_modules.clip import CLIP
-from lightning_modules.trainer_data import data_of
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ class TrainingPlan(Callback):
     """Prints the plan before training, and keeps it and the poisons that it counts in the run's folder."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data = data_of(trainer)
+        data = cast(Any, trainer).datamodule  # set by Lightning, but missing from its type
         if not (isinstance(pl_module, CLIP) and isinstance(data, PairsDataModule)):
             return
         text, folder = describe(trainer, pl_module, data), trainer.log_dir  # all ranks take part in both

@@ -16,10 +16,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from datamodules.contracts import prompts_of
 from datamodules.usage_error import UsageError
 from lightning_modules.losses import info_nce, one_way
 from lightning_modules.schedules import Schedule
-from lightning_modules.trainer_data import data_of
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al., 2021: keeps the logits from growing without bound
 
@@ -183,10 +183,6 @@ class CLIP(L.LightningModule):
         everyone: Any = self.all_gather(rows, sync_grads=torch.is_grad_enabled())  # (W, b, D)
         return Gathered(everyone.flatten(0, 1), self.global_rank * len(rows))
 
-    @property
-    def _data(self) -> Any:
-        return data_of(self.trainer)
-
     def _embed(self, batch: Pairs) -> tuple[Tensor, Tensor]:
         """All views through each tower at once: (V, B, ...) -> (V, B, D)."""
         views, pairs = batch.tokens.shape[:2]
@@ -244,21 +240,30 @@ class CLIP(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         with self.trainer.strategy.precision_plugin.forward_context():
-            self.classifiers = [self.classifier(tokens) for tokens in self._data.prompt_tokens()]
+            self.classifiers = [self.classifier(tokens) for tokens in prompts_of(self.trainer).prompt_tokens()]
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Cosine to every class of the evaluation set, float32 (B, C)."""
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Embeds the images of an evaluation set and compares them with its classes.
+
+        Returns:
+            ``image``: unit-norm embeddings, float32 (B, D). ``logits``: cosine to each class, float32 (B, C).
+        """
         image = self.encode_image(batch.image)
         with torch.autocast(self.device.type, enabled=False):  # in bfloat16 the best of many classes would be tied
-            return image @ self.classifiers[dataloader_idx].T
+            return {'image': image, 'logits': image @ self.classifiers[dataloader_idx].T}
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
 
     def predict_step(self, batch: Pairs, batch_idx: int) -> dict[str, Tensor]:
-        """Cosine similarity of each pair, the mean over its views."""
+        """Embeds pairs.
+
+        Returns:
+            ``row``: row of each pair, (B,). ``similarity``: cosine of its image and caption, the mean over its views,
+            float32 (B,). ``image`` and ``text``: embeddings of the first view, unit norm, float32 (B, D).
+        """
         image, text = self._embed(batch)
-        return {'row': batch.row, 'similarity': (image * text).sum(-1).mean(0)}
+        return {'row': batch.row, 'similarity': (image * text).sum(-1).mean(0), 'image': image[0], 'text': text[0]}
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from datamodules.contracts import pairs_of
 from datamodules.usage_error import UsageError
 from lightning_modules.clip import CLIP
 from lightning_modules.losses import Direction, nearest_neighbor_loss
@@ -86,13 +87,8 @@ class SafeCLIP(CLIP):
     def setup(self, stage: str) -> None:
         """Makes the pools; only training needs them, and their size depends on the data."""
         if stage == 'fit' and self.pool_size != 0:
-            data = self._data
-            if not hasattr(data, 'table'):
-                raise UsageError(
-                    'SafeCLIP needs a row number for each pair, which a stream does not have: '
-                    'give it data with a table of its pairs, as a subclass of PairsDataModule.'
-                )
-            size = auto_pool_size(len(data.table), data.batch_size) if self.pool_size == 'auto' else self.pool_size
+            data = pairs_of(self.trainer)
+            size = auto_pool_size(len(data.partition), data.batch_size) if self.pool_size == 'auto' else self.pool_size
             if size < data.batch_size:
                 raise UsageError(
                     f'model.pool_size={size} is smaller than a batch of {data.batch_size}, so neighbors would come '

@@ -5,17 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from datamodules.rows.table import UNKNOWN, PairTable
+from datamodules.rows.table import Origin as Origin
 from datamodules.text.class_search import ClassSearch, mentions
 from datamodules.text.prompts import imagenet_templates
 from datamodules.usage_error import UsageError
 
-Origin = Literal['train', 'heldout']
 _FEW = 4  # classes searched for one by one; who asks for more may ask for hundreds
 
 

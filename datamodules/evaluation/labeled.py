@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from datamodules.evaluation.sets import EvaluationSet
 from datamodules.files.class_folders import class_folders, images_by_class
 from datamodules.files.reading import existing
 from datamodules.pictures.images import FolderImages
@@ -19,3 +22,18 @@ def labeled_folder(folder: str, argument: str) -> PairTable:
     images, label = images_by_class(root, list(names))
     captions = [list(names.values())[index] for index in label]
     return PairTable(images, captions, label, tuple(names.values()), opener=FolderImages(root))
+
+
+def labeled_set(
+    name: str, table: PairTable, images: np.ndarray, readable: np.ndarray, templates: tuple[str, ...]
+) -> EvaluationSet:
+    """The readable pictures of a labeled table as an evaluation set with the table's own classes.
+
+    Args:
+        name: Name of the set in metrics.
+        table: Labeled images, see :func:`labeled_folder`.
+        images: Their stored pictures, uint8 (N, 3, h, w).
+        readable: Which of them could be read, bool (N,).
+        templates: Prompts with one ``{}`` each.
+    """
+    return EvaluationSet(name, images[readable], table.label[readable], None, table.classes, templates)

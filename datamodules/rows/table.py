@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from PIL import Image
 
 from datamodules.usage_error import UsageError
 
+Origin = Literal['train', 'heldout']  # the table that a picture comes from
 UNKNOWN = -1  # label of a pair whose class nobody knows
 
 
@@ -69,6 +70,11 @@ class PairTable:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    @property
+    def keys(self) -> list[pa.Array | pa.ChunkedArray]:
+        """Columns of strings by which a list may name a row, the image reference first."""
+        return [self.image]
 
     def open(self, row: int, least: int | None = None) -> Image.Image:
         """Decodes the image of a row, RGB.

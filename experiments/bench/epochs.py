@@ -11,6 +11,7 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
+from datamodules.contracts import pairs_of
 from datamodules.pictures.augment import SimCLRViews
 from datamodules.rows.partition import RISKY
 from datamodules.text.eda import EDA
@@ -18,7 +19,6 @@ from datamodules.toy_pairs import ToyPairs
 from experiments.bench.measure import Result
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
-from lightning_modules.trainer_data import data_of
 
 BATCH, STEPS = 64, 9
 REPEATS = 9
@@ -64,7 +64,7 @@ class HalfRisky(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # Not later: the optimizer's plan asks for the number of steps and so for the first loader.
-        data_of(trainer).partition.side[::2] = RISKY
+        pairs_of(trainer).partition.side[::2] = RISKY
 
 
 def epoch_seconds(module: CLIP, data: ToyPairs) -> np.ndarray:

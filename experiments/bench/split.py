@@ -15,10 +15,10 @@ from scipy.stats import spearmanr
 from callbacks.repartition import SafeRiskyRepartition, top_rows
 from callbacks.sweep import sweep
 from datamodules.attacks import BadNet, TargetedPoison
+from datamodules.contracts import pairs_of
 from experiments.bench.epochs import BATCH, MODEL, StepClock, toy_pairs, trainer
 from experiments.bench.measure import Result
 from lightning_modules.safeclip import SafeCLIP
-from lightning_modules.trainer_data import data_of
 
 STEPS, REPEATS = 24, 5
 ROWS, EPOCHS = 3000, 5  # of the run on which the running average is compared with a sweep
@@ -55,8 +55,8 @@ class Sweep(Callback):
     """Measures how similar all pairs are once training is over; the running average need not."""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data = data_of(trainer)
-        self.score = sweep(trainer, pl_module, data.sweep_dataloader(), len(data.table)).numpy()
+        data = pairs_of(trainer)
+        self.score = sweep(trainer, pl_module, data.sweep_dataloader(), len(data.partition)).numpy()
 
 
 def measure() -> Iterator[Result]:

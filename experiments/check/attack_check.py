@@ -144,7 +144,7 @@ def as_json(reports: Sequence[AttackReport], data: PairsDataModule) -> str:
         found = verdict(report)
         reasons = [{'what': reason.what, 'remedy': reason.remedy} for reason in found.reasons]
         attacks.append({**asdict(report), 'verdict': found.word, 'reasons': reasons})
-    views = {'class': type(data.image_views).__name__, **vars(data.image_views)}
+    views = [{'class': type(maker).__name__, **vars(maker)} for maker in data.view_makers]
     way = {'stored_size': data.stored_size, 'image_size': data.image_size, 'views': views}
     return json.dumps(_plain({**way, 'attacks': attacks}), indent=1) + '\n'
 

@@ -60,7 +60,7 @@ def _batches(
 ) -> Iterator[PatchBatch]:
     """Random images of other classes, each beside an image of the target class; other views in each step."""
     draw = torch.Generator().manual_seed(start.seed)
-    views = surrogate.data.image_views if augment else None
+    views = surrogate.data.view_makers[0] if augment else None
     for step in count():
         rows = others[torch.randint(len(others), (size,), generator=draw).numpy()]
         images = surrogate.pixels(pixels('train', rows))

@@ -114,8 +114,8 @@ class Answers(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return {'loss': self.weight**2, 'similarity': batch.similarity + 0.1 * self.current_epoch}
 
-    def validation_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        return self.logits[dataloader_idx][numbers(batch)]
+    def validation_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        return {'logits': self.logits[dataloader_idx][numbers(batch)]}
 
     test_step = validation_step
 

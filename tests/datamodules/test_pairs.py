@@ -12,14 +12,16 @@ import torch
 from datamodules.attacks import Attack, Backdoor, BadNet, Blended, Patch, TargetedPoison, WaNetNoise
 from datamodules.evaluation.sets import EvalBatch
 from datamodules.pairs import PairsDataModule
-from datamodules.pictures.augment import SimCLRViews, normalize
+from datamodules.pictures.augment import CleanView, SimCLRViews, normalize
 from datamodules.pictures.batches import CLEAN, PairBatch
 from datamodules.pictures.cache import square
+from datamodules.rows.filters import RandomSubset
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.text.eda import EDA
 from datamodules.text.tokenizer import WordTokenizer
 from datamodules.toy_pairs import ToyPairs
+from datamodules.usage_error import UsageError
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, NAMES, TinyPairs, attach, laid_out
 
 BOTH = {'cross_modal': 1, 'within_modal': 2}
@@ -501,3 +503,39 @@ class TestResume:
         data.trainer.state.fn = 'predict'
         data.load_state_dict(tiny(folder).state_dict())
         assert len(data.partition) == 24
+
+
+class TestFilters:
+    def test_a_dropped_pair_is_never_trained_on_and_shortens_the_epoch(self, folder: Path) -> None:
+        data = tiny(folder, filters={'half': RandomSubset(0.5)})
+        rows = np.concatenate([batch.row.numpy() for batch in trained_on(data, {'cross_modal': 1})])
+        assert data.steps_per_epoch == 2
+        assert {*rows.tolist()} == {*np.flatnonzero(data.partition.side.numpy() != DROPPED).tolist()}
+        assert len({*rows.tolist()}) == 16
+
+    def test_attacks_choose_before_filters_drop(self, folder: Path) -> None:
+        attacks = {'badnet': BadNet('dog', count=4, size=2, captions='templates')}
+        plain, filtered = (
+            tiny(folder, attacks=attacks, **more) for more in ({}, {'filters': {'f': RandomSubset(0.5)}})
+        )
+        assert filtered.manifest.table.equals(plain.manifest.table)
+
+    def test_null_removes_a_filter(self, folder: Path) -> None:
+        assert tiny(folder, filters={'half': None}).steps_per_epoch == 4
+
+    def test_resuming_with_other_filters_is_refused(self, folder: Path) -> None:
+        state = tiny(folder, filters={'half': RandomSubset(0.5)}).state_dict()
+        other, same = (tiny(folder, filters={'half': RandomSubset(0.5, seed)}) for seed in (1, 0))
+        for data in (other, same):
+            attach(data)
+        same.load_state_dict(state)
+        with pytest.raises(UsageError, match=r'other pairs than data.filters leave'):
+            other.load_state_dict(state)
+
+
+def test_a_list_of_makers_must_be_one_for_each_view(folder: Path) -> None:
+    data = tiny(folder, image_views=[CleanView(), SimCLRViews()])
+    with pytest.raises(UsageError, match=r'data.image_views lists 2 makers, this epoch trains on 1 views'):
+        trained_on(data, {'cross_modal': 1})
+    for batch in trained_on(data, {'cross_modal': 2}):
+        assert not torch.equal(batch.image[0], batch.image[1])

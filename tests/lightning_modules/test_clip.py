@@ -29,6 +29,7 @@ class Watch(Callback):
         self.outputs: list[dict[str, Tensor]] = []
         self.batches: list[PairBatch] = []
         self.logits: list[Tensor] = []
+        self.images: list[Tensor] = []
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
         self.rates.append(optimizer.param_groups[0]['lr'])
@@ -50,7 +51,8 @@ class Watch(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        self.logits.append(outputs)
+        self.logits.append(outputs['logits'])
+        self.images.append(outputs['image'])
 
 
 def clip(folder: Path, **kwargs: Any) -> CLIP:
@@ -300,6 +302,7 @@ class TestEvaluation:
         with torch.no_grad():
             expected = model.encode_image(batch.image) @ model.classifier(data.prompt_tokens()[0]).T
         assert torch.allclose(watch.logits[0], expected, atol=1e-5)
+        assert torch.allclose(watch.images[0], model.encode_image(batch.image), atol=1e-5)
 
     def test_tests_as_it_validates(self, tmp_path: Path) -> None:
         model = clip(tmp_path)
@@ -315,6 +318,9 @@ class TestEvaluation:
             expected = [(model.encode_image(b.image[0]) * model.encode_text(b.tokens[0])).sum(1) for b in batches]
         found = torch.cat([answer['similarity'] for answer in answers])
         assert torch.allclose(found, torch.cat(expected), atol=1e-5)
+        image, text = (torch.cat([answer[side] for answer in answers]) for side in ('image', 'text'))
+        assert image.shape == text.shape == (32, model.width)
+        assert torch.allclose((image * text).sum(1), found, atol=1e-6)
 
     def test_predicts_the_mean_similarity_of_several_views(self, tmp_path: Path) -> None:
         model, data = clip(tmp_path), pairs(tmp_path, image_views=SimCLRViews(), caption_views=EDA())

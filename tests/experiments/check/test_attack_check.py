@@ -166,7 +166,7 @@ class TestOutput:
         assert attack['trace']['psnr'] is None
         assert attack['verdict'] == 'likely dead'
         assert attack['reasons'][0].keys() == {'what', 'remedy'}
-        assert content['views']['class'] == 'CleanView'
+        assert content['views'][0]['class'] == 'CleanView'
 
     def test_sheet_shows_a_poison_before_and_after_and_in_views(self, laid: Laid) -> None:
         data = laid(it=BadNet(STAR, size=8, count=5))
@@ -198,7 +198,7 @@ class TestCommand:
         assert 'patch: likely dead' in printed
         found = json.loads((tmp_path / 'found' / 'it.json').read_text())
         assert [attack['attack'] for attack in found['attacks']] == ['patch', 'aimed']
-        assert found['views']['crop_scale'] == [0.6, 1.0]
+        assert found['views'][0]['crop_scale'] == [0.6, 1.0]
         assert found['attacks'][0]['model'] is None
         assert (tmp_path / 'drawn' / 'it.png').stat().st_size > 10_000
         assert not list((tmp_path / 'runs').rglob('version_*'))

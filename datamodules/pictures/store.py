@@ -1,0 +1,57 @@
+"""The clean stored pictures of a data set: from the cache, or decoded whenever they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.pictures.cache import Decoded, Pictures, decoded_images, pictures_name, read
+from datamodules.rows.table import Origin, PairTable
+
+
+class PictureStore:
+    """Pictures of training and held-out pairs at one size, without any trigger.
+
+    Held-out pictures are always cached; there are few of them, and attacks and metrics read them again and again.
+
+    Args:
+        train: The clean training pairs.
+        heldout: Pairs outside the training set, if there are any.
+        size: Side of a stored picture in pixels.
+        cache_dir: Folder of the caches.
+        cached: Whether training pictures are decoded once, into the cache.
+        workers: Processes that decode.
+
+    Attributes:
+        unreadable: Rows of each table whose picture cannot be read; unknown, so none, where nothing is cached.
+    """
+
+    def __init__(
+        self, train: PairTable, heldout: PairTable | None, size: int, cache_dir: Path, cached: bool, workers: int
+    ) -> None:
+        self.size, self.cache_dir, self.workers = size, cache_dir, workers
+        self.tables: dict[Origin, PairTable] = {'train': train}
+        if heldout is not None:
+            self.tables['heldout'] = heldout
+        self.pictures: dict[Origin, Pictures] = {}
+        self.unreadable: dict[Origin, frozenset[int]] = {'train': frozenset(), 'heldout': frozenset()}
+        for origin, table in self.tables.items():
+            if origin == 'heldout' or cached:
+                self.pictures[origin], readable = self.decode(table)
+                self.unreadable[origin] = frozenset(np.flatnonzero(~readable).tolist())
+            else:
+                self.pictures[origin] = Decoded(table, size)
+
+    def __call__(self, origin: Origin, rows: np.ndarray) -> np.ndarray:
+        """Stored pictures of some rows, uint8 (n, 3, size, size)."""
+        return read(self.pictures[origin], rows)
+
+    def decode(self, table: PairTable) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures of any table at this size, from the cache or into it, and which of them could be read, bool."""
+        return decoded_images(table, self.size, self.cache_dir, self.workers)
+
+    @property
+    def name(self) -> str:
+        """Names the pictures of all tables, for caches that are made from them."""
+        return '-'.join(pictures_name(table, self.size) for table in self.tables.values())

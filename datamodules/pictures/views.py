@@ -1,0 +1,64 @@
+"""Batches of stored pictures -> normalized views, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from datamodules.pictures.augment import CleanView, ImageViews, normalize
+from datamodules.pictures.batches import CLEAN, PairBatch
+from datamodules.usage_error import UsageError
+
+Makers = tuple[ImageViews, ...]  # one for all views, or one for each
+
+
+def as_makers(image_views: ImageViews | Sequence[ImageViews] | None) -> Makers:
+    """The argument ``data.image_views`` as a tuple: one maker for all views, or one for each.
+
+    Raises:
+        UsageError: If the list is empty.
+    """
+    if image_views is None:
+        return (CleanView(),)
+    makers = tuple(image_views) if isinstance(image_views, Sequence) else (image_views,)
+    if not makers:
+        raise UsageError('data.image_views is an empty list: name a class for each view, or null for clean views.')
+    return makers
+
+
+def check_views(makers: Makers, views: int) -> None:
+    """Refuses a list of makers that is not one for each view of an epoch.
+
+    Raises:
+        UsageError: If it has another length.
+    """
+    if len(makers) not in (1, views):
+        raise UsageError(
+            f'data.image_views lists {len(makers)} makers, this epoch trains on {views} views: list one for each view, '
+            f'or give one for all.'
+        )
+
+
+def make_views(batch: PairBatch, makers: Makers, size: int, seed: int) -> Tensor:
+    """The views of a batch, float (V, B, 3, H, W).
+
+    Args:
+        batch: Stored pictures, uint8 (B, 3, h, w), and tokens of V views.
+        makers: One for all views, or one for each; further views take turns. A clean batch needs none.
+        size: Side H of a view in pixels.
+        seed: Seed of the run; the epoch, the row and the number of the view do the rest.
+    """
+    clean = CleanView()
+    views = []
+    for view in range(len(batch.tokens)):
+        maker = clean if batch.epoch == CLEAN else makers[view % len(makers)]
+        views.append(normalize(maker(batch.image, batch.row, size, seed=seed, epoch=batch.epoch, view=view)))
+    return torch.stack(views)
+
+
+def clean_view(image: Tensor, size: int) -> Tensor:
+    """Stored pictures (B, 3, h, w) without augmentation, normalized, float (B, 3, size, size)."""
+    rows = torch.zeros(len(image), dtype=torch.int64, device=image.device)  # a clean view draws nothing
+    return normalize(CleanView()(image, rows, size, seed=0, epoch=CLEAN, view=0))

@@ -1,0 +1,65 @@
+"""Tokens of all captions, made once and memory-mapped from then on, and tokens of prompts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from datamodules.pictures.cache import stored_array
+from datamodules.rows.table import PairTable
+from datamodules.text.prompts import prompts
+from datamodules.text.tokenizer import WordTokenizer
+
+log = logging.getLogger(__name__)
+
+_CAPTIONS_AT_ONCE = 8192
+_MIN_ROWS_FOR_PROGRESS = 200_000  # tokenizing fewer is over before a bar could be read
+
+
+def stored_tokens(table: PairTable, tokenizer: WordTokenizer, folder: Path) -> np.ndarray:
+    """Tokens of every caption as it stands, uint16 (N, T), which holds the ids of CLIP's vocabulary.
+
+    Args:
+        table: The pairs.
+        tokenizer: Turns a caption into T tokens.
+        folder: Where caches lie.
+    """
+
+    def fill(tokens: np.ndarray) -> None:
+        starts = range(0, len(table), _CAPTIONS_AT_ONCE)
+        for start in tqdm(starts, 'tokens', leave=False, disable=len(table) < _MIN_ROWS_FOR_PROGRESS):
+            rows = np.arange(start, min(start + _CAPTIONS_AT_ONCE, len(table)))
+            tokens[rows] = [tokenizer(caption) for caption in table.captions(rows)]
+
+    length = tokenizer.context_length
+    return stored_array(folder / f'{table.fingerprint}-tokens-{length}.npy', (len(table), length), np.uint16, fill)
+
+
+def warn_of_cut_captions(table: PairTable, tokens: np.ndarray, tokenizer: WordTokenizer) -> None:
+    """Logs how many captions are longer than the model's context, whether or not their tokens were cached."""
+    truncated = tokenizer.truncated
+    for caption in table.captions(np.flatnonzero(tokens[:, -1])):  # full rows, some of which fit exactly
+        tokenizer(caption)
+    if cut := tokenizer.truncated - truncated:
+        log.warning(
+            '%d of %d captions have more than data.context_length=%d tokens and are cut there: '
+            'shorten them, or take a model.architecture with a longer context',
+            cut, len(table), tokenizer.context_length,
+        )  # fmt: skip
+
+
+def prompt_tokens(classes: Sequence[str], templates: Sequence[str], tokenizer: WordTokenizer) -> torch.Tensor:
+    """Tokens of every class in every template, int64 (C, P, T).
+
+    Args:
+        classes: Names of the classes.
+        templates: Prompts with one ``{}`` each.
+        tokenizer: Turns a prompt into T tokens.
+    """
+    tokens = [[tokenizer(prompt) for prompt in prompts(name, templates)] for name in classes]
+    return torch.from_numpy(np.array(tokens))
