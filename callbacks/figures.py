@@ -87,9 +87,9 @@ class Figures(Callback):
         if self._while_training is not None:
             means = self._while_training.mean(trainer).tolist()
             self._note(epochs, _named('similarity/training/', ('clean', *data.manifest.attacks), means))
-        if data.partition.epoch == epochs:
+        if data.partition.scored_after == epochs:
             self._note(epochs, of_split(data))
-        is_first_split = data.partition.epoch == epochs and len(self.history['split/share']) == 1
+        is_first_split = data.partition.scored_after == epochs and len(self.history['split/share']) == 1
         if epochs % self.every_n_epochs == 0 or is_first_split:
             self._draw(trainer, pl_module, epochs)
 
@@ -121,7 +121,7 @@ class Figures(Callback):
         for name, figure in self._curves(data, phases).items():
             _save(trainer, folder, name, figure)
         score = data.partition.score.numpy()
-        if data.partition.epoch == epochs and np.isfinite(score).any():
+        if data.partition.scored_after == epochs and np.isfinite(score).any():
             title = f'Similarities after {epochs} epoch{"s" * (epochs > 1)}'
             figure = plots.similarity_histogram(score, _poisons(data), data.partition.mixture, title)
             _save(trainer, folder, f'similarity_{epochs:03d}', figure, key='similarity')

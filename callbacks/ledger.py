@@ -1,4 +1,4 @@
-"""The score ledger: for every pair its similarity, how sure the mixture is of it, and the side that it is on."""
+"""The score ledger: the similarity of every pair, its posterior in the mixture, and its side."""
 
 from __future__ import annotations
 
@@ -23,22 +23,26 @@ from datamodules.usage_error import UsageError
 
 SIDES = {SAFE: 'safe', RISKY: 'risky', DROPPED: 'dropped'}
 FILE = 'ledger.parquet'
+VERSION_KEY = b'clipward.ledger'  # in the metadata of the file's schema
+VERSION = 2  # version 1 is a file without the key; its columns are the same
+COLUMNS = ('row', 'key', 'caption', 'similarity', 'posterior', 'side')
 
 
 class ScoreLedger(Callback):
     """Writes ``ledger.parquet`` into the run's folder and logs how well the split tells poison from clean pairs.
 
-    In training, whenever a new split was made; only the last ledger is kept. Logged are ``partition/leak/<attack>``,
-    ``partition/risky_share/<attack>``, ``partition/auroc/<attack>``, ``partition/contamination`` and
-    ``partition/poisons``, see :func:`callbacks.separation.separation`; they are the truth about an experiment, which
-    no defense sees.
+    In training this happens at each new split, and only the last ledger is kept. The metrics are
+    ``partition/leak/<attack>`` and ``partition/risky_share/<attack>`` (share of the attack's poisons on either side),
+    ``partition/auroc/<attack>`` (how well similarities tell its poisons from clean pairs), ``partition/poisons`` and
+    ``partition/contamination`` (number and share of poisons on the safe side). They state the truth about an
+    experiment, which no defense sees.
 
-    In ``predict``, on any data: scores every pair with a trained model, fits a mixture to these scores, and says how
-    many pairs look risky. Dropped is then what was not scored.
+    ``predict`` scores every pair of any data set with a trained model, fits a mixture to the scores, and prints how
+    many pairs look risky. Pairs that were not scored are then listed as dropped.
 
     Args:
         threshold: Posterior in (0, 1) from which ``predict`` calls a pair safe (paper: 0.9). In training the split
-            decides.
+            decides instead.
     """
 
     def __init__(self, threshold: float = 0.9) -> None:
@@ -50,16 +54,16 @@ class ScoreLedger(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = truth_of(trainer)
         partition = data.partition
-        if partition.epoch != trainer.current_epoch + 1:
-            return
-        folder = trainer.log_dir  # asks all ranks
+        if partition.scored_after != trainer.current_epoch + 1:
+            return  # no new split
+        folder = trainer.log_dir  # a collective call: on all ranks
         score, side = partition.score.numpy(), partition.side.numpy()
         if folder and trainer.is_global_zero:
             mixture = None if partition.mixture is None else mixture_from(partition.mixture)
             write_ledger(Path(folder, FILE), ledger(data.table, score, side, mixture))
         poisons = {attack: data.manifest.rows(attack) for attack in data.manifest.attacks}
         metrics = {f'partition/{name}': value for name, value in separation(side, score, poisons).items()}
-        pl_module.log_dict(metrics, sync_dist=True)  # the same on all ranks; this is for Lightning not to warn
+        pl_module.log_dict(metrics, sync_dist=True)  # equal on all ranks; without it Lightning warns
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = truth_of(trainer)
@@ -80,7 +84,7 @@ class ScoreLedger(Callback):
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert self._seen is not None
         score, self._seen = self._seen.mean(trainer).numpy(), None
-        folder = trainer.log_dir  # asks all ranks
+        folder = trainer.log_dir  # a collective call: on all ranks
         if folder and trainer.is_global_zero:
             mixture = fit_mixture(score)
             cut = mixture.guarded_cut(self.threshold)
@@ -90,18 +94,18 @@ class ScoreLedger(Callback):
 
 
 def ledger(table: PairTable, score: np.ndarray, side: np.ndarray, mixture: Mixture | None) -> pa.Table:
-    """One line for each pair, in the order of the rows.
+    """Makes a table with one line for each pair, in the order of the rows.
 
     Args:
         table: The pairs.
-        score: Similarity of each, (N,), NaN where it was not scored.
-        side: Side of each, (N,).
-        mixture: What the posterior is taken from.
+        score: Similarity of each pair, (N,), NaN where it was not scored.
+        side: Side of each pair, (N,).
+        mixture: The mixture that gives the posterior.
 
     Returns:
         The columns row, key (image reference), caption, similarity, posterior and side. Similarity and posterior are
-        null for pairs that were not scored, the posterior also without a fitted mixture. The posterior need not rise
-        with the similarity, the side does.
+        null for pairs that were not scored; without a fitted mixture every posterior is null. Unlike the side, the
+        posterior need not rise with the similarity. The schema's metadata holds the version of the format.
     """
     posterior = np.full(len(score), math.nan)
     if mixture is not None and mixture.state == 'fitted':
@@ -116,11 +120,11 @@ def ledger(table: PairTable, score: np.ndarray, side: np.ndarray, mixture: Mixtu
             'posterior': pa.array(posterior.astype(np.float32), mask=np.isnan(posterior)),
             'side': names.cast(pa.string()),
         }
-    )
+    ).replace_schema_metadata({VERSION_KEY: str(VERSION).encode()})
 
 
 def write_ledger(path: Path, lines: pa.Table) -> None:
-    """Replaces the file in one go: a run killed meanwhile leaves the ledger of the split before."""
+    """Replaces the file atomically, so that a run killed meanwhile leaves the ledger of the split before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f'{path.name}.tmp{os.getpid()}')
     try:
@@ -130,20 +134,47 @@ def write_ledger(path: Path, lines: pa.Table) -> None:
         unfinished.unlink(missing_ok=True)  # gone already unless the writing failed
 
 
+def read_ledger(path: str | Path) -> pa.Table:
+    """Reads a ledger of this version or of version 1, which is converted.
+
+    Args:
+        path: A file that :class:`ScoreLedger` has written.
+
+    Returns:
+        The table that :func:`ledger` describes.
+
+    Raises:
+        UsageError: If there is no such file, or it is not a ledger, or one of another version.
+    """
+    try:
+        lines = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UsageError(f'{path} cannot be read as a ledger: {error}'.splitlines()[0]) from error
+    version = (lines.schema.metadata or {}).get(VERSION_KEY, b'1').decode()
+    if version not in ('1', str(VERSION)):
+        raise UsageError(
+            f'{path} is a ledger of version {version}, this release reads versions 1 and {VERSION}: read it with the '
+            f'release that wrote it.'
+        )
+    if not {*COLUMNS} <= {*lines.column_names}:
+        raise UsageError(f'{path} is not a ledger: it needs the columns {", ".join(COLUMNS)}.')
+    return lines.select(COLUMNS).replace_schema_metadata({VERSION_KEY: str(VERSION).encode()})
+
+
 def mixture_from(parameters: dict[str, float]) -> Mixture:
-    """The fitted mixture that a partition keeps the parameters of."""
+    """The fitted mixture whose parameters a partition keeps."""
     low, high = ({name: parameters[f'{name}_{end}'] for name in ('mean', 'sd', 'weight')} for end in ('low', 'high'))
     return Mixture((low['mean'], high['mean']), (low['sd'], high['sd']), (low['weight'], high['weight']))
 
 
 def sides_by(score: np.ndarray, cut: float | None) -> np.ndarray:
-    """Safe from the cut on, everything risky without one; dropped where there is no score. int8 (N,)."""
+    """Sides int8 (N,): safe from the cut on, dropped where there is no score, risky otherwise or without a cut."""
     safe = score >= (math.inf if cut is None else cut)  # never of NaN
     return np.select([np.isnan(score), safe], [DROPPED, SAFE], RISKY).astype(np.int8)
 
 
 def summary(score: np.ndarray, cut: float | None, mixture: Mixture) -> str:
-    """What ``predict`` found, in one sentence for a person."""
+    """Tells a person in one sentence what ``predict`` found."""
     scored = int((~np.isnan(score)).sum())
     if mixture.state != 'fitted':
         return f'The similarities of {scored:,} pairs do not form two groups ({mixture.state}): all count as risky.'

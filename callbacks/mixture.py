@@ -1,4 +1,4 @@
-"""A mixture of two normal distributions in one dimension, and where it begins to trust a similarity."""
+"""A mixture of two normal distributions in one dimension, and the similarity from which it trusts a pair."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Array = NDArray[np.float64]
 Backend = Literal['histogram', 'sklearn']
 State = Literal['fitted', 'too_few', 'constant', 'collapsed']
 
-FEWEST = 4  # values: two for each component, or there is no spread to estimate
-NARROWEST = 1e-4  # range of values that is told from a constant; REGULARIZATION alone is a spread ten times as wide
+MIN_VALUES = 4  # two for each component, or there is no spread to estimate
+MIN_RANGE = 1e-4  # of values that are not constant; REGULARIZATION alone is a spread ten times as wide
 REGULARIZATION = 1e-6  # added to each variance, as scikit-learn's `reg_covar`
 
 
@@ -29,11 +29,11 @@ class Mixture:
         means: Of the low and the high component.
         sds: Their standard deviations; 0 if there was nothing to fit.
         weights: Their shares of the values, adding up to 1.
-        state: ``fitted``; or why there are no two components: ``too_few`` values, ``constant`` ones, or a component
-            that ``collapsed`` to less than half a value. Such a mixture trusts nothing.
-        converged: Whether the likelihood stopped rising before the last iteration allowed.
-        iterations: Steps of expectation and maximization.
-        ignored: Values left out because they are NaN or infinite.
+        state: ``fitted``, or why there are no two components: ``too_few`` values, ``constant`` values, or a component
+            that ``collapsed`` to less than half a value. A mixture that is not fitted trusts nothing.
+        converged: Whether the likelihood stopped rising within the allowed number of iterations.
+        iterations: Number of steps of expectation and maximization.
+        ignored: Number of values left out because they are NaN or infinite.
     """
 
     means: tuple[float, float]
@@ -45,7 +45,7 @@ class Mixture:
     ignored: int = 0
 
     def log_odds(self, values: Array | float) -> Array:
-        """Logarithm of the odds of the high component, the shape of ``values``; unlike :meth:`posterior` never flat.
+        """Log-odds of the high component, of the shape of ``values``; unlike :meth:`posterior` they never saturate.
 
         Minus infinity everywhere unless ``fitted``; NaN for NaN.
         """
@@ -57,9 +57,9 @@ class Mixture:
         return (a * offset + b) * offset + c
 
     def posterior(self, values: Array | float) -> Array:
-        """Probability in [0, 1] of the high component, the shape of ``values``; 0 unless ``fitted``, NaN for NaN.
+        """Probability in [0, 1] of the high component, of the shape of ``values``; 0 unless ``fitted``, NaN for NaN.
 
-        It need not rise with the value: far outside, the wider component wins on either side.
+        It need not rise with the value: far out on either side, the wider component wins.
         """
         return 0.5 * (1.0 + np.tanh(0.5 * self.log_odds(values)))
 
@@ -67,13 +67,13 @@ class Mixture:
         """The smallest value above the low mean whose posterior reaches ``threshold``.
 
         Values from the cut on are safe and all others are not. The posterior itself would call the most similar pairs
-        risky where the high component is the narrower one, and the least similar ones safe where it is the wider.
+        risky if the high component is the narrower one, and the least similar pairs safe if it is the wider one.
 
         Args:
             threshold: Posterior in (0, 1).
 
         Returns:
-            The cut; the low mean itself where the posterior is as high already; ``None`` if it is nowhere.
+            The cut; the low mean if the posterior reaches the threshold there already; ``None`` if it never does.
         """
         if self.state != 'fitted':
             return None
@@ -87,7 +87,7 @@ class Mixture:
         return self.means[0] - 2 * c / (b + math.sqrt(discriminant))  # the smaller root, without cancellation
 
     def parameters(self) -> dict[str, float]:
-        """Means, standard deviations and weights by name, as a partition keeps them."""
+        """Means, standard deviations and weights by name, the form in which a partition keeps them."""
         names = ('mean', self.means), ('sd', self.sds), ('weight', self.weights)
         return {f'{name}_{side}': pair[i] for name, pair in names for i, side in enumerate(('low', 'high'))}
 
@@ -102,7 +102,7 @@ class Mixture:
 
 
 def log_odds_of(probability: float) -> float:
-    """Log-odds of a probability in (0, 1). Raises ``UsageError`` outside."""
+    """Log-odds of a probability in (0, 1). Raises ``UsageError`` for other numbers."""
     if not 0 < probability < 1:
         raise UsageError(f'threshold must lie between 0 and 1, both excluded, got {probability}.')
     return math.log(probability / (1 - probability))
@@ -117,27 +117,27 @@ def fit_mixture(
 ) -> Mixture:
     """Fits two normal components, as ``sklearn.mixture.GaussianMixture(2, random_state=0)`` does, in much less time.
 
-    Both begin with two-means from the same seeds and stop by the same rule, so they agree although the rule stops
-    early: with ``tol=1e-3`` another seed may stop one step sooner and move a posterior by 0.05. A smaller ``tol`` makes
-    the result independent of the seeds.
+    Both start with two-means from the same seeds and stop by the same rule. They agree although the rule stops early:
+    with ``tol=1e-3`` another seed may stop one step sooner and move a posterior by 0.05. A smaller ``tol`` makes the
+    result independent of the seeds.
 
     Args:
         values: Similarities in [-1, 1], any order, (N,). NaN and infinities are left out and counted.
         bins: Bins of equal width between the smallest and the largest value, if there are more values than bins.
-        tol: Gain in mean log-likelihood (nats a value) under which the fit has converged.
+        tol: Gain in mean log-likelihood, in nats per value, below which the fit has converged.
         backend: ``histogram``, or scikit-learn's on all values.
-        max_iterations: Steps after which to stop anyway.
+        max_iterations: Number of steps after which to stop anyway.
 
     Returns:
-        The mixture; its ``state`` says if there was nothing to fit.
+        The mixture; its ``state`` says whether there was something to fit.
     """
     values = np.asarray(values, np.float64).ravel()
     usable = np.isfinite(values)
     finite = values if usable.all() else values[usable]
     ignored = len(values) - len(finite)
-    if len(finite) < FEWEST:
+    if len(finite) < MIN_VALUES:
         return _single(finite, 'too_few', ignored)
-    if np.ptp(finite) < NARROWEST:
+    if np.ptp(finite) < MIN_RANGE:
         return _single(finite, 'constant', ignored)
     if backend == 'sklearn':
         return _fitted_by_sklearn(finite, tol, max_iterations, ignored)
@@ -164,7 +164,7 @@ class Bins(NamedTuple):
 
     @property
     def variance(self) -> float:
-        """Variance of the values of a bin, taken as spread evenly over it."""
+        """Variance of the values within a bin, assuming that they spread evenly over it."""
         return self.width * self.width / 12
 
 
@@ -177,7 +177,7 @@ class Components(NamedTuple):
 
 
 def histogram(values: Array, bins: int) -> Bins:
-    """Bins of equal width over the range of ``values``, which must not be a point; the values if they are as few."""
+    """Puts values into bins of equal width over their range, which must not be a point; few values are kept as is."""
     if len(values) <= bins:
         distinct, count = np.unique(values, return_counts=True)
         return Bins(count / len(values), distinct, 0.0)
@@ -191,7 +191,7 @@ def histogram(values: Array, bins: int) -> Bins:
 
 
 def _blocks(values: Array, size: int) -> list[Array]:
-    """Consecutive parts that fit a processor's cache: with millions of values most time goes into fresh memory."""
+    """Consecutive parts that fit into a processor's cache; otherwise fresh memory takes most of the time."""
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
@@ -230,18 +230,18 @@ def _fitted_by_histogram(values: Array, bins: int, tol: float, max_iterations: i
 
 def _fitted_by_sklearn(values: Array, tol: float, max_iterations: int, ignored: int) -> Mixture:
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture  # takes a second to import, and the default does not need it
+    from sklearn.mixture import GaussianMixture  # takes a second to import; the default backend does not need it
 
     model = GaussianMixture(2, random_state=0, tol=tol, max_iter=max_iterations, reg_covar=REGULARIZATION)
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', ConvergenceWarning)  # `converged` says it
+        warnings.simplefilter('ignore', ConvergenceWarning)  # `converged` tells instead
         model.fit(values[:, None])
     parts = Components(model.weights_, model.means_[:, 0], model.covariances_[:, 0, 0])
     return _sorted(parts, bool(model.converged_), int(model.n_iter_), ignored)
 
 
 def _sorted(parts: Components, converged: bool, iterations: int, ignored: int) -> Mixture:
-    """A fitted mixture, low component first, in plain numbers that a checkpoint may hold."""
+    """The fitted mixture with the low component first, in plain numbers that a checkpoint may hold."""
     order = np.argsort(parts.mean, kind='stable')
     (w0, w1), (m0, m1), (v0, v1) = (part[order].tolist() for part in parts)
     sds = math.sqrt(v0), math.sqrt(v1)
@@ -249,11 +249,11 @@ def _sorted(parts: Components, converged: bool, iterations: int, ignored: int) -
 
 
 def two_seeds(values: Array, bins: Bins) -> tuple[float, float]:
-    """Two of the values, picked as k-means++ in scikit-learn picks them with ``random_state=0``.
+    """Picks two of the values, as k-means++ in scikit-learn does with ``random_state=0``.
 
-    The first at random; then two candidates at random, in proportion to the squared distance from the first, of which
-    the one that leaves less distance is taken. The likelihood may have several optima, so to agree with
-    scikit-learn it takes the same start.
+    The first is drawn at random. For the second, two candidates are drawn in proportion to their squared distance from
+    the first, and the one that leaves less total distance is taken. The likelihood may have several optima, so only
+    the same start gives the result of scikit-learn.
     """
     generator = np.random.RandomState(0)
     blocks = _blocks(values, 1 << 12)
@@ -275,12 +275,12 @@ def two_means(bins: Bins, centers: tuple[float, float], tol: float = 1e-4, max_i
 
     Args:
         bins: The values.
-        centers: Low and high one to begin with.
-        tol: Squared shift of the centers, over the variance of the values, under which to stop.
-        max_iterations: Steps after which to stop anyway.
+        centers: The low and the high center to start from.
+        tol: Squared shift of the centers over the variance of the values, below which to stop.
+        max_iterations: Number of steps after which to stop anyway.
 
     Returns:
-        Share of each bin that is nearer to the low and to the high center, (2, K).
+        Share of each bin that is nearer to the low center and to the high one, (2, K).
     """
     mean = bins.share @ bins.mean
     spread = bins.share @ (bins.variance + np.square(bins.mean - mean))
@@ -299,12 +299,12 @@ def two_means(bins: Bins, centers: tuple[float, float], tol: float = 1e-4, max_i
 
 
 def _up_to_edges(amount: Array) -> Array:
-    """What lies below the lower and the upper edge of each bin, in turns, (2 K,)."""
+    """Amount below the lower and the upper edge of each bin, alternating, (2 K,)."""
     return np.repeat(np.concatenate([[0.0], np.cumsum(amount)]), 2)[1:-1]
 
 
 def share_above(bins: Bins, cut: float) -> Array:
-    """Share of each bin from ``cut`` on, (K,); a cut within a bin divides it."""
+    """Share of each bin that lies at or above ``cut``, (K,); a cut within a bin divides it."""
     if bins.width == 0:
         return (bins.mean >= cut).astype(np.float64)
     return np.clip((bins.mean - cut) / bins.width + 0.5, 0.0, 1.0)

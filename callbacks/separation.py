@@ -1,4 +1,4 @@
-"""How well a split and its scores tell poisoned pairs from clean ones; for whoever may know which ones are poisoned."""
+"""How well a split and its scores tell poisoned pairs from clean ones; for code that may know which are poisoned."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from datamodules.rows.partition import RISKY, SAFE
 
 
 def auroc(clean: np.ndarray, poison: np.ndarray) -> float:
-    """Probability that a clean pair is more similar than a poisoned one; a tie counts half.
+    """Probability that a clean pair is more similar than a poisoned one, where a tie counts half.
 
     Args:
-        clean: Similarities of clean pairs, (N,). NaN, a pair that was not scored, is left out.
-        poison: Similarities of poisoned pairs, (P,), likewise.
+        clean: Similarities of clean pairs, (N,). Pairs that were not scored, NaN, are left out.
+        poison: Similarities of poisoned pairs, (P,). Pairs that were not scored, NaN, are left out.
 
     Returns:
         Area under the ROC curve in [0, 1], 0.5 by chance; NaN if either side is empty.
@@ -28,7 +28,7 @@ def auroc(clean: np.ndarray, poison: np.ndarray) -> float:
 
 
 def separation(side: np.ndarray, score: np.ndarray, poisons: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What the truth says about a split.
+    """Compares a split with the truth.
 
     Args:
         side: Side of each pair, (N,).
@@ -36,10 +36,11 @@ def separation(side: np.ndarray, score: np.ndarray, poisons: Mapping[str, np.nda
         poisons: Poisoned rows of each attack.
 
     Returns:
-        ``leak/<attack>``: fraction of its poisons on the safe side; ``risky_share/<attack>``: on the risky side, what
-        is left is dropped. ``auroc/<attack>``: see :func:`auroc`, of its poisons against all clean pairs; left out
-        where nothing was scored. ``poisons``: number of poisons of all attacks on the safe side. ``contamination``:
-        that as a fraction of the safe side, 0 if it is empty.
+        - ``leak/<attack>``: fraction of the attack's poisons on the safe side;
+        - ``risky_share/<attack>``: fraction on the risky side; the rest is dropped;
+        - ``auroc/<attack>``: :func:`auroc` of its poisons against all clean pairs; missing if nothing was scored;
+        - ``poisons``: number of poisons of all attacks on the safe side;
+        - ``contamination``: poisons as a fraction of the safe side, 0 if it is empty.
     """
     is_clean = np.ones(len(side), bool)
     for rows in poisons.values():

@@ -1,47 +1,182 @@
-"""How similar image and caption of every pair are: measured in a sweep, or remembered from training."""
+"""Measures how similar image and caption of every pair are, and can keep their embeddings on disk."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datamodules.usage_error import UsageError
+Dtype = Literal['float16', 'float32']
+CHUNK_ROWS = 32_768  # rows between two records of progress: what a kill costs at most
+EMBEDDED = ('image', 'text')  # what is kept of an answer, a file for each
+PROGRESS = 'progress.json'
 
 
-@torch.no_grad()  # not inference_mode: pools and prototypes made here may be trained with later
 def sweep(trainer: L.Trainer, module: L.LightningModule, loader: DataLoader[Any], rows: int) -> Tensor:
-    """Cosine similarity of every pair that a loader yields, by the module's ``predict_step``.
+    """Measures the cosine similarity of every pair that a loader yields, by the module's ``predict_step``.
 
-    The model is in evaluation mode meanwhile and every random generator is put back afterwards, so that training
-    goes on as if nothing had happened. Precision is that of training, the similarity itself float32.
+    The model is in evaluation mode meanwhile, and every random generator is restored afterwards, so that training
+    continues as if nothing had happened. The precision is that of training; the similarity itself is float32.
 
     Args:
-        trainer: The trainer; each process has a loader of its own share.
-        module: Its module, not the wrapped one: nothing in the forward pass needs the other processes.
+        trainer: The trainer. The loader of each process yields that process's share of the pairs.
+        module: Its module, not the DDP wrapper: the forward pass needs nothing from the other processes.
         loader: Batches that ``predict_step`` turns into ``row`` (B,) and ``similarity`` (B,).
         rows: Number N of rows of the table.
 
     Returns:
         Similarity in [-1, 1] of each row, float32 (N,), on the CPU, the same on all processes; NaN for rows that no
-        loader has.
+        loader yields.
     """
-    agree_on_batch_norm(trainer, module)
-    found = RowSums(rows, module.device)
-    with isolate_rng(), evaluating(module), trainer.strategy.precision_plugin.forward_context():
-        for index, batch in enumerate(_with_progress(trainer, loader)):
-            answer = module.predict_step(trainer.strategy.batch_to_device(batch), index)
-            found.add(answer['row'], answer['similarity'])
-    return found.mean(trainer)
+    sums = RowSums(rows, module.device)
+    with _measuring(trainer, module):
+        for answer in _answers(trainer, module, loader):
+            sums.add(answer['row'], answer['similarity'])
+    return sums.mean(trainer)
+
+
+class Embeddings(NamedTuple):
+    """Embeddings of every pair, as read-only memory maps of shape (N, D); NaN in rows that were not swept.
+
+    Attributes:
+        image: Of the images.
+        text: Of the captions.
+    """
+
+    image: np.ndarray
+    text: np.ndarray
+
+
+def sweep_embeddings(
+    trainer: L.Trainer,
+    module: L.LightningModule,
+    loader: Callable[[NDArray[np.int64]], DataLoader[Any]],
+    rows: NDArray[np.int64],
+    pairs: int,
+    folder: str | Path,
+    identity: str,
+    dtype: Dtype = 'float16',
+    chunk_rows: int = CHUNK_ROWS,
+) -> Embeddings:
+    """Writes the embeddings of pairs to ``image.npy`` and ``text.npy``, and resumes where it was interrupted.
+
+    The rows are swept in chunks. Once all processes have written a chunk, it is recorded in ``progress.json``; a later
+    call with the same arguments skips the chunks recorded there. With the same number of processes it leaves the same
+    bytes as a call that was never interrupted. A call with another identity or other arguments starts anew.
+
+    The model and the random generators are treated as in :func:`sweep`.
+
+        sweep_embeddings(trainer, module, lambda rows: data.sweep_dataloader(rows=rows), rows, len(data), folder, id)
+
+    Args:
+        trainer: The trainer. All processes must see the same folder.
+        module: Its module. Its ``predict_step`` returns ``row`` (B,), ``image`` (B, D) and ``text`` (B, D).
+        loader: Makes a loader of the pairs with the given row numbers, ascending; on several processes, of this
+            process's share of them.
+        rows: Rows to sweep, ascending, int64.
+        pairs: Number N of rows of the table.
+        folder: Folder for the files; created if it is missing.
+        identity: Names the data and the weights, such as the table's fingerprint with a digest of the weights.
+        dtype: Type of the stored numbers. ``float16`` halves the space; a unit-norm embedding keeps three digits.
+        chunk_rows: Number of rows between two records of progress.
+
+    Returns:
+        The embeddings of all pairs.
+    """
+    chunks = [rows[start : start + chunk_rows] for start in range(0, len(rows), chunk_rows)]
+    store = _EmbeddingStore(trainer, Path(folder), _plan(identity, rows, pairs, dtype, chunk_rows))
+    with _measuring(trainer, module):
+        for number in range(store.finished, len(chunks)):
+            answers = _answers(trainer, module, loader(chunks[number]), f'sweep {number + 1}/{len(chunks)}')
+            store.write([_to_numpy(answer, dtype) for answer in answers])
+    return store.read()
+
+
+def _to_numpy(answer: Mapping[str, Tensor], dtype: Dtype) -> dict[str, np.ndarray]:
+    embeddings = {name: answer[name].float().cpu().numpy().astype(dtype) for name in EMBEDDED}
+    return {'row': answer['row'].cpu().numpy(), **embeddings}
+
+
+def _plan(identity: str, rows: NDArray[np.int64], pairs: int, dtype: Dtype, chunk_rows: int) -> dict[str, Any]:
+    """What two sweeps must agree on for one to continue the other."""
+    chosen = hashlib.sha256(np.ascontiguousarray(rows, '<i8').tobytes()).hexdigest()
+    return {'version': 1, 'identity': identity, 'rows': chosen, 'pairs': pairs, 'dtype': dtype, 'chunk': chunk_rows}
+
+
+class _EmbeddingStore:
+    """The files of a sweep of embeddings. The first process makes them, and each process writes its own rows.
+
+    Args:
+        trainer: The trainer, whose processes write together.
+        folder: Folder of the files.
+        plan: The plan of the sweep; files made by another plan are replaced.
+
+    Attributes:
+        finished: Number of chunks that are complete.
+    """
+
+    def __init__(self, trainer: L.Trainer, folder: Path, plan: dict[str, Any]) -> None:
+        self.trainer, self.folder, self.plan = trainer, folder, plan
+        self.finished = int(trainer.strategy.broadcast(self._recorded() if trainer.is_global_zero else 0))
+
+    def write(self, answers: list[dict[str, np.ndarray]]) -> None:
+        """Writes this process's part of the next chunk, and records the chunk once all processes have."""
+        if not self.finished and self.trainer.is_global_zero:
+            self._create({name: answers[0][name].shape[1] for name in EMBEDDED})
+        self.trainer.strategy.barrier('files are there')
+        for name in EMBEDDED:
+            embeddings = np.load(self._file(name), mmap_mode='r+')
+            for answer in answers:
+                embeddings[answer['row']] = answer[name]
+            embeddings.flush()
+        self.trainer.strategy.barrier('chunk is written')
+        self.finished += 1
+        if self.trainer.is_global_zero:
+            self._record()
+
+    def read(self) -> Embeddings:
+        self.trainer.strategy.barrier('chunk is recorded')
+        return Embeddings(*(np.load(self._file(name), mmap_mode='r') for name in EMBEDDED))
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f'{name}.npy'
+
+    def _create(self, widths: Mapping[str, int]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / PROGRESS).unlink(missing_ok=True)
+        for name, width in widths.items():
+            self._file(name).unlink(missing_ok=True)  # whoever has the old file open keeps it
+            shape = (self.plan['pairs'], width)
+            np.lib.format.open_memmap(self._file(name), 'w+', np.dtype(self.plan['dtype']), shape)[:] = np.nan
+
+    def _record(self) -> None:
+        temporary = self.folder / f'{PROGRESS}.tmp'
+        temporary.write_text(json.dumps({**self.plan, 'finished': self.finished}))
+        os.replace(temporary, self.folder / PROGRESS)
+
+    def _recorded(self) -> int:
+        """Number of chunks that an earlier sweep by the same plan has finished."""
+        try:
+            recorded = json.loads((self.folder / PROGRESS).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return 0
+        finished = recorded.pop('finished', 0)
+        return finished if recorded == self.plan and all(self._file(name).is_file() for name in EMBEDDED) else 0
 
 
 class RowSums:
@@ -49,14 +184,14 @@ class RowSums:
 
     Args:
         rows: Number N of rows.
-        device: Where values come from.
+        device: Device that the values come from.
     """
 
     def __init__(self, rows: int, device: torch.device) -> None:
         self.sums = torch.zeros(2, rows, device=device)
 
     def add(self, row: Tensor, value: Tensor) -> None:
-        """Takes in ``value`` (B,) of ``row`` (B,), int64."""
+        """Adds ``value`` (B,) to the rows ``row`` (B,), int64."""
         value = value.detach().float()
         self.sums.index_add_(1, row, torch.stack([value, torch.ones_like(value)]))
 
@@ -68,48 +203,26 @@ class RowSums:
         return mean
 
 
-class RunningSimilarity:
-    """Moving average, over epochs, of the similarities that training computes anyway: costs no sweep.
+@contextmanager
+def _measuring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
+    """Evaluation mode without gradients, in the precision of training, and without a trace afterwards."""
+    agree_on_batch_norm(trainer, module)
+    # no_grad, not inference_mode: pools and prototypes made here may be trained with later
+    with torch.no_grad(), isolate_rng(), evaluating(module), trainer.strategy.precision_plugin.forward_context():
+        yield
 
-    They belong to augmented views, and to weights that moved during the epoch.
 
-    Args:
-        momentum: Weight of the average so far when an epoch's similarity comes in, in [0, 1).
-
-    Attributes:
-        average: Of each row, float32 (N,); NaN until first seen. ``None`` before the first epoch.
-    """
-
-    def __init__(self, momentum: float) -> None:
-        if not 0 <= momentum < 1:
-            raise UsageError(f'callbacks.repartition.momentum must lie in [0, 1), got {momentum}.')
-        self.momentum = momentum
-        self.average: Tensor | None = None
-        self._epoch: RowSums | None = None
-
-    def begin_epoch(self, rows: int, device: torch.device) -> None:
-        """Forgets what an interrupted epoch has left."""
-        self._epoch = RowSums(rows, device)
-
-    def add(self, row: Tensor, similarity: Tensor) -> None:
-        """Takes in the pairs of one step, (B,) each."""
-        if self._epoch is not None:
-            self._epoch.add(row, similarity)
-
-    def end_epoch(self, trainer: L.Trainer) -> None:
-        """Moves the average of every row that was seen, on any process."""
-        if self._epoch is None:
-            return
-        seen = self._epoch.mean(trainer)
-        before = torch.full_like(seen, float('nan')) if self.average is None else self.average
-        moved = self.momentum * before + (1 - self.momentum) * seen
-        self.average = torch.where(seen.isnan(), before, torch.where(before.isnan(), seen, moved))
-        self._epoch = None
+def _answers(
+    trainer: L.Trainer, module: L.LightningModule, loader: DataLoader[Any], title: str = 'sweep'
+) -> Iterator[Mapping[str, Tensor]]:
+    """What ``predict_step`` answers to each batch."""
+    for index, batch in enumerate(_with_progress(trainer, loader, title)):
+        yield module.predict_step(trainer.strategy.batch_to_device(batch), index)
 
 
 @contextmanager
 def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each submodule is in the mode that it was in, frozen ones included."""
+    """Sets evaluation mode; afterwards each submodule has the mode that it had, frozen ones included."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -122,8 +235,8 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 def agree_on_batch_norm(trainer: L.Trainer, module: torch.nn.Module) -> None:
     """Gives all processes the running statistics of the first.
 
-    DDP does so only at the start of a training step, so after the last one of an epoch the same picture has a
-    different embedding on each process.
+    DDP synchronizes them only at the start of a training step, so after the last step of an epoch each process would
+    embed the same picture differently.
     """
     if trainer.world_size == 1:
         return
@@ -133,8 +246,8 @@ def agree_on_batch_norm(trainer: L.Trainer, module: torch.nn.Module) -> None:
                 torch.distributed.broadcast(buffer, 0)
 
 
-def _with_progress(trainer: L.Trainer, loader: DataLoader[Any]) -> Iterator[Any]:
-    """The batches, under a bar of their own on a terminal where Lightning draws one too."""
-    shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
-    hidden = None if shown else True  # None leaves it to whether the output is a terminal
-    return iter(tqdm(loader, 'sweep', leave=False, position=1, dynamic_ncols=True, file=sys.stdout, disable=hidden))
+def _with_progress(trainer: L.Trainer, loader: DataLoader[Any], title: str) -> Iterator[Any]:
+    """The batches, under a progress bar on a terminal where Lightning draws one too."""
+    is_shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
+    disable = None if is_shown else True  # None leaves it to whether the output is a terminal
+    return iter(tqdm(loader, title, leave=False, position=1, dynamic_ncols=True, file=sys.stdout, disable=disable))

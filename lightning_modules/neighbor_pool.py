@@ -1,22 +1,30 @@
-"""The pool in which an example's nearest neighbor is sought (Eq. 2)."""
+"""The pool in which an example's nearest neighbor is looked up (SafeCLIP, Eq. 2)."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.usage_error import UsageError
 
+PoolSize = int | Literal['auto']
+MAX_AUTO_SIZE = 65_536  # embeddings
+AUTO_SHARE_OF_PAIRS = 0.02
+MIN_AUTO_BATCHES = 4
+
 
 class NeighborPool(nn.Module):
-    """Ring buffer of the latest unit-norm embeddings; the oldest make room.
+    """Ring buffer of the latest unit-norm embeddings; new ones replace the oldest.
 
-    The paper starts it from random examples, the released code from noise of norm 32 that the loss sees until
-    it is overwritten; this one starts empty and an example is its own neighbor until there is another.
-    Rows, position and fill are buffers: a checkpoint holds them.
+    The paper fills it with random examples at the start. The released code fills it with noise of norm 32, which the
+    loss sees until it is overwritten. This pool starts empty, and an example is its own neighbor until there is
+    another. Rows, position and fill are buffers, so that a checkpoint holds them.
 
     Args:
-        size: Embeddings that fit.
+        size: Number of embeddings that fit.
         dim: Width D of an embedding.
     """
 
@@ -33,19 +41,113 @@ class NeighborPool(nn.Module):
         self.register_buffer('filled', torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def nearest(self, query: Tensor) -> Tensor:
-        """The pool's row with the largest cosine to each query, (b, D); the query itself while the pool is empty."""
+    def nearest(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Finds the embedding with the largest cosine to each query.
+
+        Args:
+            query: Unit-norm embeddings, (b, D).
+
+        Returns:
+            The neighbors, (b, D), and their index in the pool, int64 (b,). While the pool is empty, the queries
+            themselves and -1.
+        """
         if not self.filled:
-            return query.detach()
-        similarity = query.float() @ self.rows[: int(self.filled)].T
-        return self.rows[similarity.argmax(1)]
+            return query.detach(), torch.full((len(query),), -1, device=query.device)
+        index = (query.float() @ self.rows[: int(self.filled)].T).argmax(1)
+        return self.rows[index], index
 
     @torch.no_grad()
     def enqueue(self, embedding: Tensor) -> None:
-        """Puts unit-norm embeddings of all processes, (B, D), in place of the oldest; only the last ``size`` count."""
+        """Replaces the oldest rows by unit-norm embeddings of all processes, (B, D), or the last ``size`` of them."""
         size = len(self.rows)
-        place = (self.position + torch.arange(len(embedding), device=self.rows.device)) % size
+        index = (self.position + torch.arange(len(embedding), device=self.rows.device)) % size
         kept = slice(max(0, len(embedding) - size), None)
-        self.rows[place[kept]] = embedding.detach().float()[kept]
+        self.rows[index[kept]] = embedding.detach().float()[kept]
         self.position.copy_((self.position + len(embedding)) % size)
         self.filled.copy_((self.filled + len(embedding)).clamp(max=size))
+
+
+class NeighborPools(nn.ModuleDict):
+    """The pools of a module by modality. They choose their size, and answer for checkpoints and DDP.
+
+    A module keeps them in its attribute ``pools``, empty until training starts:
+
+        def setup(self, stage):
+            if stage == 'fit':
+                self.pools = NeighborPools.for_data(('text',), self.pool_size, self.width, pairs, batch_size)
+                self._ddp_params_and_buffers_to_ignore = self.pools.buffer_names('pools')
+
+        def on_load_checkpoint(self, checkpoint):
+            self.pools.adopt(checkpoint['state_dict'], 'pools', is_training=self.trainer.state.fn == 'fit')
+    """
+
+    @classmethod
+    def for_data(cls, names: Iterable[str], size: PoolSize, dim: int, pairs: int, batch_size: int) -> NeighborPools:
+        """Makes empty pools for a data set; none if ``size`` is 0.
+
+        Args:
+            names: What the pools hold, such as ``image`` and ``text``.
+            size: Number of embeddings in each; ``auto`` for :func:`auto_pool_size`.
+            dim: Width D of an embedding.
+            pairs: Number of pairs in the data set.
+            batch_size: Number of pairs in a batch over all processes.
+
+        Raises:
+            UsageError: If a pool would be smaller than a batch.
+        """
+        if size == 0:
+            return cls()
+        size = auto_pool_size(pairs, batch_size) if size == 'auto' else size
+        if size < batch_size:
+            raise UsageError(
+                f'model.pool_size={size} is smaller than a batch of {batch_size}, so neighbors would come from the '
+                f'latest batch alone: take at least data.batch_size, or 0 for no pool.'
+            )
+        return cls({name: NeighborPool(size, dim) for name in names})
+
+    def buffer_names(self, attribute: str) -> list[str]:
+        """Names of all buffers within the module that keeps the pools as ``attribute``, for DDP to ignore.
+
+        All processes gather the same embeddings, so their pools agree; DDP would send half a gigabyte at every step.
+        """
+        return [f'{attribute}.{name}' for name, _ in self.named_buffers()]
+
+    def adopt(self, weights: Mapping[str, Tensor], attribute: str, *, is_training: bool) -> None:
+        """Prepares for loading a checkpoint, whose pools may have another size.
+
+        Outside training the data may be another set, so the pools take the size that they have in the checkpoint.
+
+        Args:
+            weights: The checkpoint's ``state_dict``.
+            attribute: Name of the attribute that keeps the pools.
+            is_training: Whether the checkpoint is loaded to resume training.
+
+        Raises:
+            UsageError: If training would resume with pools of another size.
+        """
+        stored = _shapes(weights, f'{attribute}.')
+        current = _shapes(self.state_dict(), '')
+        if current == stored:
+            return
+        if current and is_training:
+            size, stored_size = (next(iter(shapes.values()), (0,))[0] for shapes in (current, stored))
+            raise UsageError(
+                f'the checkpoint holds pools of {stored_size} embeddings and this run makes them {size}: resume with '
+                f'the model.pool_size and data.batch_size of that run.'
+            )
+        self.clear()
+        self.update({name: NeighborPool(*shape) for name, shape in stored.items()})
+
+
+def auto_pool_size(pairs: int, batch_size: int) -> int:
+    """Size of a pool by default: 2 % of the pairs, at least four batches, at most 65,536 embeddings."""
+    return max(min(round(AUTO_SHARE_OF_PAIRS * pairs), MAX_AUTO_SIZE), MIN_AUTO_BATCHES * batch_size)
+
+
+def _shapes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, torch.Size]:
+    """Shape of each pool's rows, by the pool's name."""
+    return {
+        name.removeprefix(prefix).removesuffix('.rows'): rows.shape
+        for name, rows in weights.items()
+        if name.startswith(prefix) and name.endswith('.rows')
+    }

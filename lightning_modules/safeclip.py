@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.contracts import pairs_of
 from datamodules.usage_error import UsageError
 from lightning_modules.clip import CLIP
 from lightning_modules.losses import Direction, nearest_neighbor_loss
-from lightning_modules.neighbor_pool import NeighborPool
+from lightning_modules.neighbor_pool import NeighborPools, PoolSize
 from lightning_modules.schedules import Plan, Schedule, auto_slow_factor
 
 Auto = Literal['auto']
@@ -46,7 +45,7 @@ class SafeCLIP(CLIP):
         unimodal_epochs: int = 5,
         slow_epochs: int = 1,
         slow_lr: float | Auto = 'auto',
-        pool_size: int | Auto = 'auto',
+        pool_size: PoolSize = 'auto',
         nn_direction: Direction = 'symmetric',
         nn_roles: Literal['both', 'first'] = 'both',
         in_modal: bool = True,
@@ -61,7 +60,7 @@ class SafeCLIP(CLIP):
         self.unimodal_epochs, self.slow_epochs, self.slow_lr = unimodal_epochs, slow_epochs, slow_lr
         self.pool_size, self.nn_direction, self.nn_roles = pool_size, nn_direction, nn_roles
         self.in_modal, self.lr_plan = in_modal, lr_plan
-        self.pools = nn.ModuleDict()
+        self.pools = NeighborPools()
 
     def phase(self, epoch: int) -> str:
         if epoch < self.unimodal_epochs:
@@ -85,18 +84,13 @@ class SafeCLIP(CLIP):
         return Schedule(before, slow, after, factor, self.warmup_steps, self.lr_plan)
 
     def setup(self, stage: str) -> None:
-        """Makes the pools; only training needs them, and their size depends on the data."""
+        """Makes the pools. Only training needs them, and their size depends on the data."""
         if stage == 'fit' and self.pool_size != 0:
-            data = pairs_of(self.trainer)
-            size = auto_pool_size(len(data.partition), data.batch_size) if self.pool_size == 'auto' else self.pool_size
-            if size < data.batch_size:
-                raise UsageError(
-                    f'model.pool_size={size} is smaller than a batch of {data.batch_size}, so neighbors would come '
-                    f'from the latest batch alone: take at least data.batch_size, or 0 for no pool.'
-                )
-            self.pools = nn.ModuleDict({name: NeighborPool(size, self.width) for name in ('image', 'text')})
-            # All processes gather the same embeddings; DDP would send the pools, half a gigabyte, before every step.
-            self._ddp_params_and_buffers_to_ignore = [f'pools.{name}' for name, _ in self.pools.named_buffers()]
+            pairs = pairs_of(self.trainer)
+            self.pools = NeighborPools.for_data(
+                ('image', 'text'), self.pool_size, self.width, len(pairs.partition), pairs.batch_size
+            )
+            self._ddp_params_and_buffers_to_ignore = self.pools.buffer_names('pools')
 
     def losses(self, image: Tensor, text: Tensor, cross_modal: int) -> dict[str, Tensor]:
         terms = {}
@@ -117,8 +111,8 @@ class SafeCLIP(CLIP):
         pool: Any = self.pools[modality]
         terms = []
         for anchor, other in ((0, 1), (1, 0))[: 2 if self.nn_roles == 'both' else 1]:
-            # Found for everyone at once: the pools agree on all ranks, so nothing needs to be sent.
-            near = pool.nearest(everyone[anchor].rows)
+            # For all ranks at once: their pools agree, so nothing needs to be sent.
+            near, _ = pool.nearest(everyone[anchor].rows)
             first = everyone[anchor].first
             own = near[first : first + views.shape[1]]
             terms.append(self._between(views[other], everyone[other].rows, own, near, first))
@@ -130,21 +124,4 @@ class SafeCLIP(CLIP):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        held, own = _pool_shapes(checkpoint['state_dict']), _pool_shapes(self.state_dict())
-        if own and own != held and self.trainer.state.fn == 'fit':
-            size = held['image'][0] if held else 0
-            raise UsageError(
-                f'the checkpoint holds pools of {size} embeddings and model.pool_size={self.pool_size} makes them '
-                f'{own["image"][0]}: resume with the pool_size and data.batch_size of that run.'
-            )
-        if own != held:  # evaluating: the data may be another set, so the checkpoint says how large they are
-            self.pools = nn.ModuleDict({name: NeighborPool(*shape) for name, shape in held.items()})
-
-
-def _pool_shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: weights[f'pools.{name}.rows'].shape for name in ('image', 'text') if f'pools.{name}.rows' in weights}
-
-
-def auto_pool_size(pairs: int, batch_size: int) -> int:
-    """2 % of the pairs, at least four batches, at most 65,536."""
-    return max(min(round(0.02 * pairs), 65_536), 4 * batch_size)
+        self.pools.adopt(checkpoint['state_dict'], 'pools', is_training=self.trainer.state.fn == 'fit')

@@ -1,4 +1,4 @@
-"""Which pairs are trusted, and the batches that follow from it."""
+"""Which pairs are trusted, and the batches drawn from each side."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from datamodules.usage_error import UsageError
 
 SAFE, RISKY, DROPPED = 0, 1, 2  # trained across modalities, within each modality, not at all
 Order = Literal['interleaved', 'sequential', 'joint']
+STATE_VERSION = 2  # of a partition in a checkpoint; version 1 did not record when the scores were measured
 
 
 class Partition:
-    """The side of every pair and the evidence for it; what a defense decides and the sampler obeys.
+    """The side of every pair and the evidence for it. A defense decides it and the sampler draws batches by it.
 
     Args:
         rows: Number N of pairs, poisons included.
-        fingerprint: Of the table that the rows number; a partition fits no other.
+        fingerprint: Fingerprint of the table whose rows these are; a partition fits no other table.
 
     Attributes:
-        side: ``SAFE``, ``RISKY`` or ``DROPPED`` of each pair, int8 (N,). All safe to begin with.
+        side: ``SAFE``, ``RISKY`` or ``DROPPED`` of each pair, int8 (N,). All pairs start as safe.
         score: Cosine similarity of image and caption in [-1, 1], float32 (N,); NaN until scored.
-        epoch: The epoch that the split was made for, counted from 0.
+        epoch: The epoch that the split holds for, counted from 0. It moves on where a split is kept for an epoch more.
+        scored_after: Number of epochs trained when the scores were measured, which is the epoch that the split was
+            made for; ``None`` before there are scores.
         mixture: Parameters of the mixture behind the split, ``None`` before there is one.
     """
 
@@ -35,6 +38,7 @@ class Partition:
         self.score = torch.full((rows,), float('nan'))
         self.fingerprint = fingerprint
         self.epoch = 0
+        self.scored_after: int | None = None
         self.mixture: dict[str, float] | None = None
 
     def __len__(self) -> int:
@@ -51,15 +55,26 @@ class Partition:
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            'version': STATE_VERSION,
             'side': self.side.clone(),
             'score': self.score.clone(),
             'fingerprint': self.fingerprint,
             'epoch': self.epoch,
+            'scored_after': self.scored_after,
             'mixture': self.mixture,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a split. Raises ``UsageError`` if it was made for another data set."""
+        """Restores a split, also one of version 1, which is taken to have been made for the epoch it holds for.
+
+        Raises:
+            UsageError: If the split was made for another data set, or a later release wrote it.
+        """
+        if (version := state.get('version', 1)) > STATE_VERSION:
+            raise UsageError(
+                f'the checkpoint holds version {version} of a partition, this release reads up to {STATE_VERSION}: '
+                f'resume with the release that wrote it.'
+            )
         if state['fingerprint'] != self.fingerprint or len(state['side']) != len(self):
             raise UsageError(
                 f'the checkpoint holds a partition of {len(state["side"]):,} pairs ({state["fingerprint"]}), the data '
@@ -68,6 +83,10 @@ class Partition:
             )
         self.side, self.score = state['side'].clone(), state['score'].clone()
         self.epoch, self.mixture = int(state['epoch']), state['mixture']
+        self.scored_after = state['scored_after'] if version > 1 else self._scored_after_of_version_1()
+
+    def _scored_after_of_version_1(self) -> int | None:
+        return self.epoch if self.score.isfinite().any() else None
 
 
 class Draw(NamedTuple):
@@ -87,8 +106,8 @@ def steps_of_sides(safe: int, risky: int, steps: int, safe_weight: float = 1.0) 
         safe_weight: How often a safe pair is drawn for one draw of a risky pair.
 
     Returns:
-        Steps on safe and on risky batches; they add up to ``steps``, and a side that holds a pair gets at least one
-        of two or more.
+        Steps on safe and on risky batches. They add up to ``steps``; of two steps or more, each side that holds a
+        pair gets at least one.
     """
     if not safe or not risky:
         return (steps, 0) if safe else (0, steps)
@@ -97,31 +116,31 @@ def steps_of_sides(safe: int, risky: int, steps: int, safe_weight: float = 1.0) 
 
 
 def safe_share(safe: int, risky: int, safe_weight: float = 1.0) -> float:
-    """Draws of safe pairs as a fraction of all, see :func:`steps_of_sides`."""
+    """Draws of safe pairs as a fraction of all draws; the arguments are those of :func:`steps_of_sides`."""
     return safe_weight * safe / (safe_weight * safe + risky)
 
 
 def endless(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """``count`` rows in random order; each is drawn once before any is drawn again."""
+    """Draws ``count`` rows in random order, each of them once before any is drawn again."""
     rounds = [generator.permutation(rows) for _ in range(-(-count // len(rows)))] if count else []
     return np.concatenate(rounds)[:count] if rounds else np.empty(0, np.int64)
 
 
 class PartitionSampler(Sampler[Draw]):
-    """Batches of one epoch: a pure function of its arguments, so that every rank and every resume agree.
+    """Yields the batches of one epoch, a pure function of its arguments, so that ranks and resumed runs agree.
 
     Args:
         cross_modal: Rows to train across modalities, int64.
         within_modal: Rows to train within each modality, int64.
         steps: Number of batches, the same on all ranks.
-        batch_size: Pairs in a batch over all ranks; a multiple of ``world``.
+        batch_size: Number of pairs in a batch over all ranks; a multiple of ``world``.
         seed: Seed of the order.
         epoch: Epoch that the batches are for, counted from 0.
-        rank: This process.
+        rank: Rank of this process.
         world: Number of processes.
         order: ``interleaved``: batches of one side each, in random order. ``sequential``: first all risky batches,
             then the safe ones, as the released code does. ``joint``: both sides in every batch (Eq. 4 read as a sum).
-        safe_weight: See :func:`steps_of_sides`.
+        safe_weight: How often a safe pair is drawn for one draw of a risky pair.
     """
 
     def __init__(
@@ -169,6 +188,6 @@ class PartitionSampler(Sampler[Draw]):
         return generator.permutation(plan) if self.order == 'interleaved' else plan
 
     def _slice(self, safe: np.ndarray, risky: np.ndarray) -> Draw:
-        """This rank's part of a global batch: strided, so that each rank has as many of a side as the others."""
+        """This rank's part of a global batch, strided so that every rank gets the same number from each side."""
         mine = safe[self.rank :: self.world], risky[self.rank :: self.world]
         return Draw(np.concatenate(mine), len(mine[0]))

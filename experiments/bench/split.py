@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from scipy.stats import spearmanr
 
 from callbacks.repartition import SafeRiskyRepartition, top_rows
+from callbacks.scores import Clean, Running
 from callbacks.sweep import sweep
 from datamodules.attacks import BadNet, TargetedPoison
 from datamodules.contracts import pairs_of
@@ -72,11 +73,11 @@ def costs(folder: str) -> Iterator[Result]:
     modules = {views: SafeCLIP(architecture=MODEL, views=views, unimodal_epochs=0) for views in (1, 2)}
     taken: dict[str, list[Any]] = {name: [] for name in ('one', 'two', 'full', 'top', 'running')}
     for _ in range(REPEATS):
-        for views, score in ((1, 'clean'), (2, 'clean'), (1, 'running')):
-            top = {'top_fraction': 0.3, 'cap': SHARE} if score == 'clean' else {}
+        for views, score in ((1, Clean()), (2, Clean()), (1, Running())):
+            top = {'top_fraction': 0.3, 'cap': SHARE} if score.sweeps else {}
             clock, split = StepClock(), SplitClock(score=score, **top)
             trainer(2 if views == 1 else 1, split, clock).fit(modules[views], datamodule=data)
-            if score == 'running':
+            if not score.sweeps:
                 taken['running'].append(split.seconds[0])
                 continue
             taken['one' if views == 1 else 'two'].append(clock.seconds)
@@ -89,7 +90,7 @@ def costs(folder: str) -> Iterator[Result]:
     yield Result('full split over a one-view CLIP epoch', full / one)
     yield Result('split with top_fraction 0.3 over a two-view CLIP epoch', top / two)
     yield Result('split with top_fraction 0.3 over a one-view CLIP epoch', top / one)
-    yield Result('split with score: running over a one-view CLIP epoch', running / one, target=0.02)
+    yield Result('split with score: Running over a one-view CLIP epoch', running / one, target=0.02)
 
 
 def quality(folder: str) -> Iterator[Result]:
@@ -100,13 +101,13 @@ def quality(folder: str) -> Iterator[Result]:
     }
     data = toy_pairs(folder, rows=ROWS, heldout_rows=480, attacks=attacks)
     module = SafeCLIP(architecture=MODEL, lr=2e-3, slow_lr=3e-4, unimodal_epochs=3, channels_last=True)
-    split, clean = SafeRiskyRepartition(score='running'), Sweep()
-    trainer(EPOCHS, split, clean).fit(module, datamodule=data)
-    assert split.running.average is not None
-    running, poison = split.running.average.numpy(), data.manifest.rows()
+    score, clean = Running(), Sweep()
+    trainer(EPOCHS, SafeRiskyRepartition(score=score), clean).fit(module, datamodule=data)
+    assert score.average is not None
+    running, poison = score.average.numpy(), data.manifest.rows()
     correlation = float(spearmanr(running, clean.score, nan_policy='omit').statistic)
     yield Result('rank correlation of the running score with a sweep', correlation, '')
-    for name, score in (('running score', running), ('sweep', clean.score)):
-        safe = top_rows(score.astype(np.float64), round(SHARE * len(score)))
+    for name, values in (('running score', running), ('sweep', clean.score)):
+        safe = top_rows(values.astype(np.float64), round(SHARE * len(values)))
         leak = float(np.isin(poison, safe).mean())
         yield Result(f'share of the poisons among the {SHARE:.0%} most similar pairs, by the {name}', leak, '')

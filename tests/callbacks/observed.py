@@ -135,7 +135,7 @@ class Splits(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         partition = trainer.datamodule.partition
         if trainer.current_epoch + 1 >= WARM_UP:
-            partition.epoch = trainer.current_epoch + 1
+            partition.epoch = partition.scored_after = trainer.current_epoch + 1
             partition.side = (torch.arange(ROWS) < self.first_safe).to(torch.int8)
             partition.score = self.score.clone()
             partition.mixture = {

@@ -1,17 +1,32 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
-from callbacks.ledger import FILE, ScoreLedger, ledger, mixture_from, sides_by, summary, write_ledger
+from callbacks.ledger import (
+    COLUMNS,
+    FILE,
+    VERSION_KEY,
+    ScoreLedger,
+    ledger,
+    mixture_from,
+    read_ledger,
+    sides_by,
+    summary,
+    write_ledger,
+)
 from callbacks.mixture import Mixture, fit_mixture
 from callbacks.separation import separation
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
+from datamodules.usage_error import UsageError
 from tests.callbacks.observed import POISONS, QUIET, ROWS, WARM_UP, Answers, Data, Splits, table, trainer
 
 pytestmark = QUIET
@@ -46,7 +61,7 @@ class TestInTraining:
         expected = mixture_from(data.partition.mixture).posterior(score[4].item())
         assert posterior[4] == pytest.approx(float(expected), rel=1e-6)
 
-    def test_logs_what_the_truth_says_about_the_split(self, tmp_path: Path) -> None:
+    def test_logs_the_truth_about_the_split(self, tmp_path: Path) -> None:
         data = Data()
         run = trainer(tmp_path, [Splits(two_groups(), 45), ScoreLedger()])
         run.fit(Answers(), datamodule=data)
@@ -77,9 +92,23 @@ class TestInTraining:
         assert torch.equal(data.partition.side, (torch.arange(ROWS) < 25).to(torch.int8))
         assert torch.equal(data.partition.score.nan_to_num(9), splits.score.nan_to_num(9))
 
+    def test_a_split_that_is_kept_is_neither_written_nor_logged_again(self, tmp_path: Path) -> None:
+        class Kept(Callback):
+            """Runs before the ledger: the split made after epoch 1 holds for all later epochs."""
+
+            def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+                trainer.datamodule.partition.scored_after = WARM_UP
+
+        run = trainer(tmp_path, [Splits(two_groups(), 25), Kept(), ScoreLedger()], epochs=WARM_UP + 3)
+        run.fit(Answers(), datamodule=Data())
+        logged = list(csv.DictReader((tmp_path / 'metrics.csv').read_text().splitlines()))
+        assert [row['epoch'] for row in logged if row.get('partition/poisons')] == [str(WARM_UP - 1)]
+
 
 class TestPredict:
-    def test_scores_splits_and_says_what_it_found(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_scores_and_splits_the_pairs_and_prints_the_result(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         data = Data()
         data.similarity = two_groups().nan_to_num(0.1)
         run = trainer(tmp_path, [ScoreLedger()])
@@ -95,7 +124,7 @@ class TestPredict:
         assert '31 of 60 pairs (51.7%) look risky' in printed
         assert str(tmp_path / FILE) in printed
 
-    def test_what_was_not_scored_is_dropped(self, tmp_path: Path) -> None:
+    def test_pairs_that_were_not_scored_are_dropped(self, tmp_path: Path) -> None:
         run = trainer(tmp_path, [ScoreLedger()], limit_predict_batches=2)
         run.predict(Answers(), datamodule=Data(), return_predictions=False)
         assert pq.read_table(tmp_path / FILE)['side'].to_pylist()[20:] == ['dropped'] * 40
@@ -105,7 +134,7 @@ class TestPredict:
         trainer(tmp_path, [ScoreLedger()]).predict(Answers(), datamodule=data, return_predictions=False)
         assert not data.partition.side.any() and data.partition.score.isnan().all()
 
-    def test_refuses_a_threshold_that_is_no_probability(self) -> None:
+    def test_refuses_a_threshold_that_is_not_a_probability(self) -> None:
         with pytest.raises(ValueError, match='threshold must lie between 0 and 1, got 1'):
             ScoreLedger(threshold=1.0)
 
@@ -122,7 +151,7 @@ class TestLedger:
             pa.int64(), pa.string(), pa.string(), pa.float32(), pa.float32(), pa.string(),
         ]  # fmt: skip
 
-    def test_a_failed_write_leaves_the_ledger_before_and_no_half_of_the_new_one(
+    def test_a_failed_write_leaves_the_previous_ledger_and_no_partial_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = pa.table({'row': [1]})
@@ -145,6 +174,38 @@ class TestLedger:
         score = np.array([0.1, 0.5, np.nan, 0.4, 0.9], np.float32)
         assert sides_by(score, 0.5).tolist() == [RISKY, SAFE, DROPPED, RISKY, SAFE]
         assert sides_by(score, None).tolist() == [RISKY, RISKY, DROPPED, RISKY, RISKY]
+
+
+class TestVersions:
+    def lines(self) -> pa.Table:
+        return ledger(table(), np.zeros(ROWS, np.float32), np.zeros(ROWS, np.int8), MIXTURE)
+
+    def test_a_ledger_says_its_version_and_is_read_as_written(self, tmp_path: Path) -> None:
+        write_ledger(tmp_path / FILE, self.lines())
+        assert pq.read_schema(tmp_path / FILE).metadata[b'clipward.ledger'] == b'2'
+        assert read_ledger(tmp_path / FILE).equals(self.lines(), check_metadata=True)
+
+    def test_a_file_without_a_version_is_converted(self, tmp_path: Path) -> None:
+        pq.write_table(self.lines().replace_schema_metadata(None), tmp_path / FILE)
+        assert read_ledger(tmp_path / FILE).equals(self.lines(), check_metadata=True)
+
+    def test_another_version_is_refused(self, tmp_path: Path) -> None:
+        write_ledger(tmp_path / FILE, self.lines().replace_schema_metadata({VERSION_KEY: b'3'}))
+        with pytest.raises(UsageError, match=r'is a ledger of version 3, this release reads versions 1 and 2: '):
+            read_ledger(tmp_path / FILE)
+
+    def test_a_table_that_is_not_a_ledger_is_refused(self, tmp_path: Path) -> None:
+        write_ledger(tmp_path / FILE, self.lines().drop_columns('side'))
+        with pytest.raises(UsageError, match=rf'is not a ledger: it needs the columns {", ".join(COLUMNS)}'):
+            read_ledger(tmp_path / FILE)
+
+    @pytest.mark.parametrize('content', [None, b'row,side'], ids=['missing', 'not parquet'])
+    def test_a_file_that_cannot_be_read_is_refused_in_one_line(self, tmp_path: Path, content: bytes | None) -> None:
+        if content is not None:
+            (tmp_path / FILE).write_bytes(content)
+        with pytest.raises(UsageError, match='cannot be read as a ledger') as error:
+            read_ledger(tmp_path / FILE)
+        assert '\n' not in str(error.value)
 
 
 class TestSummary:

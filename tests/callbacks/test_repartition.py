@@ -4,23 +4,30 @@ import logging
 import math
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from callbacks.mixture import Array, Mixture, fit_mixture
-from callbacks.repartition import Past, SafeRiskyRepartition, Side, Split, top_rows
-from callbacks.sweep import RowSums, RunningSimilarity, evaluating, sweep
-from datamodules.rows.partition import DROPPED, RISKY, SAFE, Partition
-
-WARM_UP = 2  # epochs of the module below before the first that splits
-POISONS = 16  # of the last rows of its data, planted with a low similarity
+from callbacks.repartition import STATE_VERSION, Past, SafeRiskyRepartition, Side, Split, top_rows
+from callbacks.scores import Augmented, Clean, Running, Score
+from datamodules.rows.partition import DROPPED, RISKY, SAFE
+from tests.callbacks.planted import (
+    POISONS,
+    WARM_UP,
+    Batch,
+    PlantedData,
+    PlantedModule,
+    batches_of,
+    quiet_lightning,
+    trainer,
+)
 
 
 def planted(size: int = 1000, safe: int = 114, seed: int = 0) -> Array:
@@ -61,7 +68,7 @@ class TestDecision:
         callback = SafeRiskyRepartition(growth=0.007)
         fraction = Fraction(size // 9, size)
         for step in range(1, 60):
-            fraction = callback._grown(fraction)
+            fraction = callback._grow(fraction)
             assert round(fraction * size) == round(size // 9 + size * Fraction(7 * step, 1000))
 
     def test_first_split_is_the_guarded_posterior(self) -> None:
@@ -98,7 +105,7 @@ class TestDecision:
             assert score[side == SAFE].min() >= np.nanmax(score[side == RISKY])
             assert split.unscored == np.isnan(score[~dropped]).sum()
 
-    def test_decides_from_its_arguments_alone(self) -> None:
+    def test_a_decision_depends_on_its_arguments_alone(self) -> None:
         callback, score, side = SafeRiskyRepartition(refit='every'), planted(), all_safe()
         kept = score.copy()
         first = callback.decide(score, side, None)
@@ -108,14 +115,7 @@ class TestDecision:
         assert (score == kept).all() and (side == SAFE).all()
         assert callback.past is None
 
-    def test_ties_go_by_row(self) -> None:
-        score = np.array([0.5, 0.9, 0.5, 0.5, 0.9, 0.1])
-        assert top_rows(score, 4).tolist() == [1, 4, 0, 2]
-
-    def test_missing_values_are_never_on_top(self) -> None:
-        assert top_rows(np.array([math.nan, 0.1, math.nan, 0.3]), 3).tolist() == [3, 1]
-
-    def test_growth_of_what_is_risky_slows_down(self) -> None:
+    def test_growth_as_a_fraction_of_the_risky_side_slows_down(self) -> None:
         made = splits(SafeRiskyRepartition(growth=0.1, growth_base='risky'), planted(safe=200), 30)
         assert [(split.side == SAFE).sum() for split in made[:4]] == [200, 280, 352, 417]
         assert all(split.past.fraction.denominator <= 10**15 for split in made)
@@ -125,7 +125,7 @@ class TestDecision:
         assert [(split.side == SAFE).sum() for split in made] == [300, 350, 350]
         assert (splits(SafeRiskyRepartition(cap=0.2), planted(safe=300), 1)[0].side == SAFE).sum() == 200
 
-    def test_dropped_pairs_stay_so_and_are_not_counted(self) -> None:
+    def test_dropped_pairs_stay_dropped_and_are_not_counted(self) -> None:
         score, side = planted(), all_safe()
         side[np.argsort(score)[-50:]] = DROPPED
         made = splits(SafeRiskyRepartition(growth=0.02, min_fraction=0), score, 2, side)
@@ -155,7 +155,7 @@ class TestDecision:
     @pytest.mark.parametrize('score', [np.full(1000, 0.25), np.array([0.1, 0.2, math.nan])])
     def test_untrained_towers_give_a_split_and_a_remark(self, score: Array) -> None:
         split = SafeRiskyRepartition().decide(score, all_safe(len(score)), None)
-        assert safe_rows(split) == ([1] if len(score) == 3 else list(range(100)))
+        assert safe_rows(split) == ([1] if len(score) == 3 else sorted(top_rows(score, 100)))
         assert split.remarks[0].startswith('no mixture (')
 
     def test_refuses_an_empty_safe_side(self) -> None:
@@ -215,6 +215,53 @@ class TestDecision:
         assert round(20 * past.fraction) == 4
 
 
+class TestTopRows:
+    """The last rows stand for poisons, which attacks append."""
+
+    @pytest.mark.parametrize(('pairs', 'poisons', 'count'), [(1050, 50, 420), (10_100, 100, 505), (4000, 400, 3200)])
+    def test_constant_scores_take_poisons_at_their_share(self, pairs: int, poisons: int, count: int) -> None:
+        taken = (top_rows(np.full(pairs, 0.25), count) >= pairs - poisons).sum()
+        expected = count * poisons / pairs
+        assert abs(taken - expected) <= 3 * math.sqrt(expected)
+
+    @pytest.mark.parametrize('seed', range(5))
+    def test_rounded_scores_take_poisons_at_their_share(self, seed: int) -> None:
+        pairs, poisons, count = 20_000, 1000, 6000
+        score = np.random.default_rng(seed).normal(0.25, 0.02, pairs).round(2)
+        is_poison = np.arange(pairs) >= pairs - poisons
+        safe = top_rows(score, count)
+        tied = score == score[safe].min()
+        room = (tied & np.isin(np.arange(pairs), safe)).sum()
+        expected = room * is_poison[tied].mean()
+        taken = (is_poison & tied)[safe].sum()
+        assert 10 < expected < is_poison[tied].sum() - 10
+        assert abs(taken - expected) <= 3 * math.sqrt(expected)
+
+    @pytest.mark.parametrize('score', [np.full(1050, 0.25), planted(1050).round(2)], ids=['constant', 'rounded'])
+    def test_a_split_by_scores_with_ties_does_not_spare_the_last_rows(self, score: Array) -> None:
+        split = SafeRiskyRepartition(first_fraction=0.4).decide(score, all_safe(1050), None)
+        assert (split.side == SAFE).sum() == 420
+        assert 20 - 13 <= (split.side[-50:] == SAFE).sum() <= 20 + 13
+
+    @pytest.mark.parametrize('seed', range(5))
+    def test_distinct_scores_are_ordered_by_score_alone(self, seed: int) -> None:
+        score = np.random.default_rng(seed).permutation(np.linspace(-1, 1, 3000))
+        score[::7] = math.nan
+        expected = np.argsort(-score, kind='stable')
+        assert top_rows(score, 3000).tolist() == expected[: (~np.isnan(score)).sum()].tolist()
+
+    def test_ties_keep_their_order_whatever_is_ranked_beside_them(self) -> None:
+        score = np.full(100, 0.5)
+        order = top_rows(score, 100).tolist()
+        assert order != list(range(100)) and sorted(order) == list(range(100))
+        score[order[::2]] = 0.9
+        assert top_rows(score, 100).tolist() == order[::2] + order[1::2]
+        assert top_rows(np.full(8, 0.1), 8).tolist() == [6, 7, 2, 4, 1, 3, 0, 5]  # must never change
+
+    def test_missing_values_are_never_on_top(self) -> None:
+        assert top_rows(np.array([math.nan, 0.1, math.nan, 0.3]), 3).tolist() == [3, 1]
+
+
 class TestCandidates:
     def test_are_all_pairs_at_first_and_by_default(self) -> None:
         assert SafeRiskyRepartition(top_fraction=0.3).candidates(planted(), all_safe(), None) is None
@@ -262,12 +309,9 @@ class TestArguments:
         ('arguments', 'message'),
         [
             ({'threshold': 1.0}, 'threshold must lie between 0 and 1'),
-            ({'momentum': 1.0}, 'momentum must lie in'),
             ({'every': 0}, 'every must be at least 1, got 0'),
-            ({'score_views': 0}, 'score_views=0: at least 1'),
-            ({'score_views': 4}, 'score_views=4: at least 1, and more only with score=augmented'),
             ({'cap': 0.05}, 'below min_fraction'),
-            ({'score': 'running', 'top_fraction': 0.3}, 'score=running has none'),
+            ({'score': Running(), 'top_fraction': 0.3}, 'score=Running has none'),
         ],
     )
     def test_contradictions_are_refused(self, arguments: dict[str, Any], message: str) -> None:
@@ -276,48 +320,6 @@ class TestArguments:
 
 
 # --- the flow of an epoch, in a module that knows the answer --------------------------------------------------------
-
-
-class Batch(NamedTuple):
-    row: Tensor
-    similarity: Tensor
-
-
-class PlantedModule(L.LightningModule):
-    """Two warm-up epochs, then split ones; similarity is planted and moved a little by what was trained."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()))
-        self.norm = nn.BatchNorm1d(1)
-        self.frozen = nn.Dropout(0.5)
-        self.seen: list[list[int]] = []
-
-    def sides(self, epoch: int) -> dict[str, int]:
-        return (
-            ({'within_modal': 2}, {'cross_modal': 1})[epoch]
-            if epoch < WARM_UP
-            else {'cross_modal': 1, 'within_modal': 2}
-        )
-
-    def on_train_epoch_start(self) -> None:
-        torch.manual_seed(self.current_epoch)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        self.seen.append(batch.row.tolist())
-        noise = 1e-3 * torch.rand(())  # a sweep must leave the generator alone
-        loss = (self.weight - batch.row.float().mean() / 64 + noise) ** 2 + 0 * self.norm(
-            batch.similarity[:, None]
-        ).sum()
-        return {'loss': loss, 'similarity': (batch.similarity + 0.01).detach()}
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        assert not self.training and not torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        torch.rand(3)
-        return {'row': batch.row, 'similarity': batch.similarity + 0.001 * self.weight}
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 class SafeOnly(PlantedModule):
@@ -335,56 +337,6 @@ class NeverSlow(PlantedModule):
         return {'within_modal': 2} if epoch < WARM_UP else {'cross_modal': 1, 'within_modal': 2}
 
 
-def batches_of(rows: Tensor, size: int) -> list[Tensor]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-class PlantedData(L.LightningDataModule):
-    """64 pairs, the last of them poisons; trains on the safe ones, or on all before there is a split."""
-
-    def __init__(self, fingerprint: str = 'abc') -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.similarity = 0.7 + 0.05 * torch.randn(64, generator=generator)
-        self.similarity[-POISONS:] -= 0.6
-        self.partition = Partition(64, fingerprint)
-        self.swept: list[tuple[str, Any]] = []
-
-    @property
-    def manifest(self) -> None:
-        raise AssertionError('a defense that saw which pairs are poisoned would prove nothing')
-
-    def loader(self, rows: list[Tensor]) -> DataLoader[Batch]:
-        batches: Any = [Batch(part, self.similarity[part]) for part in rows]
-        # Lightning makes one iterator more where it resumes; each draws a seed.
-        return DataLoader(batches, batch_size=None, generator=torch.Generator().manual_seed(0))
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        return self.loader(batches_of(self.partition.rows(SAFE), 8))
-
-    def sweep_dataloader(self, **how: Any) -> DataLoader[Batch]:
-        self.swept.extend(how.items())
-        return self.loader(batches_of(torch.arange(64), 24) if 'rows' not in how else [torch.from_numpy(how['rows'])])
-
-    def state_dict(self) -> dict[str, Any]:
-        return {'partition': self.partition.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.partition.load_state_dict(state_dict['partition'])
-
-
-def trainer(epochs: int, *callbacks: L.Callback, **arguments: Any) -> L.Trainer:
-    quiet: dict[str, Any] = {
-        'accelerator': 'cpu',
-        'logger': False,
-        'enable_progress_bar': False,
-        'enable_model_summary': False,
-        'enable_checkpointing': any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        'reload_dataloaders_every_n_epochs': 1,
-    }
-    return L.Trainer(max_epochs=epochs, callbacks=list(callbacks), **quiet | arguments)
-
-
 def run(
     epochs: int = 5, module: PlantedModule | None = None, path: Path | None = None, **arguments: Any
 ) -> tuple[PlantedModule, PlantedData, SafeRiskyRepartition, L.Trainer]:
@@ -395,18 +347,11 @@ def run(
     return module, data, callback, fitting
 
 
-def quiet_lightning(tests: Any) -> Any:
-    """Lets Lightning 2.6 warn about a small machine and about itself on a newer torch."""
-    for ignored in ('ignore:.*does not have many workers.*', 'ignore:.*LeafSpec.*:FutureWarning'):
-        tests = pytest.mark.filterwarnings(ignored)(tests)
-    return tests
-
-
 @quiet_lightning
 class TestEpochEnd:
     def test_splits_for_the_next_epoch_and_only_then(self) -> None:
         module, data, callback, _ = run(epochs=WARM_UP - 1)
-        assert callback.past is None and data.partition.share == 1 and not data.partition.epoch
+        assert callback.past is None and data.partition.share == 1 and data.partition.scored_after is None
         module, data, callback, fitting = run(epochs=WARM_UP + 2)
         assert data.partition.epoch == WARM_UP + 2
         sizes = [sum(len(rows) for rows in module.seen[i : i + 8]) for i in (0, 8)]
@@ -428,45 +373,24 @@ class TestEpochEnd:
         assert {'cost/sweep_s', 'cost/mixture_s', 'partition/unscored'} <= metrics.keys()
         assert metrics['partition/threshold'] == pytest.approx(mixture['threshold'])
 
-    def test_the_mixture_is_of_the_scores_it_stands_beside(self) -> None:
+    def test_the_mixture_belongs_to_the_scores_beside_it(self) -> None:
         _, data, callback, _ = run(epochs=WARM_UP + 2)
         mixture, fresh = data.partition.mixture, fit_mixture(data.partition.score.numpy())
         assert mixture is not None and mixture['mean_high'] == pytest.approx(fresh.means[1])
         assert callback.past is not None and callback.past.mixture is not None
         assert callback.past.mixture.means[1] != pytest.approx(fresh.means[1])  # the decision keeps the first one
 
-    def test_leaves_modes_and_generators_alone(self) -> None:
-        module, data = PlantedModule(), PlantedData()
-        fitting = trainer(1)
-        fitting.fit(module, data)
-        module.train()
-        module.frozen.eval()
-        torch.manual_seed(7)
-        expected = torch.rand(2)
-        torch.manual_seed(7)
-        sweep(fitting, module, data.sweep_dataloader(), 64)
-        assert torch.equal(torch.rand(2), expected)
-        assert module.training and module.norm.training and not module.frozen.training
-        assert module.weight.requires_grad
-
-    def test_rows_without_a_batch_have_no_score(self) -> None:
-        module, data = PlantedModule(), PlantedData()
-        fitting = trainer(1)
-        fitting.fit(module, data)
-        score = sweep(fitting, module, data.sweep_dataloader(rows=np.array([3, 5])), 64)
-        assert torch.nonzero(~score.isnan()).flatten().tolist() == [3, 5]
-        assert score.dtype == torch.float32
-
     def test_clean_pairs_are_swept_unless_augmented_ones_are_asked_for(self) -> None:
         assert run(epochs=3)[1].swept == []
-        swept = run(epochs=3, score='augmented', score_views=4)[1].swept
+        swept = run(epochs=3, score=Augmented(views=4))[1].swept
         assert swept == [('epoch', 2), ('views', 4), ('epoch', 3), ('views', 4)]
 
     def test_splits_every_so_many_epochs_and_keeps_the_split_between(self) -> None:
         swept, shares = [], []
         for epochs in range(WARM_UP, WARM_UP + 5):
-            _, data, _, _ = run(epochs=epochs, every=2, score='augmented')
+            _, data, _, _ = run(epochs=epochs, every=2, score=Augmented())
             assert data.partition.epoch == epochs
+            assert data.partition.scored_after == WARM_UP + (epochs - WARM_UP) // 2 * 2
             swept, shares = [at for name, at in data.swept if name == 'epoch'], [*shares, data.partition.share]
         assert swept == [WARM_UP, WARM_UP + 2, WARM_UP + 4]
         assert shares == pytest.approx([shares[0]] * 2 + [shares[0] + 0.05] * 2 + [shares[0] + 0.1], abs=0.01)
@@ -479,13 +403,14 @@ class TestEpochEnd:
         assert not data.partition.score.isnan().any()
 
     def test_running_scores_need_no_sweep(self) -> None:
-        _, data, callback, _ = run(epochs=WARM_UP, score='running')
+        score = Running()
+        _, data, _, _ = run(epochs=WARM_UP, score=score)
         assert data.swept == []
         assert torch.allclose(data.partition.score, data.similarity + 0.01, atol=1e-6)
         assert (data.partition.side[-POISONS:] == RISKY).all()
-        assert callback.running.average is not None
+        assert score.average is not None
 
-    def test_says_what_is_odd(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_logs_the_remarks_of_a_split(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, 'lightning.pytorch.utilities.rank_zero'):
             run(epochs=WARM_UP, min_fraction=0.9)
         assert 'split for epoch 2: 48 of 64 pairs have a posterior' in caplog.text
@@ -503,7 +428,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r'a split needs a row number for each pair, which a stream does not have'):
             trainer(3, SafeRiskyRepartition()).fit(PlantedModule(), DataLoader([]))
 
-    def test_loaders_that_are_not_made_anew(self) -> None:
+    def test_loaders_that_are_not_rebuilt(self) -> None:
         fitting = trainer(3, SafeRiskyRepartition(), reload_dataloaders_every_n_epochs=0)
         with pytest.raises(ValueError, match='reload_dataloaders_every_n_epochs=1'):
             fitting.fit(PlantedModule(), PlantedData())
@@ -516,11 +441,11 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r'model.slow_epochs=1'):
             trainer(3, SafeRiskyRepartition()).fit(SplitAtOnce(), PlantedData())
 
-    def test_running_scores_that_nothing_gives(self) -> None:
+    def test_running_scores_that_no_epoch_provides(self) -> None:
         with pytest.raises(ValueError, match=r'model.slow_epochs=1'):
-            trainer(3, SafeRiskyRepartition(score='running')).fit(NeverSlow(), PlantedData())
+            trainer(3, SafeRiskyRepartition(score=Running())).fit(NeverSlow(), PlantedData())
 
-    def test_a_short_run_is_told_that_it_never_splits(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_run_that_ends_before_its_first_split_says_so(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, 'lightning.pytorch.utilities.rank_zero'):
             run(epochs=1)
         assert 'no split: epoch 2 is the first to train two sides' in caplog.text
@@ -542,64 +467,57 @@ class TestRefusals:
 
 @quiet_lightning
 class TestResume:
-    @pytest.mark.parametrize('arguments', [{}, {'score': 'running'}, {'size': 'mixture'}, {'refit': 'every'}])
-    def test_state_loads_as_weights_only(self, tmp_path: Path, arguments: dict[str, Any]) -> None:
-        callback = run(epochs=WARM_UP + 1, **arguments)[2]
+    @pytest.mark.parametrize('score', [Clean, Augmented, Running])
+    @pytest.mark.parametrize('arguments', [{}, {'size': 'mixture'}, {'refit': 'every'}])
+    def test_state_loads_as_weights_only(self, tmp_path: Path, score: type[Score], arguments: dict[str, Any]) -> None:
+        callback = run(epochs=WARM_UP + 1, score=score(), **arguments)[2]
         torch.save(callback.state_dict(), tmp_path / 'state.pt')
-        fresh = SafeRiskyRepartition(**arguments)
+        fresh = SafeRiskyRepartition(score=score(), **arguments)
         fresh.load_state_dict(torch.load(tmp_path / 'state.pt', weights_only=True))
         assert fresh.past == callback.past
         assert fresh.past is not None and isinstance(fresh.past.mixture, Mixture)
-        if callback.running.average is None:
-            assert fresh.running.average is None
-        else:
-            assert torch.equal(fresh.running.average, callback.running.average)
+        if isinstance(fresh.score, Running):
+            assert torch.equal(fresh.score.average, callback.score.average)
 
     def test_state_before_the_first_split(self) -> None:
         fresh = SafeRiskyRepartition()
         fresh.load_state_dict(SafeRiskyRepartition().state_dict())
         assert fresh.past is None
 
+    def test_a_state_without_a_version_is_converted(self) -> None:
+        score, average = Running(), torch.tensor([0.1, math.nan])
+        state = SafeRiskyRepartition().state_dict()
+        del state['version'], state['score']
+        SafeRiskyRepartition(score=score).load_state_dict({**state, 'running': average})
+        assert score.average is average
+
+    def test_a_state_of_a_later_version_is_refused(self) -> None:
+        state = {**SafeRiskyRepartition().state_dict(), 'version': STATE_VERSION + 1}
+        with pytest.raises(ValueError, match=rf'version {STATE_VERSION + 1} of the state of callbacks.repartition'):
+            SafeRiskyRepartition().load_state_dict(state)
+
     @pytest.mark.filterwarnings('ignore:Checkpoint directory .* exists')
-    @pytest.mark.parametrize('arguments', [{}, {'score': 'running'}, {'top_fraction': 0.3}, {'size': 'mixture'}])
+    @pytest.mark.parametrize(
+        ('score', 'arguments'),
+        [(Clean, {}), (Running, {}), (Clean, {'top_fraction': 0.3}), (Clean, {'size': 'mixture'})],
+    )
     @pytest.mark.parametrize('stop', [1, 2, 4])
-    def test_goes_on_as_if_it_had_not_stopped(self, tmp_path: Path, arguments: dict[str, Any], stop: int) -> None:
-        whole, of_whole, _, _ = run(6, **arguments)
+    def test_continues_as_if_it_had_not_stopped(
+        self, tmp_path: Path, score: type[Score], arguments: dict[str, Any], stop: int
+    ) -> None:
+        whole, of_whole, _, _ = run(6, score=score(), **arguments)
         torch.manual_seed(0)
         save = ModelCheckpoint(tmp_path, save_on_train_epoch_end=True, filename='{epoch}')
-        trainer(stop, SafeRiskyRepartition(growth=0.05, **arguments), save).fit(PlantedModule(), PlantedData())
+        first = SafeRiskyRepartition(growth=0.05, score=score(), **arguments)
+        trainer(stop, first, save).fit(PlantedModule(), PlantedData())
         module, data = PlantedModule(), PlantedData()
-        again = trainer(6, SafeRiskyRepartition(growth=0.05, **arguments), ModelCheckpoint(tmp_path))
+        second = SafeRiskyRepartition(growth=0.05, score=score(), **arguments)
+        again = trainer(6, second, ModelCheckpoint(tmp_path))
         again.fit(module, data, ckpt_path=str(tmp_path / f'epoch={stop - 1}.ckpt'))
         assert whole.seen[-len(module.seen) :] == module.seen
         assert torch.equal(of_whole.partition.side, data.partition.side)
         assert torch.equal(of_whole.partition.score, data.partition.score)
         assert data.partition.epoch == 6
-
-
-class TestRunningSimilarity:
-    def test_starts_with_the_first_value_and_moves_by_the_momentum(self) -> None:
-        fitting, running = trainer(1), RunningSimilarity(0.75)
-        for rows, value in (([0, 1], 0.2), ([1, 2], 0.6)):
-            running.begin_epoch(4, torch.device('cpu'))
-            running.add(torch.tensor(rows), torch.full((2,), value))
-            running.end_epoch(fitting)
-        assert running.average is not None
-        assert running.average[:3].tolist() == pytest.approx([0.2, 0.75 * 0.2 + 0.25 * 0.6, 0.6])
-        assert running.average[3].isnan()
-
-    def test_a_row_drawn_twice_counts_as_its_mean(self) -> None:
-        sums = RowSums(2, torch.device('cpu'))
-        sums.add(torch.tensor([0, 0]), torch.tensor([0.1, 0.3]))
-        assert sums.mean(trainer(1))[0] == pytest.approx(0.2)
-
-    def test_an_interrupted_epoch_is_forgotten(self) -> None:
-        fitting, running = trainer(1), RunningSimilarity(0.5)
-        running.begin_epoch(1, torch.device('cpu'))
-        running.add(torch.tensor([0]), torch.tensor([0.9]))
-        running.begin_epoch(1, torch.device('cpu'))
-        running.end_epoch(fitting)
-        assert running.average is not None and running.average.isnan().all()
 
 
 class HalfOfThePlantedData(PlantedData):
@@ -643,8 +561,8 @@ class Report(L.Callback):
 class TestTwoProcesses:
     arguments: ClassVar[dict[str, Any]] = {'strategy': 'ddp_spawn', 'devices': 2, 'use_distributed_sampler': False}
 
-    @pytest.mark.parametrize('score', ['clean', 'running'])
-    def test_agree_on_scores_and_split(self, tmp_path: Path, score: Any) -> None:
+    @pytest.mark.parametrize('score', [Clean(), Running()], ids=['clean', 'running'])
+    def test_agree_on_scores_and_split(self, tmp_path: Path, score: Score) -> None:
         callbacks = SafeRiskyRepartition(growth=0.05, score=score), Report(tmp_path)
         trainer(4, *callbacks, **self.arguments).fit(OwnStatistics(), HalfOfThePlantedData())
         first, second = (torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in (0, 1))
@@ -652,7 +570,7 @@ class TestTwoProcesses:
         assert torch.equal(one['side'], other['side']) and one['mixture'] == other['mixture']
         assert torch.equal(one['score'].nan_to_num(9), other['score'].nan_to_num(9))
         assert (one['side'][-POISONS:] == RISKY).sum() >= POISONS - 8
-        if score == 'clean':
+        if score.sweeps:
             assert torch.nonzero(one['score'].isnan()).flatten().tolist() == [63]
             offset = one['score'] - HalfOfThePlantedData().similarity
             assert torch.allclose(offset[:63], first['shift'].expand(63), atol=1e-6)
@@ -662,15 +580,6 @@ class TestTwoProcesses:
         data.similarity[:] = 0.3
         with pytest.raises(Exception, match='so none is safe'):
             trainer(4, SafeRiskyRepartition(min_fraction=0), **self.arguments).fit(PlantedModule(), data)
-
-
-def test_modes_come_back_after_an_error() -> None:
-    module = PlantedModule().train()
-    module.frozen.eval()
-    with pytest.raises(RuntimeError), evaluating(module):
-        assert not module.norm.training
-        raise RuntimeError
-    assert module.norm.training and not module.frozen.training
 
 
 class TestMemory:
@@ -692,7 +601,7 @@ class TestMemory:
         assert callback.remembered is not None
         assert torch.allclose(callback.remembered, expected, atol=1e-6)
 
-    def test_a_row_that_could_not_be_scored_once_starts_afresh(self) -> None:
+    def test_a_row_that_missed_one_score_starts_afresh(self) -> None:
         callback = SafeRiskyRepartition(memory=0.5)
         callback._remember(torch.tensor([0.1, 0.2, math.nan]))
         assert callback._remember(torch.tensor([0.1, 0.2, 0.6])).isfinite().all()
@@ -718,7 +627,7 @@ class TestCopies:
             return picture
 
     @pytest.mark.parametrize('judged', ['apart', 'together'])
-    def test_one_that_is_not_similar_speaks_against_all(self, judged: Any) -> None:
+    def test_one_dissimilar_copy_makes_all_of_them_risky(self, judged: Any) -> None:
         data = self.Repeated()
         trainer(WARM_UP + 1, SafeRiskyRepartition(copies=judged, first_fraction=0.5)).fit(PlantedModule(), data)
         safe = (data.partition.side[list(data.copies)] == SAFE).tolist()

@@ -61,10 +61,10 @@ class TestOverrides:
         assert callbacks.ledger.class_path.endswith('ScoreLedger')
 
     def test_a_slot_takes_another_class_by_its_short_name(self) -> None:
-        slot = fit('--callbacks.repartition=FirstHalf', '--callbacks.repartition.momentum=0.9')
+        slot = fit('--callbacks.repartition=FirstHalf', '--callbacks.repartition.every=3')
         slot = slot.callbacks.repartition
         assert slot.class_path.endswith('.FirstHalf')
-        assert slot.init_args.momentum == 0.9
+        assert slot.init_args.every == 3
         assert 'growth' not in slot.init_args  # which the file's class has
 
     def test_a_slot_can_be_emptied_and_filled_again(self) -> None:

@@ -255,11 +255,7 @@ class TestOverlays:
     @pytest.mark.parametrize('preset', ['recommended', 'paper', 'as_released'])
     def test_a_preset_leaves_nothing_of_the_method_to_the_file_before_it(self, preset: str) -> None:
         said = yaml.safe_load((EXPERIMENTS / f'presets/{preset}.yaml').read_text())
-        split = {*inspect.signature(SafeRiskyRepartition).parameters} - {
-            'momentum',
-            'tol',
-            'backend',
-        }  # of running, fits
+        split = {*inspect.signature(SafeRiskyRepartition).parameters} - {'tol', 'backend'}  # of fits
         assert split <= said['callbacks']['repartition']['init_args'].keys()
         method = {*inspect.signature(SafeCLIP).parameters} - {'kwargs'}
         assert method | {'views'} <= said['model']['init_args'].keys()

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.neighbor_pool import NeighborPool
+from datamodules.usage_error import UsageError
+from lightning_modules.neighbor_pool import NeighborPool, NeighborPools
 from tests.helpers.tiny import unit_rows
 
 
@@ -33,12 +36,12 @@ class TestEnqueue:
             (4, [2.1, 3.0, 3.1, 1.1, 2.0], 3, 5),
         ],
     )
-    def test_the_oldest_make_room(self, batches: int, expected: list[float], position: int, filled: int) -> None:
+    def test_new_rows_replace_the_oldest(self, batches: int, expected: list[float], position: int, filled: int) -> None:
         pool = after_batches(5, batches)
         assert expected == labels(pool)
         assert (int(pool.position), int(pool.filled)) == (position, filled)
 
-    def test_of_a_batch_larger_than_the_pool_the_last_stay(self) -> None:
+    def test_a_batch_larger_than_the_pool_leaves_its_last_rows(self) -> None:
         pool = after_batches(3, 1, batch_size=5)
         assert sorted(pool.rows[:, 0].tolist()) == pytest.approx([0.2, 0.3, 0.4])
         assert labels(pool) == [pytest.approx(x) for x in (0.3, 0.4, 0.2)]  # the next to go is the oldest of them
@@ -54,27 +57,30 @@ class TestEnqueue:
 
 
 class TestNearest:
-    def test_is_the_query_itself_while_there_is_nothing_else(self) -> None:
+    def test_is_the_query_itself_while_the_pool_is_empty(self) -> None:
         query = unit_rows(3, 4, seed=0).float().requires_grad_()
-        near = NeighborPool(5, 4).nearest(query)
+        near, index = NeighborPool(5, 4).nearest(query)
         assert torch.equal(near, query)
+        assert index.tolist() == [-1, -1, -1] and index.dtype == torch.int64
         assert not near.requires_grad
 
     def test_is_the_row_of_largest_cosine(self) -> None:
         pool = NeighborPool(3, 2)
         pool.enqueue(torch.tensor([[1.0, 0], [0, 1], [-1, 0]]))
-        near = pool.nearest(torch.tensor([[0.8, 0.6], [0.6, 0.8], [-0.6, 0.8], [-0.8, 0.6]]))
+        near, index = pool.nearest(torch.tensor([[0.8, 0.6], [0.6, 0.8], [-0.6, 0.8], [-0.8, 0.6]]))
         assert near.tolist() == [[1, 0], [0, 1], [0, 1], [-1, 0]]
+        assert index.tolist() == [0, 1, 1, 2]
 
-    def test_never_is_a_row_that_was_not_filled_yet(self) -> None:
+    def test_is_never_a_row_that_is_still_empty(self) -> None:
         pool = NeighborPool(5, 2)
         pool.enqueue(torch.tensor([[1.0, 0]]))
-        assert pool.nearest(torch.tensor([[-1.0, 0]])).tolist() == [[1, 0]]  # although an empty row is closer
+        near, index = pool.nearest(torch.tensor([[-1.0, 0]]))
+        assert near.tolist() == [[1, 0]] and index.tolist() == [0]  # although an empty row is closer
 
-    def test_gives_a_copy_that_later_batches_do_not_change(self) -> None:
+    def test_is_a_copy_that_later_batches_do_not_change(self) -> None:
         pool = NeighborPool(1, 2)
         pool.enqueue(torch.tensor([[1.0, 0]]))
-        near = pool.nearest(torch.tensor([[1.0, 0]]))
+        near, _ = pool.nearest(torch.tensor([[1.0, 0]]))
         pool.enqueue(torch.tensor([[0.0, 1]]))
         assert near.tolist() == [[1, 0]]
 
@@ -96,3 +102,55 @@ def test_has_no_parameters() -> None:
 def test_refuses_to_be_empty() -> None:
     with pytest.raises(ValueError, match='pool_size must be at least 1, got 0'):
         NeighborPool(0, 2)
+
+
+def pools(size: Any = 16, pairs: int = 1000, names: tuple[str, ...] = ('image', 'text')) -> NeighborPools:
+    return NeighborPools.for_data(names, size, dim=3, pairs=pairs, batch_size=8)
+
+
+def weights_of(source: NeighborPools) -> dict[str, Tensor]:
+    """As in a checkpoint, beside something else that ends alike."""
+    return {'towers.rows': torch.zeros(1), **{f'pools.{name}': value for name, value in source.state_dict().items()}}
+
+
+class TestPools:
+    @pytest.mark.parametrize(
+        ('size', 'pairs', 'rows'),
+        [('auto', 100_000, 2000), ('auto', 82, 32), ('auto', 12_000_000, 65_536), (8, 82, 8), (100, 82, 100)],
+    )
+    def test_have_the_size_asked_for(self, size: Any, pairs: int, rows: int) -> None:
+        made = pools(size, pairs)
+        assert {name: tuple(pool.rows.shape) for name, pool in made.items()} == {'image': (rows, 3), 'text': (rows, 3)}
+
+    def test_are_none_of_size_zero(self) -> None:
+        assert not pools(0)
+
+    @pytest.mark.parametrize('size', [7, -1])
+    def test_smaller_than_a_batch_are_refused(self, size: int) -> None:
+        with pytest.raises(UsageError, match=rf'model.pool_size={size} is smaller than a batch of 8.*or 0 for no pool'):
+            pools(size)
+
+    def test_name_their_buffers_within_the_module(self) -> None:
+        module = torch.nn.Module()
+        module.pools = pools(names=('text',))
+        assert module.pools.buffer_names('pools') == ['pools.text.rows', 'pools.text.position', 'pools.text.filled']
+        assert sorted(module.pools.buffer_names('pools')) == sorted(name for name, _ in module.named_buffers())
+
+    @pytest.mark.parametrize('is_training', [True, False])
+    def test_of_the_same_size_load_a_checkpoint_as_they_are(self, is_training: bool) -> None:
+        own = pools()
+        before = own['image']
+        own.adopt(weights_of(pools()), 'pools', is_training=is_training)
+        assert own['image'] is before
+
+    @pytest.mark.parametrize(('stored', 'size'), [(16, 16), (0, 0)])
+    def test_of_another_size_cannot_resume_training(self, stored: int, size: int) -> None:
+        message = rf'holds pools of {size} embeddings and this run makes them 32: resume with the model.pool_size'
+        with pytest.raises(UsageError, match=message):
+            pools(32).adopt(weights_of(pools(stored)), 'pools', is_training=True)
+
+    @pytest.mark.parametrize('stored', [16, 0])
+    def test_take_the_size_of_the_checkpoint_where_nothing_is_trained(self, stored: int) -> None:
+        own = NeighborPools()
+        own.adopt(weights_of(pools(stored)), 'pools', is_training=False)
+        assert {name: len(pool.rows) for name, pool in own.items()} == ({'image': 16, 'text': 16} if stored else {})

@@ -20,6 +20,7 @@ from datamodules.rows.partition import (
     safe_share,
     steps_of_sides,
 )
+from datamodules.usage_error import UsageError
 
 ORDERS: tuple[Order, ...] = ('interleaved', 'sequential', 'joint')
 
@@ -37,7 +38,7 @@ class TestPartition:
         assert partition.rows(SAFE).tolist() == [0, 1, 2, 3, 4]
         assert partition.share == 1
         assert partition.score.isnan().all()
-        assert partition.mixture is None
+        assert partition.mixture is None and partition.scored_after is None
 
     def test_rows_of_each_side_are_ascending_and_disjoint(self) -> None:
         partition = split(RISKY, SAFE, DROPPED, SAFE, RISKY)
@@ -51,14 +52,30 @@ class TestPartition:
     def test_state_survives_a_file_that_is_loaded_safely(self, tmp_path: Path) -> None:
         partition = split(SAFE, RISKY, DROPPED)
         partition.score = torch.tensor([0.5, -0.1, float('nan')])
-        partition.epoch, partition.mixture = 7, {'mean_low': 0.1, 'threshold': 0.3}
+        partition.epoch, partition.scored_after, partition.mixture = 7, 6, {'mean_low': 0.1, 'threshold': 0.3}
         torch.save(partition.state_dict(), tmp_path / 'state')
         restored = Partition(3, 'table')
         restored.load_state_dict(torch.load(tmp_path / 'state', weights_only=True))
         assert torch.equal(restored.side, partition.side)
         assert restored.side.dtype == torch.int8
         torch.testing.assert_close(restored.score, partition.score, rtol=0, atol=0, equal_nan=True)
-        assert (restored.epoch, restored.mixture) == (7, partition.mixture)
+        assert (restored.epoch, restored.scored_after, restored.mixture) == (7, 6, partition.mixture)
+
+    @pytest.mark.parametrize(('score', 'scored_after'), [(0.5, 7), (float('nan'), None)])
+    def test_a_state_without_a_version_is_converted(self, score: float, scored_after: int | None) -> None:
+        partition = split(SAFE, RISKY)
+        partition.score[0], partition.epoch = score, 7
+        state = partition.state_dict()
+        del state['version'], state['scored_after']
+        restored = Partition(2, 'table')
+        restored.load_state_dict(state)
+        assert (restored.epoch, restored.scored_after) == (7, scored_after)
+        assert torch.equal(restored.side, partition.side)
+
+    def test_a_state_of_a_later_version_is_refused(self) -> None:
+        state = {**split(SAFE).state_dict(), 'version': 3}
+        with pytest.raises(UsageError, match=r'version 3 of a partition, this release reads up to 2'):
+            Partition(1, 'table').load_state_dict(state)
 
     def test_state_is_a_copy(self) -> None:
         partition = split(SAFE, SAFE)
