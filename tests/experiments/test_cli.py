@@ -67,6 +67,28 @@ class TestOverrides:
         assert slot.init_args.every == 3
         assert 'growth' not in slot.init_args  # which the file's class has
 
+    @pytest.mark.parametrize('file', ['safeclip_toy.yaml', 'safeclip_cifar10.yaml'])
+    @pytest.mark.parametrize(
+        'args',
+        [
+            ['--callbacks.repartition.score=Running', '--callbacks.repartition.score.momentum=0.9'],
+            [
+                '--config',
+                '{callbacks: {repartition: {init_args: {score: {class_path: Running, init_args: {momentum: 0.9}}}}}}',
+            ],
+        ],
+        ids=['command line', 'file'],
+    )
+    def test_a_split_takes_another_score_by_its_short_name(self, file: str, args: list[str]) -> None:
+        score = parse('fit', '--config', str(EXPERIMENTS / file), *args).callbacks.repartition.init_args.score
+        assert score.class_path == 'callbacks.scores.Running'
+        assert score.init_args.as_dict() == {'momentum': 0.9}
+
+    def test_an_argument_of_a_score_leaves_its_class_alone(self) -> None:
+        args = '--config', str(EXPERIMENTS / 'safeclip_cifar10.yaml'), '--callbacks.repartition.score.views=2'
+        score = parse('fit', *args).callbacks.repartition.init_args.score
+        assert (score.class_path, score.init_args.views) == ('callbacks.scores.Augmented', 2)
+
     def test_a_slot_can_be_emptied_and_filled_again(self) -> None:
         again = ['--callbacks.repartition=null', '--callbacks.repartition=SafeRiskyRepartition']
         assert fit(*again).callbacks.repartition.init_args.size == 'growth'  # the default, not the file's

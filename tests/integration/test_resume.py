@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from callbacks.scores import Augmented, Clean, Running, Score
 from datamodules.rows.partition import RISKY, SAFE
 from experiments.checkpoint_io import AtomicCheckpointIO
 from tests.experiments.conftest import EXPERIMENTS, SMALL
@@ -84,14 +85,17 @@ class TestARunThatDied:
     @pytest.mark.parametrize(
         ('arguments', 'name'),
         [
-            *product([{'score': 'augmented'}, {'top_fraction': 0.3}], ['first sweep', 'mixed', 'writing last']),
-            *product([{'score': 'running'}], ['mixed', 'writing last']),  # which has no sweep to die in
+            *product([(Augmented, {}), (Clean, {'top_fraction': 0.3})], ['first sweep', 'mixed', 'writing last']),
+            *product([(Running, {})], ['mixed', 'writing last']),  # there is no sweep to die in
         ],
     )
-    def test_goes_on_with_every_kind_of_score(self, tmp_path: Path, arguments: dict[str, Any], name: str) -> None:
-        run(tmp_path / 'whole', split=repartition(**arguments))
-        checkpoint = die(tmp_path / 'died', PLACES[name], split=repartition(**arguments))
-        run(tmp_path / 'resumed', resume=checkpoint, split=repartition(**arguments))
+    def test_continues_with_every_kind_of_score(
+        self, tmp_path: Path, arguments: tuple[type[Score], dict[str, Any]], name: str
+    ) -> None:
+        score, others = arguments
+        run(tmp_path / 'whole', split=repartition(score=score(), **others))
+        checkpoint = die(tmp_path / 'died', PLACES[name], split=repartition(score=score(), **others))
+        run(tmp_path / 'resumed', resume=checkpoint, split=repartition(score=score(), **others))
         assert differences(outcome(tmp_path / 'whole'), outcome(tmp_path / 'resumed')) == []
 
 
