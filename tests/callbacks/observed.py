@@ -1,4 +1,4 @@
-"""A run that is small enough to watch: planted logits and similarities behind Lightning's own loop."""
+"""A run small enough to observe: planted logits and similarities in Lightning's own loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
 
 def evaluation_set(name: str, label: list[int], target: list[int] | None, classes: int = len(CLASSES)) -> EvaluationSet:
-    """Images whose number is written in their first pixel, so that a module can look up what to answer."""
+    """Images that carry their number in the first pixel, so that a module can look up its answer."""
     images = np.zeros((len(label), 3, 1, 1), np.uint8)
     images[:, 0, 0, 0] = np.arange(len(label))
     names = tuple(f'class {i}' for i in range(classes))
@@ -53,7 +53,7 @@ def batches(source: EvaluationSet, size: int, rank: int = 0, world: int = 1) -> 
 
 
 def numbers(batch: EvalBatch) -> Tensor:
-    """Which images of its set a batch holds."""
+    """Numbers of the images in a batch."""
     return batch.image[:, 0, 0, 0].long()
 
 
@@ -64,7 +64,7 @@ def table() -> PairTable:
 
 
 def manifest(pairs: PairTable) -> Manifest:
-    """Poisons at known rows, aimed at boats or at whatever comes next."""
+    """Poisons at known rows. Those of badnet all aim at boats, those of targeted at each class in turn."""
     aims = {'badnet': lambda row: 2, 'targeted': lambda row: row % 3}
     poisons = {
         attack: [Poison(row, 'train', aims[attack](row), f'poison {row}', row) for row in rows]
@@ -101,7 +101,7 @@ class Data(L.LightningDataModule):
 
 
 class Answers(L.LightningModule):
-    """Says what it was told to say: logits (N, C) of each evaluation set, and the similarity that a batch brings."""
+    """Returns planted answers: logits (N, C) of each evaluation set, and the similarities in a batch."""
 
     def __init__(self, logits: list[Tensor] | None = None) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Answers(L.LightningModule):
 
 
 class Splits(Callback):
-    """Makes a split for every epoch after the warm-up, as a repartition does: safe are the rows from ``first_safe``."""
+    """Makes a split for every epoch after the warm-up, as a repartition does: rows from ``first_safe`` are safe."""
 
     def __init__(self, score: Tensor, first_safe: int) -> None:
         self.score, self.first_safe = score, first_safe

@@ -72,25 +72,25 @@ class TestFit:
         assert np.abs(ours.posterior(values) - theirs.posterior(values)).max() < 0.01
 
     @pytest.mark.parametrize('seed', range(5))
-    def test_is_the_same_in_any_order_when_run_to_convergence(self, seed: int) -> None:
+    def test_does_not_depend_on_the_order_when_run_to_convergence(self, seed: int) -> None:
         values = SHAPES['wide_high'](5000, seed)
         shuffled = np.random.default_rng(seed).permutation(values)
         here, there = fit_mixture(values, tol=1e-12), fit_mixture(shuffled, tol=1e-12)
         assert here.means == pytest.approx(there.means, abs=1e-4)
         assert here.weights == pytest.approx(there.weights, abs=1e-4)
 
-    def test_finds_what_the_values_were_drawn_from(self) -> None:
+    def test_recovers_the_distributions_that_values_were_drawn_from(self) -> None:
         mixture = fit_mixture(SHAPES['apart'](80_000, 3), tol=1e-9)
         assert mixture.means == pytest.approx((0.05, 0.30), abs=2e-3)
         assert mixture.sds == pytest.approx((0.06, 0.05), abs=2e-3)
         assert mixture.weights == pytest.approx((0.8, 0.2), abs=5e-3)
 
-    def test_says_that_it_was_stopped(self) -> None:
+    def test_reports_that_it_stopped_before_convergence(self) -> None:
         mixture = fit_mixture(SHAPES['overlapping'](2000, 0), tol=1e-12, max_iterations=3)
         assert (mixture.converged, mixture.iterations) == (False, 3)
 
 
-class TestWhatCannotBeFitted:
+class TestDegenerateValues:
     @pytest.mark.parametrize('backend', ['histogram', 'sklearn'])
     @pytest.mark.parametrize(
         ('values', 'state', 'ignored'),
@@ -117,7 +117,7 @@ class TestWhatCannotBeFitted:
         assert mixture.state == 'collapsed'
         assert mixture.guarded_cut(0.5) is None
 
-    def test_two_points_are_a_component_each(self) -> None:
+    def test_each_of_two_points_is_a_component(self) -> None:
         mixture = fit_mixture(np.array([0.1] * 30 + [0.3] * 70))
         assert mixture.means == pytest.approx((0.1, 0.3))
         assert mixture.weights == pytest.approx((0.3, 0.7))
@@ -137,7 +137,7 @@ class TestWhatCannotBeFitted:
             assert mixture.state == 'fitted'
             assert cut is not None and cut > mixture.means[0]
 
-    def test_missing_values_change_nothing_but_their_count(self) -> None:
+    def test_missing_values_are_counted_and_ignored(self) -> None:
         values = SHAPES['apart'](500, 0)
         with_missing = np.insert(values, [3, 200], math.nan)
         mixture = fit_mixture(with_missing)
@@ -161,7 +161,7 @@ class TestGuard:
         cut = WIDE_HIGH.guarded_cut(0.9)
         assert cut is not None and cut > 0 > -0.3
 
-    def test_matters_for_values_that_were_fitted(self) -> None:
+    def test_matters_for_a_mixture_fitted_to_values(self) -> None:
         generator = np.random.default_rng(0)
         values = np.concatenate([generator.normal(0.1, 0.1, 7000), generator.normal(0.3, 0.03, 3000)])
         mixture = fit_mixture(values)
@@ -186,15 +186,15 @@ class TestGuard:
         else:
             assert reached[0] == pytest.approx(cut, abs=2e-5)
 
-    def test_is_nowhere_if_the_components_overlap(self) -> None:
+    def test_there_is_no_cut_if_the_components_overlap(self) -> None:
         assert Mixture((0.10, 0.15), (0.06, 0.04), (0.5, 0.5)).guarded_cut(0.9) is None
         assert Mixture((0.1, 0.1), (0.05, 0.05), (0.5, 0.5)).guarded_cut(0.9) is None
 
-    def test_is_the_low_mean_if_that_is_likely_enough(self) -> None:
+    def test_is_the_low_mean_if_the_posterior_is_high_enough_there(self) -> None:
         assert Mixture((0.1, 0.11), (0.2, 0.05), (0.1, 0.9)).guarded_cut(0.5) == 0.1
 
     @pytest.mark.parametrize('threshold', [0.0, 1.0, -1.0, math.nan])
-    def test_refuses_what_is_no_posterior(self, threshold: float) -> None:
+    def test_refuses_a_threshold_that_is_not_a_probability(self, threshold: float) -> None:
         with pytest.raises(ValueError, match='threshold must lie between 0 and 1'):
             WIDE_HIGH.guarded_cut(threshold)
 
@@ -211,12 +211,12 @@ class TestHistogram:
         variance = table.share @ (table.variance + np.square(table.mean - mean))
         assert variance == pytest.approx(values.var(), rel=1e-6 if bins > size else 5e-3)
 
-    def test_holds_few_values_as_they_are(self) -> None:
+    def test_keeps_few_values_as_they_are(self) -> None:
         table = histogram(np.array([0.3, 0.1, 0.3]), 8)
         assert (table.mean.tolist(), table.width) == ([0.1, 0.3], 0.0)
         assert table.share == pytest.approx([1 / 3, 2 / 3])
 
-    def test_a_cut_divides_the_bin_that_it_falls_in(self) -> None:
+    def test_a_cut_divides_its_bin(self) -> None:
         values = np.linspace(0, 1, 10_001)
         table = histogram(values, 10)
         assert share_above(table, 0.42) @ table.share == pytest.approx(0.58, abs=1e-3)

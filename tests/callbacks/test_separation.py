@@ -25,10 +25,10 @@ class TestAuroc:
     def test_is_one_when_clean_pairs_are_more_similar(self) -> None:
         assert auroc(np.array([0.5, 0.6]), np.array([0.1])) == 1.0
 
-    def test_is_half_when_all_are_alike(self) -> None:
+    def test_is_half_when_all_are_equal(self) -> None:
         assert auroc(np.full(5, 0.2), np.full(3, 0.2)) == 0.5
 
-    def test_leaves_out_what_was_not_scored(self) -> None:
+    def test_leaves_out_pairs_that_were_not_scored(self) -> None:
         assert auroc(np.array([0.5, np.nan]), np.array([np.nan, 0.6])) == 0.0
 
     def test_is_nan_when_there_is_nothing_to_compare(self) -> None:
@@ -54,5 +54,5 @@ class TestSeparation:
         metrics = separation(np.full(8, RISKY), self.SCORE, {'a': np.array([2])})
         assert (metrics['contamination'], metrics['leak/a']) == (0.0, 0.0)
 
-    def test_has_no_auroc_of_poisons_that_were_not_scored(self) -> None:
+    def test_poisons_that_were_not_scored_have_no_auroc(self) -> None:
         assert 'auroc/a' not in separation(self.SIDE, self.SCORE, {'a': np.array([6])})
