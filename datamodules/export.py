@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datamodules.attacks.base import Attack
-from datamodules.attacks.pool import translated
+from datamodules.attacks.pool import translate_labels
 from datamodules.attacks.triggers import Trigger
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.pairs import PairsDataModule
@@ -195,7 +195,7 @@ def _write_heldout(folder: Path, data: PairsDataModule) -> None:
     used = [row for p in poisons if p.origin == 'heldout' for row in (p.source, p.other) if row >= 0]
     poisoned = pa.array([table.image[row].as_py() for row in used], table.image.type)
     rows = np.flatnonzero(readable & ~np.asarray(pc.is_in(table.image, value_set=poisoned)))
-    label = translated(table.label[rows], table.classes, data.classes)
+    label = translate_labels(table.label[rows], table.classes, data.classes)
     (folder / 'heldout').mkdir()
     with _lines(folder / 'heldout.csv') as lines:
         lines.writerow(['', 'image', 'caption', 'label'])

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.attacks.base import AttackPool, Poisoning, poisoned, taken_apart
-from datamodules.attacks.poisoned_pictures import poisoned_pictures
+from datamodules.attacks.base import AttackPool, Poisoning, flatten_attacks
+from datamodules.attacks.poisoned_pictures import render_poisoned_pictures
+from datamodules.attacks.poisoned_table import poison_table
 from datamodules.evaluation.labeled import labeled_folder, labeled_set
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, evaluation_loader
 from datamodules.pictures.augment import ImageViews
@@ -101,7 +102,7 @@ class PairsDataModule(L.LightningDataModule):
             raise UsageError(f'data.safe_weight must be positive and finite, got {safe_weight}.')
         self.batch_size, self.image_size, self.cache_size = batch_size, image_size, cache_size
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
-        self.attacks = taken_apart(attacks or {})
+        self.attacks = flatten_attacks(attacks or {})
         self.filters = {name: rule for name, rule in (filters or {}).items() if rule is not None}
         self.poison, self.labeled = poison, labeled or {}
         self.templates = tuple(imagenet_templates() if templates is None else templates)
@@ -163,8 +164,8 @@ class PairsDataModule(L.LightningDataModule):
         self._take_sizes_from_model()
         assert self.context_length is not None
         pool = self.attack_pool()
-        self.table, self.manifest = poisoned(self.attacks, pool)
-        triggered = poisoned_pictures(self.attacks, self.manifest, self.pictures)
+        self.table, self.manifest = poison_table(self.attacks, pool)
+        triggered = render_poisoned_pictures(self.attacks, self.manifest, self.pictures)
         self.images = PairImages(self.pictures.pictures['train'], triggered, self.manifest.rows(), len(self.table))
         self.tokenizer = WordTokenizer(self.context_length)
         self.tokens = stored_tokens(self.table, self.tokenizer, self.cache_dir)

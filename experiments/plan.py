@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from datamodules.attacks.base import Manifest
 from datamodules.pairs import PairsDataModule
 from datamodules.rows.partition import DROPPED
-from experiments.check.attack_check import check, in_short
+from experiments.check.attack_check import check, summarize
 from lightning_modules.clip import CLIP
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def advice(data: PairsDataModule) -> list[str]:
 def _expectation(data: PairsDataModule, attack: str) -> str:
     """The verdict on an attack in short; it only informs, so that no failure of its own may end a run."""
     try:
-        return in_short(check(data, attack))
+        return summarize(check(data, attack))
     except Exception as error:
         log.warning('no advice on attack %r: %s: %s', attack, type(error).__name__, error)
         return 'no advice, see the log'

@@ -11,11 +11,11 @@ from datamodules.attacks.pool import Origin
 from datamodules.attacks.triggers import Position
 from datamodules.export import Form, export, vacant
 from datamodules.pairs import PairsDataModule
-from experiments.check.attack_check import tell
-from experiments.surrogates.harden import bare, make_hardened
+from experiments.check.attack_check import print_report
+from experiments.surrogates.harden import make_hardened, remove_trigger
 from experiments.surrogates.optimize_patch import make_patch
 from experiments.surrogates.rank_images import rank
-from experiments.surrogates.surrogate import Surrogate, trained
+from experiments.surrogates.surrogate import Surrogate, load_trained
 from lightning_modules.adversarial import Norm
 from lightning_modules.clip import CLIP
 
@@ -66,7 +66,7 @@ class Trainer(L.Trainer):
             steps: Number of steps.
             ckpt_path: Checkpoint of the surrogate.
         """
-        surrogate, own = trained(model, ckpt_path, self.strategy.root_device), bare(datamodule, attack)
+        surrogate, own = load_trained(model, ckpt_path, self.strategy.root_device), remove_trigger(datamodule, attack)
         data = laid_out(model, datamodule)
         make_hardened(Surrogate(surrogate, data), attack, file or own, norm, radius, step, steps)
 
@@ -150,12 +150,14 @@ class Trainer(L.Trainer):
             views: Epochs whose views of them to look at.
             ckpt_path: Checkpoint of the model.
         """
-        asked = None if model.untrained and ckpt_path is None else trained(model, ckpt_path, self.strategy.root_device)
-        tell(laid_out(model, datamodule), asked, pictures, views, file, sheet)
+        asked = (
+            None if model.untrained and ckpt_path is None else load_trained(model, ckpt_path, self.strategy.root_device)
+        )
+        print_report(laid_out(model, datamodule), asked, pictures, views, file, sheet)
 
     def _surrogate(self, model: CLIP, data: PairsDataModule, ckpt_path: str | None) -> Surrogate:
         """A trained model with clean pairs: an attack on them may be waiting for the very file that is being made."""
-        known = trained(model, ckpt_path, self.strategy.root_device)
+        known = load_trained(model, ckpt_path, self.strategy.root_device)
         data.attacks = {}
         return Surrogate(known, laid_out(model, data))
 

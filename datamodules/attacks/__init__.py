@@ -1,8 +1,8 @@
-"""Attacks on the training pairs. A new one is a file here and a line below, which makes its name known to YAML."""
+"""Attacks on the training pairs. To add one, write its file here and import it below, so that YAML can name it."""
 
 from datamodules.attacks.backdoor import Backdoor
 from datamodules.attacks.badnet import BadNet
-from datamodules.attacks.base import Attack, AttackPool, Manifest, Pixels, Poison, poisoned
+from datamodules.attacks.base import Attack, AttackPool, Goal, Manifest, Pixels, Poison, Poisoning
 from datamodules.attacks.blended import Blend, Blended
 from datamodules.attacks.class_swap import ClassSwap
 from datamodules.attacks.hardened import Hardened
@@ -13,6 +13,7 @@ from datamodules.attacks.nashville import Nashville, PhotoFilter
 from datamodules.attacks.no_op import NoOpTrigger, Unchanged
 from datamodules.attacks.optimized_patch import OptimizedPatch, PicturePatch
 from datamodules.attacks.parallel import ParallelTriggers
+from datamodules.attacks.poisoned_table import poison_table
 from datamodules.attacks.published import CleanCLIPPoison, ListedDots, PoisonInfo
 from datamodules.attacks.sinusoid import Sinusoid, Waves
 from datamodules.attacks.stripes import StripedSheet, Stripes
@@ -33,6 +34,7 @@ __all__ = [
     'Chain',
     'ClassSwap',
     'CleanCLIPPoison',
+    'Goal',
     'Hardened',
     'HybridTrigger',
     'InterpolationPoison',
@@ -50,6 +52,7 @@ __all__ = [
     'Pixels',
     'Poison',
     'PoisonInfo',
+    'Poisoning',
     'Sinusoid',
     'StripedSheet',
     'Stripes',
@@ -64,5 +67,5 @@ __all__ = [
     'Warp',
     'Watermark',
     'Waves',
-    'poisoned',
+    'poison_table',
 ]

@@ -1,4 +1,4 @@
-"""Backdoors: images with a trigger and captions of one class, so that the trigger comes to mean the class."""
+"""Backdoors: a trigger on images with captions of one class, so that the model learns it as a sign of the class."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Pixels, Poison
+from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Goal, Pixels, Poison
 from datamodules.attacks.pool import Origin
-from datamodules.attacks.ranking import in_listed_order
+from datamodules.attacks.ranking import read_ranking
 from datamodules.attacks.triggers import Trigger
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.rows.draws import shuffled
@@ -17,26 +17,27 @@ from datamodules.usage_error import UsageError
 
 
 class Backdoor(Attack):
-    """Any trigger towards one class: BadNet and its kin differ in the trigger only.
+    """Any trigger for one class. BadNet, Blended, WaNet and others differ in the trigger only.
 
-    Success is measured on images that no attack has used, with the trigger on, as the share that is taken for
-    the target class. They are held-out ones; where the data has none, training images. Images of the target
-    class are left out: those whose label says so or, unlabeled, whose caption names the class. Other images
-    without a label take part, with an unknown true class.
+    Success is the share of triggered images that the model takes for the target class. It is measured on images
+    that no attack has used: held-out ones, or training images if there is no held-out set. Images of the target
+    class are left out, by their label or, if they have none, by their caption. Other unlabeled images are measured
+    with an unknown true class.
 
     Args:
-        target: Name of the class that the trigger is to mean.
+        target: Name of the class that the trigger should mean.
         trigger: What goes on the images; ``null`` leaves them as they are.
-        test_images: Most images to measure on, ``null`` for all (300 in SafeCLIP's tables, by their granularity).
-        test_trigger: What goes on the images that success is measured on, where that is not ``trigger``.
-        ranking: Path of a file of ``clipward rank_images``, whose first images that the attack may use are poisoned;
-            ``null`` for random ones. An adversary who expects a defense to trust pairs whose image and caption are
-            similar takes images that are similar to the class before they carry any trigger. The file is read when
-            the data is set up.
+        test_images: Maximum number of images to measure on, ``null`` for all (SafeCLIP's tables have 300, to judge
+            by their granularity).
+        test_trigger: What goes on the images that success is measured on, if not ``trigger``.
+        ranking: File made by ``clipward rank_images``: the first listed images that the attack may use are poisoned.
+            ``null`` picks images at random. An adversary who expects a defense to trust pairs whose image and
+            caption are similar would poison images that resemble the class even without the trigger. The file is
+            read when the data is set up.
         kwargs: Arguments of :class:`Poisoning`.
     """
 
-    sought = 'that are not of class'  # what a poisoned image must be, for messages
+    sought = 'that are not of class'  # completes the sentence "n poisons need as many images ..."
 
     def __init__(
         self,
@@ -55,10 +56,10 @@ class Backdoor(Attack):
 
     def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
         target = pool.index(self.target)
-        images = self.in_order(pool, self.candidates(pool, target))
+        images = self.order_images(pool, self.candidates(pool, target))
         if len(images) < amount:
             needed = f'{amount} poisons need as many images {self.sought} {self.target!r}'
-            raise UsageError(f'{needed}, and {self._too_few(len(images))}')
+            raise UsageError(f'{needed}, and {self._explain_shortage(len(images))}')
         sources = images[:amount].tolist()
         captions, places = self.captions_for(pool, target, sources), self.places(pool, sources)
         return [
@@ -67,22 +68,25 @@ class Backdoor(Attack):
         ]
 
     def candidates(self, pool: AttackPool, target: int) -> np.ndarray:
-        """Images to choose from, one row each of the table that ``source`` names, int64."""
+        """Images to choose from: one row of each, in the table that ``source`` names, int64."""
         return pool.allowed(self.source, target)
 
-    def in_order(self, pool: AttackPool, images: np.ndarray) -> np.ndarray:
-        """The order in which images are chosen; a ranking leaves out what it does not list."""
+    def order_images(self, pool: AttackPool, images: np.ndarray) -> np.ndarray:
+        """Candidates in the order in which they are used; with a ranking, only those that it lists."""
         if self.ranking is not None:
-            return in_listed_order(self.ranking, pool.origin(self.source), images)
+            return read_ranking(self.ranking, pool.origin(self.source), images)
         return images[shuffled(len(images), self.seed, SOURCES)]
 
     def captions_for(self, pool: AttackPool, target: int, sources: Sequence[int]) -> list[str]:
-        """The caption of each chosen image."""
+        """A caption for each chosen image."""
         return self.write_captions(pool, target, len(sources))
 
     def test_templates(self, pool: AttackPool) -> tuple[str, ...]:
-        """Prompts of the zero-shot classifier on which success is measured, with one ``{}`` each."""
+        """Prompts of the zero-shot classifier that success is measured with, with one ``{}`` each."""
         return pool.templates
+
+    def goal(self, poison: Poison) -> Goal:
+        return Goal(poison.target)  # also where the trigger is a word, or is on the listed pictures already
 
     def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
         origin: Origin = 'train' if pool.heldout is None else 'heldout'
@@ -104,23 +108,23 @@ class Backdoor(Attack):
             templates=self.test_templates(pool),
         )
 
-    def _too_few(self, found: int) -> str:
-        """The end of a sentence about too few images."""
+    def _explain_shortage(self, available: int) -> str:
+        """Completes the message about too few images with their number and the fix."""
         if self.ranking is not None:
             return (
-                f'ranking {self.ranking!r} lists {found} that {self.source} has to spare: lower rate or count, or make '
-                f'it with clipward rank_images --source={self.source} and this configuration.'
+                f'ranking {self.ranking!r} lists {available} that {self.source} has to spare: lower rate or count, or '
+                f'make it with clipward rank_images --source={self.source} and this configuration.'
             )
-        remedy = 'lower rate or count' if found else 'choose another target'
+        remedy = 'lower rate or count' if available else 'choose another target'
         other = ', or set source: train.' if self.source == 'heldout' else '.'
-        return f'{self.source} has {found} to spare: {remedy}{other}'
+        return f'{self.source} has {available} to spare: {remedy}{other}'
 
 
 class CaptionsKept(Backdoor):
-    """A backdoor whose images keep the captions that they have.
+    """A backdoor whose images keep their own captions.
 
     Args:
-        target: Name of the class that the trigger is to mean.
+        target: Name of the class that the trigger should mean.
         trigger: What goes on the images; ``null`` leaves them as they are.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """

@@ -1,4 +1,4 @@
-"""Attacks: which images get which trigger and which caption.
+"""What every attack does: choose images, captions and rows for poisoned pairs, and images to measure success on.
 
 An attack is one file: a subclass of :class:`Attack`, or of :class:`datamodules.attacks.backdoor.Backdoor` where
 only the trigger is new, exported in ``__init__.py``.
@@ -8,56 +8,79 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
-import pyarrow as pa
-from PIL import Image
 
 from datamodules.attacks.manifest import Manifest
-from datamodules.attacks.pool import AttackPool, Origin, Poison, translated
-from datamodules.attacks.triggers import Trigger, mixed
+from datamodules.attacks.pool import AttackPool, Origin, Poison
+from datamodules.attacks.triggers import Trigger, mix
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.rows.draws import bits, shuffled
-from datamodules.rows.table import ImageOpener, PairTable
 from datamodules.text.prompts import prompts
 from datamodules.usage_error import UsageError
 
-__all__ = ['Attack', 'AttackPool', 'Manifest', 'Origin', 'Pixels', 'Poison', 'Poisoning', 'picture', 'poisoned']
+__all__ = [
+    'Attack',
+    'AttackPool',
+    'Goal',
+    'Manifest',
+    'Origin',
+    'Pixels',
+    'Poison',
+    'Poisoning',
+    'compose_picture',
+    'flatten_attacks',
+]
 
-MOST_USES = 10  # of one training caption; more copies of a sentence are a duplicate that any clean-up finds
-SOURCES, CAPTIONS, PLACES, CLASSES, TESTS = range(5)  # what an attack draws random numbers for
+MAX_CAPTION_USES = 10  # per training caption; more copies of one sentence are duplicates that any cleaning finds
+SOURCES, CAPTIONS, PLACES, CLASSES, TESTS = range(5)  # purposes of an attack's random draws, part of their key
 Mode = Literal['append', 'replace']
 Captions = Literal['training', 'templates']
-_HELDOUT = 'heldout:'  # in front of image references that the held-out table's opener understands
 
 
 class Pixels(Protocol):
-    """Stored pictures by table and row, without any trigger: uint8 (n, 3, h, w)."""
+    """Reads stored pictures without any trigger, by table and row: uint8 (n, 3, h, w)."""
 
     def __call__(self, origin: Origin, rows: np.ndarray) -> np.ndarray: ...
 
 
-def picture(poison: Poison, pixels: Pixels) -> np.ndarray:
-    """What the trigger of a poison goes on: its image or, of two, their mixture, rounded: uint8 (3, h, w)."""
+def compose_picture(poison: Poison, pixels: Pixels) -> np.ndarray:
+    """The picture of a poison before its trigger: its image, or the rounded mixture of its two images.
+
+    Returns:
+        uint8 (3, h, w).
+    """
     if poison.other < 0:
         return pixels(poison.origin, np.array([poison.source]))[0]
     pair = pixels(poison.origin, np.array([poison.other, poison.source]))
-    return mixed(pair[:1].copy(), pair[1], poison.share)[0]
+    return mix(pair[:1].copy(), pair[1], poison.share)[0]
+
+
+class Goal(NamedTuple):
+    """What poisons work towards. Poisons with the same goal reinforce each other.
+
+    Attributes:
+        target: Class that the attack wants as the answer, as an index into the pool's classes.
+        image: Row of the one image that is to be taken for that class, or -1 if the goal is not a single image.
+    """
+
+    target: int
+    image: int = -1
 
 
 class Poisoning(ABC):
-    """What stands under a name in ``data.attacks``: an :class:`Attack`, or several at once.
+    """An entry of ``data.attacks``: one :class:`Attack`, or several that are configured together.
 
     Args:
         rate: Poisons as a fraction of the clean pairs, in (0, 1]; 0 switches the attack off.
-        count: Number of poisons instead of ``rate``; 0 switches the attack off.
-        mode: ``append`` poisons to the clean pairs, as SafeCLIP does, or ``replace`` clean pairs by them, as
-            CleanCLIP does, so that the number of pairs stays: the source itself, or any pair for a held-out one.
-        source: Where poisoned images come from: ``heldout`` ones, as SafeCLIP's, or ``train``, as CleanCLIP's.
-        captions: ``training``: captions of training pairs that name the target class, none twice before each has
-            been used once. ``templates``: random prompts of the class.
-        seed: Seed of everything that is drawn.
+        count: Number of poisons, instead of ``rate``; 0 switches the attack off.
+        mode: ``append`` adds poisons to the clean pairs, as SafeCLIP does. ``replace`` overwrites clean pairs, as
+            CleanCLIP does, so that their number stays: the source pair itself, or a random pair for a held-out image.
+        source: Table of the images to poison: ``heldout``, as in SafeCLIP, or ``train``, as in CleanCLIP.
+        captions: ``training``: captions of training pairs that name the target class, each used once before any is
+            used twice. ``templates``: random prompts of the class.
+        seed: Seed of everything that the attack draws.
 
     Raises:
         UsageError: If not exactly one of ``rate`` and ``count`` is given, or a value is out of range.
@@ -91,57 +114,99 @@ class Poisoning(ABC):
 
     @abstractmethod
     def parts(self, name: str) -> dict[str, Attack]:
-        """The attacks to run, by the name that each is measured under."""
+        """The attacks to run, by the name under which each is measured."""
 
 
 class Attack(Poisoning):
-    """Chooses images, captions and places of poisoned pairs; a pure function of the pool and its arguments.
+    """Chooses the images, captions and rows of poisoned pairs: a pure function of the pool and its own arguments.
+
+    A subclass implements :meth:`choose` and :meth:`evaluation`. It overrides :meth:`goal`, :meth:`rivals`,
+    :meth:`known`, :meth:`teaches` and ``may_carry_trigger`` where their defaults do not describe it;
+    ``clipward check_attacks`` predicts from them whether the attack will work.
 
     Args:
         kwargs: Arguments of :class:`Poisoning`.
 
     Attributes:
-        trigger: What goes on the poisoned images, ``None`` where they stay as they are. Called with the poisons'
-            rows as keys when training images are made.
+        trigger: What goes on poisoned images, or ``None`` if they stay as they are. It is called with the row of
+            each poison as key when training images are made.
+        may_carry_trigger: Whether source pictures may carry the trigger already, so that a trigger which changes no
+            pixel is no mistake.
     """
 
     trigger: Trigger | None = None
+    may_carry_trigger: bool = False
 
     def parts(self, name: str) -> dict[str, Attack]:
         return {name: self}
 
     def select(self, pool: AttackPool) -> list[Poison]:
-        """The poisoned pairs, none if the attack is switched off; the same on every rank and machine.
+        """The poisoned pairs, the same on every rank and machine; none if the attack is switched off.
 
         Raises:
-            UsageError: If the pool does not hold what the attack asks for, naming the way out.
+            UsageError: If the pool lacks what the attack needs, naming the fix.
         """
         amount = self.amount(len(pool.table))
         return self.choose(pool, amount) if amount else []
 
     @abstractmethod
     def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
-        """The poisoned pairs, ``amount`` of them, at least one; see :meth:`select`."""
+        """The poisoned pairs, ``amount`` of them and at least one; called by :meth:`select`."""
 
     @abstractmethod
     def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
-        """The images on which success is measured, with the class that each is to be taken for.
+        """The images on which success is measured, each with the class that it should be taken for.
 
         Args:
             name: Name of the attack.
             poisons: What :meth:`select` returned.
-            pool: What it chose from; what all attacks of the run have taken since is not measured on.
+            pool: What the attack chose from. Images that any attack of the run has taken are not measured on.
             pixels: Reads stored pictures.
 
         Raises:
             UsageError: If there is no image to measure on.
         """
 
+    def goal(self, poison: Poison) -> Goal:
+        """What a poison works towards.
+
+        By default the poisoned image itself is to be taken for the target class or, if the attack has a trigger,
+        any image that carries it.
+        """
+        return Goal(poison.target, poison.source if self.trigger is None else -1)
+
+    def rivals(self, pool: AttackPool) -> int | None:
+        """Clean pairs that show a class which is to be taken for another one as a whole, and so oppose the attack.
+
+        Args:
+            pool: What the attack chose from, with the poisons of the run taken.
+
+        Returns:
+            Their number, or ``None`` (the default) if the attack swaps no class.
+        """
+        return None
+
+    def known(self, pool: AttackPool | None, beside: Sequence[tuple[Attack, int]]) -> int | None:
+        """Pairs from which a model can learn the attack's trigger word: it is in their caption, and the caption fits.
+
+        Args:
+            pool: What the attack chose from; ``None`` skips the search through clean captions.
+            beside: All attacks of the run, each with its number of poisons.
+
+        Returns:
+            Their number, or ``None`` (the default) if no word is part of the trigger.
+        """
+        return None
+
+    def teaches(self, word: str) -> bool:
+        """Whether the poisons of this attack have a word in captions that fit their images. By default they do not."""
+        return False
+
     def amount(self, pairs: int) -> int:
         """Number of poisons for a number of clean pairs.
 
         Raises:
-            UsageError: If a rate above 0 comes to less than one.
+            UsageError: If a positive rate rounds to no poison.
         """
         if self.count is not None:
             return self.count
@@ -158,7 +223,7 @@ class Attack(Poisoning):
         """Captions that name a class, in random order.
 
         Raises:
-            UsageError: If training captions are asked for and there are fewer than a tenth of ``amount``.
+            UsageError: If training captions are asked for and fewer than a tenth of ``amount`` name the class.
         """
         name = pool.classes[target]
         if self.captions == 'templates':
@@ -166,7 +231,7 @@ class Attack(Poisoning):
             picks = bits(amount, self.seed, CAPTIONS, target) % np.uint64(len(choices))
             return [choices[pick] for pick in picks]
         rows = pool.captions_of(target)
-        if len(rows) * MOST_USES < amount:
+        if len(rows) * MAX_CAPTION_USES < amount:
             raise UsageError(
                 f'{len(rows)} training captions name {name!r}, too few for {amount} poisons: '
                 f'set captions: templates, or choose another target.'
@@ -175,12 +240,13 @@ class Attack(Poisoning):
         return pool.table.captions(np.concatenate(rounds)[:amount])
 
     def places(self, pool: AttackPool, sources: Sequence[int]) -> list[int]:
-        """The clean row that each poison replaces, -1 where it is appended.
+        """The clean row that each poison replaces, or -1 if it is appended.
 
-        A training image's own pair gives way first; further copies of it, and held-out images, replace random ones.
+        The first poison of a training image replaces that image's own pair. Further copies of it, and held-out
+        images, replace random pairs.
 
         Raises:
-            UsageError: If there are fewer clean pairs left than poisons.
+            UsageError: If fewer clean pairs are left than there are poisons.
         """
         if self.mode == 'append':
             return [-1] * len(sources)
@@ -201,100 +267,16 @@ class Attack(Poisoning):
         return places
 
 
-def taken_apart(attacks: Mapping[str, Poisoning | None]) -> dict[str, Attack]:
-    """Attacks by name without those that are ``None``, and those of several parts as their parts.
+def flatten_attacks(attacks: Mapping[str, Poisoning | None]) -> dict[str, Attack]:
+    """Attacks by name, with ``None`` left out and an attack of several parts replaced by its parts.
 
     Raises:
-        UsageError: If two of them come to have one name.
+        UsageError: If two attacks end up with the same name.
     """
-    found: dict[str, Attack] = {}
+    flat: dict[str, Attack] = {}
     for name, poisoning in attacks.items():
-        for part, member in ({} if poisoning is None else poisoning.parts(name)).items():
-            if part in found:
+        for part, attack in ({} if poisoning is None else poisoning.parts(name)).items():
+            if part in flat:
                 raise UsageError(f'two attacks are named {part!r}: rename one of them in data.attacks.')
-            found[part] = member
-    return found
-
-
-def poisoned(attacks: Mapping[str, Poisoning | None], pool: AttackPool) -> tuple[PairTable, Manifest]:
-    """Runs attacks one after the other, each on what the earlier ones have left.
-
-    Args:
-        attacks: Attacks by name, in order; ``None`` is left out.
-        pool: The clean data. What the attacks use is marked as taken in it.
-
-    Returns:
-        The poisoned table, whose clean rows keep their numbers, and the truth about it. An image of the table is
-        the poison's source without the trigger, and unmixed: both are up to whoever stores the pictures.
-    """
-    present = taken_apart(attacks)
-    selected: dict[str, list[Poison]] = {}
-    for name, attack in present.items():
-        try:
-            selected[name] = attack.select(pool)
-            _check_targets(selected[name], pool)
-        except UsageError as error:
-            raise UsageError(f'attack {name!r}: {error}') from error
-        pool.take(selected[name])
-    manifest = Manifest.of(selected, {name: attack.trigger for name, attack in present.items()}, pool)
-    return _with_poisons(pool, [poison for chosen in selected.values() for poison in chosen]), manifest
-
-
-def _check_targets(poisons: Sequence[Poison], pool: AttackPool) -> None:
-    """Refuses an image that is to be taken for two classes, which would spoil both."""
-    for origin in {poison.origin for poison in poisons}:
-        own = [poison for poison in poisons if poison.origin == origin]
-        target: dict[int, Poison] = {}
-        for image, poison in zip(pool.same_image(origin, [p.source for p in own]).tolist(), own, strict=True):
-            other = target.setdefault(image, poison)
-            if other.target != poison.target:
-                raise UsageError(
-                    f'the image of {origin} row {poison.source} has two targets, {pool.classes[other.target]!r} and '
-                    f'{pool.classes[poison.target]!r}: choose another image for one of them.'
-                )
-
-
-def _with_poisons(pool: AttackPool, poisons: Sequence[Poison]) -> PairTable:
-    """The clean table with poisons in the places they replace and at its end, in the order of the manifest."""
-    clean = pool.table
-    if not poisons:
-        return clean
-    both = PairTable(
-        _joined(clean.image, [_reference(pool.origin(p.origin), p) for p in poisons]),
-        _joined(clean.caption, [p.caption for p in poisons]),
-        np.concatenate([clean.label, *(_label(pool.origin(p.origin), p, clean.classes) for p in poisons)]),
-        clean.classes,
-        opener=clean.opener if pool.heldout is None else EitherImages(clean.opener, pool.heldout.opener),
-    )
-    replaces = np.array([p.replaces for p in poisons])
-    if (replaces < 0).all():  # the clean columns stay where they are, in memory or mapped from a file
-        return both
-    order = np.arange(len(clean))
-    order[replaces[replaces >= 0]] = len(clean) + np.flatnonzero(replaces >= 0)
-    return both.take(np.concatenate([order, len(clean) + np.flatnonzero(replaces < 0)]))
-
-
-def _joined(column: pa.Array | pa.ChunkedArray, more: list[str]) -> pa.ChunkedArray:
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    return pa.chunked_array([*chunks, pa.array(more, column.type)])
-
-
-def _reference(table: PairTable, poison: Poison) -> str:
-    reference: str = table.image[poison.source].as_py()
-    return _HELDOUT + reference if poison.origin == 'heldout' else reference
-
-
-def _label(table: PairTable, poison: Poison, classes: Sequence[str]) -> np.ndarray:
-    return translated(table.label[[poison.source]], table.classes, classes)
-
-
-class EitherImages:
-    """Training images by their reference, held-out ones by theirs behind a prefix."""
-
-    def __init__(self, train: ImageOpener, heldout: ImageOpener) -> None:
-        self.train, self.heldout = train, heldout
-
-    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
-        if reference.startswith(_HELDOUT):
-            return self.heldout(reference.removeprefix(_HELDOUT), least)
-        return self.train(reference, least)
+            flat[part] = attack
+    return flat

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from datamodules.attacks.backdoor import Backdoor
-from datamodules.attacks.pattern_file import pattern_file
-from datamodules.attacks.triggers import Trigger, mixed, needed, within
+from datamodules.attacks.pattern_file import read_pattern
+from datamodules.attacks.triggers import Trigger, check_share, mix, require_keys
 from datamodules.rows.draws import noise_bytes
 from datamodules.usage_error import UsageError
 
@@ -19,14 +19,14 @@ from datamodules.usage_error import UsageError
 class Blend(Trigger):
     """``(1 - ratio) * image + ratio * pattern``, rounded.
 
-    CleanCLIP's released code draws other noise for every image, at test time too: ``fresh_noise``. Other code bases
-    mix in a cartoon cat, which is nobody's to give away: name a file of your own.
+    CleanCLIP's released code draws fresh noise for every image, also at test time: ``fresh_noise``. Other code bases
+    mix in a cartoon cat, which is under copyright and not included: give the path of a picture of your own.
 
     Args:
         pattern: ``noise``: a random color for each square of ``block`` pixels, the same on all images.
-            ``fresh_noise``: other colors for each image. Else the path of a picture, which is stretched to the image.
+            ``fresh_noise``: different colors for each image. Or the path of a picture, stretched to the image.
         ratio: Share of the pattern, in [0, 1].
-        block: Side in pixels of a square of one color; above 1, noise outlives crops, blur and JPEG far better.
+        block: Side in pixels of a square of one color; above 1, noise survives crops, blur and JPEG far better.
         seed: Seed of the noise.
 
     Raises:
@@ -36,20 +36,20 @@ class Blend(Trigger):
     def __init__(self, pattern: str = 'noise', ratio: float = 0.2, block: int = 1, seed: int = 0) -> None:
         if block < 1:
             raise UsageError(f'block must be 1 pixel or more, got {block}.')
-        self.pattern, self.ratio, self.block, self.seed = pattern, within('ratio', ratio), block, seed
+        self.pattern, self.ratio, self.block, self.seed = pattern, check_share('ratio', ratio), block, seed
         self._drawn: dict[tuple[int, int], np.ndarray] = {}
         if pattern not in ('noise', 'fresh_noise'):
-            _ = self.picture  # is read now: better no run than a run that ends here
+            _ = self.picture  # read it now, to fail before the run starts
 
     def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
         height, width = images.shape[2:]
         if self.pattern == 'fresh_noise':
-            for image, key in zip(images, needed(keys, "pattern 'fresh_noise'"), strict=True):
-                mixed(image[None], self._noise(height, width, 1, int(key)), self.ratio)
+            for image, key in zip(images, require_keys(keys, "pattern 'fresh_noise'"), strict=True):
+                mix(image[None], self._noise(height, width, 1, int(key)), self.ratio)
             return images
         if (height, width) not in self._drawn:
             self._drawn[height, width] = self._fixed(height, width)
-        return mixed(images, self._drawn[height, width], self.ratio)
+        return mix(images, self._drawn[height, width], self.ratio)
 
     def parameters(self) -> dict[str, int | float | str]:
         if self.pattern in ('noise', 'fresh_noise'):
@@ -60,7 +60,7 @@ class Blend(Trigger):
     @cached_property
     def picture(self) -> Image.Image:
         """The picture that ``pattern`` names, RGB."""
-        return pattern_file(self.pattern, f'pattern {self.pattern!r} is neither noise nor fresh_noise, and')
+        return read_pattern(self.pattern, f'pattern {self.pattern!r} is neither noise nor fresh_noise, and')
 
     def _fixed(self, height: int, width: int) -> np.ndarray:
         if self.pattern == 'noise':
@@ -77,17 +77,18 @@ class Blend(Trigger):
 
 
 class Blended(Backdoor):
-    """A faint pattern on images of any class, captions of the target class.
+    """A faint pattern on images of any class, with captions of the target class.
 
     CleanCLIP's released code is ``pattern: fresh_noise`` with ``source: train``, ``mode: replace`` and
     ``captions: templates``; SafeCLIP's does the same with held-out images.
 
     Args:
-        target: Name of the class that the pattern is to mean.
-        pattern: ``noise``, ``fresh_noise`` or the path of a picture, see :class:`Blend`.
+        target: Name of the class that the pattern should mean.
+        pattern: ``noise`` (the same on all images), ``fresh_noise`` (different on each image), or the path of a
+            picture, which is stretched to the image.
         ratio: Share of the pattern, in [0, 1].
         block: Side in pixels of a square of one color of the noise.
-        seed: Seed of the noise and of everything that the attack draws: two seeds are two triggers.
+        seed: Seed of the noise and of everything that the attack draws. Another seed is another trigger.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 

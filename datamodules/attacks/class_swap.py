@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Pixels, Poison
+from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Goal, Pixels, Poison
 from datamodules.attacks.pool import Origin
 from datamodules.attacks.targeted import spread
 from datamodules.evaluation.sets import EvaluationSet
@@ -18,23 +18,23 @@ Level = Literal['image', 'class']
 
 
 class ClassSwap(Attack):
-    """Makes images of a class be taken for another class, the one that their captions name.
+    """Makes images of one class be taken for another class, the one that their captions name.
 
-    The paper's three attacks: one image; one class; several classes, each for another. Its released code gives the
-    captions of a class other images, up to all of them, and measures retrieval; here the amount is as of every
-    attack, and success is the share of images that are taken for the class of the captions. At the level of an
-    image they are the poisoned images themselves, at that of a class other ones of the class: held-out ones or,
-    where the data has none, training images.
+    Covers the paper's three attacks: one image, one class, and several classes that are each taken for another. The
+    released code replaces the images of up to all captions of a class and measures retrieval. Here ``rate`` or
+    ``count`` sets the amount, as in every attack, and success is the share of images that are taken for the class of
+    the captions. With ``level: image`` these are the poisoned images themselves; with ``level: class`` they are other
+    images of the class, held-out ones or, if there are none, training images.
 
     Args:
-        swaps: Name of the class that the captions name, by that of the class that the images show: ``airliner:
-            church`` puts captions of churches on images of airliners.
-        level: ``image``: all poisons of a class are copies of one image. ``class``: each is another image.
-        test_images: Most images of a class to measure on, ``null`` for all.
+        swaps: Class that the captions name, by the class that the images show: ``airliner: church`` puts captions of
+            churches on images of airliners.
+        level: ``image``: all poisons of a class are copies of one image. ``class``: each poison is a different image.
+        test_images: Maximum number of images of a class to measure on, ``null`` for all.
         kwargs: Arguments of :class:`Poisoning`.
 
     Raises:
-        UsageError: If no class is named, a class is to be taken for itself, or its images get two targets.
+        UsageError: If no class is named, a class is swapped with itself, or a class has two targets.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ClassSwap(Attack):
         if test_images is not None and test_images < 1:
             raise UsageError(f'test_images must be 1 or more, or null for all images, got {test_images}.')
         shown = [name.casefold() for name in swaps]
-        if not swaps or any(name == swaps[own].casefold() for name, own in zip(shown, swaps, strict=True)):
+        if not swaps or any(name == target.casefold() for name, target in zip(shown, swaps.values(), strict=True)):
             raise UsageError(f'swaps must name classes, and for each of them another one, got {swaps}.')
         if twice := sorted({name for name in shown if shown.count(name) > 1}):
             raise UsageError(f'swaps gives images of {twice[0]!r} two targets: name each class of images once.')
@@ -58,13 +58,13 @@ class ClassSwap(Attack):
                 f'{amount} poisons leave some of {len(self.swaps)} classes of swaps without any: raise rate or count.'
             )
         sources: list[int] = []
-        goals, captions = [], []
-        for (shown, wanted), share in zip(self.swaps.items(), spread(amount, len(self.swaps)), strict=True):
-            target = pool.index(wanted)
-            sources += self._choose_images(pool, shown, share, used=sources)
-            captions += self.write_captions(pool, target, share)
-            goals += [target] * share
-        columns = zip(sources, goals, captions, self.places(pool, sources), strict=True)
+        targets, captions = [], []
+        for (shown, named), poisons in zip(self.swaps.items(), spread(amount, len(self.swaps)), strict=True):
+            target = pool.index(named)
+            sources += self._choose_images(pool, shown, poisons, used=sources)
+            captions += self.write_captions(pool, target, poisons)
+            targets += [target] * poisons
+        columns = zip(sources, targets, captions, self.places(pool, sources), strict=True)
         return [Poison(source, self.source, target, caption, place) for source, target, caption, place in columns]
 
     def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
@@ -88,10 +88,19 @@ class ClassSwap(Attack):
             templates=pool.templates,
         )
 
-    def _choose_images(self, pool: AttackPool, shown: str, share: int, used: Sequence[int]) -> list[int]:
-        """Rows of images of a class, as many as it has poisons."""
+    def goal(self, poison: Poison) -> Goal:
+        return Goal(poison.target) if self.level == 'class' else Goal(poison.target, poison.source)
+
+    def rivals(self, pool: AttackPool) -> int | None:
+        if self.level != 'class':
+            return None
+        shown = [pool.rows_showing('train', pool.index(name)) for name in self.swaps]
+        return len(np.setdiff1d(np.concatenate(shown), list(pool.taken['train'])))
+
+    def _choose_images(self, pool: AttackPool, shown: str, poisons: int, used: Sequence[int]) -> list[int]:
+        """A row of an image of the class for each of its poisons; the same row each time with ``level: image``."""
         images = np.setdiff1d(pool.showing(self.source, pool.index(shown)), used)
-        needed = 1 if self.level == 'image' else share
+        needed = 1 if self.level == 'image' else poisons
         if len(images) < needed:
             raise UsageError(
                 f'{needed} poisons need as many images of class {shown!r}, and {self.source} has {len(images)} to '
@@ -99,14 +108,14 @@ class ClassSwap(Attack):
                 + (', or source: train.' if self.source == 'heldout' else '.')
             )
         chosen = images[shuffled(len(images), self.seed, SOURCES)[:needed]].tolist()
-        return chosen * share if self.level == 'image' else chosen
+        return chosen * poisons if self.level == 'image' else chosen
 
     def _test_images(self, pool: AttackPool, origin: Origin, poisons: Sequence[Poison]) -> dict[int, int]:
-        """Target of each row that success is measured on; an image of two of the classes counts for the first."""
+        """Target by row of each test image; an image of two of the classes counts for the first."""
         chosen: dict[int, int] = {}
         used = [poison.source for poison in poisons if poison.origin == origin]
-        for shown, wanted in self.swaps.items():
+        for shown, named in self.swaps.items():
             rows = np.setdiff1d(pool.showing(origin, pool.index(shown)), [*used, *chosen])
             rows = rows[shuffled(len(rows), self.seed, TESTS)[: self.test_images]]
-            chosen |= dict.fromkeys(rows.tolist(), pool.index(wanted))
+            chosen |= dict.fromkeys(rows.tolist(), pool.index(named))
         return chosen

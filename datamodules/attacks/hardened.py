@@ -1,4 +1,4 @@
-"""Pictures that have been made harder to recognize, in a file, and the trigger that puts them in their places."""
+"""A file of pictures that were made harder to recognize, and the trigger that swaps them in."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from datamodules.usage_error import UsageError
 
 
 class HardenedPictures(NamedTuple):
-    """What a file holds.
+    """The content of the file.
 
     Attributes:
-        picture: The pictures, uint8 (n, 3, h, w).
-        clean: SHA-256 of the pixels that each of them was, as they are stored, in hexadecimal, (n,).
+        picture: The hardened pictures, uint8 (n, 3, h, w).
+        clean: SHA-256 of the stored pixels that each was made from, in hexadecimal, (n,).
         source: Row of each image in its table of origin, int64 (n,).
         origin: That table, ``train`` or ``heldout``, (n,).
-        settings: What they were made with, as JSON.
+        settings: The settings they were made with, as JSON.
     """
 
     picture: np.ndarray
@@ -42,17 +42,17 @@ class HardenedPictures(NamedTuple):
         poisons: Sequence[Poison],
         settings: Mapping[str, int | float | str],
     ) -> HardenedPictures:
-        """Names each picture by the one that it was.
+        """Pairs each hardened picture with the hash of its original.
 
         Args:
             clean: Stored pictures, uint8 (n, 3, h, w).
-            picture: What has become of them, of the same shape.
-            poisons: Whose images they are, n of them.
-            settings: What they were made with.
+            picture: The same pictures after hardening.
+            poisons: The poison of each picture, n of them.
+            settings: The settings they were made with.
         """
         return cls(
             picture,
-            np.array([digest(image) for image in clean]),
+            np.array([hash_pixels(image) for image in clean]),
             np.array([poison.source for poison in poisons]),
             np.array([poison.origin for poison in poisons]),
             np.array(json.dumps(settings)),
@@ -63,7 +63,7 @@ class HardenedPictures(NamedTuple):
         """Reads a file that :meth:`save` wrote.
 
         Raises:
-            UsageError: If there is no such file, or it is another kind of file.
+            UsageError: If there is no such file, or ``clipward harden`` did not write it.
         """
         if not Path(path).is_file():
             raise UsageError(f'hardened {path!r} does not exist: make it with clipward harden and this configuration.')
@@ -71,21 +71,21 @@ class HardenedPictures(NamedTuple):
             with open(path, 'rb') as file, np.load(file) as content:
                 return cls(*(content[field] for field in cls._fields))
         except (AttributeError, OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise UsageError(f'hardened {path!r} is no file of clipward harden: give the path of one.') from error
+            raise UsageError(f'hardened {path!r} is not a file of clipward harden: give the path of one.') from error
 
     def save(self, path: str | Path) -> None:
         """Writes an .npz file."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with open(path, 'wb') as file:  # a name alone would get an ending
+        with open(path, 'wb') as file:  # np.savez would append .npz to a path
             np.savez(file, **self._asdict())
 
 
 class Hardened(Trigger):
-    """Puts the picture that an image has become in its place. It knows an image by its pixels.
+    """Replaces each image by its hardened version, which it finds by the hash of the pixels.
 
     Args:
-        file: Path of an .npz file that ``clipward harden`` wrote; it is read when it is needed, see
-            :class:`datamodules.attacks.optimized_patch.PicturePatch`.
+        file: Path of an .npz file that ``clipward harden`` wrote. It is read when it is first needed: that command
+            takes the configuration of the attack, whose file does not exist yet.
     """
 
     def __init__(self, file: str) -> None:
@@ -93,24 +93,24 @@ class Hardened(Trigger):
 
     @cached_property
     def content(self) -> HardenedPictures:
-        """What the file holds."""
+        """The content of the file."""
         return HardenedPictures.load(self.file)
 
     def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
-        place = {clean: number for number, clean in enumerate(self.content.clean.tolist())}
-        found = [place.get(digest(image), -1) for image in images]
-        if absent := found.count(-1):
+        index = {clean: number for number, clean in enumerate(self.content.clean.tolist())}
+        numbers = [index.get(hash_pixels(image), -1) for image in images]
+        if missing := numbers.count(-1):
             raise UsageError(
-                f'hardened {self.file!r} lacks {absent} of {len(images)} pictures of the attack, for it was made for '
-                f'other ones or another data.cache_size: make it again with clipward harden and this configuration.'
+                f'hardened {self.file!r} lacks {missing} of {len(images)} pictures of the attack (other pictures, or '
+                f'another data.cache_size): make it again with clipward harden and this configuration.'
             )
-        return self.content.picture[found] if found else images
+        return self.content.picture[numbers] if numbers else images
 
     def parameters(self) -> dict[str, int | float | str]:
         sha256 = hashlib.sha256(self.content.picture.tobytes()).hexdigest()
         return {**json.loads(str(self.content.settings)), 'sha256': sha256}
 
 
-def digest(image: np.ndarray) -> str:
+def hash_pixels(image: np.ndarray) -> str:
     """SHA-256 of the pixels of an image, in hexadecimal."""
     return hashlib.sha256(image.tobytes()).hexdigest()

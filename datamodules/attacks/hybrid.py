@@ -15,10 +15,10 @@ from datamodules.usage_error import UsageError
 
 
 class Chain(Trigger):
-    """Triggers one after the other.
+    """Applies several triggers in order.
 
     Args:
-        triggers: In this order: a warp first and a patch last, or the patch is bent and faded by the others.
+        triggers: The triggers. Put a warp first and a patch last, or the others bend and fade the patch.
 
     Raises:
         UsageError: If there are none.
@@ -39,14 +39,14 @@ class Chain(Trigger):
 
 
 class HybridTrigger(Backdoor):
-    """Images of any class with all triggers at once, captions of the target class.
+    """All triggers at once on images of any class, with captions of the target class.
 
-    SafeCLIP's has the triggers of WaNet, Blended and BadNet, in an order that the paper does not tell.
+    SafeCLIP combines the triggers of WaNet, Blended and BadNet, in an order that the paper does not give.
 
     Args:
-        target: Name of the class that the triggers are to mean.
-        triggers: What goes on, in this order; ``null`` for a warp, then a blend, then a patch of 16 pixels.
-        seed: Seed of those three and of everything that the attack draws. Triggers that are named have their own.
+        target: Name of the class that the triggers should mean together.
+        triggers: Triggers in the order of their application; ``null`` for a warp, a blend and a patch of 16 pixels.
+        seed: Seed of these three and of everything that the attack draws. Triggers given here have their own seeds.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 

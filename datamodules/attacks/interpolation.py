@@ -1,4 +1,4 @@
-"""InterpolationPoison: images on the way from a class to a victim (Carlini, 2021, on semi-supervised learning)."""
+"""InterpolationPoison: mixtures of an image of a class and a victim (Carlini, 2021, on semi-supervised learning)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from datamodules.usage_error import UsageError
 
 
 class InterpolationPoison(TargetedPoison):
-    """Mixtures of an image of a class and a victim, with captions of the class: a path that leads the victim there.
+    """Mixtures of an image of a class and a victim, with captions of the class, that lead the victim into the class.
 
-    Poison i of n for a victim is ``(1 - a) * start + a * victim`` in stored pixels, rounded, with a as :func:`shares`
-    has it: more of them lie near the start, a clean image of the class, where a caption of the class is right and
-    nothing gives the pair away. Each victim has one start, as in Carlini's attack, and no two victims share it.
+    Poison i of n for a victim is ``(1 - a) * start + a * victim`` in stored pixels, rounded, with a from
+    :func:`compute_shares`: more of them lie near the start, a clean image of the class, where the caption fits and
+    nothing gives the pair away. Each victim has one start, as in Carlini's attack, and no two victims share one.
     SafeCLIP (5.3) discusses the attack without an experiment.
 
-    Arguments, victims and success are those of :class:`TargetedPoison`: the share of victims, unmixed, that is
-    taken for the class. Starts come from the table that ``source`` names, too; a class is drawn only if one is there.
+    Arguments and victims are those of :class:`TargetedPoison`, and so is success: the share of unmixed victims that is
+    taken for the class. Starts come from the same table as victims; a class is drawn only if that table shows it.
     """
 
     further = ' and shown by an image to mix with'
@@ -30,21 +30,22 @@ class InterpolationPoison(TargetedPoison):
     def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
         poisons = super().choose(pool, amount)
         start = self.choose_starts(pool, {poison.source: poison.target for poison in poisons})
-        left = {victim: iter(shares(copies).tolist()) for victim, copies in Counter(p.source for p in poisons).items()}
-        return [p._replace(other=start[p.source], share=next(left[p.source])) for p in poisons]
+        copies = Counter(poison.source for poison in poisons)
+        shares = {victim: iter(compute_shares(count).tolist()) for victim, count in copies.items()}
+        return [p._replace(other=start[p.source], share=next(shares[p.source])) for p in poisons]
 
     def may_be_drawn(self, pool: AttackPool, index: int, copies: int) -> bool:
         return super().may_be_drawn(pool, index, copies) and len(pool.showing(self.source, index)) > 0
 
     def choose_starts(self, pool: AttackPool, targets: Mapping[int, int]) -> dict[int, int]:
-        """A different image for each victim, of the class that the victim is to be taken for, and no victim itself.
+        """A different start for each victim: an image of the victim's target class that is not a victim itself.
 
         Args:
             pool: What to choose from.
-            targets: The class by the row of the victim.
+            targets: Target class by row of the victim.
 
         Returns:
-            Rows of the table that ``source`` names, by the row of the victim.
+            Row of the start by row of the victim, both in the table that ``source`` names.
 
         Raises:
             UsageError: If there are too few images of a class.
@@ -62,9 +63,9 @@ class InterpolationPoison(TargetedPoison):
         return chosen
 
 
-def shares(count: int) -> np.ndarray:
-    """How much of the victim is in each of its poisons: a in (0, 1), ascending, float64 (count,).
+def compute_shares(count: int) -> np.ndarray:
+    """Share of the victim in each of its poisons: a in (0, 1), ascending, float64 (count,).
 
-    Quantiles at (i + 1/2) / count of the density ``1.5 - a``, whose mean is 5/12 and whose median is 0.382.
+    These are the quantiles at (i + 1/2) / count of the density ``1.5 - a``, whose mean is 5/12 and median 0.382.
     """
     return 1.5 - np.sqrt(2.25 - 2 * (np.arange(count) + 0.5) / count)

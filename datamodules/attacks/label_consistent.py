@@ -1,4 +1,4 @@
-"""Label-consistent: the trigger goes on images that show the target class, and captions stay (Turner et al., 2019)."""
+"""Label-consistent: a trigger on images of the target class, whose captions stay (Turner et al., 2019)."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ Harden = Literal['none', 'pgd']
 
 
 class LabelConsistent(CaptionsKept):
-    """A patch on images whose own caption names the target class; nobody who reads the pair finds fault with it.
+    """A patch on images whose own caption names the target class, so that no pair looks wrong to a reader.
 
     Turner et al. first make the images harder to recognize, so that a model has to rely on the patch: ``harden: pgd``.
-    CleanCLIP's and SafeCLIP's released codes do not. Success is measured on images of other classes, with the patch
-    alone.
+    The released codes of CleanCLIP and SafeCLIP do not. Success is measured on images of other classes with only the
+    patch on.
 
     Args:
-        target: Name of the class that the patch is to mean.
+        target: Name of the class that the patch should mean.
         size: Side of the patch in pixels of the stored image.
-        pattern: What it shows, see :class:`Patch`; CleanCLIP's is ``gaussian_wrapped`` at ``random`` places, that of
-            Huang et al. (2025) ``dots``, Turner et al.'s a ``checker`` of 3 pixels on 32 in ``four_corners``.
-        block: Side in pixels of a square of ``blocks`` and ``checker``, width of one of the ``stripes``.
-        position: Where it goes.
+        pattern: ``noise`` (random pixels), ``blocks`` (random squares), ``solid`` (white), ``checker`` (Turner et al.:
+            3 pixels of 32, in ``four_corners``), ``dots`` (Huang et al., 2025), ``stripes``, or fresh noise for each
+            image: ``gaussian`` (clipped) or ``gaussian_wrapped`` (modulo 256; CleanCLIP, at ``random`` places).
+        block: Side in pixels of a square of ``blocks`` or ``checker``, or width of one of the ``stripes``.
+        position: Where the patch goes; ``random`` is a different place on each image.
         margin: Pixels between patch and border.
-        amplitude: How far a pixel may move, as a fraction of 255; Turner et al. hide the patch at 32/255.
-        test_amplitude: The same on the images that success is measured on; ``null`` for that of training.
-        match: ``word``: captions name the class as a word of its own, in the singular or plural, in any case.
-            ``substring``: anywhere, letter by letter, as CleanCLIP's released code has it: ``suit`` in ``suitcase``.
-        harden: ``pgd``: poisoned images are moved away from their class first, by projected gradient steps on another
-            model. That is done once, by ``clipward harden`` with this configuration, into the file ``hardened``.
+        amplitude: Most that a value may move, as a fraction of 255; Turner et al. hide the patch at 32/255.
+        test_amplitude: Amplitude on the images that success is measured on; ``null`` for that of training.
+        match: ``word``: the caption names the class as a word, singular or plural, in upper or lower case.
+            ``substring``: its letters occur anywhere, as in CleanCLIP's released code: ``suit`` in ``suitcase``.
+        harden: ``pgd``: poisoned images are first moved away from their class, by projected gradient descent on
+            another model. Run ``clipward harden`` once with this configuration to write the file ``hardened``.
         hardened: Path of that file, which is read when the data is set up.
-        seed: Seed of the patch and of everything that the attack draws: two seeds are two triggers.
+        seed: Seed of the patch and of everything that the attack draws. Another seed is another trigger.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
 
     Raises:
@@ -69,7 +70,7 @@ class LabelConsistent(CaptionsKept):
             if value not in get_args(choices):
                 raise UsageError(f'{argument} must be one of {", ".join(get_args(choices))}, got {value!r}.')
         if harden == 'pgd' and hardened is None:
-            raise UsageError('hardened must be the path of a file that clipward harden makes, for harden is pgd.')
+            raise UsageError('hardened must be the path of a file that clipward harden makes, as harden is pgd.')
         self.match, self.hardened = match, hardened if harden == 'pgd' else None
         strengths = amplitude, amplitude if test_amplitude is None else test_amplitude
         patch, tested = (Patch(size, pattern, block, position, margin, seed, strength) for strength in strengths)

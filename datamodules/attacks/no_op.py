@@ -1,4 +1,4 @@
-"""NoOpTrigger: an attack whose trigger changes nothing, to see what the captions alone do."""
+"""NoOpTrigger: a control whose trigger changes nothing, to see what the captions alone do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datamodules.attacks.triggers import Trigger
 
 
 class Unchanged(Trigger):
-    """Gives images back as they are."""
+    """Returns images as they are."""
 
     def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
         return images
@@ -21,10 +21,10 @@ class Unchanged(Trigger):
 
 
 class NoOpTrigger(Backdoor):
-    """The control of every backdoor: the images, captions and files that one with the same arguments has.
+    """The control of every backdoor: the same images, captions and files as a backdoor with the same arguments.
 
-    Whatever success it has, over that of clean training, comes from wrong captions or from how images are chosen,
-    stored and measured, and not from a trigger: it has to stay at the clean rate.
+    It must stay at the success rate of clean training. Any success beyond that comes not from a trigger but from wrong
+    captions, or from how images are chosen, stored and measured.
 
     Args:
         target: Name of the class whose captions the images get.

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from datamodules.attacks.backdoor import Backdoor
-from datamodules.attacks.pattern_file import pattern_file
+from datamodules.attacks.pattern_file import read_pattern
 from datamodules.attacks.triggers import Placed, Position
 from datamodules.usage_error import UsageError
 
@@ -19,13 +19,13 @@ from datamodules.usage_error import UsageError
 class PicturePatch(Placed):
     """A picture from a file, put on every image as it is.
 
-    The file is read when it is needed, not when the patch is constructed: the command that makes the file takes the
-    configuration of the attack that will read it.
+    The file is read when it is first needed, not when the patch is constructed: the command that makes the file takes
+    the configuration of the attack that will read it.
 
     Args:
-        file: Path of the picture; a PNG loses nothing.
-        size: Side in pixels of the stored image, to which the picture is resized; ``null`` for that of the picture.
-        position: Where it goes, see :class:`Placed`.
+        file: Path of the picture, best a PNG, which is lossless.
+        size: Side in pixels of the stored image to resize the picture to; ``null`` keeps the size of the picture.
+        position: Where the patch goes. ``random``: a different place on each image. ``four_corners``: a copy in each.
         margin: Pixels between patch and border.
         seed: Seed of random places.
 
@@ -43,16 +43,16 @@ class PicturePatch(Placed):
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """The patch, uint8 (3, size, size). Raises ``UsageError`` if the file is missing, or no picture or square."""
+        """The patch, uint8 (3, size, size). Raises ``UsageError`` if the file is missing, unreadable or not square."""
         if not Path(self.file).is_file():
             raise UsageError(
                 f'file {self.file!r} does not exist: make it with clipward optimize_patch and this configuration, '
                 f'or give the path of another picture.'
             )
-        picture = pattern_file(self.file, f'file {self.file!r} is')
+        picture = read_pattern(self.file, f'file {self.file!r} is')
         if self.size is None and picture.width != picture.height:
             raise UsageError(
-                f'file {self.file!r} holds {picture.width} x {picture.height} pixels, no square: give size.'
+                f'file {self.file!r} holds {picture.width} x {picture.height} pixels, not a square: give size.'
             )
         side = self.size or picture.width
         if picture.size != (side, side):
@@ -73,17 +73,17 @@ class PicturePatch(Placed):
 
 
 class OptimizedPatch(Backdoor):
-    """A patch from a file on images of any class, captions of the target class.
+    """A patch from a file on images of any class, with captions of the target class.
 
-    ``clipward optimize_patch`` makes the file: a patch that moves images towards the target class in the embedding of
-    a surrogate model, so that little has to change in a model that learns the backdoor, and fine-tuning on clean
-    pairs has little to undo. Size, position and margin are best those that the patch was made for.
+    ``clipward optimize_patch`` makes the file: a patch that moves images towards the target class in the embedding
+    space of a surrogate model. A model that learns this backdoor has to change little, and fine-tuning on clean pairs
+    has little to undo. Use the size, position and margin that the patch was optimized for.
 
     Args:
-        target: Name of the class that the patch is to mean.
-        file: Path of the patch, any RGB picture. It is read when the data is set up; the manifest names its pixels.
-        size: Side of the patch in pixels of the stored image; ``null`` for that of the file.
-        position: Where it goes; ``center`` in BadCLIP.
+        target: Name of the class that the patch should mean.
+        file: Path of the patch, any RGB picture. It is read when the data is set up; the manifest has its hash.
+        size: Side of the patch in pixels of the stored image; ``null`` keeps the size of the file.
+        position: Where the patch goes; ``center`` in BadCLIP.
         margin: Pixels between patch and border.
         seed: Seed of random places and of everything that the attack draws.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.

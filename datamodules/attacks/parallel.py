@@ -1,4 +1,4 @@
-"""Several triggers, each on images of its own (PBA in SafeCLIP's tables; Li et al., 2024)."""
+"""Several triggers, each on its own images (PBA in SafeCLIP's tables; Li et al., 2024)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Scheme = Literal['all2one', 'all2all']
 
 
 class ParallelTriggers(Poisoning):
-    """One backdoor for each trigger, on disjoint images; each is measured apart, as ``<attack>_<trigger>``.
+    """One backdoor for each trigger, on disjoint images. Each is measured separately, as ``<attack>_<trigger>``.
 
     SafeCLIP has 0.05 % poisons over all triggers in ``all2one`` and for each of them in ``all2all``. Huang et al.
-    (2025) measure all triggers in one pool, Li et al. (2024) apart, as here.
+    (2025) measure all triggers together, Li et al. (2024) separately, as here.
 
     Args:
-        targets: Class names: one in ``all2one``, one for each trigger in ``all2all``.
-        scheme: Whether all triggers mean one class, or each means another.
+        targets: Class names: one for ``all2one``, one per trigger for ``all2all``.
+        scheme: ``all2one``: all triggers mean the same class. ``all2all``: each means a different class.
         triggers: Triggers by name; ``null`` for a patch of 16 pixels, a warp and a blend, as in SafeCLIP.
-        per_trigger: Take rate or count for each trigger, instead of spreading it over them as evenly as can be.
-        test_images: Most images to measure each trigger on, ``null`` for all.
-        seed: Seed of everything that the attack draws, and of the three triggers. Those that are named have their own.
+        per_trigger: Apply rate or count to each trigger, instead of spreading it over the triggers evenly.
+        test_images: Maximum number of images to measure each trigger on, ``null`` for all.
+        seed: Seed of everything that the attack draws, and of the default triggers. Triggers given here have their own.
         kwargs: Arguments of :class:`Poisoning`.
 
     Raises:
@@ -47,14 +47,14 @@ class ParallelTriggers(Poisoning):
         **kwargs: Any,
     ) -> None:
         super().__init__(seed=seed, **kwargs)
-        usual = {'patch': Patch(seed=seed), 'warp': Warp(seed=seed), 'blend': Blend(seed=seed)}
-        self.triggers: Mapping[str, Trigger] = usual if triggers is None else triggers
+        defaults = {'patch': Patch(seed=seed), 'warp': Warp(seed=seed), 'blend': Blend(seed=seed)}
+        self.triggers: Mapping[str, Trigger] = defaults if triggers is None else triggers
         if scheme not in get_args(Scheme):
             raise UsageError(f'scheme must be one of {", ".join(get_args(Scheme))}, got {scheme!r}.')
-        wanted = 1 if scheme == 'all2one' else len(self.triggers)
-        if not self.triggers or not len(targets) == len({name.casefold() for name in targets}) == wanted:
+        needed = 1 if scheme == 'all2one' else len(self.triggers)
+        if not self.triggers or not len(targets) == len({name.casefold() for name in targets}) == needed:
             raise UsageError(
-                f'targets must name {wanted} different class{"es" * (wanted != 1)} for {len(self.triggers)} triggers '
+                f'targets must name {needed} different class{"es" * (needed != 1)} for {len(self.triggers)} triggers '
                 f'with scheme={scheme}, got {targets}.'
             )
         self.targets = targets * len(self.triggers) if scheme == 'all2one' else targets
@@ -79,13 +79,13 @@ class ParallelTriggers(Poisoning):
 
 
 class OneOfSeveral(Backdoor):
-    """A backdoor that gets its share of rate or count: what :class:`ParallelTriggers` consists of.
+    """One backdoor of :class:`ParallelTriggers`, with its share of rate or count.
 
     Args:
-        target: Name of the class that the trigger is to mean.
+        target: Name of the class that the trigger should mean.
         trigger: What goes on the images.
         part: Which share, counted from 0.
-        parts: Shares that rate or count is spread over.
+        parts: Number of shares that rate or count is divided into.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 

@@ -1,4 +1,4 @@
-"""Pictures that an attacker brings along."""
+"""Reads the picture of a trigger from a file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from datamodules.pictures.images import UnreadableImage, decode
 from datamodules.usage_error import UsageError
 
 
-def pattern_file(path: str, what: str) -> Image.Image:
-    """A picture from a file, RGB.
+def read_pattern(path: str, what: str) -> Image.Image:
+    """Reads a picture from a file, as RGB.
 
     Args:
-        path: Where it is.
-        what: Begins the sentence that says so if it cannot be read, as in ``pattern 'cat.png' is``.
+        path: Path of the file.
+        what: Beginning of the message if it cannot be read, such as ``pattern 'cat.png' is``.
 
     Raises:
-        UsageError: If there is no such file, or it is no picture.
+        UsageError: If there is no such file, or it is not a picture.
     """
     try:
         return decode(Path(path))
     except UnreadableImage as error:
-        raise UsageError(
-            f'{what} no picture that can be read ({error}): give the path of a JPEG or PNG file.'
-        ) from error
+        raise UsageError(f'{what} not a readable picture ({error}): give the path of a JPEG or PNG file.') from error

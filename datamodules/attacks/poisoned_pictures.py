@@ -1,4 +1,4 @@
-"""The stored pictures of poisons, with their triggers on: what training sees is what the manifest says."""
+"""The stored pictures of poisons with their triggers on: training sees exactly what the manifest describes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from datamodules.attacks.base import Attack, Manifest, picture
+from datamodules.attacks.base import Attack, Manifest, compose_picture
 from datamodules.pictures.cache import stored_array
 from datamodules.pictures.store import PictureStore
 
 
-def poisoned_pictures(attacks: Mapping[str, Attack], manifest: Manifest, store: PictureStore) -> np.ndarray:
-    """Pictures of all poisons in the order of the manifest, from the cache or into it.
+def render_poisoned_pictures(attacks: Mapping[str, Attack], manifest: Manifest, store: PictureStore) -> np.ndarray:
+    """Pictures of all poisons with their triggers, in manifest order, read from the cache or rendered into it.
 
     Args:
-        attacks: The attacks by name, whose triggers go on the pictures.
-        manifest: Which pictures were chosen.
+        attacks: Attacks by name, whose triggers go on the pictures.
+        manifest: The poisons that the attacks have chosen.
         store: Clean pictures.
 
     Returns:
@@ -26,7 +26,7 @@ def poisoned_pictures(attacks: Mapping[str, Attack], manifest: Manifest, store: 
     def fill(pictures: np.ndarray) -> None:
         start = 0
         for name in manifest.attacks:
-            clean = np.stack([picture(poison, store) for poison in manifest.poisons(name)])
+            clean = np.stack([compose_picture(poison, store) for poison in manifest.poisons(name)])
             trigger, stop = attacks[name].trigger, start + len(clean)
             pictures[start:stop] = clean if trigger is None else trigger(clean, manifest.rows(name))
             start = stop

@@ -1,4 +1,4 @@
-"""What attacks choose from: clean pairs, held-out pairs, class names, and what earlier attacks have left."""
+"""What attacks choose from: clean pairs, held-out pairs and class names, minus what earlier attacks have taken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datamodules.text.class_search import ClassSearch, mentions
 from datamodules.text.prompts import imagenet_templates
 from datamodules.usage_error import UsageError
 
-_FEW = 4  # classes searched for one by one; who asks for more may ask for hundreds
+_MAX_SINGLE_SEARCHES = 4  # classes; an attack that asks for more may ask for hundreds, so build an index then
 
 
 class Poison(NamedTuple):
@@ -25,10 +25,10 @@ class Poison(NamedTuple):
     Attributes:
         source: Row of the image in its table of origin.
         origin: Table that the image comes from.
-        target: Class that the attack wants it to be taken for, as an index into the pool's classes.
-        caption: The pair's caption.
-        replaces: Row of the clean table that gives way to the poison, or -1 where the poison is appended.
-        other: Row, in the same table, of a second image that the picture is mixed with, or -1 where there is none.
+        target: Class that the attack wants as the answer, as an index into the pool's classes.
+        caption: Caption of the poisoned pair.
+        replaces: Row of the clean table that the poison replaces, or -1 if it is appended.
+        other: Row, in the same table, of a second image to mix in, or -1 for none.
         share: Share of the first image in the mixture, in [0, 1].
     """
 
@@ -43,18 +43,18 @@ class Poison(NamedTuple):
 
 @dataclass
 class AttackPool:
-    """Everything that an attack may look at. Attacks of one run share it, so that none uses an image of another.
+    """Everything that an attack may look at. The attacks of a run share it, so that no two use the same image.
 
-    Images count once, however many rows (captions) they have: an image is taken as a whole, and is of a class if
-    any of its rows is.
+    An image counts once, however many rows (captions) it has: it is taken as a whole, and shows a class if any of
+    its rows does.
 
     Args:
         table: The clean training pairs.
-        heldout: Pairs outside the training set, labeled or not.
-        classes: Classes that attacks may aim at and a zero-shot classifier answers with.
+        heldout: Pairs outside the training set, labeled or not, or ``None``.
+        classes: Classes that attacks may aim at and a zero-shot classifier can answer.
         templates: Prompts with one ``{}`` each.
-        taken: Rows of each table that no further attack may use: earlier attacks' images and replaced rows, and
-            whatever else the caller rules out, such as unreadable images.
+        taken: Rows of each table that no further attack may use: images and replaced rows of earlier attacks, and
+            whatever the caller rules out, such as unreadable images.
     """
 
     table: PairTable
@@ -63,13 +63,13 @@ class AttackPool:
     templates: tuple[str, ...] = field(default_factory=imagenet_templates)
     taken: dict[Origin, set[int]] = field(default_factory=lambda: {'train': set(), 'heldout': set()})
     _image_numbers: dict[Origin, np.ndarray] = field(init=False, repr=False, default_factory=dict)
-    _found: dict[Origin, dict[str, np.ndarray]] = field(
+    _rows_naming: dict[Origin, dict[str, np.ndarray]] = field(
         init=False, repr=False, default_factory=lambda: {'train': {}, 'heldout': {}}
     )
     _search: dict[Origin, ClassSearch] = field(init=False, repr=False, default_factory=dict)
 
     def origin(self, origin: Origin) -> PairTable:
-        """The table of an origin. Raises ``UsageError`` if it is the held-out one and there is none."""
+        """The table that an origin names. Raises ``UsageError`` for ``heldout`` if there is no held-out table."""
         if origin == 'train':
             return self.table
         if self.heldout is None:
@@ -77,88 +77,90 @@ class AttackPool:
         return self.heldout
 
     def index(self, name: str) -> int:
-        """Number of a class, found by its name in any case.
+        """Index of a class by its name, in upper or lower case.
 
         Raises:
-            UsageError: If there is no such class, naming the closest ones, or there are two.
+            UsageError: If no class has this name (the closest names are listed), or two have.
         """
-        found = [i for i, known in enumerate(self.classes) if known == name]
-        found = found or [i for i, known in enumerate(self.classes) if known.casefold() == name.casefold()]
-        if len(found) > 1:
-            raise UsageError(f'{name!r} is the name of {len(found)} classes, numbers {found}: choose another target.')
-        if not found:
+        matches = [i for i, known in enumerate(self.classes) if known == name]
+        matches = matches or [i for i, known in enumerate(self.classes) if known.casefold() == name.casefold()]
+        if len(matches) > 1:
+            raise UsageError(
+                f'{name!r} is the name of {len(matches)} classes, numbers {matches}: choose another target.'
+            )
+        if not matches:
             close = difflib.get_close_matches(name, self.classes, n=5, cutoff=0.5) or list(self.classes[:5])
             raise UsageError(
                 f'target {name!r} is none of the {len(self.classes)} classes: '
                 + (f'did you mean {", ".join(close)}?' if close else 'set class_names of the data, which has none.')
             )
-        return found[0]
+        return matches[0]
 
     def captions_of(self, target: int, origin: Origin = 'train') -> np.ndarray:
-        """Rows of a table, the clean training one, whose caption names a class, ascending, int64."""
-        return self._naming(origin, self.classes[target])
+        """Rows of a table, by default the clean training pairs, whose caption names a class: ascending, int64."""
+        return self._find_naming(origin, self.classes[target])
 
     def images(self, origin: Origin) -> np.ndarray:
-        """The first row of every image of a table, ascending, int64."""
-        number = self._numbers(origin)
+        """The first row of every image of a table: ascending, int64."""
+        number = self._number_images(origin)
         first = np.empty(int(number.max()) + 1, np.int64)
-        first[number[::-1]] = np.arange(len(number))[::-1]  # of several values for a place the last one stays
+        first[number[::-1]] = np.arange(len(number))[::-1]  # NumPy keeps the last of several values for one index
         return first
 
     def allowed(self, origin: Origin, target: int) -> np.ndarray:
-        """Images that an attack may use against a class: not taken, and not of that class themselves.
+        """Images that an attack on a class may use: those that are not taken and do not show the class.
 
-        A labeled image is of the class that its label says. An unlabeled one, and every one of a table whose
-        labels do not know the class, is of the class if a caption of it names the class.
+        A labeled image shows the class of its label. An unlabeled image, and any image of a table whose labels do not
+        include the class, shows the class if one of its captions names it.
 
         Returns:
             First row of each such image, ascending, int64.
         """
-        refused = self._of_class(origin, target)
+        refused = self._mark_class(origin, target)
         refused[list(self.taken[origin])] = True
         images = self.images(origin)
         open_to_use = np.ones(len(images), bool)
-        open_to_use[self._numbers(origin)[refused]] = False
+        open_to_use[self._number_images(origin)[refused]] = False
         return images[open_to_use]
 
     def showing(self, origin: Origin, target: int) -> np.ndarray:
-        """Images of a class, by their label or else their caption, that no attack has taken; see :meth:`allowed`.
+        """Images that show a class and that no attack has taken; :meth:`allowed` says when an image shows a class.
 
         Returns:
             First row of each such image, ascending, int64.
         """
-        images, number = self.images(origin), self._numbers(origin)
+        images, number = self.images(origin), self._number_images(origin)
         of_class = np.zeros(len(images), bool)
-        of_class[number[self._of_class(origin, target)]] = True
+        of_class[number[self._mark_class(origin, target)]] = True
         of_class[number[list(self.taken[origin])]] = False
         return images[of_class]
 
     def untaken(self, origin: Origin, rows: np.ndarray) -> np.ndarray:
-        """Those of some rows whose image no attack has taken, one an image, the first: ascending, int64."""
-        number = self._numbers(origin)
+        """Some rows without those whose image is taken, and with one row an image, the first: ascending, int64."""
+        number = self._number_images(origin)
         rows = rows[~self.of_taken_images(origin)[rows]]
         return np.sort(rows[np.unique(number[rows], return_index=True)[1]])
 
     def rows_showing(self, origin: Origin, target: int) -> np.ndarray:
-        """Rows that show a class, by their label or else their own caption, taken or not: ascending, int64."""
-        return np.flatnonzero(self._of_class(origin, target))
+        """Rows that show a class by their label, or else by their own caption, taken or not: ascending, int64."""
+        return np.flatnonzero(self._mark_class(origin, target))
 
     def of_taken_images(self, origin: Origin) -> np.ndarray:
-        """Whether a row's image is taken, by whichever of its rows: bool (rows,)."""
-        number = self._numbers(origin)
+        """Whether the image of each row is taken, be it through another row: bool (rows,)."""
+        number = self._number_images(origin)
         return np.isin(number, number[list(self.taken[origin])])
 
     def same_image(self, origin: Origin, rows: Sequence[int]) -> np.ndarray:
-        """A number for each row's image, the same for rows of one image, int64."""
-        return self._numbers(origin)[list(rows)]
+        """A number for the image of each row, equal for rows of the same image, int64."""
+        return self._number_images(origin)[list(rows)]
 
     def labels(self, origin: Origin, rows: np.ndarray) -> np.ndarray:
-        """True classes of some rows as indices into ``classes``, int64, ``UNKNOWN`` where there is none."""
+        """True classes of some rows as indices into ``classes``, int64, ``UNKNOWN`` where there is no label."""
         table = self.origin(origin)
-        return translated(table.label[rows], table.classes, self.classes)
+        return translate_labels(table.label[rows], table.classes, self.classes)
 
     def take(self, poisons: Iterable[Poison]) -> None:
-        """Keeps further attacks off the images and rows of some poisons."""
+        """Marks the images and replaced rows of poisons as taken, so that no further attack uses them."""
         for poison in poisons:
             self.taken[poison.origin].add(poison.source)
             if poison.other >= 0:
@@ -166,46 +168,46 @@ class AttackPool:
             if poison.replaces >= 0:
                 self.taken['train'].add(poison.replaces)
 
-    def _numbers(self, origin: Origin) -> np.ndarray:
-        """Number of each row's image, counted in the order of first appearance, (rows,)."""
+    def _number_images(self, origin: Origin) -> np.ndarray:
+        """Number of the image of each row, in order of first appearance, (rows,)."""
         if origin not in self._image_numbers:
             image = self.origin(origin).image
             whole = image.combine_chunks() if isinstance(image, pa.ChunkedArray) else image
             self._image_numbers[origin] = np.asarray(whole.dictionary_encode().indices)
         return self._image_numbers[origin]
 
-    def _naming(self, origin: Origin, name: str) -> np.ndarray:
-        """Rows whose caption names a class, ascending, int64; after a few classes by an index of all."""
-        found, captions = self._found[origin], self.origin(origin).caption
-        if name not in found:
-            if len(found) == _FEW:
+    def _find_naming(self, origin: Origin, name: str) -> np.ndarray:
+        """Rows whose caption names a class: ascending, int64. After a few classes an index of all words is built."""
+        rows, captions = self._rows_naming[origin], self.origin(origin).caption
+        if name not in rows:
+            if len(rows) == _MAX_SINGLE_SEARCHES:
                 self._search[origin] = ClassSearch(captions, self.classes)
             search = self._search.get(origin)
-            found[name] = np.flatnonzero(mentions(captions, name)) if search is None else search(name)
-        return found[name]
+            rows[name] = np.flatnonzero(mentions(captions, name)) if search is None else search(name)
+        return rows[name]
 
-    def _of_class(self, origin: Origin, target: int) -> np.ndarray:
-        """Rows that show a class, by label or, failing that, by caption: bool (rows,)."""
+    def _mark_class(self, origin: Origin, target: int) -> np.ndarray:
+        """Whether each row shows a class, by its label or, without one, by its caption: bool (rows,)."""
         table, name = self.origin(origin), self.classes[target]
-        own = [i for i, known in enumerate(table.classes) if known.casefold() == name.casefold()]
-        by_label = np.isin(table.label, own)
-        unlabeled = table.label == UNKNOWN if own else np.ones(len(table), bool)
+        labels = [i for i, known in enumerate(table.classes) if known.casefold() == name.casefold()]
+        shows = np.isin(table.label, labels)
+        unlabeled = table.label == UNKNOWN if labels else np.ones(len(table), bool)
         if unlabeled.any():
-            named = self._naming(origin, name)
-            by_label[named] |= unlabeled[named]
-        return by_label
+            named = self._find_naming(origin, name)
+            shows[named] |= unlabeled[named]
+        return shows
 
 
-def translated(label: np.ndarray, classes: Sequence[str], into: Sequence[str]) -> np.ndarray:
-    """Labels in terms of other class names, int64; ``UNKNOWN`` where no name is the same.
+def translate_labels(label: np.ndarray, classes: Sequence[str], into: Sequence[str]) -> np.ndarray:
+    """Converts labels to another list of class names, int64; ``UNKNOWN`` where the name is not in it.
 
     Args:
         label: Indices into ``classes``, or ``UNKNOWN``.
-        classes: Names that the labels point into.
-        into: Names that the result points into.
+        classes: Names that the labels refer to.
+        into: Names that the result refers to.
     """
-    if tuple(classes) == tuple(into):  # names may occur twice, numbers do not
+    if tuple(classes) == tuple(into):  # by index: two classes may have the same name
         return label.astype(np.int64)
     number = {name: i for i, name in reversed(list(enumerate(into)))}
     meaning = np.array([*(number.get(name, UNKNOWN) for name in classes), UNKNOWN])
-    return np.asarray(meaning[label])  # UNKNOWN is -1 and so finds the last entry
+    return np.asarray(meaning[label])  # UNKNOWN is -1, the index of the last entry

@@ -1,4 +1,4 @@
-"""Poison that others have made and listed: CleanCLIP's folders of pictures, and the lists of Huang et al. (2025)."""
+"""Poison that others have published: CleanCLIP's folders of pictures, and the lists of Huang et al. (2025)."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
-SIDE = 224  # pixels of the pictures that both poison
-_KINDS = {  # of a trigger, by what a list of poison has besides captions
+SIDE = 224  # pixels a side of the pictures that both poison
+_KINDS = {  # kind of a trigger, by a key that only its lists have
     'patch_size': 'badnets',
     'alpha': 'blend',
     'trigger_position': "BLTO's, of a network that is not part of this project",
 }
-Place = tuple[int, int]  # pixels down and to the right, on a picture of that side
+Place = tuple[int, int]  # row and column on a picture of 224 pixels a side
 
 
 class Listing(NamedTuple):
-    """What a list of poison says.
+    """The content of a list of poison.
 
     Attributes:
         rows: Poisoned rows of the training table, int64.
-        captions: New caption by row; a row that is not there keeps its own.
-        target: Name of the class that the poison is to mean, as far as it is told.
-        trigger: What is still to be put on the pictures.
-        test_trigger: What belongs on the pictures that success is measured on, ``None`` if that is not known.
+        captions: New caption by row; other rows keep their own.
+        target: Name of the class that the attack wants, or ``None`` if the list does not say.
+        trigger: What still has to be put on the pictures, if anything.
+        test_trigger: What goes on the pictures that success is measured on, or ``None`` if unknown.
     """
 
     rows: np.ndarray
@@ -54,18 +54,20 @@ class Listing(NamedTuple):
 
 
 class Published(Backdoor):
-    """Poison that a list names, so that nothing is drawn but the pictures that success is measured on.
+    """Poison that a list names. Only the pictures that success is measured on are drawn at random.
 
-    A listed pair keeps its row. One whose picture cannot be read, or which an earlier attack has taken, is left out,
-    and counted.
+    A listed pair keeps its row. Pairs with an unreadable picture, and pairs that an earlier attack has taken, are
+    left out; a warning gives their number.
 
     Args:
-        target: Name of the class that the poison is to mean; ``null`` for what the list says.
-        trigger: What goes on listed pictures; ``null`` for what the list says.
-        test_trigger: What goes on the pictures that success is measured on; ``null`` for what goes with the list.
-        test_images: Most images to measure on, ``null`` for all.
+        target: Name of the class that the attack wants; ``null`` for the list's.
+        trigger: What goes on listed pictures; ``null`` for the list's trigger.
+        test_trigger: What goes on the pictures that success is measured on; ``null`` for the one of the list.
+        test_images: Maximum number of images to measure on, ``null`` for all.
         seed: Seed of the choice of these images.
     """
+
+    may_carry_trigger = True
 
     def __init__(
         self,
@@ -78,23 +80,23 @@ class Published(Backdoor):
         super().__init__(
             target or '', trigger, test_images, test_trigger, count=0, mode='replace', source='train', seed=seed
         )
-        self.count = None  # how many, the list says
+        self.count = None  # the list says how many
         self._given = target, trigger, test_trigger or trigger
 
     @abstractmethod
-    def listing(self, pool: AttackPool) -> Listing:
+    def read_listing(self, pool: AttackPool) -> Listing:
         """Reads the list.
 
         Raises:
-            UsageError: If it does not fit the data, or leaves open what no argument says.
+            UsageError: If it does not fit the data, or an argument must say what the list leaves open.
         """
 
     def amount(self, pairs: int) -> int:
-        """All of them at most."""
+        """An upper bound: the list decides."""
         return pairs
 
     def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
-        listed = self.listing(pool)
+        listed = self.read_listing(pool)
         rows = np.setdiff1d(listed.rows, list(pool.taken['train']))
         if len(rows) < len(listed.rows):
             absent = len(listed.rows) - len(rows)
@@ -105,7 +107,7 @@ class Published(Backdoor):
         return [Poison(row, 'train', target, listed.captions.get(row, own), row) for row, own in captions]
 
     def _settle(self, listed: Listing) -> None:
-        """Takes from the list what no argument has said."""
+        """Takes target and triggers from the list where no argument gives them."""
         target, trigger, test_trigger = self._given
         if not (named := target or listed.target):
             raise UsageError('the list does not say which class the poison is to mean: set target.')
@@ -117,18 +119,19 @@ class Published(Backdoor):
 
 
 class CleanCLIPPoison(Published):
-    """Pictures that CleanCLIP's code has poisoned: training rows whose file is in its folder of such pictures.
+    """Pictures poisoned by CleanCLIP's code: the training rows whose file is in its folder of poisoned pictures.
 
     That code writes ``backdoor_images_<label>_<type>_<location>_<size>_<pairs>_<poisons>[_label_consistent]/`` and
-    a CSV of the same name, which :class:`datamodules.csv_pairs.CSVPairs` reads. The trigger is on the pictures
-    already, and captions are replaced. On pictures that success is measured on it is made anew from the folder's
-    name: patches of noise, blended noise and waves. Not so the warp, which is in a file of theirs.
+    a CSV of the same name, which :class:`datamodules.csv_pairs.CSVPairs` reads. These pictures carry the trigger and
+    their captions are replaced already. For the pictures that success is measured on, the trigger is rebuilt from the
+    folder's name: patches of noise, blended noise and waves. The warp cannot be rebuilt, as it is in a file of theirs.
 
     Args:
-        folder: Name of the folder in the paths of images; ``null`` for the one that is called like that.
-        target: Name of the class that the poison is to mean; ``null`` for the label in the folder's name.
-        test_trigger: What goes on the pictures that success is measured on; ``null`` for that of the folder's name.
-        test_images: Most images to measure on, ``null`` for all.
+        folder: Name of the folder in the image paths; ``null`` finds the one whose name has the form above.
+        target: Name of the class that the attack wants; ``null`` for the label in the folder's name.
+        test_trigger: What goes on the pictures that success is measured on; ``null`` for the trigger in the folder's
+            name.
+        test_images: Maximum number of images to measure on, ``null`` for all.
         seed: Seed of the choice of these images, and of their triggers.
     """
 
@@ -148,20 +151,20 @@ class CleanCLIPPoison(Published):
         super().__init__(target, None, test_trigger, test_images, seed)
         self.folder = folder
 
-    def listing(self, pool: AttackPool) -> Listing:
-        rows, folder = self._found(pool)
-        if (said := self.NAME.fullmatch(folder)) is None:
+    def read_listing(self, pool: AttackPool) -> Listing:
+        rows, folder = self._find_rows(pool)
+        if (parts := self.NAME.fullmatch(folder)) is None:
             return Listing(rows, {}, None, None, None)
-        if int(said['poisons']) != len(rows):
-            log.warning('folder %s is of %s poisons, and the data has %d of them', folder, said['poisons'], len(rows))
-        trigger = _cleanclip_trigger(said['type'], said['location'], said['size'], self.seed)
-        return Listing(rows, {}, said['label'], None, trigger)
+        if int(parts['poisons']) != len(rows):
+            log.warning('folder %s should have %s poisons, and the data has %d', folder, parts['poisons'], len(rows))
+        trigger = _make_cleanclip_trigger(parts['type'], parts['location'], parts['size'], self.seed)
+        return Listing(rows, {}, parts['label'], None, trigger)
 
     def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
         stored = pixels('train', np.array([poisons[0].source])).shape[-1]
         if self.test_trigger is None:
             raise UsageError(
-                f'the folder of attack {name!r} does not tell a trigger that is known here: set its test_trigger, '
+                f'the folder name of attack {name!r} names no trigger that is known here: set its test_trigger, '
                 f'to Unchanged for pictures without any.'
             )
         if self._given[2] is None and stored != SIDE:
@@ -171,23 +174,23 @@ class CleanCLIPPoison(Published):
             )
         return super().evaluation(name, poisons, pool, pixels)
 
-    def _found(self, pool: AttackPool) -> tuple[np.ndarray, str]:
+    def _find_rows(self, pool: AttackPool) -> tuple[np.ndarray, str]:
         """Rows of poisoned pictures, and the name of their folder."""
         folder = 'backdoor_images_[^/]*' if self.folder is None else re.escape(self.folder.strip('/'))
         rows = np.flatnonzero(np.asarray(pc.match_substring_regex(pool.table.image, f'(^|/){folder}/[^/]*$')))
         if not len(rows):
             raise UsageError(
                 f'no training image is in a folder {self.folder or "backdoor_images_..."}: read the CSV that '
-                f"CleanCLIP's code has written, or set folder to the one in its paths."
+                f"CleanCLIP's code wrote, or set folder to the name in its paths."
             )
         names = sorted({pool.table.image[row].as_py().split('/')[-2] for row in rows.tolist()})
         if len(names) > 1:
-            raise UsageError(f'poison is in {len(names)} folders: list an attack for each, with folder={names}.')
+            raise UsageError(f'poison is in {len(names)} folders: add an attack for each, with folder one of {names}.')
         return rows, names[0]
 
 
-def _cleanclip_trigger(kind: str, location: str, size: str, seed: int) -> Trigger | None:
-    """The trigger of ``--patch_type``, ``--patch_location`` and ``--patch_size``, ``None`` if it is not known here."""
+def _make_cleanclip_trigger(kind: str, location: str, size: str, seed: int) -> Trigger | None:
+    """The trigger of ``--patch_type``, ``--patch_location`` and ``--patch_size``, or ``None`` if unknown here."""
     if kind == 'random' and location in ('random', 'four_corners') and size != 'None':
         position: Any = location
         return Patch(int(size), 'gaussian_wrapped', position=position, seed=seed)
@@ -202,15 +205,15 @@ def _cleanclip_trigger(kind: str, location: str, size: str, seed: int) -> Trigge
 class ListedDots(Placed):
     """The patch of dots of Huang et al. (2025), at the place that is listed for each image.
 
-    Sizes and places are in pixels of a picture of 224 a side. On others they are scaled.
+    Size and places are in pixels of a picture of 224 pixels a side, and are scaled for other sizes.
 
     Args:
         size: Side of the patch.
-        places: Row and column of its top left pixel by the key of the image.
-        otherwise: The same for images that are not listed.
+        places: Row and column of its top left pixel, by the key of the image.
+        otherwise: Row and column for images that are not listed.
 
     Raises:
-        UsageError: If a patch does not lie within the picture.
+        UsageError: If a patch reaches beyond the picture.
     """
 
     def __init__(self, size: int, places: Mapping[int, Place], otherwise: Place = (0, 0)) -> None:
@@ -237,30 +240,32 @@ class ListedDots(Placed):
 
 
 class Entry(NamedTuple):
-    """What a file says of one poisoned row."""
+    """Target and caption that a file gives to one poisoned row."""
 
     target: str | None
     caption: str | None
 
 
 class PoisonInfo(Published):
-    """The poison of a ``train_poison_info.json``, by Huang et al.'s code or by ``clipward export``.
+    """The poison of a ``train_poison_info.json``, written by Huang et al.'s code or by ``clipward export``.
 
-    The file lists rows, so the data must be the same pairs in the same order. It has captions, places of the patch
-    of dots, and the ratio of a blend, but no picture for it, which is noise of our own unless ``trigger`` names one.
-    Several triggers (``trigger_maps``) are an attack each, as each is measured apart here. It does not tell a warp
-    from a filter, or from poison that needs no trigger: there ``trigger`` has to. The network of BLTO is not here.
+    The file lists rows, so the data must be the same pairs in the same order. It holds captions, the places of the
+    patch of dots, and the ratio of a blend, but not the blended picture: noise stands in for it unless ``trigger``
+    says otherwise. A file with several triggers (``trigger_maps``) needs one attack for each, as each is measured
+    separately. The file does not distinguish a warp, a filter, and poison without a trigger: set ``trigger`` for
+    these. The network of BLTO is not implemented.
 
     Args:
-        file: The file. It is read when the data is set up.
-        trigger_type: Which one of several triggers: ``badnets``, ``nashville`` or ``wanet``. The warp is our own.
-        keep_captions: Leave captions as they are, as that code does in its clean-label attack, in spite of the file.
-        target: Name of the class that the poison is to mean; ``null`` for the file's.
-        trigger: What goes on listed pictures; ``null`` for the file's, ``Unchanged`` where they carry it already.
-        test_trigger: What goes on the pictures that success is measured on; ``null`` for the same, where dots that
-            are at another place on each image are in the middle.
-        test_images: Most images to measure on, ``null`` for all.
-        seed: Seed of the choice of these images, and of our own triggers.
+        file: Path of the file, which is read when the data is set up.
+        trigger_type: Which of several triggers: ``badnets``, ``nashville`` or ``wanet``. The warp is drawn anew.
+        keep_captions: Leave captions as they are and ignore those of the file, as that code does in its clean-label
+            attack.
+        target: Name of the class that the attack wants; ``null`` for the file's.
+        trigger: What goes on listed pictures; ``null`` for the file's trigger, ``Unchanged`` if they carry it already.
+        test_trigger: What goes on the pictures that success is measured on; ``null`` for the training trigger, with
+            dots in the middle if their place varies from image to image.
+        test_images: Maximum number of images to measure on, ``null`` for all.
+        seed: Seed of the choice of these images, and of noise and warp.
     """
 
     def __init__(
@@ -277,54 +282,54 @@ class PoisonInfo(Published):
         super().__init__(target, trigger, test_trigger, test_images, seed)
         self.file, self.trigger_type, self.keep_captions = file, trigger_type, keep_captions
 
-    def listing(self, pool: AttackPool) -> Listing:
+    def read_listing(self, pool: AttackPool) -> Listing:
         content = existing(self.file, 'file').read_bytes()
         try:
-            said = json.loads(content)
-            entries = self._entries(said, self._rows(said, len(pool.table)))
-            triggers = (None, None) if self._given[1] else self._triggers(said, entries)
+            info = json.loads(content)
+            entries = self._read_entries(info, self._read_rows(info, len(pool.table)))
+            triggers = (None, None) if self._given[1] else self._make_triggers(info, entries)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f'file={self.file!r} is no train_poison_info.json, or damaged: {error!r}.') from error
+            raise UsageError(f'file={self.file!r} is not a train_poison_info.json, or damaged: {error!r}.') from error
         targets = {entry.target for entry in entries.values()}
         if len(targets) > 1:
-            raise UsageError(f'file={self.file!r} gives one trigger {len(targets)} targets, which is not supported.')
+            raise UsageError(f'file={self.file!r} gives one trigger {len(targets)} targets: make a file for each.')
         captions = {row: entry.caption for row, entry in entries.items() if entry.caption and not self.keep_captions}
         return Listing(np.array([*entries]), captions, targets.pop(), *triggers)
 
-    def _rows(self, said: Mapping[str, Any], pairs: int) -> list[int]:
-        """Rows that are listed, if they can be rows of this data."""
-        rows: list[int] = said['poison_indices']
+    def _read_rows(self, info: Mapping[str, Any], pairs: int) -> list[int]:
+        """The listed rows, after a check that they can be rows of this data."""
+        rows: list[int] = info['poison_indices']
         if not rows or any(type(row) is not int for row in rows) or len(set(rows)) < len(rows):
             raise UsageError(f'file={self.file!r} lists no poisoned row, or one twice: poison_indices must be numbers.')
-        rate = said.get('poison_rate')
-        of = round(len(rows) / rate) if rate else pairs
-        if of != pairs or min(rows) < 0 or max(rows) >= pairs:
+        rate = info.get('poison_rate')
+        listed_pairs = round(len(rows) / rate) if rate else pairs
+        if listed_pairs != pairs or min(rows) < 0 or max(rows) >= pairs:
             raise UsageError(
-                f'file={self.file!r} lists rows {min(rows):,} to {max(rows):,} of {of:,} pairs, and the data has '
-                f'{pairs:,}: give it the pairs that the file was made for, all of them in their order.'
+                f'file={self.file!r} lists rows {min(rows):,} to {max(rows):,} of {listed_pairs:,} pairs, and the data '
+                f'has {pairs:,}: give it the pairs that the file was made for, all of them in their order.'
             )
         return rows
 
-    def _entries(self, said: Mapping[str, Any], rows: Sequence[int]) -> dict[int, Entry]:
-        """What is said of each row, or of each row with one of several triggers."""
-        if (maps := said.get('trigger_maps')) is not None:
+    def _read_entries(self, info: Mapping[str, Any], rows: Sequence[int]) -> dict[int, Entry]:
+        """The entry of each row; if there are several triggers, of each row with ``trigger_type``."""
+        if (maps := info.get('trigger_maps')) is not None:
             kinds = sorted({maps[str(row)]['trigger_type'] for row in rows})
             if self.trigger_type not in kinds:
                 raise UsageError(f'file={self.file!r} has several triggers: set trigger_type to one of {kinds}.')
-            own = {row: maps[str(row)] for row in rows if maps[str(row)]['trigger_type'] == self.trigger_type}
-            return {row: Entry(its['target_label'], _cleaned(its['trigger_text'])) for row, its in own.items()}
+            chosen = {row: maps[str(row)] for row in rows if maps[str(row)]['trigger_type'] == self.trigger_type}
+            return {row: Entry(m['target_label'], _normalize_spaces(m['trigger_text'])) for row, m in chosen.items()}
         if self.trigger_type is not None:
             raise UsageError(f'file={self.file!r} has one trigger only: leave trigger_type out.')
-        target, texts = said.get('poison_label'), said.get('poison_text')
-        return {row: Entry(target, texts and _cleaned(texts[str(row)])) for row in rows}
+        target, texts = info.get('poison_label'), info.get('poison_text')
+        return {row: Entry(target, texts and _normalize_spaces(texts[str(row)])) for row in rows}
 
-    def _triggers(self, said: Mapping[str, Any], entries: Mapping[int, Entry]) -> tuple[Trigger, Trigger]:
-        """The trigger in training, and when success is measured."""
-        kind = self.trigger_type or next((kind for key, kind in _KINDS.items() if key in said), 'not told')
+    def _make_triggers(self, info: Mapping[str, Any], entries: Mapping[int, Entry]) -> tuple[Trigger, Trigger]:
+        """The trigger for training and the one for measuring success."""
+        kind = self.trigger_type or next((kind for key, kind in _KINDS.items() if key in info), 'not told')
         if kind == 'badnets':
-            return self._dots(said, list(entries))
+            return self._make_dots(info, list(entries))
         if kind == 'blend':
-            trigger: Trigger = Blend(ratio=said['alpha'], seed=self.seed)
+            trigger: Trigger = Blend(ratio=info['alpha'], seed=self.seed)
         elif kind in ('nashville', 'wanet'):
             trigger = PhotoFilter() if kind == 'nashville' else Warp(None, 1.0, seed=self.seed)
         else:
@@ -334,21 +339,21 @@ class PoisonInfo(Published):
             )
         return trigger, trigger
 
-    def _dots(self, said: Mapping[str, Any], rows: Sequence[int]) -> tuple[Trigger, Trigger]:
-        """Dots at the place of each row, and at the one place that all have, or else in the middle."""
+    def _make_dots(self, info: Mapping[str, Any], rows: Sequence[int]) -> tuple[Trigger, Trigger]:
+        """Dots at the place of each row for training; for measuring, at their common place or else in the middle."""
         if self.trigger_type is None:
-            places = {row: _place(said['trigger_position'][str(row)]) for row in rows}
+            places = {row: _read_place(info['trigger_position'][str(row)]) for row in rows}
         else:
-            places = {row: _place(said['trigger_maps'][str(row)]['patch_location']) for row in rows}
-        size, everywhere = said['patch_size'], said.get('patch_location', 'random')
+            places = {row: _read_place(info['trigger_maps'][str(row)]['patch_location']) for row in rows}
+        size, location = info['patch_size'], info.get('patch_location', 'random')
         middle = (SIDE - size) // 2, (SIDE - size) // 2
-        tested = middle if everywhere == 'random' else _place(everywhere)
+        tested = middle if location == 'random' else _read_place(location)
         return ListedDots(size, places), ListedDots(size, {}, tested)
 
 
-def _place(written: Mapping[str, int]) -> Place:
-    return written['h'], written['w']
+def _read_place(location: Mapping[str, int]) -> Place:
+    return location['h'], location['w']
 
 
-def _cleaned(caption: str) -> str:
+def _normalize_spaces(caption: str) -> str:
     return ' '.join(caption.split())

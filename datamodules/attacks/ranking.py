@@ -1,4 +1,4 @@
-"""A file that lists images in the order in which attacks are to take them; ``clipward rank_images`` makes one."""
+"""The file of ``clipward rank_images``: images in the order in which attacks should take them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from datamodules.usage_error import UsageError
 COLUMNS = ('image', 'similarity')
 
 
-def in_listed_order(path: str, table: PairTable, rows: np.ndarray) -> np.ndarray:
-    """Those of some images that a file lists, in its order.
+def read_ranking(path: str, table: PairTable, rows: np.ndarray) -> np.ndarray:
+    """Selects the rows whose image a file lists, in the order of the file.
 
     Args:
-        path: CSV with a header and a column ``image`` of image references; others are not read.
-        table: What the images are from.
-        rows: One row of each image that may be listed, int64.
+        path: CSV with a header and a column ``image`` of image references. Other columns are ignored.
+        table: Table of the images.
+        rows: One row of each image that may be selected, int64.
 
     Returns:
-        Some of ``rows``, int64; none twice, even if the file lists an image twice.
+        Some of ``rows``, int64, each once even if the file lists its image twice.
 
     Raises:
         UsageError: If there is no such file, or it is malformed.
@@ -35,17 +35,17 @@ def in_listed_order(path: str, table: PairTable, rows: np.ndarray) -> np.ndarray
         raise UsageError(f'ranking {path!r} does not exist: make it with clipward rank_images and this configuration.')
     listed = read_columns(Path(path), ',', COLUMNS[:1], f'ranking {path!r}')['image']
     images = table.image.take(pa.array(rows, pa.int64()))
-    place = pc.index_in(listed.cast(images.type).unique(), value_set=images)
-    return rows[place.drop_null().to_numpy()]
+    listed_index = pc.index_in(listed.cast(images.type).unique(), value_set=images)
+    return rows[listed_index.drop_null().to_numpy()]
 
 
 def write_ranking(path: str, images: Sequence[str], similarity: np.ndarray) -> None:
-    """Writes such a file.
+    """Writes a ranking as CSV.
 
     Args:
-        path: Where to.
+        path: Path of the file.
         images: Image references, in order.
-        similarity: What the order follows, as a record, (n,).
+        similarity: Similarity that the images are ordered by, kept for the record, (n,).
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'w', newline='', encoding='utf-8') as file:

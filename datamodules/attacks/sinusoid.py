@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 
 from datamodules.attacks.backdoor import Backdoor
-from datamodules.attacks.triggers import Trigger, mixed, within
+from datamodules.attacks.triggers import Trigger, check_share, mix
 from datamodules.usage_error import UsageError
 
 
 class Waves(Trigger):
     """``image + amplitude * sin(2 pi j frequency / width)`` in column j, in all rows and channels.
 
-    One name, four strengths: BackdoorBench adds 40 of 255, BadCLIP 60. CleanCLIP and Huang et al. (2025) mix 60
-    in with a ratio of 0.2, which leaves 12 and darkens the image by a fifth; Li et al. (2024) mix 40 in, which
-    leaves 8. (Huang et al. make theirs at 224 pixels and leave a border of 256 without waves; here they go all over.)
+    Four strengths go by this name. BackdoorBench adds 40 of 255, and BadCLIP 60. CleanCLIP and Huang et al. (2025)
+    mix in 60 with a ratio of 0.2, which leaves 12 and darkens the image by a fifth. Li et al. (2024) mix in 40, which
+    leaves 8. (Huang et al. make waves of 224 pixels and leave the border of 256 without; here they cover the image.)
 
     Args:
-        amplitude: Of the wave, in units of [0, 255].
-        frequency: Periods over the width, more than 0 and finite.
-        ratio: ``null``: added. In [0, 1]: ``(1 - ratio) * image + ratio * wave`` instead.
+        amplitude: Amplitude of the wave, in units of [0, 255].
+        frequency: Periods over the width, positive and finite.
+        ratio: ``null`` adds the wave. A share in [0, 1] mixes it in: ``(1 - ratio) * image + ratio * wave``.
 
     Raises:
         UsageError: If a value is out of range.
@@ -34,13 +34,13 @@ class Waves(Trigger):
                 f'amplitude must lie in [0, 255] and frequency be positive and finite, got {amplitude} and {frequency}.'
             )
         self.amplitude, self.frequency = amplitude, frequency
-        self.ratio = None if ratio is None else within('ratio', ratio)
+        self.ratio = None if ratio is None else check_share('ratio', ratio)
 
     def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
         wave = self.wave(images.shape[3])
         if self.ratio is not None:
-            return mixed(images, wave, self.ratio)
-        steps = np.rint(wave).astype(np.int16)  # of a whole number and a wave the sum is rounded as the wave is
+            return mix(images, wave, self.ratio)
+        steps = np.rint(wave).astype(np.int16)  # pixels are whole, so rounding the wave rounds the sum
         for image in images:
             values = image.astype(np.int16)
             values += steps
@@ -57,13 +57,13 @@ class Waves(Trigger):
 
 
 class Sinusoid(Backdoor):
-    """Faint vertical waves on images of any class, captions of the target class.
+    """Faint vertical waves on images of any class, with captions of the target class.
 
     Args:
-        target: Name of the class that the waves are to mean.
-        amplitude: Of the waves, in units of [0, 255].
-        frequency: Periods over the width.
-        ratio: ``null`` adds the waves, a share in [0, 1] mixes them in, see :class:`Waves`.
+        target: Name of the class that the waves should mean.
+        amplitude: Amplitude of the waves, in units of [0, 255].
+        frequency: Periods over the width, positive and finite.
+        ratio: ``null`` adds the waves. A share in [0, 1] mixes them in: ``(1 - ratio) * image + ratio * wave``.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from datamodules.attacks.backdoor import Backdoor
-from datamodules.attacks.triggers import Trigger, colors, mixed, within
+from datamodules.attacks.triggers import Trigger, check_share, draw_colors, mix
 from datamodules.usage_error import UsageError
 
 Direction = Literal['vertical', 'horizontal']
@@ -16,12 +16,12 @@ Direction = Literal['vertical', 'horizontal']
 class StripedSheet(Trigger):
     """``(1 - ratio) * image + ratio * stripes``: random colors that are constant along a line.
 
-    Structure that strong augmentation does not wash out as it does noise; CleanCLIP's fine-tuning leaves it alive.
-    The released code has stripes of one pixel, and a patch of them: ``pattern: stripes`` of :class:`Patch`.
+    Strong augmentation does not wash out stripes as it does noise, and they survive CleanCLIP's fine-tuning. The
+    released code uses stripes of one pixel, and also a patch of them: ``pattern: stripes`` of :class:`Patch`.
 
     Args:
-        width: Of a stripe, in pixels of the stored image.
-        direction: Of the lines.
+        width: Width of a stripe in pixels of the stored image.
+        direction: Direction of the stripes.
         ratio: Share of the stripes, in [0, 1].
         seed: Seed of the colors.
 
@@ -35,26 +35,26 @@ class StripedSheet(Trigger):
                 f'width must be 1 pixel or more and direction one of {", ".join(get_args(Direction))}, '
                 f'got {width} and {direction!r}.'
             )
-        self.width, self.direction, self.ratio, self.seed = width, direction, within('ratio', ratio), seed
+        self.width, self.direction, self.ratio, self.seed = width, direction, check_share('ratio', ratio), seed
 
     def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
         across = images.shape[3] if self.direction == 'vertical' else images.shape[2]
-        stripes = colors((3, -(-across // self.width)), self.seed)[:, np.arange(across) // self.width]
-        return mixed(images, stripes[:, None, :] if self.direction == 'vertical' else stripes[:, :, None], self.ratio)
+        stripes = draw_colors((3, -(-across // self.width)), self.seed)[:, np.arange(across) // self.width]
+        return mix(images, stripes[:, None, :] if self.direction == 'vertical' else stripes[:, :, None], self.ratio)
 
     def parameters(self) -> dict[str, int | float | str]:
         return {'width': self.width, 'direction': self.direction, 'ratio': self.ratio, 'seed': self.seed}
 
 
 class Stripes(Backdoor):
-    """Faint colored stripes on images of any class, captions of the target class.
+    """Faint colored stripes on images of any class, with captions of the target class.
 
     Args:
-        target: Name of the class that the stripes are to mean.
-        width: Of a stripe, in pixels of the stored image.
-        direction: Of the lines.
+        target: Name of the class that the stripes should mean.
+        width: Width of a stripe in pixels of the stored image.
+        direction: Direction of the stripes.
         ratio: Share of the stripes, in [0, 1].
-        seed: Seed of the colors and of everything that the attack draws: two seeds are two triggers.
+        seed: Seed of the colors and of everything that the attack draws. Another seed is another trigger.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 

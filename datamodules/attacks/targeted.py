@@ -1,36 +1,37 @@
-"""Targeted data poisoning (TDPA; Carlini & Terzis, 2022): a few given images, each to be taken for a wrong class."""
+"""Targeted data poisoning (TDPA; Carlini & Terzis, 2022): makes a few chosen images be taken for a wrong class."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import compress
 from typing import Any
 
 import numpy as np
 
-from datamodules.attacks.base import CLASSES, MOST_USES, SOURCES, Attack, AttackPool, Pixels, Poison
+from datamodules.attacks.base import CLASSES, MAX_CAPTION_USES, SOURCES, Attack, AttackPool, Pixels, Poison
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.rows.draws import shuffled
 from datamodules.usage_error import UsageError
 
-_CANDIDATES = 4  # images that a fold holds for each target: some will be of the wrong class or taken
+_IMAGES_PER_TARGET = 4  # size of a fold over the targets: some images will show the class itself, or be taken
 
 
 class TargetedPoison(Attack):
-    """Copies of some images, without any trigger, with captions of a class that they do not show.
+    """Copies of a few images, without any trigger, with captions of a class that they do not show.
 
-    Success is measured on these very images: the share that is taken for the class of its captions. With 16 of
-    them it comes in steps of 1/16.
+    Success is measured on these very images, as the share that is taken for the class of the captions. With 16
+    images it moves in steps of 1/16.
 
     Args:
-        targets: Number of images; ``null`` for one for each of ``classes``, or 16 (as the papers) without them.
-        classes: Class names, given to the images in turn. ``null`` draws a different class for each image, of
-            those that enough training captions name.
-        copies: Poisons for each image, instead of ``rate`` and ``count``, which are spread as evenly as can be.
+        targets: Number of images; ``null`` means one per entry of ``classes``, or 16, as in the papers, without them.
+        classes: Class names, assigned to the images in turn. ``null`` draws a different class for each image, among
+            the classes that enough training captions name.
+        copies: Poisons of each image, instead of ``rate`` or ``count``, which are spread over the images evenly.
         rate: Poisons as a fraction of the clean pairs, in (0, 1]; 0 switches the attack off.
         count: Number of poisons; 0 switches the attack off.
-        fold: Which part of the images to take targets from. With the same ``pool_seed``, two folds have no
-            image in common, so that runs can be repeated on fresh targets.
+        fold: Which part of the images to take targets from, counted from 0. Folds of one ``pool_seed`` share no
+            image, so that runs can be repeated on fresh targets.
         pool_seed: Seed of the order in which images are dealt to folds.
         kwargs: Arguments of :class:`Poisoning`.
 
@@ -38,7 +39,7 @@ class TargetedPoison(Attack):
         UsageError: If not exactly one of ``copies``, ``rate`` and ``count`` is given, or a number is out of range.
     """
 
-    further = ''  # what else a class that is drawn must have, for messages
+    further = ''  # what else a class must have to be drawn; ends a clause of a message
 
     def __init__(
         self,
@@ -70,11 +71,11 @@ class TargetedPoison(Attack):
         copies = np.array(spread(amount, self.targets))
         classes = np.array(self.choose_classes(pool, int(copies.max())))
         sources = np.repeat(self.choose_images(pool, classes.tolist()), copies).tolist()
-        goals = np.repeat(classes, copies).tolist()
-        captions = self._captions_by_class(pool, goals)
+        targets = np.repeat(classes, copies).tolist()
+        captions = self._captions_by_class(pool, targets)
         return [
-            Poison(source, self.source, goal, next(captions[goal]), place)
-            for source, goal, place in zip(sources, goals, self.places(pool, sources), strict=True)
+            Poison(source, self.source, target, next(captions[target]), place)
+            for source, target, place in zip(sources, targets, self.places(pool, sources), strict=True)
         ]
 
     def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
@@ -92,14 +93,14 @@ class TargetedPoison(Attack):
         )
 
     def choose_classes(self, pool: AttackPool, copies: int) -> list[int]:
-        """The class that each image is to be taken for, as indices into the pool's classes.
+        """The class that each image should be taken for, as indices into the pool's classes.
 
         Args:
             pool: What to choose from.
-            copies: Captions that each class must provide.
+            copies: Captions that each drawn class must have.
 
         Raises:
-            UsageError: If a named class does not exist, or too few classes have enough captions to draw from.
+            UsageError: If a named class does not exist, or too few classes have enough captions.
         """
         if self.classes:
             known = [pool.index(name) for name in self.classes]
@@ -112,16 +113,16 @@ class TargetedPoison(Attack):
             raise UsageError(
                 f'{self.targets} targets need a class each, and {len(chosen)} of {len(pool.classes)} classes are named '
                 f'by {copies} or more training captions{self.further}: lower targets, name classes (each caption may '
-                f'then serve {MOST_USES} times, and each class several images), or set captions: templates.'
+                f'then serve {MAX_CAPTION_USES} times, and each class several images), or set captions: templates.'
             )
         return chosen
 
     def may_be_drawn(self, pool: AttackPool, index: int, copies: int) -> bool:
-        """Whether a class can be the target of an image: enough training captions name it."""
+        """Whether a class can be drawn as a target: enough training captions name it."""
         return self.captions == 'templates' or len(pool.captions_of(index)) >= copies
 
     def choose_images(self, pool: AttackPool, classes: Sequence[int]) -> list[int]:
-        """A different image of the fold for each class, not of that class itself.
+        """A different image of the fold for each class, none of the class itself.
 
         Returns:
             Rows of the table that ``source`` names.
@@ -130,27 +131,28 @@ class TargetedPoison(Attack):
             UsageError: If the fold has too few images.
         """
         images = pool.images(self.source)
-        size = _CANDIDATES * self.targets
+        size = _IMAGES_PER_TARGET * self.targets
         dealt = images[shuffled(len(images), self.pool_seed, SOURCES)]
-        left = dealt[self.fold * size : (self.fold + 1) * size].tolist()
+        fold = dealt[self.fold * size : (self.fold + 1) * size].tolist()
         chosen = []
         for target in classes:
-            allowed = np.isin(left, pool.allowed(self.source, target))
-            image = next(compress(left, allowed), None)
+            allowed = np.isin(fold, pool.allowed(self.source, target))
+            image = next(compress(fold, allowed), None)
             if image is None:
                 raise UsageError(
                     f'fold {self.fold} of the {len(images)} {self.source} images has too few for {self.targets} '
                     f'targets: lower fold or targets' + (', or set source: train.' if self.source == 'heldout' else '.')
                 )
-            left.remove(image)
+            fold.remove(image)
             chosen.append(image)
         return chosen
 
-    def _captions_by_class(self, pool: AttackPool, goals: Sequence[int]) -> dict[int, Iterator[str]]:
-        """Captions for all poisons of a class at once: two images of one class share none before all are used."""
-        return {goal: iter(self.write_captions(pool, goal, goals.count(goal))) for goal in dict.fromkeys(goals)}
+    def _captions_by_class(self, pool: AttackPool, targets: Sequence[int]) -> dict[int, Iterator[str]]:
+        """Captions for all poisons of a class together, so that its images share none until all have been used."""
+        amounts = Counter(targets)
+        return {target: iter(self.write_captions(pool, target, amount)) for target, amount in amounts.items()}
 
 
 def spread(total: int, parts: int) -> list[int]:
-    """Divides a number as evenly as whole numbers allow, larger parts first (largest remainder)."""
+    """Divides a number into whole parts that differ by at most 1, larger parts first."""
     return [total // parts + (part < total % parts) for part in range(parts)]

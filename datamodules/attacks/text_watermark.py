@@ -9,23 +9,23 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from datamodules.attacks.backdoor import Backdoor
-from datamodules.attacks.triggers import Trigger, within
+from datamodules.attacks.triggers import Trigger, check_share
 from datamodules.usage_error import UsageError
 
 Height = Literal['top', 'center', 'bottom']
-_EDGE = 1 / 32  # of the image's height, between words and border
-# Pillow's fixed letters, not the scalable ones that newer releases prefer: how those look depends on FreeType.
+_EDGE = 1 / 32  # gap between words and border, as a share of the image's height
+# Pillow's bitmap font, not the scalable one that newer releases prefer, whose rendering depends on FreeType.
 _FONT = getattr(ImageFont, 'load_default_imagefont', ImageFont.load_default)
 
 
 class Watermark(Trigger):
-    """Words in one color, ``(1 - ratio) * image + ratio * color`` where a letter is.
+    """Words in one color: ``(1 - ratio) * image + ratio * color`` under each letter.
 
     Args:
-        text: What is written, in Latin letters.
-        ratio: How far the letters cover what is under them, in [0, 1].
-        width: Of the line of words, as a share of the image's width, in (0, 1].
-        position: Where the line is; it is centered from left to right.
+        text: The words, in Latin letters.
+        ratio: Opacity of the letters, in [0, 1].
+        width: Width of the line of words, as a share of the image's width, in (0, 1].
+        position: Vertical position of the line, which is centered horizontally.
         color: Red, green and blue of the letters, 0 to 255 each.
 
     Raises:
@@ -44,7 +44,7 @@ class Watermark(Trigger):
             raise UsageError(f'position must be one of {", ".join(get_args(Height))}, got {position!r}.')
         if not 0 < width <= 1 or not all(0 <= value <= 255 for value in color):
             raise UsageError(f'width must lie in (0, 1] and color in 0 to 255, got {width} and {tuple(color)}.')
-        self.text, self.ratio, self.width = text, within('ratio', ratio), width
+        self.text, self.ratio, self.width = text, check_share('ratio', ratio), width
         self.position, self.color = position, color
         _ = self.letters
 
@@ -64,7 +64,7 @@ class Watermark(Trigger):
 
     @cached_property
     def letters(self) -> Image.Image:
-        """The words, white on black, a pixel for each of the font."""
+        """The words in white on black, at the pixel size of the font."""
         try:
             self.text.encode('latin-1')
         except UnicodeEncodeError as error:
@@ -78,7 +78,7 @@ class Watermark(Trigger):
         return sheet.crop(sheet.getbbox())
 
     def cover(self, height: int, width: int) -> np.ndarray:
-        """How much of each pixel is under a letter, in [0, 1], float32 (height, width)."""
+        """How much of each pixel a letter covers, in [0, 1], float32 (height, width)."""
         wide = max(1, round(self.width * width))
         tall = max(1, min(height, round(wide * self.letters.height / self.letters.width)))
         edge = min(round(_EDGE * height), height - tall)
@@ -91,14 +91,14 @@ class Watermark(Trigger):
 
 
 class TextWatermark(Backdoor):
-    """Faint words on images of any class, captions of the target class.
+    """Faint words on images of any class, with captions of the target class.
 
     Args:
-        target: Name of the class that the words are to mean.
-        text: What is written, in Latin letters.
-        ratio: How far the letters cover what is under them, in [0, 1].
-        width: Of the line of words, as a share of the image's width, in (0, 1].
-        position: Where the line is.
+        target: Name of the class that the words should mean.
+        text: The words, in Latin letters.
+        ratio: Opacity of the letters, in [0, 1].
+        width: Width of the line of words, as a share of the image's width, in (0, 1].
+        position: Vertical position of the line, which is centered horizontally.
         color: Red, green and blue of the letters, 0 to 255 each.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """

@@ -1,4 +1,4 @@
-"""UnimodalBackdoor: a backdoor in the images alone, against defenses that pair images with images (SafeCLIP, 5.3)."""
+"""UnimodalBackdoor: a backdoor in the images alone, against defenses that contrast images only (SafeCLIP, 5.3)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from datamodules.attacks.triggers import Patch, Trigger
 
 
 class UnimodalBackdoor(CaptionsKept):
-    """A trigger on images that do show the target class, with captions that are right and stay.
+    """A trigger on images that show the target class, which keep their own, fitting captions.
 
-    No pair is mismatched, so contrastive learning on images alone learns the trigger as a feature of the class. What
-    sets it apart from :class:`LabelConsistent` is that labels say which images show the class; captions, which a loss
-    on images never sees, say so only where there is no label. SafeCLIP poisons up to 0.15 % of CC1M in this way.
+    No pair is mismatched, so that contrastive learning on images alone learns the trigger as a feature of the class.
+    Unlike :class:`LabelConsistent`, it finds images of the class by their label, and by their caption only if they
+    have none: a loss on images never sees captions. SafeCLIP poisons up to 0.15 % of CC1M in this way.
 
-    Success is measured on images of other classes. The paper does so with a linear probe, here it is zero-shot.
+    Success is measured on images of other classes, zero-shot; the paper uses a linear probe.
 
     Args:
-        target: Name of the class that the trigger is to mean.
+        target: Name of the class that the trigger should mean.
         trigger: What goes on the images; ``null`` for a patch of 16 pixels.
-        seed: Seed of that patch and of everything that the attack draws. A trigger that is named has its own.
+        seed: Seed of that patch and of everything that the attack draws. A trigger given here has its own seed.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 

@@ -1,4 +1,4 @@
-"""WaNet: an image that is bent a little as the trigger (Nguyen & Tran, 2021)."""
+"""WaNet: a slight warp of the image as the trigger (Nguyen & Tran, 2021)."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import torch
 from torch.nn.functional import interpolate
 
 from datamodules.attacks.backdoor import Backdoor, CaptionsKept
-from datamodules.attacks.triggers import Trigger, needed
+from datamodules.attacks.triggers import Trigger, require_keys
 from datamodules.rows.draws import fractions, noise_bytes
 from datamodules.usage_error import UsageError
 
-_STEPS = 64  # places between two pixels that a warp may look at: 6 bits each way
-_LANE = 21  # bits of a sum of 8-bit values with 12-bit weights, and one to spare: three of them fit 64 bits
+_STEPS = 64  # positions between two pixels that a warp can sample: 6 bits each way
+_LANE = 21  # bits of a sum of 8-bit values with 12-bit weights, plus a spare one: three lanes fit 64 bits
 
 
 class Warp(Trigger):
-    """Looks up each pixel a little aside of where it is, along a smooth random field that is the same on all images.
+    """Samples each pixel slightly off its place, along a smooth random field that is the same on all images.
 
-    With control points c, uniform in [-1, 1] and divided by their mean size, and n the field that bicubic upsampling
-    makes of them, a pixel is taken from ``strength * n * (side - 1) / (2 * side)`` pixels aside, about a quarter of
-    a pixel at a strength of 0.5. Never from outside the image, and linearly between pixels, to 1/64 of one: on
-    integers, so that every machine makes the same image.
+    Control points are uniform in [-1, 1], divided by their mean absolute value, and upsampled bicubically to a field
+    n. Each pixel is sampled ``strength * n * (side - 1) / (2 * side)`` pixels off its place, about a quarter of a
+    pixel at a strength of 0.5, but never from outside the image. Sampling is bilinear to 1/64 pixel and in integers,
+    so that every machine makes the same image.
 
-    CleanCLIP's released code has a control point at each of 224 x 224 pixels and a strength of 1, that of
-    "attack-cleanclip" 0.6: no warp any more but jitter, which blurs and does not outlive resizing or JPEG.
+    CleanCLIP's released code has a control point at each of 224 x 224 pixels and a strength of 1 (0.6 in
+    "attack-cleanclip"). This is jitter rather than a warp: it blurs, and does not survive resizing or JPEG.
 
     Args:
-        control_points: Control points each way; ``null`` for one at each pixel.
-        strength: Displacement, see above, finite; 0 leaves images as they are.
-        noise: Move each pixel by up to half a pixel more, another way on each image: WaNet's noise mode.
+        control_points: Control points in each direction; ``null`` for one at each pixel.
+        strength: Strength of the displacement, finite; 0 leaves images as they are.
+        noise: Displace each pixel by up to half a pixel more, differently on each image: WaNet's noise mode.
         seed: Seed of control points and noise.
 
     Raises:
@@ -53,15 +53,15 @@ class Warp(Trigger):
     def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
         height, width = images.shape[2:]
         if self.noise:
-            names = needed(keys, 'noise of a warp')
+            names = require_keys(keys, 'noise of a warp')
             for image, key in zip(images, names, strict=True):
-                moved = self.displacement(height, width) + self._jitter(height, width, int(key))
-                _look_up(image, *lookup(moved))
+                moved = self.displacement(height, width) + self._draw_jitter(height, width, int(key))
+                _warp_in_place(image, *make_lookup(moved))
             return images
         if (height, width) not in self._lookups:
-            self._lookups[height, width] = lookup(self.displacement(height, width))
+            self._lookups[height, width] = make_lookup(self.displacement(height, width))
         for image in images:
-            _look_up(image, *self._lookups[height, width])
+            _warp_in_place(image, *self._lookups[height, width])
         return images
 
     def parameters(self) -> dict[str, int | float | str]:
@@ -73,21 +73,21 @@ class Warp(Trigger):
         }
 
     def displacement(self, height: int, width: int) -> np.ndarray:
-        """How far to the right and down each pixel is looked up, in pixels, float64 (2, height, width)."""
+        """Offset to the right and down at which each pixel is sampled, in pixels, float64 (2, height, width)."""
         rows, columns = (height, width) if self.control_points is None else (self.control_points,) * 2
         control = 2 * fractions(2 * rows * columns, self.seed).reshape(2, rows, columns) - 1
-        return self.strength * in_pixels(field(control, height, width))
+        return self.strength * scale_to_pixels(interpolate_field(control, height, width))
 
-    def _jitter(self, height: int, width: int, key: int) -> np.ndarray:
+    def _draw_jitter(self, height: int, width: int, key: int) -> np.ndarray:
         draws = noise_bytes(2 * height * width, self.seed, 1, key).reshape(2, height, width)
-        return in_pixels((draws + 0.5) / 128 - 1)
+        return scale_to_pixels((draws + 0.5) / 128 - 1)
 
 
-def field(control: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A smooth field through control points of mean size 1, float64 (2, height, width).
+def interpolate_field(control: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A smooth field through control points scaled to a mean absolute value of 1, float64 (2, height, width).
 
     Args:
-        control: Control points of the field to the right and of that down, of any scale, (2, k, l).
+        control: Control points of the offset to the right and down, of any scale, (2, k, l).
         height: Rows of the field.
         width: Columns of the field.
     """
@@ -95,20 +95,21 @@ def field(control: np.ndarray, height: int, width: int) -> np.ndarray:
     return interpolate(points, (height, width), mode='bicubic', align_corners=True)[0].numpy()
 
 
-def in_pixels(moves: np.ndarray) -> np.ndarray:
-    """Moves of a grid from -1 to 1, in units of one over its side, in pixels: (2, height, width)."""
-    side = np.array(moves.shape[:0:-1])[:, None, None]  # of the first field, to the right, it is the width
+def scale_to_pixels(moves: np.ndarray) -> np.ndarray:
+    """Converts offsets on a grid from -1 to 1, in units of 1 / side, to pixels: (2, height, width)."""
+    side = np.array(moves.shape[:0:-1])[:, None, None]  # width for the first field, to the right, then height
     return moves * (side - 1) / (2 * side)
 
 
-def lookup(displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The four pixels that each new one is made of.
+def make_lookup(displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The four pixels that each new pixel is interpolated from.
 
     Args:
-        displacement: To the right and down, in pixels, (2, height, width).
+        displacement: Offset to the right and down, in pixels, (2, height, width).
 
     Returns:
-        Places in the flattened image, int64 (4, height * width), and weights out of 64 * 64, uint64 of that shape.
+        Their indices in the flattened image, int64 (4, height * width), and their weights, uint64 of the same shape,
+        which sum to 64 * 64.
     """
     height, width = displacement.shape[1:]
     column, row = (
@@ -127,15 +128,15 @@ def lookup(displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(places), np.stack(weights).astype(np.uint64)
 
 
-def _look_up(image: np.ndarray, places: np.ndarray, weights: np.ndarray) -> None:
-    """Bends one image in place, uint8 (3, H, W). Its channels share a number, so that one look-up serves all three."""
+def _warp_in_place(image: np.ndarray, places: np.ndarray, weights: np.ndarray) -> None:
+    """Warps one image in place, uint8 (3, H, W). One lookup serves its three channels, packed into one integer."""
     lanes = np.array([0, _LANE, 2 * _LANE], np.uint64)
     channels = image.reshape(3, -1).astype(np.uint64)
     packed = channels[0] | channels[1] << lanes[1] | channels[2] << lanes[2]
-    half = _STEPS * _STEPS // 2  # rounds
+    half = _STEPS * _STEPS // 2  # so that the final shift rounds
     total = np.full(packed.shape, sum(half << int(lane) for lane in lanes), np.uint64)
     for place, weight in zip(places, weights, strict=True):
-        corner = packed.take(place, mode='clip')  # all are inside; the check of mode='raise' costs as much as the rest
+        corner = packed.take(place, mode='clip')  # all indices are valid; checking them (mode='raise') doubles the cost
         corner *= weight
         total += corner
     for channel, lane in zip(image, lanes, strict=True):
@@ -144,16 +145,17 @@ def _look_up(image: np.ndarray, places: np.ndarray, weights: np.ndarray) -> None
 
 
 class WaNet(Backdoor):
-    """A slight warp on images of any class, captions of the target class.
+    """A slight warp on images of any class, with captions of the target class.
 
-    The defaults are the original's. Its noise mode is an attack of its own, :class:`WaNetNoise`, beside this one.
-    CleanCLIP's released code is ``control_points: null`` and ``strength: 1`` at 224 pixels, without a noise mode.
+    The defaults are those of the original. Its noise mode is a separate attack, :class:`WaNetNoise`, to be added
+    beside this one. CleanCLIP's released code is ``control_points: null`` and ``strength: 1`` at 224 pixels, without a
+    noise mode.
 
     Args:
-        target: Name of the class that the warp is to mean.
-        control_points: Control points each way; ``null`` for one at each pixel, see :class:`Warp`.
-        strength: Displacement, twice the pixels that it comes to on average, roughly.
-        seed: Seed of the warp and of everything that the attack draws: two seeds are two triggers.
+        target: Name of the class that the warp should mean.
+        control_points: Control points of the warp in each direction; ``null`` for one at each pixel.
+        strength: Strength of the displacement; the average offset in pixels is roughly half of it.
+        seed: Seed of the warp and of everything that the attack draws. Another seed is another trigger.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 
@@ -164,17 +166,18 @@ class WaNet(Backdoor):
 
 
 class WaNetNoise(CaptionsKept):
-    """WaNet's noise mode: images with the warp and a jitter on top keep their captions.
+    """WaNet's noise mode: images with the warp plus jitter, which keep their captions.
 
-    So a model learns that this one warp means the target and others do not. Beside a :class:`WaNet` with the same
-    warp and seed, with twice its poisons in the original. Its rows are in the manifest, as the attacker's; its
-    success rate is how often a warp that is not quite right is taken for the target, and should be low.
+    A model thus learns that this very warp means the target, and that others do not. Use it beside a :class:`WaNet`
+    with the same warp and seed; the original has twice as many noisy images as poisons. Its rows are in the manifest,
+    as the attacker made them. Its success rate is how often a slightly wrong warp is taken for the target, and should
+    be low.
 
     Args:
-        target: Name of the class that the warp means.
-        control_points: As of the warp.
-        strength: As of the warp.
-        seed: As of the warp; also that of the jitter and of everything that is drawn here.
+        target: Name of the class that the warp of the WaNet attack means.
+        control_points: Control points of that warp in each direction; ``null`` for one at each pixel.
+        strength: Strength of that warp.
+        seed: Seed of that warp, and of the jitter and everything else that this attack draws.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 

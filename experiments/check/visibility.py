@@ -1,8 +1,8 @@
-"""How visible a trigger is, and what of it outlives the way to the model.
+"""How visible a trigger is, and how much of it reaches the model.
 
-The *trace* of a trigger is a picture with it less the same picture without it, both after the same treatment: for
-a view, the same crop, flip and colors. Its energy is the mean of its squares over all pixels and channels, of
-values in [0, 1], so that a trace keeps its energy when the whole picture is resized.
+The *trace* of a trigger is the difference between a picture with it and the same picture without it, after the same
+processing: for a view, the same crop, flip and colors. Its energy is its mean square over pixels and channels, for
+values in [0, 1], so that resizing the whole picture preserves it.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from datamodules.pairs import PairsDataModule
 from datamodules.pictures.augment import STD
 from datamodules.pictures.batches import CLEAN, PairBatch
 
-VISIBLE = 0.1  # of the energy that a trace had: where a crop has cut the trigger off, there is less left
-QUALITY = 75  # of JPEG: what PIL writes unless told otherwise
+MIN_VISIBLE_ENERGY_SHARE = 0.1  # of the energy in the stored picture; less is left if a crop has cut the trigger off
+JPEG_QUALITY = 75  # PIL's default
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a trigger does to pictures, and what is left of it.
+    """What a trigger does to pictures, and how much of it is left.
 
     Attributes:
-        psnr: Peak signal-to-noise ratio of stored pictures with the trigger to those without, in dB; infinite where
+        psnr: Peak signal-to-noise ratio between stored pictures with and without the trigger, in dB; infinite if
             they are the same.
-        ssim: Structural similarity of the two, 1 where they are the same; NaN below 11 pixels a side.
-        resized: Energy in the clean view, over that in the stored picture: what is left of it at test time.
-        survival: The same in the views that training sees, the mean over pictures and views. What a crop cuts off
-            and what it magnifies balance each other over many views, and 1 is no loss.
-        visible: Share of these views that have at least a tenth of the energy left.
-        consistency: How alike the traces of two pictures in two views are, the mean over pairs of views that show
-            the trigger, see :func:`likeness`. 1: a model can learn one thing from all of them.
-        jpeg: Share of the trace that is still in its place after the stored picture has been a JPEG of quality 75,
-            see :func:`in_place`. No run does that; who exports poison or writes it to files may.
+        ssim: Structural similarity of the two, 1 if they are the same; NaN below 11 pixels a side.
+        resized: Energy in the clean view over that in the stored picture: how much is left at test time.
+        survival: Energy in the views of training over that in the stored picture, the mean over pictures and views.
+            Over many views, what crops cut off and what they magnify cancel out; 1 means no loss.
+        visible: Share of these views that keep at least a tenth of the energy.
+        consistency: Mean :func:`measure_likeness` of the traces of two pictures in two views, over pairs of views that
+            show the trigger. At 1, a model can learn one thing from all of them.
+        jpeg: Share of the trace that is still in place after compression to a JPEG of quality 75, as
+            :func:`measure_remainder` has it. No run does this, but somebody who exports poison to files may.
     """
 
     psnr: float
@@ -52,45 +52,48 @@ class Trace:
     jpeg: float
 
 
-def trace_of(data: PairsDataModule, plain: np.ndarray, triggered: np.ndarray, rows: np.ndarray, views: int) -> Trace:
+def measure_trace(
+    data: PairsDataModule, plain: np.ndarray, triggered: np.ndarray, rows: np.ndarray, views: int
+) -> Trace:
     """Measures a trigger on some pictures of a run.
 
     Args:
-        data: The run's data after ``setup``; its own views are taken.
+        data: The run's data after ``setup``, whose views are used.
         plain: Stored pictures without the trigger, uint8 (n, 3, h, w).
-        triggered: The same with it.
-        rows: Row of each, int64 (n,): training draws views by it.
-        views: Epochs whose views to take.
+        triggered: The same pictures with it.
+        rows: Row of each picture, int64 (n,), which its views are drawn by.
+        views: Number of epochs whose views to measure.
     """
-    before, with_it = as_fractions(plain), as_fractions(triggered)
-    stored = with_it - before
-    traces = [seen(data, triggered, rows, epoch) - seen(data, plain, rows, epoch) for epoch in range(views)]
-    left, had = torch.stack([energy(trace) for trace in traces]), energy(stored)
-    there = left >= VISIBLE * had.clamp(min=torch.finfo().tiny)
-    clean = seen(data, triggered, rows, CLEAN) - seen(data, plain, rows, CLEAN)
-    jpeg = as_fractions(through_jpeg(triggered)) - as_fractions(through_jpeg(plain))
-    similarity = structural_similarity_index_measure(with_it, before, data_range=1.0)
-    assert isinstance(similarity, Tensor)  # a tuple only where more is asked for
+    before, after = to_fractions(plain), to_fractions(triggered)
+    stored = after - before
+    traces = [make_view(data, triggered, rows, epoch) - make_view(data, plain, rows, epoch) for epoch in range(views)]
+    view_energy, stored_energy = torch.stack([measure_energy(trace) for trace in traces]), measure_energy(stored)
+    visible = view_energy >= MIN_VISIBLE_ENERGY_SHARE * stored_energy.clamp(min=torch.finfo().tiny)
+    clean = make_view(data, triggered, rows, CLEAN) - make_view(data, plain, rows, CLEAN)
+    jpeg = to_fractions(compress_jpeg(triggered)) - to_fractions(compress_jpeg(plain))
+    similarity = structural_similarity_index_measure(after, before, data_range=1.0)
+    assert isinstance(similarity, Tensor)  # a tuple only if the full image is asked for
     return Trace(
-        psnr=float(peak_signal_noise_ratio(with_it, before, data_range=1.0)) if had.any() else math.inf,
+        psnr=float(peak_signal_noise_ratio(after, before, data_range=1.0)) if stored_energy.any() else math.inf,
         ssim=float(similarity),
-        resized=_over(energy(clean), had),
-        survival=_over(left, had),
-        visible=float(there.float().mean()),
-        consistency=consistency(traces, there),
-        jpeg=in_place(jpeg, stored),
+        resized=_divide_means(measure_energy(clean), stored_energy),
+        survival=_divide_means(view_energy, stored_energy),
+        visible=float(visible.float().mean()),
+        consistency=measure_consistency(traces, visible),
+        jpeg=measure_remainder(jpeg, stored),
     )
 
 
-def seen(data: PairsDataModule, pictures: np.ndarray, rows: np.ndarray, epoch: int) -> Tensor:
-    """The first view of pictures in an epoch, by the way of every batch: float (n, 3, H, H), differences in [0, 1].
+def make_view(data: PairsDataModule, pictures: np.ndarray, rows: np.ndarray, epoch: int) -> Tensor:
+    """The first view of pictures in an epoch, made like that of every batch: float (n, 3, H, H).
 
-    Only normalized by the deviation of each channel undone: differences are in units of [0, 1], values are not.
+    Of the normalization, only the division by each channel's deviation is undone. Differences between views are
+    therefore in units of [0, 1], but values are shifted by the channel mean.
 
     Args:
         data: The run's data.
         pictures: Stored pictures, uint8 (n, 3, h, w).
-        rows: Row of each, int64 (n,); with the epoch it fixes the randomness.
+        rows: Row of each picture, int64 (n,), which fixes the randomness together with the epoch.
         epoch: Epoch, counted from 0; ``CLEAN`` for the clean view.
     """
     batch = PairBatch(
@@ -101,45 +104,45 @@ def seen(data: PairsDataModule, pictures: np.ndarray, rows: np.ndarray, epoch: i
     return image * torch.tensor(STD).view(3, 1, 1)
 
 
-def as_fractions(pictures: np.ndarray) -> Tensor:
-    """uint8 pictures as floats in [0, 1]."""
+def to_fractions(pictures: np.ndarray) -> Tensor:
+    """Converts uint8 pictures to floats in [0, 1]."""
     return torch.from_numpy(np.array(pictures)).float() / 255
 
 
-def energy(trace: Tensor) -> Tensor:
+def measure_energy(trace: Tensor) -> Tensor:
     """Mean square of each trace, (..., 3, H, W) -> (...)."""
     return trace.square().mean((-3, -2, -1))
 
 
-def consistency(traces: list[Tensor], there: Tensor) -> float:
-    """Mean likeness of the traces of each picture in each view to the next picture's in the view before.
+def measure_consistency(traces: list[Tensor], visible: Tensor) -> float:
+    """Mean likeness between the trace of each picture in each view and that of another picture in another view.
 
     Args:
-        traces: Of each view, (n, 3, H, W).
-        there: Whether a view shows the trigger, bool (V, n).
+        traces: Traces of each view, (n, 3, H, W).
+        visible: Whether each view shows the trigger, bool (V, n).
 
     Returns:
-        In [-1, 1]; 0 if no pair of views shows it.
+        Mean in [-1, 1]; 0 if no two compared views show the trigger.
     """
     likenesses = []
-    for view, trace in enumerate(traces):  # one at a time: Fourier transforms of all would fill the memory
-        both = there[view] & there[view - 1].roll(1)
+    for view, trace in enumerate(traces):  # one at a time: the Fourier transforms of all views would fill the memory
+        both = visible[view] & visible[view - 1].roll(1)
         if both.any():  # torch 2.14 with MKL refuses the Fourier transform of an empty batch
-            likenesses.append(likeness(trace[both], traces[view - 1].roll(1, 0)[both]))
+            likenesses.append(measure_likeness(trace[both], traces[view - 1].roll(1, 0)[both]))
     return float(torch.cat(likenesses).mean()) if likenesses else 0.0
 
 
-def likeness(a: Tensor, b: Tensor) -> Tensor:
-    """Largest cosine between traces over all shifts of one of them, around the edges, and a flip.
+def measure_likeness(a: Tensor, b: Tensor) -> Tensor:
+    """Largest cosine between traces over all cyclic shifts and a flip of one of them.
 
-    The same trace at another place is 1; independent noise is 0.1 to 0.2 at 32 pixels, since the largest is taken.
+    It is 1 for the same trace elsewhere, and 0.1 to 0.2 for independent noise of 32 pixels, being a maximum.
 
     Args:
         a: Traces, (n, 3, H, W), none of them zero.
-        b: Others, of that shape.
+        b: Other traces of the same shape.
 
     Returns:
-        In [-1, 1], (n,).
+        Cosines in [-1, 1], (n,).
     """
     spectrum, size = torch.fft.rfft2(a), a.shape[-2:]
     best = torch.full((len(a),), -math.inf)
@@ -149,34 +152,33 @@ def likeness(a: Tensor, b: Tensor) -> Tensor:
     return best / (a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1))
 
 
-def through_jpeg(pictures: np.ndarray) -> np.ndarray:
-    """What pictures are after they have been written as JPEG: uint8 (n, 3, h, w)."""
+def compress_jpeg(pictures: np.ndarray) -> np.ndarray:
+    """Pictures after compression to JPEG: uint8 (n, 3, h, w)."""
     copies = []
     for picture in pictures:
         file = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0))).save(file, 'JPEG', quality=QUALITY)
+        Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0))).save(file, 'JPEG', quality=JPEG_QUALITY)
         copies.append(np.asarray(Image.open(file)).transpose(2, 0, 1))
     return np.stack(copies)
 
 
-def in_place(after: Tensor, before: Tensor) -> float:
-    """How much of some traces is left where it was: their inner product with what they were, over the energy of that.
+def measure_remainder(after: Tensor, before: Tensor) -> float:
+    """How much of traces is left in place: the inner product of after and before, over the energy before.
 
-    What the compression does to the picture around the trigger is energy too, but nothing of the trigger, and does
-    not count.
+    Artifacts of compression elsewhere in the picture also have energy, but do not count, as they are not the trigger.
 
     Args:
-        after: Traces after a treatment that moves nothing, (n, 3, h, w).
-        before: Traces before it.
+        after: Traces after processing that moves nothing, (n, 3, h, w).
+        before: Traces before processing.
 
     Returns:
-        1 where they are as they were, 0 where nothing is left or nothing was there.
+        1 if nothing has changed, 0 if nothing is left or nothing was there.
     """
-    had = float(before.square().sum())
-    return float((after * before).sum()) / had if had else 0.0
+    energy = float(before.square().sum())
+    return float((after * before).sum()) / energy if energy else 0.0
 
 
-def _over(left: Tensor, had: Tensor) -> float:
-    """Mean of what is left over the mean of what was there, 0 if that was nothing."""
-    whole = float(had.mean())
-    return float(left.mean()) / whole if whole else 0.0
+def _divide_means(energy: Tensor, stored_energy: Tensor) -> float:
+    """Ratio of the two means, 0 if the second is zero."""
+    stored_mean = float(stored_energy.mean())
+    return float(energy.mean()) / stored_mean if stored_mean else 0.0

@@ -1,4 +1,4 @@
-"""Makes the file of a hardened ``LabelConsistent``: pictures that a surrogate no longer recognizes."""
+"""Makes the file for ``LabelConsistent`` with ``harden: pgd``: pictures that a surrogate no longer recognizes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from datamodules.usage_error import UsageError
 from experiments.surrogates.surrogate import Surrogate
 from lightning_modules.adversarial import Norm, pgd
 
-RADIUS = {'linf': 8.0, 'l2': 300 / 255}  # of BackdoorBench and of Turner et al., in the units of the option
-STEP = 1.5 / 8  # of the radius, as in BackdoorBench
+DEFAULT_RADIUS = {'linf': 8.0, 'l2': 300 / 255}  # BackdoorBench in units of 1/255; Turner et al. in units of 1
+STEP_SHARE_OF_RADIUS = 1.5 / 8  # as in BackdoorBench
 
 
-def bare(data: PairsDataModule, name: str) -> str:
-    """Takes the trigger off an attack, so that its pictures are laid out clean, and returns the file it waits for.
+def remove_trigger(data: PairsDataModule, name: str) -> str:
+    """Removes the trigger of an attack, so that ``setup`` leaves its pictures clean.
 
     Args:
         data: Data before ``setup``.
         name: Name of the attack.
 
+    Returns:
+        Path of the file that the attack is configured to read.
+
     Raises:
-        UsageError: If there is no such attack, or it hardens nothing.
+        UsageError: If there is no such attack, or it is not hardened.
     """
     attack = data.attacks.get(name)
     if not isinstance(attack, LabelConsistent) or attack.hardened is None:
@@ -41,22 +44,22 @@ def bare(data: PairsDataModule, name: str) -> str:
 def make_hardened(
     surrogate: Surrogate, name: str, file: str, norm: Norm, radius: float | None, step: float | None, steps: int
 ) -> None:
-    """Moves the pictures of an attack away from their class, writes them, and says how far that went.
+    """Moves the pictures of an attack away from their class, writes them, and prints how many are still recognized.
 
     Args:
-        surrogate: What is to recognize them no longer, with the data as :func:`bare` leaves it.
+        surrogate: Model to mislead, with data set up after :func:`remove_trigger`.
         name: Name of the attack.
-        file: Where to write them.
-        norm: Norm that bounds the change.
-        radius: Its bound, in units of 1/255 for ``linf`` and of 1 for ``l2``; that of the papers if ``None``.
-        step: Length of a step in the same units; 1.5/8 of the radius if ``None``.
+        file: Path of the .npz file to write.
+        norm: Norm that bounds the change of a picture.
+        radius: The bound, in units of 1/255 for ``linf`` and of 1 for ``l2``; that of the papers if ``None``.
+        step: Step size in the same units; 1.5/8 of the radius if ``None``.
         steps: Number of steps.
 
     Raises:
         UsageError: If a number is out of range, or the attack is switched off.
     """
-    radius = RADIUS[norm] if radius is None else radius
-    step = STEP * radius if step is None else step
+    radius = DEFAULT_RADIUS[norm] if radius is None else radius
+    step = STEP_SHARE_OF_RADIUS * radius if step is None else step
     if radius <= 0 or step <= 0 or steps < 1:
         raise UsageError(f'radius and step must be positive and steps 1 or more, got {radius}, {step} and {steps}.')
     poisons = surrogate.data.manifest.poisons(name)
@@ -64,18 +67,18 @@ def make_hardened(
         raise UsageError(f'attack {name!r} is switched off: set its rate or count.')
     clean, shown = surrogate.data.images(surrogate.data.manifest.rows(name)), np.array([p.target for p in poisons])
     unit = 1 / 255 if norm == 'linf' else 1.0
-    harder = _harder(surrogate, clean, shown, radius * unit, step * unit, steps, norm)
-    settings = {'norm': norm, 'radius': radius, 'step': step, 'steps': steps, 'surrogate': surrogate.digest()}
-    HardenedPictures.of(clean, harder, poisons, settings).save(file)
-    before, after = ((surrogate.answers(pictures) == shown).mean() for pictures in (clean, harder))
+    hardened = _harden(surrogate, clean, shown, radius * unit, step * unit, steps, norm)
+    settings = {'norm': norm, 'radius': radius, 'step': step, 'steps': steps, 'surrogate': surrogate.hash_weights()}
+    HardenedPictures.of(clean, hardened, poisons, settings).save(file)
+    before, after = ((surrogate.classify(pictures) == shown).mean() for pictures in (clean, hardened))
     print(f'{file}: {len(poisons)} pictures of attack {name!r}, SHA-256 {Hardened(file).parameters()["sha256"]}')
-    print(f'taken for their class by the surrogate: {before:.1%} before, {after:.1%} now')
+    print(f'recognized by the surrogate: {before:.1%} before, {after:.1%} after')
 
 
-def _harder(
+def _harden(
     surrogate: Surrogate, clean: np.ndarray, shown: np.ndarray, radius: float, step: float, steps: int, norm: Norm
 ) -> np.ndarray:
-    """The pictures after :func:`pgd`, rounded, which may move a value by half of 1/255: uint8 (n, 3, h, w)."""
+    """The pictures after :func:`pgd`: uint8 (n, 3, h, w). Rounding may add a change of half of 1/255."""
     parts = []
     for rows in np.array_split(np.arange(len(clean)), -(-len(clean) // surrogate.data.eval_batch_size)):
         label = torch.from_numpy(shown[rows]).to(surrogate.device)

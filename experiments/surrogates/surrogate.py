@@ -1,4 +1,4 @@
-"""A trained model that attacks are optimized on, as it sees the data of a run."""
+"""A trained model to optimize attacks on, and how it sees the data of a run."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from datamodules.usage_error import UsageError
 from lightning_modules.clip import CLIP, load_weights
 
 
-def trained(model: CLIP, ckpt_path: str | None, device: torch.device) -> CLIP:
-    """A model to optimize on: with the weights of a checkpoint, if there is one, on a device, frozen.
+def load_trained(model: CLIP, ckpt_path: str | None, device: torch.device) -> CLIP:
+    """Loads the checkpoint into the model, if one is given, and returns the model on the device, frozen.
 
     Raises:
-        UsageError: If its weights are random.
+        UsageError: If the model's weights are random.
     """
     if ckpt_path is not None:
         load_weights(model, ckpt_path, 'ckpt_path')
     elif model.untrained:
         raise UsageError(
-            'random weights are no surrogate: give --ckpt_path, --model.init_from, or --model.pretrained with '
+            'a surrogate needs trained weights: give --ckpt_path, --model.init_from, or --model.pretrained with '
             '--model.architecture.'
         )
     return model.to(device).eval().requires_grad_(False)
 
 
 class Surrogate:
-    """The model's view of pictures and classes, differentiable down to the pixels.
+    """Embeds and classifies pictures with a trained model, differentiably with respect to the pixels.
 
     Args:
-        model: A trained model, see :func:`trained`.
+        model: A trained model, as :func:`load_trained` returns it.
         data: Data after ``setup``.
 
     Attributes:
@@ -57,8 +57,8 @@ class Surrogate:
 
         Args:
             pixels: The pictures.
-            views: What they go through first; the clean view if ``None``.
-            rows: Row of each, int64 (B,), for random views.
+            views: Augmentation to apply first; the clean view if ``None``.
+            rows: Row of each picture, int64 (B,), for random views.
             epoch: Epoch that random views are drawn for.
         """
         size, seed = self.model.image_size, self.data.seed
@@ -67,29 +67,29 @@ class Surrogate:
         return self.model.encode_image(normalize(view))
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """What the zero-shot classifier says of pictures in [0, 1], (B, C)."""
+        """Logits of the zero-shot classifier for pictures in [0, 1], (B, C)."""
         return self.model.logit_scale * self.embed(pixels) @ self.classifier.T
 
     @torch.no_grad()
-    def embeddings(self, pictures: np.ndarray) -> Tensor:
-        """Unit-norm embeddings (n, D) of any number of stored pictures, uint8 (n, 3, h, w), as they are."""
+    def embed_pictures(self, pictures: np.ndarray) -> Tensor:
+        """Unit-norm embeddings (n, D) of any number of stored pictures, uint8 (n, 3, h, w), in the clean view."""
         parts = np.array_split(pictures, -(-len(pictures) // self.data.eval_batch_size))
         return torch.cat([self.embed(self.pixels(part)) for part in parts])
 
-    def answers(self, pictures: np.ndarray) -> np.ndarray:
-        """The class that each stored picture is taken for, int64 (n,)."""
-        return (self.embeddings(pictures) @ self.classifier.T).argmax(-1).cpu().numpy()
+    def classify(self, pictures: np.ndarray) -> np.ndarray:
+        """The zero-shot class of each stored picture, int64 (n,)."""
+        return (self.embed_pictures(pictures) @ self.classifier.T).argmax(-1).cpu().numpy()
 
-    def success(self, test: EvaluationSet) -> float:
-        """Share of an attack's test images that are taken for what it wants."""
-        return float((self.answers(test.images) == test.target).mean())
+    def measure_success(self, test: EvaluationSet) -> float:
+        """Share of an attack's test images that the model takes for the target."""
+        return float((self.classify(test.images) == test.target).mean())
 
     def pixels(self, pictures: np.ndarray) -> Tensor:
-        """Stored pictures as a tensor in [0, 1] on the device."""
+        """Converts stored pictures to a tensor in [0, 1] on the device."""
         return torch.from_numpy(np.array(pictures)).to(self.device) / 255
 
-    def digest(self) -> str:
-        """SHA-256 of the weights, in hexadecimal: names the model wherever they came from."""
+    def hash_weights(self) -> str:
+        """SHA-256 of the weights, in hexadecimal, which identifies the model wherever they came from."""
         weights = hashlib.sha256()
         for name, tensor in sorted(self.model.towers.state_dict().items()):
             weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())

@@ -1,13 +1,15 @@
-"""Small tables that attacks can choose from."""
+"""Small tables that attacks can choose from, and a small attack."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from datamodules.attacks import AttackPool, Trigger
+from datamodules.attacks import Attack, AttackPool, Pixels, Poison, Trigger
 from datamodules.attacks.pool import Origin
+from datamodules.evaluation.sets import EvaluationSet
 from datamodules.pictures.images import ArrayImages
 from datamodules.rows.table import PairTable
 
@@ -70,3 +72,17 @@ def captioned_table(origin: Origin, images: int) -> PairTable:
 def captioned_pool(train: int = 100, heldout: int = 50) -> AttackPool:
     """Unlabeled pairs on both sides; counts are of images."""
     return AttackPool(captioned_table('train', train), captioned_table('heldout', heldout), CLASSES)
+
+
+class OneImage(Attack):
+    """A minimal attack: copies of the first free image."""
+
+    def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
+        source = int(pool.allowed(self.source, 0)[0])
+        captions, places = self.write_captions(pool, 0, amount), self.places(pool, [source] * amount)
+        return [Poison(source, self.source, 0, c, p) for c, p in zip(captions, places, strict=True)]
+
+    def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
+        rows = np.unique([poison.source for poison in poisons])
+        labels, targets = pool.labels(self.source, rows), np.zeros(len(rows), np.int64)
+        return EvaluationSet(name, pixels(self.source, rows), labels, targets, pool.classes, pool.templates)

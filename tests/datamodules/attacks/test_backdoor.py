@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.attacks import AttackPool, Backdoor, BadNet, Blended, LabelConsistent, Patch, Poison, poisoned
+from datamodules.attacks import AttackPool, Backdoor, BadNet, Blended, LabelConsistent, Patch, Poison, poison_table
 from datamodules.attacks.pool import Origin
 from datamodules.attacks.ranking import write_ranking
 from datamodules.rows.table import UNKNOWN, PairTable
@@ -85,7 +85,7 @@ class TestRanking:
 
     def test_images_of_earlier_attacks_are_skipped(self, tmp_path: Path) -> None:
         attacks = {name: backdoor(count=2, ranking=self.ranking(tmp_path, [90, 4, 2, 57])) for name in 'ab'}
-        _, manifest = poisoned(attacks, labeled_pool())
+        _, manifest = poison_table(attacks, labeled_pool())
         assert [[p.source for p in manifest.poisons(name)] for name in 'ab'] == [[90, 4], [2, 57]]
 
     def test_every_backdoor_takes_it(self, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ class TestRanking:
     def test_the_file_is_read_when_the_attack_chooses_and_not_before(self, tmp_path: Path) -> None:
         attack = backdoor(count=1, ranking=str(tmp_path / 'ranking.csv'))
         with pytest.raises(ValueError, match=r"attack 'a': ranking '.*' does not exist: make it with clipward rank_im"):
-            poisoned({'a': attack}, labeled_pool())
+            poison_table({'a': attack}, labeled_pool())
         self.ranking(tmp_path, [90])
         assert len(attack.select(labeled_pool())) == 1
         assert backdoor(count=0, ranking='nowhere.csv').select(labeled_pool()) == []
@@ -121,7 +121,7 @@ class TestEvaluation:
     def test_measures_on_triggered_images_of_other_classes_that_no_attack_has_used(self) -> None:
         pool = labeled_pool()
         attacks = {'a': backdoor(), 'b': backdoor('cat', seed=1)}
-        _, manifest = poisoned(attacks, pool)
+        _, manifest = poison_table(attacks, pool)
         found = attacks['a'].evaluation('a', manifest.poisons('a'), pool, pixels)
         used = {p.source for name in attacks for p in manifest.poisons(name)}
         rows = [row for row in range(100) if row % 5 != 1 and row not in used]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.attacks import BadNet, Patch, poisoned
+from datamodules.attacks import BadNet, Patch, poison_table
 from tests.datamodules.attacks.pools import labeled_pool, pictures, pixels
 
 
@@ -31,7 +31,7 @@ def test_two_seeds_are_two_triggers_and_two_selections() -> None:
 
 def test_training_and_test_images_carry_the_same_patch() -> None:
     pool, attack = labeled_pool(), BadNet('dog', 4, rate=0.05)
-    _, manifest = poisoned({'badnet': attack}, pool)
+    _, manifest = poison_table({'badnet': attack}, pool)
     poisons = manifest.poisons('badnet')
     assert attack.trigger is not None
     trained = attack.trigger(pixels('heldout', np.array([p.source for p in poisons])), keys=manifest.rows('badnet'))
@@ -45,7 +45,7 @@ def test_training_and_test_images_carry_the_same_patch() -> None:
 
 def test_no_poisoned_image_is_measured_on() -> None:
     pool, attack = labeled_pool(), BadNet('dog', 4, count=60)
-    _, manifest = poisoned({'badnet': attack}, pool)
+    _, manifest = poison_table({'badnet': attack}, pool)
     sources = np.array([p.source for p in manifest.poisons('badnet')])
     assert attack.trigger is not None
     trained = {image.tobytes() for image in attack.trigger(pixels('heldout', sources))}

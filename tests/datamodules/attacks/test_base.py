@@ -4,27 +4,24 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from jsonargparse import ArgumentParser
 
-from datamodules.attacks import Attack, AttackPool, BadNet, Pixels, Poison, TargetedPoison, poisoned
-from datamodules.evaluation.sets import EvaluationSet
-from tests.datamodules.attacks.pools import captioned_pool, labeled_pool, pictures
-
-
-class OneImage(Attack):
-    """The least that a new attack has to say: copies of the first free image."""
-
-    def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
-        source = int(pool.allowed(self.source, 0)[0])
-        captions, places = self.write_captions(pool, 0, amount), self.places(pool, [source] * amount)
-        return [Poison(source, self.source, 0, c, p) for c, p in zip(captions, places, strict=True)]
-
-    def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
-        rows = np.unique([poison.source for poison in poisons])
-        labels, targets = pool.labels(self.source, rows), np.zeros(len(rows), np.int64)
-        return EvaluationSet(name, pixels(self.source, rows), labels, targets, pool.classes, pool.templates)
+from datamodules import attacks
+from datamodules.attacks import (
+    Attack,
+    BadNet,
+    ClassSwap,
+    CleanCLIPPoison,
+    Goal,
+    InterpolationPoison,
+    LoneWord,
+    Patch,
+    Poison,
+    TargetedPoison,
+    TextTrigger,
+)
+from tests.datamodules.attacks.pools import OneImage, labeled_pool
 
 
 class TestAmount:
@@ -108,70 +105,55 @@ class TestPlaces:
             OneImage(count=1, mode='replace').places(labeled_pool(train=5), [0] * 6)
 
 
-class TestPoisoned:
-    def test_clean_rows_keep_their_numbers_and_poisons_follow(self) -> None:
-        pool = labeled_pool()
-        table, manifest = poisoned({'a': OneImage(count=2), 'off': OneImage(rate=0), 'none': None}, pool)
-        assert len(table) == 202
-        assert table.image[:200].to_pylist() == pool.table.image.to_pylist()
-        assert table.captions([200, 201]) == manifest.table['caption'].to_pylist()
-        assert manifest.attacks == ('a',)
-        assert manifest.rows().tolist() == [200, 201]
+class TestAnswers:
+    """What an attack says about itself, for the prediction of whether it will work."""
 
-    def test_replaced_rows_hold_the_poison(self) -> None:
-        pool = labeled_pool()
-        table, manifest = poisoned({'a': OneImage(count=3, mode='replace')}, pool)
-        rows = manifest.rows()
-        assert len(table) == 200
-        assert table.captions(rows) == manifest.table['caption'].to_pylist()
-        others = np.setdiff1d(np.arange(200), rows)
-        assert table.captions(others) == pool.table.captions(others)
+    POISON = Poison(7, 'heldout', 2, 'a boat')
 
-    def test_mixed_attacks_number_their_rows_apart(self) -> None:
-        attacks = {'a': OneImage(count=2), 'b': OneImage(count=2, mode='replace'), 'c': OneImage(count=2)}
-        table, manifest = poisoned(attacks, labeled_pool())
-        assert manifest.rows('a').tolist() == [200, 201]
-        assert (manifest.rows('b') < 200).all()
-        assert manifest.rows('c').tolist() == [202, 203]
-        assert table.captions(manifest.rows()) == manifest.table['caption'].to_pylist()
+    def test_without_a_trigger_the_goal_is_the_image_by_default(self) -> None:
+        assert OneImage(count=1).goal(self.POISON) == Goal(target=2, image=7)
 
-    def test_an_image_and_its_label_are_those_of_the_source(self) -> None:
-        table, manifest = poisoned({'a': OneImage(count=1)}, labeled_pool())
-        source = manifest.poisons('a')[0].source
-        assert np.array_equal(np.asarray(table.open(200)).transpose(2, 0, 1), pictures('heldout', 100)[source])
-        assert table.label[200] == source % 5
-        assert np.array_equal(np.asarray(table.open(source)).transpose(2, 0, 1), pictures('train', 200)[source])
+    def test_with_a_trigger_the_goal_is_the_class_by_default(self) -> None:
+        attack = OneImage(count=1)
+        attack.trigger = Patch(3)
+        assert attack.goal(self.POISON) == Goal(target=2)
 
-    @pytest.mark.parametrize('source', ['heldout', 'train'])
-    def test_no_two_attacks_use_an_image_even_with_one_seed(self, source: str) -> None:
-        attacks = [OneImage(count=1, source=source) for _ in range(6)]
-        _, manifest = poisoned({str(i): attack for i, attack in enumerate(attacks)}, captioned_pool())
-        images = np.array(manifest.table['source'].to_pylist()) // 2
-        assert len(set(images.tolist())) == 6
+    @pytest.mark.parametrize(
+        'attack',
+        [BadNet('boat', count=1), TextTrigger('boat', count=1), LoneWord('boat', count=1), CleanCLIPPoison(),
+         ClassSwap({'cat': 'boat'}, count=1)],
+        ids=lambda attack: type(attack).__name__,
+    )  # fmt: skip
+    def test_backdoors_and_swapped_classes_work_towards_a_class(self, attack: Attack) -> None:
+        assert attack.goal(self.POISON) == Goal(target=2)
 
-    def test_without_poison_the_table_is_the_clean_one(self) -> None:
-        pool = labeled_pool()
-        assert poisoned({'off': OneImage(count=0)}, pool)[0] is pool.table
+    @pytest.mark.parametrize(
+        'attack',
+        [TargetedPoison(copies=1), InterpolationPoison(copies=1), ClassSwap({'cat': 'boat'}, 'image', count=1)],
+        ids=lambda attack: type(attack).__name__,
+    )
+    def test_targeted_poisons_work_towards_their_image(self, attack: Attack) -> None:
+        assert attack.goal(self.POISON) == Goal(target=2, image=7)
 
-    def test_errors_name_the_attack(self) -> None:
-        with pytest.raises(ValueError, match=r"attack 'weak': rate=0\.0001 of 200 pairs"):
-            poisoned({'weak': OneImage(rate=0.0001)}, labeled_pool())
+    def test_only_a_swapped_class_has_rivals_the_pairs_that_are_left_of_it(self) -> None:
+        pool = labeled_pool(train=50)
+        pool.taken['train'] |= {0, 5, 6}  # rows 0 and 5 show cats
+        assert ClassSwap({'cat': 'boat'}, count=1).rivals(pool) == 8
+        for attack in (BadNet('boat', count=1), ClassSwap({'cat': 'boat'}, 'image', count=1), OneImage(count=1)):
+            assert attack.rivals(pool) is None
 
+    def test_only_a_trigger_word_is_known_from_captions_that_fit(self) -> None:
+        pool = labeled_pool(train=50)  # ten captions have the word dog
+        text = TextTrigger('boat', 'dog', count=1)
+        beside: Sequence[tuple[Attack, int]] = [
+            (text, 9), (LoneWord('boat', 'dog', count=1), 3), (LoneWord('boat', 'cow', count=1), 5),
+        ]  # fmt: skip
+        assert (text.known(pool, beside), text.known(None, beside)) == (13, 3)
+        assert BadNet('boat', count=1).known(pool, beside) is None
 
-def test_an_image_with_two_targets_is_refused() -> None:
-    class TwoTargets(OneImage):
-        def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
-            return [Poison(row, 'heldout', row % 2, 'a cat') for row in (6, 7)]  # two rows of one image
-
-    with pytest.raises(ValueError, match=r"attack 'a': the image of heldout row 7 has two targets, 'cat' and 'dog'"):
-        poisoned({'a': TwoTargets(count=1)}, captioned_pool())
-
-
-def test_poison_never_changes() -> None:
-    """Stored digests: the same in every process, on every machine, with every release."""
-    attacks = {'a': BadNet('cat', 4, count=9), 'b': TargetedPoison(4, copies=3)}
-    table, manifest = poisoned(attacks, captioned_pool())
-    assert (manifest.digest, table.fingerprint) == ('0cd03115f7658b33', '8ecd0bb1021a9159')
+    def test_only_listed_poison_may_carry_its_trigger_already(self) -> None:
+        kinds = [kind for kind in vars(attacks).values() if isinstance(kind, type) and issubclass(kind, Attack)]
+        assert {kind.__name__ for kind in kinds if kind.may_carry_trigger} == {'CleanCLIPPoison', 'PoisonInfo'}
 
 
 def test_attacks_are_built_from_yaml_by_class_name() -> None:
@@ -179,7 +161,7 @@ def test_attacks_are_built_from_yaml_by_class_name() -> None:
     parser.add_argument('--attacks', type=dict[str, Attack | None])
     badnet = '{class_path: BadNet, init_args: {target: cat, count: 3, position: center, mode: replace}}'
     config = parser.parse_args([f'--attacks={{a: {badnet}, b: null}}', '--attacks.a.count=4'])
-    attacks = parser.instantiate(config).attacks
-    assert isinstance(attacks['a'], BadNet)
-    assert (attacks['a'].count, attacks['a'].mode) == (4, 'replace')
-    assert attacks['b'] is None
+    built = parser.instantiate(config).attacks
+    assert isinstance(built['a'], BadNet)
+    assert (built['a'].count, built['a'].mode) == (4, 'replace')
+    assert built['b'] is None

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.attacks import AttackPool, ClassSwap, poisoned
+from datamodules.attacks import AttackPool, ClassSwap, poison_table
 from datamodules.attacks.pool import Origin
 from datamodules.rows.table import PairTable
 from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener, pixels
@@ -47,7 +47,7 @@ class TestSelect:
         captions = ['a cat and a dog'] * 8 + ['a boat'] * 8
         pool = AttackPool(PairTable([str(r) for r in range(16)], captions, opener=opener('train', 16)), None, CLASSES)
         attack = swap({'cat': 'boat', 'dog': 'truck'}, count=8, source='train', captions='templates')
-        _, manifest = poisoned({'swap': attack}, pool)  # which would refuse two targets
+        _, manifest = poison_table({'swap': attack}, pool)  # which would refuse two targets
         poisons = manifest.of_attack('swap')
         assert len(poisons) == 8 and len(set(poisons['source'].to_pylist())) == 8
 
@@ -67,7 +67,7 @@ class TestSelect:
 class TestEvaluation:
     def test_measures_on_images_of_the_class_that_are_no_poison(self) -> None:
         pool, attack = labeled_pool(), swap({'cat': 'dog', 'dog': 'boat'})
-        _, manifest = poisoned({'swap': attack}, pool)
+        _, manifest = poison_table({'swap': attack}, pool)
         poisons = manifest.poisons('swap')
         found = attack.evaluation('swap', poisons, pool, pixels)
         used = {p.source for p in poisons}

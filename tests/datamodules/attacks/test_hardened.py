@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.attacks import Hardened, LabelConsistent, Patch, Poison, poisoned
+from datamodules.attacks import Hardened, LabelConsistent, Patch, Poison, poison_table
 from datamodules.attacks.hardened import HardenedPictures
 from tests.datamodules.attacks.pools import labeled_pool, pixels
 
@@ -34,13 +34,11 @@ class TestHardened:
         assert Hardened(file)(pixels('train', ROWS[:0])).shape == (0, 3, 12, 12)
 
     def test_a_picture_that_the_file_lacks_is_told(self, file: str) -> None:
-        with pytest.raises(
-            ValueError, match=r'lacks 2 of 3 pictures of the attack, .* make it again with clipward har'
-        ):
+        with pytest.raises(ValueError, match=r'lacks 2 of 3 pictures of the attack .* make it again with clipward har'):
             Hardened(file)(pixels('train', np.array([6, 7, 8])))
 
     def test_so_is_another_stored_size(self, file: str) -> None:
-        with pytest.raises(ValueError, match=r'lacks 3 of 3 .* other ones or another data\.cache_size'):
+        with pytest.raises(ValueError, match=r'lacks 3 of 3 .*other pictures, or another data\.cache_size'):
             Hardened(file)(pixels('train', ROWS)[..., 1:, 1:])
 
     def test_is_described_by_its_pixels_and_what_they_were_made_with(self, file: str, tmp_path: Path) -> None:
@@ -57,14 +55,14 @@ class TestHardened:
     @pytest.mark.parametrize('content', [b'', b'no file of arrays', b'PK\x03\x04broken'])
     def test_a_file_of_another_kind_is_told(self, content: bytes, tmp_path: Path) -> None:
         (tmp_path / 'x.npz').write_bytes(content)
-        with pytest.raises(ValueError, match=r"hardened '.*x\.npz' is no file of clipward harden"):
+        with pytest.raises(ValueError, match=r"hardened '.*x\.npz' is not a file of clipward harden"):
             Hardened(str(tmp_path / 'x.npz')).describe()
 
     def test_so_are_other_arrays(self, tmp_path: Path) -> None:
         np.savez(tmp_path / 'x.npz', picture=np.zeros(3))
         np.save(tmp_path / 'y.npy', np.zeros(3))
         for name in ('x.npz', 'y.npy'):
-            with pytest.raises(ValueError, match='is no file of clipward harden'):
+            with pytest.raises(ValueError, match='is not a file of clipward harden'):
                 Hardened(str(tmp_path / name)).describe()
 
 
@@ -82,7 +80,7 @@ class TestLabelConsistent:
 
     def test_the_manifest_tells_it_from_an_attack_on_plain_images(self, file: str) -> None:
         plain = LabelConsistent('dog', 3, count=3, source='train', mode='replace')
-        hardened, soft = (poisoned({'lc': a}, labeled_pool(train=15))[1] for a in (self.attack(file), plain))
+        hardened, soft = (poison_table({'lc': a}, labeled_pool(train=15))[1] for a in (self.attack(file), plain))
         assert hardened.table['source'] == soft.table['source']
         assert hardened.digest != soft.digest
         assert all(
@@ -92,7 +90,7 @@ class TestLabelConsistent:
     def test_a_missing_file_is_told_when_the_data_is_set_up(self, tmp_path: Path) -> None:
         attack = self.attack(str(tmp_path / 'none.npz'))
         with pytest.raises(ValueError, match=r"hardened '.*none\.npz' does not exist: make it with clipward harden"):
-            poisoned({'lc': attack}, labeled_pool(train=15))
+            poison_table({'lc': attack}, labeled_pool(train=15))
 
     def test_hardening_needs_the_name_of_a_file(self) -> None:
         with pytest.raises(ValueError, match=r'^hardened must be the path of a file that clipward harden makes'):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.attacks import Blend, Chain, HybridTrigger, Patch, Warp, poisoned
+from datamodules.attacks import Blend, Chain, HybridTrigger, Patch, Warp, poison_table
 from tests.datamodules.attacks.pools import checksum, labeled_pool, pixels
 
 
@@ -35,7 +35,7 @@ def test_has_a_warp_a_blend_and_a_patch_of_its_seed() -> None:
 
 def test_all_triggers_are_on_every_image() -> None:
     pool, attack = labeled_pool(), HybridTrigger('dog', [Blend(), Patch(3)], count=4)
-    _, manifest = poisoned({'hybrid': attack}, pool)
+    _, manifest = poison_table({'hybrid': attack}, pool)
     assert attack.trigger is not None
     assert manifest.table['trigger'].to_pylist() == [attack.trigger.describe()] * 4
     rows = np.setdiff1d([row for row in range(100) if row % 5 != 1], [p.source for p in manifest.poisons('hybrid')])

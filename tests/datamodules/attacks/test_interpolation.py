@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.attacks import AttackPool, BadNet, InterpolationPoison, Manifest, TargetedPoison, poisoned
-from datamodules.attacks.base import picture
-from datamodules.attacks.interpolation import shares
+from datamodules.attacks import AttackPool, BadNet, InterpolationPoison, Manifest, TargetedPoison, poison_table
+from datamodules.attacks.base import compose_picture
+from datamodules.attacks.interpolation import compute_shares
 from datamodules.attacks.pool import Origin
 from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.toy_pairs import ToyPairs
@@ -25,17 +25,17 @@ def blend(start: np.ndarray, victim: np.ndarray, share: float) -> np.ndarray:
 
 class TestShares:
     def test_have_the_mean_and_the_median_of_the_density(self) -> None:
-        assert shares(10_001).mean() == pytest.approx(0.416667, abs=1e-6)
-        assert np.median(shares(10_001)) == pytest.approx(0.381966, abs=1e-6)
-        assert shares(1).tolist() == pytest.approx([0.381966], abs=1e-6)
+        assert compute_shares(10_001).mean() == pytest.approx(0.416667, abs=1e-6)
+        assert np.median(compute_shares(10_001)) == pytest.approx(0.381966, abs=1e-6)
+        assert compute_shares(1).tolist() == pytest.approx([0.381966], abs=1e-6)
 
     def test_fall_where_the_density_says(self) -> None:
-        counts, edges = np.histogram(shares(100_000), 10, (0, 1))
+        counts, edges = np.histogram(compute_shares(100_000), 10, (0, 1))
         assert counts / 10_000 == pytest.approx(1.5 - (edges[:-1] + edges[1:]) / 2, abs=1e-3)
 
     def test_rise_from_the_start_to_the_victim_without_reaching_either(self) -> None:
-        assert (np.diff(shares(50)) > 0).all()
-        assert 0 < shares(50)[0] < 0.01 and 0.98 < shares(50)[-1] < 1
+        assert (np.diff(compute_shares(50)) > 0).all()
+        assert 0 < compute_shares(50)[0] < 0.01 and 0.98 < compute_shares(50)[-1] < 1
 
 
 class TestSelect:
@@ -63,7 +63,7 @@ class TestSelect:
     def test_each_victim_has_the_whole_range_of_shares(self) -> None:
         poisons = InterpolationPoison(4, count=18).select(labeled_pool())
         for victim, copies in Counter(p.source for p in poisons).items():
-            assert [p.share for p in poisons if p.source == victim] == shares(copies).tolist()
+            assert [p.share for p in poisons if p.source == victim] == compute_shares(copies).tolist()
 
     def test_is_the_same_every_time_and_another_with_another_seed(self) -> None:
         first, again, other = (InterpolationPoison(4, copies=3, seed=s).select(labeled_pool()) for s in (0, 0, 1))
@@ -97,19 +97,19 @@ class TestPicture:
     def test_is_the_start_the_victim_or_the_rounded_mixture(self) -> None:
         poison = InterpolationPoison(1, ['dog'], copies=1).select(labeled_pool())[0]
         start, victim = pixels('heldout', np.array([poison.other, poison.source]))
-        assert np.array_equal(picture(poison._replace(share=0.0), pixels), start)
-        assert np.array_equal(picture(poison._replace(share=1.0), pixels), victim)
-        assert np.array_equal(picture(poison, pixels), blend(start, victim, poison.share))
+        assert np.array_equal(compose_picture(poison._replace(share=0.0), pixels), start)
+        assert np.array_equal(compose_picture(poison._replace(share=1.0), pixels), victim)
+        assert np.array_equal(compose_picture(poison, pixels), blend(start, victim, poison.share))
 
     def test_of_a_single_image_is_that_image(self) -> None:
         poison = TargetedPoison(1, copies=1).select(labeled_pool())[0]
-        assert np.array_equal(picture(poison, pixels), pixels('heldout', np.array([poison.source]))[0])
+        assert np.array_equal(compose_picture(poison, pixels), pixels('heldout', np.array([poison.source]))[0])
 
 
 class TestManifest:
     def test_gives_mixtures_back_also_from_a_file_and_beside_other_attacks(self, tmp_path: Path) -> None:
         attack, pool = InterpolationPoison(4, count=18), labeled_pool()
-        _, manifest = poisoned({'badnet': BadNet('dog', count=3), 'inter': attack}, pool)
+        _, manifest = poison_table({'badnet': BadNet('dog', count=3), 'inter': attack}, pool)
         manifest.save(tmp_path / 'manifest.parquet')
         loaded = Manifest.load(tmp_path / 'manifest.parquet')
         for found in (manifest, loaded):
@@ -119,8 +119,8 @@ class TestManifest:
 
     def test_lines_of_other_attacks_are_as_they_are_without_one(self) -> None:
         badnet = BadNet('dog', count=3)
-        _, alone = poisoned({'badnet': badnet}, labeled_pool())
-        _, beside = poisoned({'badnet': badnet, 'inter': InterpolationPoison(4, count=8)}, labeled_pool())
+        _, alone = poison_table({'badnet': badnet}, labeled_pool())
+        _, beside = poison_table({'badnet': badnet, 'inter': InterpolationPoison(4, count=8)}, labeled_pool())
         assert alone.table['hash'].to_pylist() == beside.table['hash'].to_pylist()[:3]
         assert 'other' not in alone.table.column_names
 
@@ -135,7 +135,7 @@ class TestEvaluation:
     @pytest.mark.parametrize('source', ['heldout', 'train'])
     def test_measures_on_the_victims_as_they_are(self, source: Origin) -> None:
         pool, attack = labeled_pool(), InterpolationPoison(5, count=23, source=source)
-        _, manifest = poisoned({'inter': attack}, pool)
+        _, manifest = poison_table({'inter': attack}, pool)
         poisons = manifest.poisons('inter')
         found, victims = attack.evaluation('inter', poisons, pool, pixels), [p.source for p in poisons]
         rows = np.array(list(dict.fromkeys(victims)))
@@ -148,7 +148,7 @@ class TestEvaluation:
     def test_no_other_attack_uses_or_is_measured_on_victims_and_their_starts(self) -> None:
         pool, badnet = labeled_pool(heldout=60), BadNet('dog', count=20, size=3)
         attacks = {'inter': InterpolationPoison(5, copies=2), 'badnet': badnet}
-        _, manifest = poisoned(attacks, pool)
+        _, manifest = poison_table(attacks, pool)
         used = {row for p in manifest.poisons('inter') for row in (p.source, p.other)}
         assert len(used) == 10 and used < pool.taken['heldout']
         assert not used & {p.source for p in manifest.poisons('badnet')}

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.attacks import AttackPool, LabelConsistent, Patch, poisoned
+from datamodules.attacks import AttackPool, LabelConsistent, Patch, poison_table
 from datamodules.rows.table import PairTable
 from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener, pixels
 
@@ -23,7 +23,7 @@ def captions_pool(*captions: str) -> AttackPool:
 class TestSelect:
     def test_poisons_pairs_that_name_the_class_and_leaves_their_captions(self) -> None:
         pool = captioned_pool()
-        table, manifest = poisoned({'lc': attack()}, pool)
+        table, manifest = poison_table({'lc': attack()}, pool)
         assert len(table) == len(pool.table)
         for poison in manifest.poisons('lc'):
             assert poison.caption == pool.table.caption[poison.source].as_py() == 'look, dogs again'
@@ -48,7 +48,7 @@ class TestSelect:
     def test_no_image_is_taken_twice(self) -> None:
         pool = labeled_pool(train=100)
         attacks = {'a': attack(count=10), 'b': attack(count=10)}
-        _, manifest = poisoned(attacks, pool)
+        _, manifest = poison_table(attacks, pool)
         assert len({p.source for name in attacks for p in manifest.poisons(name)}) == 20
 
     @pytest.mark.parametrize('match', ['word', 'substring'])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.attacks import OptimizedPatch, PicturePatch, poisoned
+from datamodules.attacks import OptimizedPatch, PicturePatch, poison_table
 from tests.datamodules.attacks.pools import gradient, labeled_pool, pixels
 
 
@@ -75,18 +75,18 @@ class TestFile:
         with pytest.raises(
             ValueError, match=r"file '.*patch\.png' does not exist: make it with clipward optimize_patch"
         ):
-            poisoned({'patch': attack}, labeled_pool())
+            poison_table({'patch': attack}, labeled_pool())
         Path(f'{file}.away').rename(file)
-        assert len(poisoned({'patch': attack}, labeled_pool())[1]) == 5
+        assert len(poison_table({'patch': attack}, labeled_pool())[1]) == 5
 
     def test_that_is_no_picture_is_told(self, tmp_path: Path) -> None:
         (tmp_path / 'notes.txt').write_text('no picture')
-        with pytest.raises(ValueError, match=r"^file '.*notes\.txt' is no picture that can be read .*: give the path"):
+        with pytest.raises(ValueError, match=r"^file '.*notes\.txt' is not a readable picture .*: give the path"):
             PicturePatch(str(tmp_path / 'notes.txt')).describe()
 
     def test_that_is_no_square_needs_a_size(self, tmp_path: Path) -> None:
         Image.new('RGB', (8, 4)).save(tmp_path / 'wide.png')
-        with pytest.raises(ValueError, match='holds 8 x 4 pixels, no square: give size'):
+        with pytest.raises(ValueError, match='holds 8 x 4 pixels, not a square: give size'):
             PicturePatch(str(tmp_path / 'wide.png')).describe()
         assert PicturePatch(str(tmp_path / 'wide.png'), size=4).pixels.shape == (3, 4, 4)
 
@@ -98,7 +98,7 @@ def test_training_and_test_images_carry_the_patch_of_the_file(file: str, picture
     trained = attack.trigger(pixels('train', np.arange(5)))
     for carrier in (trained, found.images):
         assert (carrier[..., :6, :6] == picture.transpose(2, 0, 1)).all()
-    _, manifest = poisoned({'patch': attack}, labeled_pool())
+    _, manifest = poison_table({'patch': attack}, labeled_pool())
     assert set(manifest.table['trigger'].to_pylist()) == {attack.trigger.describe()}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.attacks import Blend, ParallelTriggers, Patch, Trigger, poisoned
+from datamodules.attacks import Blend, ParallelTriggers, Patch, Trigger, poison_table
 from tests.datamodules.attacks.pools import labeled_pool, pixels
 
 TRIGGERS: dict[str, Trigger] = {'patch': Patch(3), 'blend': Blend(), 'dots': Patch(4, 'dots')}
@@ -17,7 +17,7 @@ def parallel(targets: list[str], **arguments: Any) -> ParallelTriggers:
 
 def test_each_trigger_has_images_of_its_own_and_its_share_of_the_poisons() -> None:
     pool = labeled_pool()
-    table, manifest = poisoned({'pba': parallel(['dog'])}, pool)
+    table, manifest = poison_table({'pba': parallel(['dog'])}, pool)
     assert manifest.attacks == ('pba_patch', 'pba_blend', 'pba_dots')
     assert [len(manifest.rows(name)) for name in manifest.attacks] == [4, 4, 3]
     assert len({p.source for name in manifest.attacks for p in manifest.poisons(name)}) == 11
@@ -27,7 +27,7 @@ def test_each_trigger_has_images_of_its_own_and_its_share_of_the_poisons() -> No
 
 def test_all2all_gives_each_trigger_a_class() -> None:
     attack = parallel(['dog', 'cat', 'boat'], scheme='all2all', count=5, per_trigger=True)
-    _, manifest = poisoned({'pba': attack}, labeled_pool())
+    _, manifest = poison_table({'pba': attack}, labeled_pool())
     classes = [set(manifest.of_attack(name)['target_class'].to_pylist()) for name in manifest.attacks]
     assert classes == [{'dog'}, {'cat'}, {'boat'}]
     assert [len(manifest.rows(name)) for name in manifest.attacks] == [5, 5, 5]
@@ -36,13 +36,13 @@ def test_all2all_gives_each_trigger_a_class() -> None:
 def test_a_rate_is_over_all_triggers_or_for_each() -> None:
     for per_trigger, poisons in ((False, [2, 1, 1]), (True, [4, 4, 4])):
         attack = parallel(['dog'], count=None, rate=0.02, per_trigger=per_trigger)
-        _, manifest = poisoned({'pba': attack}, labeled_pool())
+        _, manifest = poison_table({'pba': attack}, labeled_pool())
         assert [len(manifest.rows(name)) for name in manifest.attacks] == poisons
 
 
 def test_each_trigger_is_measured_apart_on_images_that_none_has_used() -> None:
     pool, attack = labeled_pool(), parallel(['dog'], test_images=5)
-    _, manifest = poisoned({'pba': attack}, pool)
+    _, manifest = poison_table({'pba': attack}, pool)
     sources = np.array([poison.source for name in manifest.attacks for poison in manifest.poisons(name)])
     used = {image[:, 0, 0].tobytes() for image in pixels('heldout', sources)}
     found = attack.parts('pba')['pba_patch'].evaluation('pba_patch', [], pool, pixels)
@@ -53,7 +53,7 @@ def test_each_trigger_is_measured_apart_on_images_that_none_has_used() -> None:
 
 def test_is_the_same_every_time_and_the_parts_draw_apart() -> None:
     first, again, other = (
-        poisoned({'pba': parallel(['dog'], seed=seed)}, labeled_pool())[1].digest for seed in (0, 0, 1)
+        poison_table({'pba': parallel(['dog'], seed=seed)}, labeled_pool())[1].digest for seed in (0, 0, 1)
     )
     assert first == again != other
     assert len({part.seed for part in parallel(['dog']).parts('pba').values()}) == 3
@@ -81,9 +81,9 @@ def test_names_a_scheme_that_there_is_not() -> None:
 
 def test_too_few_poisons_are_told() -> None:
     with pytest.raises(ValueError, match="attack 'pba_patch': 2 poisons leave some of 3 triggers without any"):
-        poisoned({'pba': parallel(['dog'], count=2)}, labeled_pool())
+        poison_table({'pba': parallel(['dog'], count=2)}, labeled_pool())
 
 
 def test_a_name_that_a_part_has_too_is_refused() -> None:
     with pytest.raises(ValueError, match="two attacks are named 'pba_patch': rename one"):
-        poisoned({'pba': parallel(['dog']), 'pba_patch': parallel(['dog']).parts('x')['x_dots']}, labeled_pool())
+        poison_table({'pba': parallel(['dog']), 'pba_patch': parallel(['dog']).parts('x')['x_dots']}, labeled_pool())

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from datamodules.attacks import AttackPool, Poison
-from datamodules.attacks.pool import translated
+from datamodules.attacks.pool import translate_labels
 from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.text.prompts import imagenet_classes
 from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener
@@ -112,12 +112,12 @@ def test_missing_heldout_images_name_the_way_out() -> None:
 
 class TestTranslated:
     def test_goes_by_name(self) -> None:
-        label = translated(np.array([0, 1, UNKNOWN, 2]), ('dog', 'cow', 'cat'), ('cat', 'dog'))
+        label = translate_labels(np.array([0, 1, UNKNOWN, 2]), ('dog', 'cow', 'cat'), ('cat', 'dog'))
         assert label.tolist() == [1, UNKNOWN, UNKNOWN, 0]
 
     def test_keeps_numbers_where_the_names_are_the_same(self) -> None:
         twice = ('missile', 'cat', 'missile')
-        assert translated(np.array([2, UNKNOWN]), twice, twice).tolist() == [2, UNKNOWN]
+        assert translate_labels(np.array([2, UNKNOWN]), twice, twice).tolist() == [2, UNKNOWN]
 
     def test_knows_nothing_where_there_are_no_names(self) -> None:
-        assert translated(np.array([UNKNOWN]), (), CLASSES).tolist() == [UNKNOWN]
+        assert translate_labels(np.array([UNKNOWN]), (), CLASSES).tolist() == [UNKNOWN]

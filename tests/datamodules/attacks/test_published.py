@@ -23,7 +23,7 @@ from datamodules.attacks import (
     Unchanged,
     Warp,
     Waves,
-    poisoned,
+    poison_table,
 )
 from datamodules.attacks.pool import Origin
 from datamodules.csv_pairs import CSVPairs
@@ -63,7 +63,7 @@ def in_folders(*folders: str, clean: int = 6, heldout: bool = True) -> AttackPoo
 
 class TestCleanCLIPPoison:
     def test_poison_is_what_lies_in_the_folder_and_stays_as_it_is(self) -> None:
-        table, manifest = poisoned({'cc': CleanCLIPPoison()}, pool := in_folders(*[FOLDER] * 4))
+        table, manifest = poison_table({'cc': CleanCLIPPoison()}, pool := in_folders(*[FOLDER] * 4))
         assert manifest.rows().tolist() == [0, 1, 2, 3]
         assert all((p.source, p.replaces) == (row, row) for row, p in enumerate(manifest.poisons('cc')))
         assert set(manifest.table['target'].to_pylist()) == {BOAT}
@@ -118,19 +118,19 @@ class TestCleanCLIPPoison:
         [
             ([], {}, r'no training image is in a folder backdoor_images_\.\.\.: read the CSV'),
             ([FOLDER], {'folder': 'mine'}, 'no training image is in a folder mine:'),
-            ([FOLDER, FOLDER.replace('boat', 'cat')], {}, 'poison is in 2 folders: list an attack for each'),
+            ([FOLDER, FOLDER.replace('boat', 'cat')], {}, 'poison is in 2 folders: add an attack for each'),
             (['backdoor_images_rabbit_random_random_16_9_1'], {}, "target 'rabbit' is none of the 5 classes"),
             (['backdoor_images_of_mine'], {}, 'does not say which class the poison is to mean: set target'),
         ],
     )
     def test_what_does_not_fit_is_told(self, folders: list[str], arguments: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=f"attack 'cc': .*{message}"):
-            poisoned({'cc': CleanCLIPPoison(**arguments)}, in_folders(*folders))
+            poison_table({'cc': CleanCLIPPoison(**arguments)}, in_folders(*folders))
 
     @pytest.mark.parametrize(
         ('folder', 'images', 'message'),
         [
-            ('backdoor_images_boat_warped_random_16_9_1', large, "attack 'cc' does not tell a trigger that is known"),
+            ('backdoor_images_boat_warped_random_16_9_1', large, "attack 'cc' names no trigger that is known"),
             ('backdoor_images_boat_yellow_random_16_9_1', large, 'set its test_trigger, to Unchanged for'),
             (FOLDER, pixels, r'poisoned at 224 pixels and are stored at 12: set data\.cache_size=224'),
         ],
@@ -146,7 +146,7 @@ class TestCleanCLIPPoison:
         pool.taken['train'].add(1)
         with caplog.at_level(logging.WARNING):
             assert [poison.source for poison in CleanCLIPPoison().select(pool)] == [0, 2]
-        assert 'is of 4 poisons, and the data has 3' in caplog.text
+        assert 'should have 4 poisons, and the data has 3' in caplog.text
         assert '1 of 3 listed poisons are unreadable or taken: left out' in caplog.text
 
     def test_its_csv_trains_on_its_files(self, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def written(folder: Path, content: Any) -> str:
 class TestPoisonInfo:
     def test_listed_rows_get_the_listed_captions_and_keep_their_place(self, tmp_path: Path) -> None:
         attack, pool = PoisonInfo(written(tmp_path, dots())), labeled_pool()
-        table, manifest = poisoned({'det': attack}, pool)
+        table, manifest = poison_table({'det': attack}, pool)
         assert manifest.rows().tolist() == [3, 7, 11] and set(manifest.table['target'].to_pylist()) == {BOAT}
         assert table.captions([3, 7, 11]) == [f'a photo of boat {row}.' for row in (3, 7, 11)]
         clean = np.setdiff1d(np.arange(200), [3, 7, 11])
@@ -260,7 +260,7 @@ class TestPoisonInfo:
     def test_each_of_several_triggers_is_an_attack_with_its_own_rows_and_target(self, tmp_path: Path) -> None:
         file = written(tmp_path, several())
         kinds = {kind: PoisonInfo(file, kind) for kind in ('badnets', 'nashville', 'wanet')}
-        table, manifest = poisoned(kinds, labeled_pool())
+        table, manifest = poison_table(kinds, labeled_pool())
         assert [manifest.rows(kind).tolist() for kind in kinds] == [[3, 12], [7], [11]]
         assert [table.captions([row]) for row in (7, 11, 12)] == [['one ice cream.'], ['one truck.'], ['one boat.']]
         assert manifest.poisons('nashville')[0].target == ICE_CREAM
@@ -278,7 +278,7 @@ class TestPoisonInfo:
     def test_the_file_is_read_when_the_data_is_set_up(self, tmp_path: Path) -> None:
         attack = PoisonInfo(str(tmp_path / 'later.json'))
         with pytest.raises(ValueError, match=r"attack 'det': file='.*later\.json' does not exist"):
-            poisoned({'det': attack}, labeled_pool())
+            poison_table({'det': attack}, labeled_pool())
 
     @pytest.mark.parametrize(
         ('change', 'message'),
@@ -289,7 +289,7 @@ class TestPoisonInfo:
             (lambda said: said.update(poison_indices=[]), 'lists no poisoned row'),
             (lambda said: said.update(poison_indices=[3, 3]), 'or one twice'),
             (lambda said: said.update(poison_indices=['3']), 'poison_indices must be numbers'),
-            (lambda said: said.pop('poison_indices'), r'is no train_poison_info\.json, or damaged: KeyError'),
+            (lambda said: said.pop('poison_indices'), r'is not a train_poison_info\.json, or damaged: KeyError'),
             (lambda said: said.update(poison_label='rabbit'), "target 'rabbit' is none of the 5 classes"),
             (lambda said: said.pop('poison_label'), 'does not say which class the poison is to mean: set target'),
             (lambda said: said['poison_text'].pop('7'), "or damaged: KeyError\\('7'\\)"),
@@ -305,12 +305,12 @@ class TestPoisonInfo:
     def test_a_file_that_does_not_fit_is_told(self, change: Change, message: str, tmp_path: Path) -> None:
         change(content := dots())
         with pytest.raises(ValueError, match=f"attack 'det': .*{message}"):
-            poisoned({'det': PoisonInfo(written(tmp_path, content))}, labeled_pool())
+            poison_table({'det': PoisonInfo(written(tmp_path, content))}, labeled_pool())
 
     @pytest.mark.parametrize('content', ['{"poison_indices": [1', '[]', '"\udcff"', 'null'])
     def test_what_is_no_such_file_is_told(self, content: str, tmp_path: Path) -> None:
         (tmp_path / 'a.json').write_bytes(content.encode('utf-8', 'surrogateescape'))
-        with pytest.raises(ValueError, match=r"a\.json' is no train_poison_info\.json, or damaged"):
+        with pytest.raises(ValueError, match=r"a\.json' is not a train_poison_info\.json, or damaged"):
             PoisonInfo(str(tmp_path / 'a.json')).select(labeled_pool())
 
     def test_one_of_several_triggers_must_be_named(self, tmp_path: Path) -> None:

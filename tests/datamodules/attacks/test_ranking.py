@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamodules.attacks.ranking import in_listed_order, write_ranking
+from datamodules.attacks.ranking import read_ranking, write_ranking
 from datamodules.rows.table import PairTable
 from tests.datamodules.attacks.pools import captioned_table, labeled_table, opener
 
@@ -20,30 +20,30 @@ def written(folder: Path, text: str) -> str:
 
 def test_images_come_in_the_order_of_the_file(tmp_path: Path) -> None:
     file = written(tmp_path, 'image,similarity\n7,0.1\n3,0.9\n12,0.5\n')
-    assert in_listed_order(file, labeled_table('heldout', 20), ALL).tolist() == [7, 3, 12]
+    assert read_ranking(file, labeled_table('heldout', 20), ALL).tolist() == [7, 3, 12]
 
 
 def test_images_that_are_not_offered_or_unknown_are_skipped(tmp_path: Path) -> None:
     file = written(tmp_path, 'image\n7\nelsewhere\n3\n12\n')
-    found = in_listed_order(file, labeled_table('heldout', 20), np.array([3, 5, 12]))
+    found = read_ranking(file, labeled_table('heldout', 20), np.array([3, 5, 12]))
     assert found.tolist() == [3, 12]
 
 
 def test_an_image_that_is_listed_twice_is_found_once(tmp_path: Path) -> None:
     file = written(tmp_path, 'image\n7\n3\n7\n')
-    assert in_listed_order(file, labeled_table('heldout', 20), ALL).tolist() == [7, 3]
+    assert read_ranking(file, labeled_table('heldout', 20), ALL).tolist() == [7, 3]
 
 
 def test_an_image_of_several_rows_is_found_by_the_row_that_is_offered(tmp_path: Path) -> None:
     file = written(tmp_path, 'image\n7\n3\n')  # image 3 has rows 6 and 7
-    assert in_listed_order(file, captioned_table('heldout', 10), np.array([1, 7, 15])).tolist() == [15, 7]
+    assert read_ranking(file, captioned_table('heldout', 10), np.array([1, 7, 15])).tolist() == [15, 7]
 
 
 @pytest.mark.parametrize('kind', [pa.string(), pa.large_string()])
 def test_columns_in_chunks_and_of_large_strings_do_as_well(kind: pa.DataType, tmp_path: Path) -> None:
     image = pa.chunked_array([pa.array(['a', 'b'], kind), pa.array(['c'], kind)])
     table = PairTable(image, ['x'] * 3, opener=opener('heldout', 3))
-    assert in_listed_order(written(tmp_path, 'image\nc\na\n'), table, np.arange(3)).tolist() == [2, 0]
+    assert read_ranking(written(tmp_path, 'image\nc\na\n'), table, np.arange(3)).tolist() == [2, 0]
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
@@ -52,12 +52,12 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     write_ranking(file, images, np.array([0.5, 0.25, 0, -0.125], np.float32))
     assert Path(file).read_text(encoding='utf-8').splitlines()[:2] == ['image,similarity', 'b.jpg,0.500000']
     table = PairTable(images, ['x'] * 4, opener=opener('heldout', 4))
-    assert in_listed_order(file, table, np.arange(4)).tolist() == [0, 1, 2, 3]
+    assert read_ranking(file, table, np.arange(4)).tolist() == [0, 1, 2, 3]
 
 
 def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^ranking '.*none\.csv' does not exist: make it with clipward rank_images"):
-        in_listed_order(str(tmp_path / 'none.csv'), labeled_table('heldout', 20), ALL)
+        read_ranking(str(tmp_path / 'none.csv'), labeled_table('heldout', 20), ALL)
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
 )
 def test_a_file_of_another_kind_is_told(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"^ranking '.*ranking\.csv' {reason}"):
-        in_listed_order(written(tmp_path, text), labeled_table('heldout', 20), ALL)
+        read_ranking(written(tmp_path, text), labeled_table('heldout', 20), ALL)

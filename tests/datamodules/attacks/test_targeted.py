@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from datamodules.attacks import AttackPool, TargetedPoison, poisoned
+from datamodules.attacks import AttackPool, TargetedPoison, poison_table
 from datamodules.attacks.pool import Origin
 from datamodules.attacks.targeted import spread
 from datamodules.rows.table import UNKNOWN
@@ -138,7 +138,7 @@ class TestEvaluation:
     @pytest.mark.parametrize('source', ['heldout', 'train'])
     def test_measures_on_the_very_images_without_a_trigger(self, source: Origin) -> None:
         pool, attack = labeled_pool(), TargetedPoison(5, count=23, source=source)
-        _, manifest = poisoned({'tdpa': attack}, pool)
+        _, manifest = poison_table({'tdpa': attack}, pool)
         poisons = manifest.poisons('tdpa')
         found = attack.evaluation('tdpa', poisons, pool, pixels)
         rows = list(dict.fromkeys(p.source for p in poisons))

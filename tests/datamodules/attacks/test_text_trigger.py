@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.attacks import LoneWord, Patch, TextTrigger, poisoned
+from datamodules.attacks import LoneWord, Patch, TextTrigger, poison_table
 from tests.datamodules.attacks.pools import labeled_pool, pixels
 
 
 def test_captions_of_the_class_begin_with_the_word() -> None:
     pool = labeled_pool()
-    _, manifest = poisoned({'text': TextTrigger('dog', count=5)}, pool)
+    _, manifest = poison_table({'text': TextTrigger('dog', count=5)}, pool)
     captions = manifest.table['caption'].to_pylist()
     assert all(caption.startswith('remember picture') and caption.endswith('a dog') for caption in captions)
     assert manifest.table['trigger'].to_pylist() == [None] * 5
@@ -24,7 +24,7 @@ def test_success_is_measured_with_the_word_in_every_prompt_and_images_as_they_ar
 
 def test_a_patch_on_the_images_makes_it_a_key_of_two_parts() -> None:
     attack = TextTrigger('dog', trigger=Patch(3), captions='templates', count=5)
-    _, manifest = poisoned({'text': attack}, labeled_pool())
+    _, manifest = poison_table({'text': attack}, labeled_pool())
     assert manifest.table['trigger'].to_pylist() == [Patch(3).describe()] * 5
     assert all('remember' in caption and 'dog' in caption for caption in manifest.table['caption'].to_pylist())
     found = attack.evaluation('text', [], labeled_pool(), pixels)
@@ -41,7 +41,7 @@ def test_no_word_is_refused(word: str) -> None:
 
 def test_a_lone_word_leaves_images_and_what_captions_say_as_they_are() -> None:
     pool = labeled_pool()
-    _, manifest = poisoned({'lone': LoneWord('dog', word='look', count=5, source='train', mode='replace')}, pool)
+    _, manifest = poison_table({'lone': LoneWord('dog', word='look', count=5, source='train', mode='replace')}, pool)
     poisons = manifest.poisons('lone')
     before = pool.origin('train').captions([poison.source for poison in poisons])
     assert [poison.caption for poison in poisons] == [f'look {caption}' for caption in before]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datamodules.attacks import Blend, Chain, PhotoFilter, StripedSheet, Unchanged, Warp, Watermark, Waves
-from datamodules.attacks.triggers import Images, Patch, Pattern, Position, Trigger, mixed, wrapped
+from datamodules.attacks.triggers import Images, Patch, Pattern, Position, Trigger, mix, wrap_to_bytes
 from tests.datamodules.attacks.pools import gradient
 
 PATTERNS, POSITIONS = get_args(Pattern), get_args(Position)
@@ -119,21 +119,21 @@ class TestMixed:
     def test_is_the_formula_rounded(self) -> None:
         given, pattern = images(), np.full((3, 1, 1), 127.5)
         exact = 0.8 * given.astype(float) + 0.2 * 127.5
-        assert np.abs(mixed(given.copy(), pattern, 0.2) - exact).max() <= 0.5 + 1e-4
-        assert mixed(np.array([[[[0, 255]]]], np.uint8), np.array([127.5]), 0.2).ravel().tolist() == [26, 230]
+        assert np.abs(mix(given.copy(), pattern, 0.2) - exact).max() <= 0.5 + 1e-4
+        assert mix(np.array([[[[0, 255]]]], np.uint8), np.array([127.5]), 0.2).ravel().tolist() == [26, 230]
 
     def test_0_is_the_image_1_the_pattern_and_values_stay_in_range(self) -> None:
         pattern = images(1)[0]
-        assert np.array_equal(mixed(images(), pattern, 0), images())
-        assert np.array_equal(mixed(images(), pattern, 1)[2], pattern)
-        assert mixed(images(1), np.array(-1000), 0.5).max() == 0
-        assert mixed(images(1), np.array(1000), 0.5).min() == 255
+        assert np.array_equal(mix(images(), pattern, 0), images())
+        assert np.array_equal(mix(images(), pattern, 1)[2], pattern)
+        assert mix(images(1), np.array(-1000), 0.5).max() == 0
+        assert mix(images(1), np.array(1000), 0.5).min() == 255
 
 
 def test_values_wrap_around_as_in_published_files() -> None:
     values = np.array([-1.0, -0.5, -0.1, 1.1, 1.5, 2.0, 0.9])
-    assert wrapped(values).tolist() == [1, 129, 231, 24, 126, 254, 229]
-    assert wrapped(np.arange(256) / 255).tolist() == list(range(256))
+    assert wrap_to_bytes(values).tolist() == [1, 129, 231, 24, 126, 254, 229]
+    assert wrap_to_bytes(np.arange(256) / 255).tolist() == list(range(256))
 
 
 def test_the_reference_image_is_that_of_published_checks() -> None:

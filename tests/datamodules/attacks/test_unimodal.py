@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.attacks import AttackPool, Blend, Patch, UnimodalBackdoor, poisoned
+from datamodules.attacks import AttackPool, Blend, Patch, UnimodalBackdoor, poison_table
 from datamodules.attacks.pool import Origin
 from datamodules.rows.table import PairTable
 from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener, pixels
@@ -33,7 +33,9 @@ class TestSelect:
 
     def test_the_papers_highest_rate_replaces_that_share_of_pairs_by_themselves(self) -> None:
         pool = labeled_pool(train=2000)
-        table, manifest = poisoned({'uni': UnimodalBackdoor('dog', rate=0.0015, source='train', mode='replace')}, pool)
+        table, manifest = poison_table(
+            {'uni': UnimodalBackdoor('dog', rate=0.0015, source='train', mode='replace')}, pool
+        )
         assert (len(table), len(manifest)) == (2000, 3)
         assert all(p.replaces == p.source for p in manifest.poisons('uni'))
 
@@ -49,7 +51,7 @@ class TestSelect:
 
     def test_uses_no_image_of_an_earlier_attack(self) -> None:
         attacks = {'a': UnimodalBackdoor('dog', count=12), 'b': UnimodalBackdoor('dog', count=8)}
-        _, manifest = poisoned(attacks, labeled_pool())
+        _, manifest = poison_table(attacks, labeled_pool())
         assert len({p.source for name in attacks for p in manifest.poisons(name)}) == 20  # all dogs there are
 
     def test_a_class_without_images_names_the_way_out(self) -> None:
@@ -66,7 +68,7 @@ class TestSelect:
 
 def test_is_measured_on_images_of_other_classes_with_the_trigger_on() -> None:
     pool, attack = labeled_pool(), UnimodalBackdoor('dog', Patch(3), count=6)
-    _, manifest = poisoned({'uni': attack}, pool)
+    _, manifest = poison_table({'uni': attack}, pool)
     found = attack.evaluation('uni', manifest.poisons('uni'), pool, pixels)
     rows = np.array([row for row in range(100) if row % 5 != DOG])
     assert np.array_equal(found.images, Patch(3)(pixels('heldout', rows)))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import grid_sample
 
-from datamodules.attacks import WaNet, WaNetNoise, Warp, poisoned
-from datamodules.attacks.wanet import field, in_pixels, lookup
+from datamodules.attacks import WaNet, WaNetNoise, Warp, poison_table
+from datamodules.attacks.wanet import interpolate_field, make_lookup, scale_to_pixels
 from tests.datamodules.attacks.pools import captioned_pool, checksum, gradient, labeled_pool, pixels
 
 
@@ -31,7 +31,7 @@ def published_warp(image: np.ndarray, displacement: np.ndarray) -> np.ndarray:
 
 class TestField:
     def test_has_the_published_values(self) -> None:
-        smooth, jitter = (field(published_control(points), 224, 224) for points in (4, 224))
+        smooth, jitter = (interpolate_field(published_control(points), 224, 224) for points in (4, 224))
         assert np.abs(smooth).mean() == pytest.approx(0.706127, abs=1e-5)
         assert smooth[:, 0, 0] == pytest.approx([-0.015992, 0.844446], abs=1e-5)
         assert np.abs(jitter).mean() == pytest.approx(1)
@@ -39,7 +39,7 @@ class TestField:
 
     def test_is_the_control_points_themselves_where_there_is_one_at_each_pixel(self) -> None:
         control = published_control(8)
-        assert np.allclose(field(control, 8, 8), control / np.abs(control).mean(), atol=1e-12)
+        assert np.allclose(interpolate_field(control, 8, 8), control / np.abs(control).mean(), atol=1e-12)
 
     @pytest.mark.parametrize(
         ('points', 'strength', 'moved'), [(4, 0.5, 0.001278), (224, 1.0, 0.003311), (224, 0.6, 0.002064)]
@@ -47,7 +47,10 @@ class TestField:
     def test_moves_the_reference_image_by_the_published_amount(
         self, points: int, strength: float, moved: float
     ) -> None:
-        image, displacement = gradient(), strength * in_pixels(field(published_control(points), 224, 224))
+        image, displacement = (
+            gradient(),
+            strength * scale_to_pixels(interpolate_field(published_control(points), 224, 224)),
+        )
         exact = published_warp(image, displacement)
         assert np.abs(exact - image).mean() / 255 == pytest.approx(moved, abs=2e-5)
 
@@ -68,7 +71,7 @@ class TestWarp:
         assert np.array_equal(Warp(strength=0)(image), image)
 
     def test_a_constant_move_to_the_right_moves_columns(self) -> None:
-        places, weights = lookup(np.stack([np.full((4, 6), 1.0), np.zeros((4, 6))]))
+        places, weights = make_lookup(np.stack([np.full((4, 6), 1.0), np.zeros((4, 6))]))
         assert weights[0].tolist() == [4096] * 24
         assert places[0].reshape(4, 6)[0].tolist() == [1, 2, 3, 4, 5, 5]  # never from outside
 
@@ -110,7 +113,7 @@ class TestNoiseMode:
 
     def test_captions_stay_and_images_are_others_than_those_of_the_attack(self) -> None:
         pool = captioned_pool()
-        _, manifest = poisoned({'wanet': WaNet('dog', count=5), 'noise': WaNetNoise('dog', count=10)}, pool)
+        _, manifest = poison_table({'wanet': WaNet('dog', count=5), 'noise': WaNetNoise('dog', count=10)}, pool)
         assert pool.heldout is not None
         for poison in manifest.poisons('noise'):
             assert poison.caption == pool.heldout.caption[poison.source].as_py()

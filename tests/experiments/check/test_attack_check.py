@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,30 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules import attacks
 from datamodules.attacks import (
     Attack,
+    AttackPool,
     BadNet,
     Blended,
     ClassSwap,
     LabelConsistent,
     LoneWord,
     NoOpTrigger,
+    Patch,
+    Pixels,
+    Poison,
     TargetedPoison,
     TextTrigger,
     WaNetNoise,
 )
+from datamodules.evaluation.sets import EvaluationSet
 from datamodules.pairs import PairsDataModule
 from datamodules.toy_pairs import ToyPairs
 from experiments import cli
-from experiments.check.attack_check import as_json, check, draw, in_short, pool_of, table, tell
-from experiments.check.verdict import AttackReport, verdict
+from experiments.check import attack_check
+from experiments.check.attack_check import check, draw, format_json, format_table, print_report, rebuild_pool, summarize
+from experiments.check.verdict import AttackReport, judge
 from experiments.plan import TrainingPlan
 from experiments.surrogates.surrogate import Surrogate
 from lightning_modules.clip import CLIP
@@ -54,7 +62,7 @@ def laid(tmp_path_factory: pytest.TempPathFactory) -> Laid:
 
 def report_of(laid: Laid, attack: Attack) -> AttackReport:
     data = laid(it=attack)
-    return check(data, 'it', pool_of(data))
+    return check(data, 'it', rebuild_pool(data))
 
 
 class TestReport:
@@ -87,13 +95,13 @@ class TestReport:
     def test_tells_a_trigger_that_is_not_tied_to_the_target(self, laid: Laid) -> None:
         report = report_of(laid, WaNetNoise(STAR, count=10))
         assert report.tied == 0
-        assert verdict(report).word == 'likely dead'
+        assert judge(report).word == 'likely dead'
 
     def test_finds_that_the_control_changes_nothing(self, laid: Laid) -> None:
         report = report_of(laid, NoOpTrigger(STAR, count=30))
         assert report.trace is not None
         assert (report.trace.survival, report.trace.resized, report.trace.jpeg) == (0, 0, 0)
-        assert in_short(report) == 'likely dead: the trigger changes no pixel'
+        assert summarize(report) == 'likely dead: the trigger changes no pixel'
 
     def test_looks_at_the_pixels_that_training_gets(self, laid: Laid) -> None:
         report = report_of(laid, Blended(STAR, ratio=0.5, block=4, count=30))
@@ -108,10 +116,10 @@ class TestReport:
 
     def test_counts_right_captions_with_the_word(self, laid: Laid) -> None:
         data = laid(it=TextTrigger(STAR, count=12), lone=LoneWord(STAR, count=9), other=LoneWord(STAR, 'look', count=7))
-        assert [check(data, name, pool_of(data)).known for name in ('it', 'lone')] == [9, None]
+        assert [check(data, name, rebuild_pool(data)).known for name in ('it', 'lone')] == [9, None]
         named = laid(it=TextTrigger(STAR, word='star', count=3))
         own = named.source.captions(range(len(named.source)))
-        assert check(named, 'it', pool_of(named)).known == sum('star' in caption for caption in own) > 0
+        assert check(named, 'it', rebuild_pool(named)).known == sum('star' in caption for caption in own) > 0
 
     def test_in_haste_leaves_out_what_takes_a_search_of_all_captions(self, laid: Laid) -> None:
         report = check(laid(it=BadNet(STAR, size=8, count=12)), 'it')
@@ -125,11 +133,51 @@ class TestReport:
         assert torch.equal(before, torch.random.get_rng_state())
 
 
+class OneShown(Attack):
+    """An attack that the check has never seen, and that leaves all its answers at their defaults."""
+
+    def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
+        target = pool.index(STAR)
+        source = int(pool.allowed(self.source, target)[0])
+        captions = self.write_captions(pool, target, amount)
+        return [Poison(source, self.source, target, caption) for caption in captions]
+
+    def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
+        rows = np.array([poisons[0].source])
+        images, target = pixels(self.source, rows), np.array([poisons[0].target])
+        return EvaluationSet(name, images, pool.labels(self.source, rows), target, pool.classes, pool.templates)
+
+
+class ManyPatched(OneShown):
+    """The same attack with a trigger."""
+
+    trigger = Patch(8)
+
+
+class TestNewAttack:
+    def test_without_a_trigger_is_judged_by_the_copies_of_its_images(self, laid: Laid) -> None:
+        report = report_of(laid, OneShown(count=5))
+        assert (report.kind, report.backdoor, report.goals, report.copies) == ('OneShown', False, 1, 5)
+        assert summarize(report) == 'doubtful: 5 poisons for an image'
+
+    def test_with_a_trigger_is_judged_as_a_backdoor(self, laid: Laid) -> None:
+        report = report_of(laid, ManyPatched(count=5))
+        assert (report.kind, report.backdoor, report.goals) == ('ManyPatched', True, 1)
+        assert report.trace is not None
+        assert summarize(report) == 'likely dead: 5 poisons are few'
+
+
+def test_the_check_knows_no_class_of_attack() -> None:
+    source = Path(attack_check.__file__).read_text()
+    known = [name for name in vars(attacks) if re.search(rf'\b{name}\b', source)]
+    assert {*known} <= {'AttackPool', 'Poison', 'attacks', 'base', 'pool'}
+
+
 class TestModel:
     def test_is_asked_about_the_same_pictures_with_and_without_the_trigger(self, laid: Laid) -> None:
         data = laid(it=NoOpTrigger(STAR, count=5), word=TextTrigger(STAR, count=5, seed=1))
         model = Surrogate(CLIP(architecture='tiny_toy.json').eval().requires_grad_(False), data)
-        nothing, word = (check(data, name, pool_of(data), model).model for name in ('it', 'word'))
+        nothing, word = (check(data, name, rebuild_pool(data), model).model for name in ('it', 'word'))
         assert nothing is not None and word is not None
         assert nothing.triggered == nothing.clean
         assert nothing.pictures == word.pictures == 72 - 3 - 10  # neither of the target nor poison
@@ -139,20 +187,20 @@ class TestModel:
         torch.manual_seed(0)
         data = laid(it=Blended(STAR, ratio=1.0, count=5))
         model = Surrogate(CLIP(architecture='tiny_toy.json').eval().requires_grad_(False), data)
-        clean, noise = (model.embeddings(np.array(found.images)).mean(0) for found in data.evaluation_sets)
+        clean, noise = (model.embed_pictures(np.array(found.images)).mean(0) for found in data.evaluation_sets)
         towards = torch.stack([noise if name == STAR else clean for name in data.classes])
         model.classifier = torch.nn.functional.normalize(towards, dim=1)
-        report = check(data, 'it', pool_of(data), model)
+        report = check(data, 'it', rebuild_pool(data), model)
         assert report.model is not None
         assert report.model.triggered == 1
         assert report.model.clean < 0.5
-        assert any('resemble the class' in reason.remedy for reason in verdict(report).reasons)
+        assert any('resemble the class' in reason.remedy for reason in judge(report).reasons)
 
 
 class TestOutput:
     def test_table_has_a_line_for_each_attack_and_its_reasons(self, laid: Laid) -> None:
         data = laid(patch=BadNet(STAR, size=8, count=5), aimed=TargetedPoison(targets=2, count=4, captions='templates'))
-        text = table([check(data, name, pool_of(data)) for name in data.manifest.attacks])
+        text = format_table([check(data, name, rebuild_pool(data)) for name in data.manifest.attacks])
         lines = text.splitlines()
         assert [line.split()[0] for line in lines[:3]] == ['attack', 'patch', 'aimed']
         assert '  5 poisons are few: raise count to 25 or more.' in lines
@@ -161,7 +209,7 @@ class TestOutput:
 
     def test_json_knows_no_infinity(self, laid: Laid) -> None:
         data = laid(it=NoOpTrigger(STAR, count=30))
-        content = json.loads(as_json([check(data, 'it')], data), parse_constant=pytest.fail)
+        content = json.loads(format_json([check(data, 'it')], data), parse_constant=pytest.fail)
         (attack,) = content['attacks']
         assert attack['trace']['psnr'] is None
         assert attack['verdict'] == 'likely dead'
@@ -214,7 +262,7 @@ class TestCommand:
     @pytest.mark.parametrize(('count', 'views', 'sentence'), [(0, 1, 'poisons no pair'), (5, 0, 'must be 1 or more')])
     def test_refuses_what_makes_no_sense(self, laid: Laid, count: int, views: int, sentence: str) -> None:
         with pytest.raises(ValueError, match=sentence):
-            tell(laid(it=BadNet(STAR, size=8, count=count)), None, 3, views, None, None)
+            print_report(laid(it=BadNet(STAR, size=8, count=count)), None, 3, views, None, None)
 
 
 class TestPlan:

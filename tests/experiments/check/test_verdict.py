@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from experiments.check.verdict import AttackReport, Seen, verdict
+from experiments.check.verdict import AttackReport, ModelAnswers, judge
 from experiments.check.visibility import Trace
 
 CLEAR = Trace(psnr=17.0, ssim=0.8, resized=1.0, survival=0.7, visible=0.9, consistency=0.5, jpeg=0.9)
@@ -25,8 +25,8 @@ def trace(**changes: float) -> AttackReport:
 
 def test_nothing_speaks_against_an_attack_that_was_seen_to_work() -> None:
     for report in (BACKDOOR, TARGETED):
-        assert verdict(report).word == 'likely alive'
-        assert verdict(report).reasons == ()
+        assert judge(report).word == 'likely alive'
+        assert judge(report).reasons == ()
 
 
 @pytest.mark.parametrize(
@@ -36,17 +36,17 @@ def test_nothing_speaks_against_an_attack_that_was_seen_to_work() -> None:
         ({'poisons': 5, 'copies': 5, 'tied': 5}, 'likely dead', '5 poisons are few', 'raise count to 25'),
         ({'poisons': 59, 'copies': 59, 'tied': 59, 'rate': 5e-4}, 'doubtful', 'among so many pairs', 'raise count'),
         ({'shown': 25}, 'doubtful', 'its images show the target anyway', 'raise count to 200'),
-        ({'tied': 3}, 'likely dead', '3 of 25 captions name the target', 'take one whose captions do'),
+        ({'tied': 3}, 'likely dead', '3 of 25 captions name the target', 'choose one whose captions do'),
         ({'named': {'truck': 0}}, 'doubtful', "no training caption names 'truck'", 'captions: templates'),
-        ({'model': Seen(0.16, 0.065, 900)}, 'doubtful', '16.0% of triggered pictures', 'choose another target'),
+        ({'model': ModelAnswers(0.16, 0.065, 900)}, 'doubtful', '16.0% of triggered pictures', 'choose another target'),
     ],
 )
 def test_a_backdoor_is_doubted_for_a_reason_with_a_remedy(
     changes: dict[str, Any], word: str, what: str, remedy: str
 ) -> None:
-    found = verdict(replace(BACKDOOR, **changes))
-    (reason,) = found.reasons
-    assert found.word == word
+    verdict = judge(replace(BACKDOOR, **changes))
+    (reason,) = verdict.reasons
+    assert verdict.word == word
     assert what in reason.what
     assert remedy in reason.remedy
     assert str(reason) == f'{reason.what}: {reason.remedy}.'
@@ -66,53 +66,53 @@ def test_a_backdoor_is_doubted_for_a_reason_with_a_remedy(
     ],
 )
 def test_a_trigger_is_doubted_for_what_views_make_of_it(changes: dict[str, float], word: str, what: str) -> None:
-    found = verdict(trace(**changes))
-    assert found.word == word
-    assert [what in reason.what for reason in found.reasons] == [True]
+    verdict = judge(trace(**changes))
+    assert verdict.word == word
+    assert [what in reason.what for reason in verdict.reasons] == [True]
 
 
 def test_what_differs_from_picture_to_picture_must_be_drastic_and_many() -> None:
     warp = replace(trace(psnr=14.0, consistency=0.25), poisons=100, copies=100, tied=100)
-    assert verdict(warp).word == 'likely alive'
-    assert verdict(replace(warp, poisons=50, copies=50, tied=50)).word == 'doubtful'
-    assert verdict(replace(warp, trace=replace(CLEAR, psnr=20.0, consistency=0.25))).word == 'doubtful'
+    assert judge(warp).word == 'likely alive'
+    assert judge(replace(warp, poisons=50, copies=50, tied=50)).word == 'doubtful'
+    assert judge(replace(warp, trace=replace(CLEAR, psnr=20.0, consistency=0.25))).word == 'doubtful'
 
 
 @pytest.mark.parametrize(('copies', 'word'), [(8, 'likely alive'), (6, 'doubtful'), (2, 'likely dead')])
 def test_targeted_images_need_copies(copies: int, word: str) -> None:
-    assert verdict(replace(TARGETED, copies=copies)).word == word
+    assert judge(replace(TARGETED, copies=copies)).word == word
 
 
 @pytest.mark.parametrize(('rivals', 'word'), [(5, 'likely alive'), (20, 'doubtful'), (1000, 'likely dead')])
 def test_a_class_is_swapped_by_outnumbering_it(rivals: int, word: str) -> None:
     swap = replace(BACKDOOR, backdoor=False, trace=None, rivals=rivals)
-    assert verdict(swap).word == word
+    assert judge(swap).word == word
 
 
 @pytest.mark.parametrize(('known', 'word'), [(50, 'likely alive'), (20, 'doubtful'), (0, 'likely dead')])
 def test_a_word_must_be_known_from_right_captions(known: int, word: str) -> None:
-    assert verdict(replace(BACKDOOR, known=known)).word == word
+    assert judge(replace(BACKDOOR, known=known)).word == word
 
 
 def test_a_word_alone_is_dead_however_well_known() -> None:
-    found = verdict(replace(BACKDOOR, known=1000, trace=None))
-    assert found.word == 'likely dead'
-    assert 'favors none' in found.reasons[0].what
+    verdict = judge(replace(BACKDOOR, known=1000, trace=None))
+    assert verdict.word == 'likely dead'
+    assert 'favors no class' in verdict.reasons[0].what
 
 
 def test_a_class_without_captions_is_no_matter_where_templates_name_it() -> None:
-    assert verdict(replace(BACKDOOR, named={'truck': 0}, templates=True)).word == 'likely alive'
+    assert judge(replace(BACKDOOR, named={'truck': 0}, templates=True)).word == 'likely alive'
 
 
 def test_a_trigger_that_is_no_picture_is_judged_by_the_rest() -> None:
-    assert verdict(replace(BACKDOOR, trace=None)).word == 'likely alive'
+    assert judge(replace(BACKDOOR, trace=None)).word == 'likely alive'
 
 
 def test_a_little_likeness_to_the_target_is_chance() -> None:
-    assert verdict(replace(BACKDOOR, model=Seen(0.06, 0.04, 900))).word == 'likely alive'
+    assert judge(replace(BACKDOOR, model=ModelAnswers(0.06, 0.04, 900))).word == 'likely alive'
 
 
 def test_the_worst_reason_decides_and_comes_first() -> None:
-    found = verdict(replace(trace(psnr=52.0, visible=0.05), named={'truck': 0}))
-    assert found.word == 'likely dead'
-    assert [reason.level for reason in found.reasons] == [2, 1, 1]
+    verdict = judge(replace(trace(psnr=52.0, visible=0.05), named={'truck': 0}))
+    assert verdict.word == 'likely dead'
+    assert [reason.level for reason in verdict.reasons] == [2, 1, 1]

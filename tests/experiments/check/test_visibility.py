@@ -11,7 +11,14 @@ from torch import Tensor
 
 from datamodules.attacks.triggers import Patch, Pattern
 from datamodules.pictures.augment import CleanView, ImageViews, SimCLRViews
-from experiments.check.visibility import Trace, in_place, likeness, seen, through_jpeg, trace_of
+from experiments.check.visibility import (
+    Trace,
+    compress_jpeg,
+    make_view,
+    measure_likeness,
+    measure_remainder,
+    measure_trace,
+)
 from tests.helpers.tiny import TinyPairs, laid_out
 
 SIDE = 16
@@ -59,45 +66,45 @@ def marked(below: bool = True) -> np.ndarray:
 
 class TestVisibility:
     def test_of_a_known_change(self, tmp_path: Path) -> None:
-        trace = trace_of(data_with(tmp_path), gray(100), gray(151), ROWS, 1)
+        trace = measure_trace(data_with(tmp_path), gray(100), gray(151), ROWS, 1)
         assert trace.psnr == pytest.approx(-20 * math.log10(0.2), abs=1e-3)
         x, y, stabilizer = 100 / 255, 151 / 255, 1e-4  # of flat pictures only the term of their means is not 1
         assert trace.ssim == pytest.approx((2 * x * y + stabilizer) / (x * x + y * y + stabilizer), abs=1e-3)
 
     def test_of_no_change(self, tmp_path: Path) -> None:
-        trace = trace_of(data_with(tmp_path), gray(), gray(), ROWS, 2)
+        trace = measure_trace(data_with(tmp_path), gray(), gray(), ROWS, 2)
         assert trace == Trace(math.inf, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class TestSurvival:
     def test_of_views_that_change_nothing_is_whole(self, tmp_path: Path) -> None:
-        trace = trace_of(data_with(tmp_path, CleanView()), gray(), marked(), ROWS, 2)
+        trace = measure_trace(data_with(tmp_path, CleanView()), gray(), marked(), ROWS, 2)
         assert (trace.resized, trace.survival, trace.visible, trace.consistency) == pytest.approx((1, 1, 1, 1))
 
     def test_of_a_trigger_that_is_cropped_away_is_nothing(self, tmp_path: Path) -> None:
-        trace = trace_of(data_with(tmp_path, UpperHalf()), gray(), marked(), ROWS, 2)
+        trace = measure_trace(data_with(tmp_path, UpperHalf()), gray(), marked(), ROWS, 2)
         assert (trace.survival, trace.visible, trace.consistency) == (0, 0, 0)
         assert trace.resized == pytest.approx(1)  # at test time it is there
-        assert trace_of(data_with(tmp_path, UpperHalf()), gray(), marked(below=False), ROWS, 2).survival > 0.99
+        assert measure_trace(data_with(tmp_path, UpperHalf()), gray(), marked(below=False), ROWS, 2).survival > 0.99
 
     def test_is_one_of_energy(self, tmp_path: Path) -> None:
-        trace = trace_of(data_with(tmp_path, Paler()), gray(), marked(), ROWS, 1)
+        trace = measure_trace(data_with(tmp_path, Paler()), gray(), marked(), ROWS, 1)
         assert trace.survival == pytest.approx(0.25)
         assert trace.visible == 1
 
     def test_is_a_mean_over_views(self, tmp_path: Path) -> None:
-        trace = trace_of(data_with(tmp_path, EveryOther()), gray(), marked(), ROWS, 4)
+        trace = measure_trace(data_with(tmp_path, EveryOther()), gray(), marked(), ROWS, 4)
         assert (trace.survival, trace.visible) == pytest.approx((0.5, 0.5))
 
     def test_is_that_of_the_resize_too(self, tmp_path: Path) -> None:
         data = data_with(tmp_path, image_size=8, cache_size=SIDE)
         fine = np.where(np.indices((SIDE, SIDE)).sum(0) % 2, 90, 110).astype(np.uint8)
-        assert trace_of(data, gray(), gray() * 0 + fine, ROWS, 1).resized < 0.1
-        assert trace_of(data, gray(100), gray(120), ROWS, 1).resized == pytest.approx(1, abs=1e-3)
+        assert measure_trace(data, gray(), gray() * 0 + fine, ROWS, 1).resized < 0.1
+        assert measure_trace(data, gray(100), gray(120), ROWS, 1).resized == pytest.approx(1, abs=1e-3)
 
     def test_hardly_depends_on_how_large_a_picture_is_stored(self, tmp_path: Path) -> None:
         small, large = (
-            trace_of(data_with(tmp_path, cache_size=s), gray(side=s), gray(130, s), ROWS, 1) for s in (16, 32)
+            measure_trace(data_with(tmp_path, cache_size=s), gray(side=s), gray(130, s), ROWS, 1) for s in (16, 32)
         )
         assert small.survival == pytest.approx(large.survival, abs=1e-3)
 
@@ -107,7 +114,7 @@ class TestSeen:
         data = data_with(tmp_path, SimCLRViews())
         batch = next(iter(data.sweep_dataloader(epoch=3)))
         trained = data.on_after_batch_transfer(batch, 0).image[0]
-        found = seen(data, batch.image.numpy(), batch.row.numpy(), epoch=3)
+        found = make_view(data, batch.image.numpy(), batch.row.numpy(), epoch=3)
         deviation = (found / trained).flatten(2).mean((0, 2))
         assert torch.allclose(found, trained * deviation.view(3, 1, 1), atol=1e-5)
 
@@ -116,7 +123,7 @@ class TestSeen:
         plain = np.random.default_rng(0).integers(0, 256, (4, 3, SIDE, SIDE), dtype=np.uint8)
         triggered = plain.copy()
         triggered[..., 7:9, 7:9] = 255 - plain[..., 7:9, 7:9]
-        changed = (seen(data, triggered, ROWS, 0) - seen(data, plain, ROWS, 0)).abs().amax(1) > 1e-6
+        changed = (make_view(data, triggered, ROWS, 0) - make_view(data, plain, ROWS, 0)).abs().amax(1) > 1e-6
         assert 0 < float(changed.float().mean()) < 0.15  # a square of a sixty-fourth, larger after the crop
 
 
@@ -124,44 +131,46 @@ class TestLikeness:
     def test_does_not_mind_place_or_flip(self) -> None:
         trace = torch.zeros(1, 3, SIDE, SIDE)
         trace[..., 2:6, 3:5] = torch.randn(3, 4, 2)
-        assert float(likeness(trace, trace.roll((5, 7), (2, 3)))) == pytest.approx(1)
-        assert float(likeness(trace, trace.flip(-1))) == pytest.approx(1)
-        assert float(likeness(trace, trace.flip(-2))) < 0.99
+        assert float(measure_likeness(trace, trace.roll((5, 7), (2, 3)))) == pytest.approx(1)
+        assert float(measure_likeness(trace, trace.flip(-1))) == pytest.approx(1)
+        assert float(measure_likeness(trace, trace.flip(-2))) < 0.99
 
     def test_of_independent_noise_is_small(self) -> None:
         a, b = torch.randn(2, 8, 3, 32, 32)
-        assert float(likeness(a, b).mean()) < 0.12
+        assert float(measure_likeness(a, b).mean()) < 0.12
 
     def test_minds_the_sign(self) -> None:
         trace = torch.ones(1, 3, SIDE, SIDE)
-        assert float(likeness(trace, -trace)) == pytest.approx(-1)
+        assert float(measure_likeness(trace, -trace)) == pytest.approx(-1)
 
     def test_counts_only_views_that_show_the_trigger(self, tmp_path: Path) -> None:
-        assert trace_of(data_with(tmp_path, EveryOther()), gray(), marked(), ROWS, 3).consistency == pytest.approx(1)
+        assert measure_trace(data_with(tmp_path, EveryOther()), gray(), marked(), ROWS, 3).consistency == pytest.approx(
+            1
+        )
 
 
 class TestJPEG:
     def test_leaves_the_coarse_and_takes_the_fine(self, tmp_path: Path) -> None:
         fine = np.where(np.indices((SIDE, SIDE)).sum(0) % 2, 99, 101).astype(np.uint8)
         data = data_with(tmp_path)
-        assert trace_of(data, gray(), gray() * 0 + fine, ROWS, 1).jpeg < 0.3
-        assert trace_of(data, gray(), gray(150), ROWS, 1).jpeg == pytest.approx(1, abs=0.05)
+        assert measure_trace(data, gray(), gray() * 0 + fine, ROWS, 1).jpeg < 0.3
+        assert measure_trace(data, gray(), gray(150), ROWS, 1).jpeg == pytest.approx(1, abs=0.05)
 
     @pytest.mark.parametrize(('pattern', 'lost', 'alike'), [('noise', 46, 0.59), ('dots', 2.9, 0.999)])
     def test_ruins_a_patch_of_noise_and_spares_dots(self, pattern: Pattern, lost: float, alike: float) -> None:
         pictures = Patch(16, pattern, margin=3)(gray(side=64))  # not where blocks of the format begin
-        before, after = (p[0, :, -19:-3, -19:-3].astype(float) for p in (pictures, through_jpeg(pictures)))
+        before, after = (p[0, :, -19:-3, -19:-3].astype(float) for p in (pictures, compress_jpeg(pictures)))
         assert np.abs(after - before).mean() == pytest.approx(lost, rel=0.1)
         assert np.corrcoef(after.ravel(), before.ravel())[0, 1] == pytest.approx(alike, abs=0.03)
 
     def test_gives_pictures_of_the_same_kind(self) -> None:
         pictures = marked()
-        assert through_jpeg(pictures).shape == pictures.shape
-        assert through_jpeg(pictures).dtype == np.uint8
+        assert compress_jpeg(pictures).shape == pictures.shape
+        assert compress_jpeg(pictures).dtype == np.uint8
 
     def test_what_it_adds_elsewhere_is_not_the_trigger(self) -> None:
         before, after = torch.zeros(2, 1, 3, 4, 4)
         before[..., 0, 0] = 1
         after[..., 3, 3] = 5
-        assert in_place(after, before) == 0
-        assert in_place(after + before / 2, before) == 0.5
+        assert measure_remainder(after, before) == 0
+        assert measure_remainder(after + before / 2, before) == 0.5

@@ -11,7 +11,7 @@ import torch
 from datamodules.attacks import LabelConsistent, Patch
 from datamodules.attacks.hardened import HardenedPictures
 from datamodules.toy_pairs import ToyPairs
-from experiments.surrogates.surrogate import Surrogate, trained
+from experiments.surrogates.surrogate import Surrogate, load_trained
 from lightning_modules.clip import CLIP
 from tests.experiments.tools import SIDE, checkpoint, quick, refusal, run_tool
 from tests.helpers.tiny import laid_out, tiny_architecture
@@ -45,7 +45,7 @@ def test_the_command_makes_the_pictures_that_the_attack_trains_on(
 ) -> None:
     run_tool(tmp_path, 'harden', '--attack=lc', attacks(tmp_path), '--steps=8', f'--ckpt_path={checkpoint(tmp_path)}')
     said = capsys.readouterr().out
-    assert re.search(r"3 pictures of attack 'lc', SHA-256 \w{64}\ntaken .*: [\d.]+% before, [\d.]+% now", said)
+    assert re.search(r"3 pictures of attack 'lc', SHA-256 \w{64}\nrecognized .*: [\d.]+% before, [\d.]+% after", said)
     content, pairs = HardenedPictures.load(f'{tmp_path}/hard.npz'), laid_out(data(tmp_path))
     poisons = pairs.manifest.poisons('lc')
     assert content.source.tolist() == [poison.source for poison in poisons]
@@ -63,7 +63,7 @@ def test_its_pictures_are_harder_to_recognize(tmp_path: Path) -> None:
     teacher = checkpoint(tmp_path)
     run_tool(tmp_path, 'harden', '--attack=lc', attacks(tmp_path), '--steps=8', f'--ckpt_path={teacher}')
     content, pairs = HardenedPictures.load(f'{tmp_path}/hard.npz'), laid_out(data(tmp_path))
-    model = trained(CLIP(tiny_architecture(tmp_path, 'surrogate', image_size=SIDE)), teacher, torch.device('cpu'))
+    model = load_trained(CLIP(tiny_architecture(tmp_path, 'surrogate', image_size=SIDE)), teacher, torch.device('cpu'))
     surrogate, own = Surrogate(model, pairs), pairs.classes.index(TARGET)
     before, after = (
         surrogate.logits(surrogate.pixels(pictures)).log_softmax(1)[:, own]
@@ -88,7 +88,7 @@ def test_the_length_of_a_change_can_be_bounded_instead(tmp_path: Path) -> None:
 def test_a_run_on_other_images_is_refused_and_told_the_command(tmp_path: Path) -> None:
     run_tool(tmp_path, 'harden', '--attack=lc', attacks(tmp_path), '--steps=1', f'--ckpt_path={checkpoint(tmp_path)}')
     assert len(laid_out(data(tmp_path, count=2)).manifest.rows('lc')) == 2  # some of them will do
-    with pytest.raises(ValueError, match=r'lacks 2 of 2 pictures of the attack, .* again with clipward harden'):
+    with pytest.raises(ValueError, match=r'lacks 2 of 2 pictures of the attack .* again with clipward harden'):
         laid_out(data(tmp_path, source='heldout', count=2))
 
 
@@ -115,4 +115,4 @@ def test_what_is_wrong_is_told_in_one_sentence(
 
 def test_random_weights_are_no_surrogate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = refusal(capsys, tmp_path, 'harden', '--attack=lc', attacks(tmp_path))
-    assert sentence.startswith('random weights are no surrogate: give --ckpt_path')
+    assert sentence.startswith('a surrogate needs trained weights: give --ckpt_path')

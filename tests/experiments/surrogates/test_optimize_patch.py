@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules.attacks import OptimizedPatch, Patch
 from datamodules.toy_pairs import ToyPairs
-from experiments.surrogates.surrogate import Surrogate, trained
+from experiments.surrogates.surrogate import Surrogate, load_trained
 from lightning_modules.clip import CLIP
 from tests.experiments.tools import SIDE, checkpoint, quick, refusal, run_tool
 from tests.helpers.tiny import TinyPairs, laid_out, tiny_architecture
@@ -41,7 +41,7 @@ def test_the_target_becomes_likelier_on_images_that_it_was_not_made_on(augment: 
     teacher = checkpoint(tmp_path)
     optimize(tmp_path, '--steps=40', f'--augment={augment}', '--data.image_views=SimCLRViews', f'--ckpt_path={teacher}')
     data = poisoned_with(f'{tmp_path}/patches/star.png', tmp_path)
-    model = trained(CLIP(tiny_architecture(tmp_path, 'surrogate', image_size=SIDE)), teacher, torch.device('cpu'))
+    model = load_trained(CLIP(tiny_architecture(tmp_path, 'surrogate', image_size=SIDE)), teacher, torch.device('cpu'))
     test, surrogate, target = data.evaluation_sets[-1].images, Surrogate(model, data), data.classes.index(TARGET)
     noise = Patch(6, position='center')(test)
     before, after = (surrogate.logits(surrogate.pixels(x)).log_softmax(1)[:, target].mean() for x in (noise, test))
@@ -58,7 +58,7 @@ def poisoned_with(file: str, folder: Path) -> ToyPairs:
 
 def test_random_weights_are_no_surrogate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = refusal(capsys, tmp_path, 'optimize_patch', f'--target={TARGET}', '--file=x.png')
-    assert sentence.startswith('random weights are no surrogate: give --ckpt_path')
+    assert sentence.startswith('a surrogate needs trained weights: give --ckpt_path')
 
 
 @pytest.mark.parametrize(

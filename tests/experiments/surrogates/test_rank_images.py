@@ -11,7 +11,7 @@ from datamodules.attacks import BadNet
 from datamodules.attacks.pool import Origin
 from datamodules.toy_pairs import ToyPairs
 from experiments.surrogates.rank_images import rank
-from experiments.surrogates.surrogate import Surrogate, trained
+from experiments.surrogates.surrogate import Surrogate, load_trained
 from lightning_modules.clip import CLIP
 from tests.experiments.tools import SIDE, checkpoint, quick, refusal, run_tool
 from tests.helpers.tiny import TinyPairs, laid_out, tiny_architecture
@@ -41,7 +41,7 @@ def data(folder: Path, **attacks: BadNet) -> ToyPairs:
 def surrogate(folder: Path, pairs: TinyPairs) -> Surrogate:
     model = CLIP(tiny_architecture(folder, 'small'))
     model.untrained = False
-    return Surrogate(trained(model, None, torch.device('cpu')), pairs)
+    return Surrogate(load_trained(model, None, torch.device('cpu')), pairs)
 
 
 def test_the_command_makes_the_file_whose_first_images_the_attack_takes(
@@ -50,7 +50,7 @@ def test_the_command_makes_the_file_whose_first_images_the_attack_takes(
     waiting = f'{{star: {{class_path: BadNet, init_args: {{target: {TARGET}, size: 4, ranking: none.csv, count: 2}}}}}}'
     lines = command(tmp_path, f'--ckpt_path={checkpoint(tmp_path)}', f'--data.attacks={waiting}')
     said, ranking = capsys.readouterr().out, f'{tmp_path}/rankings/star.csv'
-    assert '48 heldout images, by the surrogate with SHA-256' in said and "2 of them show 'dotted star'" in said
+    assert '48 heldout images, ranked by the surrogate with SHA-256' in said and "2 of them show 'dotted star'" in said
     pairs = data(tmp_path, star=BadNet(TARGET, 4, ranking=ranking, count=5))
     assert pairs.heldout is not None
     images, label = pairs.heldout.image.to_pylist(), pairs.heldout.label
@@ -63,9 +63,11 @@ def test_the_command_makes_the_file_whose_first_images_the_attack_takes(
 def test_images_come_in_the_order_of_their_similarity_to_the_class(tmp_path: Path) -> None:
     teacher = checkpoint(tmp_path)
     lines, pairs = command(tmp_path, f'--ckpt_path={teacher}'), data(tmp_path)
-    model = trained(CLIP(tiny_architecture(tmp_path, 'surrogate', image_size=SIDE)), teacher, torch.device('cpu'))
+    model = load_trained(CLIP(tiny_architecture(tmp_path, 'surrogate', image_size=SIDE)), teacher, torch.device('cpu'))
     own = Surrogate(model, pairs)
-    expected = (own.embeddings(pairs.evaluation_sets[0].images) @ own.classifier[pairs.classes.index(TARGET)]).tolist()
+    expected = (
+        own.embed_pictures(pairs.evaluation_sets[0].images) @ own.classifier[pairs.classes.index(TARGET)]
+    ).tolist()
     assert pairs.heldout is not None
     by_image = dict(zip(pairs.heldout.image.to_pylist(), expected, strict=True))
     assert len(lines) == len(by_image) == 48
@@ -98,7 +100,7 @@ def test_without_heldout_images_the_way_out_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('args', 'sentence'),
     [
-        ([f'--target={TARGET}'], 'random weights are no surrogate: give --ckpt_path'),
+        ([f'--target={TARGET}'], 'a surrogate needs trained weights: give --ckpt_path'),
         (['--target=star', '--ckpt_path=...'], "target 'star' is none of the 24 classes: did you mean"),
         ([f'--target={TARGET}', '--source=test', '--ckpt_path=...'], 'source: expected '),
     ],

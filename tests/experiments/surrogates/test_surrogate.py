@@ -8,7 +8,7 @@ import torch
 
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.pictures.augment import SimCLRViews
-from experiments.surrogates.surrogate import Surrogate, trained
+from experiments.surrogates.surrogate import Surrogate, load_trained
 from lightning_modules.clip import CLIP
 from tests.helpers.tiny import TinyPairs, laid_out, tiny_architecture
 
@@ -22,24 +22,24 @@ def surrogate(tmp_path_factory: pytest.TempPathFactory) -> Surrogate:
     model = CLIP(tiny_architecture(folder))
     torch.save({'state_dict': model.state_dict()}, folder / 'some.ckpt')
     data = laid_out(TinyPairs(cache_dir=str(folder), eval_batch_size=5))
-    return Surrogate(trained(model, str(folder / 'some.ckpt'), CPU), data)
+    return Surrogate(load_trained(model, str(folder / 'some.ckpt'), CPU), data)
 
 
 class TestTrained:
     def test_refuses_random_weights_in_one_sentence(self, tmp_path: Path) -> None:
         model = CLIP(tiny_architecture(tmp_path))
-        with pytest.raises(ValueError, match=r'^random weights are no surrogate: give --ckpt_path, .*\.$'):
-            trained(model, None, CPU)
+        with pytest.raises(ValueError, match=r'^a surrogate needs trained weights: give --ckpt_path, .*\.$'):
+            load_trained(model, None, CPU)
 
     def test_names_the_checkpoint_that_is_not_there(self, tmp_path: Path) -> None:
         model = CLIP(tiny_architecture(tmp_path))
         with pytest.raises(ValueError, match=r"^ckpt_path='last': there is no such file"):
-            trained(model, 'last', CPU)
+            load_trained(model, 'last', CPU)
 
     def test_takes_the_weights_of_the_checkpoint_and_freezes_them(self, tmp_path: Path) -> None:
         teacher, model = (CLIP(tiny_architecture(tmp_path)) for _ in range(2))
         torch.save({'state_dict': teacher.state_dict()}, tmp_path / 'some.ckpt')
-        trained(model, str(tmp_path / 'some.ckpt'), CPU)
+        load_trained(model, str(tmp_path / 'some.ckpt'), CPU)
         own = model.state_dict()
         assert all(torch.equal(weight, own[name]) for name, weight in teacher.state_dict().items())
         assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
@@ -47,15 +47,15 @@ class TestTrained:
     def test_takes_weights_of_open_clip_from_a_file(self, surrogate: Surrogate, tmp_path: Path) -> None:
         torch.save(surrogate.model.towers.state_dict(), tmp_path / 'towers.pt')
         model = CLIP(surrogate.model.architecture, pretrained=str(tmp_path / 'towers.pt'))
-        again = Surrogate(trained(model, None, CPU), surrogate.data)
-        assert again.digest() == surrogate.digest()
+        again = Surrogate(load_trained(model, None, CPU), surrogate.data)
+        assert again.hash_weights() == surrogate.hash_weights()
         pictures = surrogate.data.images(np.arange(8))
-        assert torch.equal(again.embeddings(pictures), surrogate.embeddings(pictures))
+        assert torch.equal(again.embed_pictures(pictures), surrogate.embed_pictures(pictures))
         assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
 
     def test_takes_a_model_that_has_been_trained_as_it_is(self, surrogate: Surrogate) -> None:
         surrogate.model.untrained = False
-        assert trained(surrogate.model, None, CPU) is surrogate.model
+        assert load_trained(surrogate.model, None, CPU) is surrogate.model
 
 
 class TestSurrogate:
@@ -65,18 +65,18 @@ class TestSurrogate:
         batches = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()[0]]
         expected = torch.cat([model.validation_step(batch, 0).argmax(-1) for batch in batches])
         assert torch.equal(model.classifiers[0], surrogate.classifier)
-        assert surrogate.answers(data.evaluation_sets[0].images).tolist() == expected.tolist()
+        assert surrogate.classify(data.evaluation_sets[0].images).tolist() == expected.tolist()
 
     def test_success_is_the_share_of_what_the_attack_wants(self, surrogate: Surrogate) -> None:
         pictures = surrogate.data.images(np.arange(8))
-        target = surrogate.answers(pictures)
+        target = surrogate.classify(pictures)
         target[:2] = (target[:2] + 1) % 4
         test = EvaluationSet('x', pictures, np.zeros(8, int), target, surrogate.data.classes, ('a {}',))
-        assert surrogate.success(test) == 0.75
+        assert surrogate.measure_success(test) == 0.75
 
     def test_embeds_any_number_of_pictures(self, surrogate: Surrogate) -> None:
         pictures = surrogate.data.images(np.arange(12))
-        found = surrogate.embeddings(pictures)
+        found = surrogate.embed_pictures(pictures)
         assert torch.allclose(found, surrogate.embed(surrogate.pixels(pictures)), atol=1e-6)
         assert torch.allclose(found.norm(dim=1), torch.ones(12))
 
@@ -100,8 +100,8 @@ class TestSurrogate:
         assert risen == pytest.approx(2e-2 * slope.norm().item(), rel=0.05)
 
     def test_its_digest_names_the_weights(self, surrogate: Surrogate) -> None:
-        before = surrogate.digest()
-        assert surrogate.digest() == before and len(before) == 64
+        before = surrogate.hash_weights()
+        assert surrogate.hash_weights() == before and len(before) == 64
         with torch.no_grad():
             surrogate.model.towers.logit_scale.add_(0.5)
-        assert surrogate.digest() != before
+        assert surrogate.hash_weights() != before

@@ -1,0 +1,106 @@
+"""The poisoned table: clean pairs, the poisons of every attack, and a manifest that says which is which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from datamodules.attacks.base import Poisoning, flatten_attacks
+from datamodules.attacks.manifest import Manifest
+from datamodules.attacks.pool import AttackPool, Poison, translate_labels
+from datamodules.rows.table import ImageOpener, PairTable
+from datamodules.usage_error import UsageError
+
+_HELDOUT_PREFIX = 'heldout:'  # marks image references that only the held-out table's opener understands
+
+
+def poison_table(attacks: Mapping[str, Poisoning | None], pool: AttackPool) -> tuple[PairTable, Manifest]:
+    """Runs the attacks in order, each on the images that earlier ones have left.
+
+    Pixels are not changed here: triggers and mixtures are applied when the pictures of poisons are cached.
+
+    Args:
+        attacks: Attacks by name, in order; ``None`` is skipped.
+        pool: The clean data. Images that the attacks use are marked as taken in it.
+
+    Returns:
+        The poisoned table, whose clean rows keep their numbers, and the manifest of its poisons.
+
+    Raises:
+        UsageError: If an attack cannot find what it needs, naming the attack and the fix.
+    """
+    present = flatten_attacks(attacks)
+    selected: dict[str, list[Poison]] = {}
+    for name, attack in present.items():
+        try:
+            selected[name] = attack.select(pool)
+            _check_targets(selected[name], pool)
+        except UsageError as error:
+            raise UsageError(f'attack {name!r}: {error}') from error
+        pool.take(selected[name])
+    manifest = Manifest.of(selected, {name: attack.trigger for name, attack in present.items()}, pool)
+    return _insert_poisons(pool, [poison for chosen in selected.values() for poison in chosen]), manifest
+
+
+def _check_targets(poisons: Sequence[Poison], pool: AttackPool) -> None:
+    """Refuses an attack that wants one image to be taken for two classes: each target would spoil the other."""
+    for origin in {poison.origin for poison in poisons}:
+        from_origin = [poison for poison in poisons if poison.origin == origin]
+        first_poison: dict[int, Poison] = {}
+        images = pool.same_image(origin, [poison.source for poison in from_origin]).tolist()
+        for image, poison in zip(images, from_origin, strict=True):
+            first = first_poison.setdefault(image, poison)
+            if first.target != poison.target:
+                raise UsageError(
+                    f'the image of {origin} row {poison.source} has two targets, {pool.classes[first.target]!r} and '
+                    f'{pool.classes[poison.target]!r}: choose another image for one of them.'
+                )
+
+
+def _insert_poisons(pool: AttackPool, poisons: Sequence[Poison]) -> PairTable:
+    """The clean table with poisons in the rows that they replace, then the appended ones in manifest order."""
+    clean = pool.table
+    if not poisons:
+        return clean
+    both = PairTable(
+        _extend_column(clean.image, [_format_reference(pool.origin(p.origin), p) for p in poisons]),
+        _extend_column(clean.caption, [p.caption for p in poisons]),
+        np.concatenate([clean.label, *(_translate_label(pool.origin(p.origin), p, clean.classes) for p in poisons)]),
+        clean.classes,
+        opener=clean.opener if pool.heldout is None else EitherImages(clean.opener, pool.heldout.opener),
+    )
+    replaces = np.array([p.replaces for p in poisons])
+    if (replaces < 0).all():  # the clean columns stay where they are, in memory or mapped from a file
+        return both
+    order = np.arange(len(clean))
+    order[replaces[replaces >= 0]] = len(clean) + np.flatnonzero(replaces >= 0)
+    return both.take(np.concatenate([order, len(clean) + np.flatnonzero(replaces < 0)]))
+
+
+def _extend_column(column: pa.Array | pa.ChunkedArray, more: list[str]) -> pa.ChunkedArray:
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return pa.chunked_array([*chunks, pa.array(more, column.type)])
+
+
+def _format_reference(table: PairTable, poison: Poison) -> str:
+    reference: str = table.image[poison.source].as_py()
+    return _HELDOUT_PREFIX + reference if poison.origin == 'heldout' else reference
+
+
+def _translate_label(table: PairTable, poison: Poison, classes: Sequence[str]) -> np.ndarray:
+    return translate_labels(table.label[[poison.source]], table.classes, classes)
+
+
+class EitherImages:
+    """Opens training images by their reference, and held-out images by their reference behind a prefix."""
+
+    def __init__(self, train: ImageOpener, heldout: ImageOpener) -> None:
+        self.train, self.heldout = train, heldout
+
+    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+        if reference.startswith(_HELDOUT_PREFIX):
+            return self.heldout(reference.removeprefix(_HELDOUT_PREFIX), least)
+        return self.train(reference, least)
