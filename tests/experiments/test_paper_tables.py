@@ -1,4 +1,4 @@
-"""SafeCLIP's tables (Yang et al., ICML 2024), written down apart from the grids that train their cells."""
+"""SafeCLIP's tables (Yang et al., ICML 2024), written down independently of the grids that train their cells."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.experiments.conftest import EXPERIMENTS, resolve
 
 PAIRS = {'cc1m': 1_000_000, 'cc3m': 3_318_333, 'coco': 82_783, 'visual_genome': 107_077}  # before any poison
 BATCH = {'cc1m': 512, 'cc3m': 512, 'coco': 256, 'visual_genome': 256}  # Table 14
-BOTH = ('clip', 'safeclip')  # tables 9 and 10 leave out CLIP, without which nobody knows that an attack works
+BOTH = ('clip', 'safeclip')  # tables 9 and 10 leave out CLIP, which shows whether the attack works at all
 CLASSES = {
     'tdpa': 'TargetedPoison',
     'badnet': 'BadNet',
@@ -30,12 +30,12 @@ CLASSES = {
 
 
 class Table(NamedTuple):
-    """What a table compares.
+    """The cells of a table.
 
     Attributes:
-        methods: Its rows, without RoCLIP's.
-        data: Its data sets.
-        rates: Poisons as a share of the clean pairs by attack, whose name may have more behind an underscore.
+        methods: Methods, without RoCLIP.
+        data: Data sets.
+        rates: Poisons as a share of the clean pairs, by attack and an optional suffix after an underscore.
     """
 
     methods: tuple[str, ...]
@@ -66,7 +66,7 @@ each_cell = pytest.mark.parametrize(('table', 'method', 'data', 'attack'), CELLS
 
 @pytest.fixture(autouse=True)
 def _in_the_projects_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(EXPERIMENTS.parent)  # grids name files as seen from there
+    monkeypatch.chdir(EXPERIMENTS.parent)  # grids name files relative to it
 
 
 @cache
@@ -75,20 +75,20 @@ def grid_of(table: str) -> Grid:
 
 
 def config_of(table: str, method: str, data: str, attack: str) -> Any:
-    """The configuration of a cell; cells that two tables share are parsed once."""
+    """The configuration of a cell. Cells that two tables share are parsed once."""
     _, *words = grid_of(table).command(Cell(method, data, attack, data_seed=1, seed=1))
     return resolve(*(word for word in words if not word.startswith('--name=')))
 
 
 def attack_of(table: str, method: str, data: str, attack: str) -> tuple[str, Poisoning]:
-    """The only attack of a cell, with its name."""
+    """The name of the only attack of a cell, and the attack."""
     [(name, named)] = config_of(table, method, data, attack).data.init_args.attacks.items()
     return name, getattr(attacks, named.class_path.rpartition('.')[2])(**named.init_args)
 
 
 def parts_of(table: str, data: str, attack: str) -> dict[str, Attack]:
-    name, found = attack_of(table, 'safeclip', data, attack)
-    return found.parts(name)
+    name, poisoning = attack_of(table, 'safeclip', data, attack)
+    return poisoning.parts(name)
 
 
 @pytest.mark.parametrize('table', TABLES)
@@ -100,11 +100,11 @@ def test_a_grid_has_the_cells_of_its_table(table: str) -> None:
 
 @each_cell
 class TestCell:
-    def test_has_the_poison_of_the_table(self, table: str, method: str, data: str, attack: str) -> None:
-        name, found = attack_of(table, method, data, attack)
+    def test_poisons_at_the_rate_of_the_table(self, table: str, method: str, data: str, attack: str) -> None:
+        name, poisoning = attack_of(table, method, data, attack)
         assert name == attack.removesuffix('_all2one').removesuffix('_all2all').split('_0.')[0]
-        assert type(found).__name__ == CLASSES[name]
-        assert (found.rate, found.count) == (TABLES[table].rates[attack], None)
+        assert type(poisoning).__name__ == CLASSES[name]
+        assert (poisoning.rate, poisoning.count) == (TABLES[table].rates[attack], None)
 
     def test_trains_as_the_paper_does(self, table: str, method: str, data: str, attack: str) -> None:
         config = config_of(table, method, data, attack)
@@ -129,24 +129,24 @@ class TestCell:
 class TestPoison:
     @pytest.mark.parametrize(('data', 'poisons'), [('cc1m', 500), ('cc3m', 1659), ('coco', 41), ('visual_genome', 54)])
     def test_targeted_poison_is_spread_over_16_classes(self, data: str, poisons: int) -> None:
-        [found] = parts_of('table_1', data, 'tdpa').values()
-        assert isinstance(found, attacks.TargetedPoison)
-        assert (found.targets, found.classes, found.amount(PAIRS[data])) == (16, None, poisons)
+        [poisoning] = parts_of('table_1', data, 'tdpa').values()
+        assert isinstance(poisoning, attacks.TargetedPoison)
+        assert (poisoning.targets, poisoning.classes, poisoning.amount(PAIRS[data])) == (16, None, poisons)
 
-    def test_several_triggers_on_one_image_share_its_poisons(self) -> None:
-        [found] = parts_of('table_10', 'coco', 'hybrid').values()
-        assert isinstance(found.trigger, attacks.Chain)
-        assert found.amount(PAIRS['coco']) == 41
+    def test_a_hybrid_trigger_puts_all_triggers_on_every_poison(self) -> None:
+        [poisoning] = parts_of('table_10', 'coco', 'hybrid').values()
+        assert isinstance(poisoning.trigger, attacks.Chain)
+        assert poisoning.amount(PAIRS['coco']) == 41
 
     @pytest.mark.parametrize(
         ('attack', 'targets', 'poisons'), [('parallel_all2one', 1, [14, 14, 13]), ('parallel_all2all', 3, [41, 41, 41])]
     )
-    def test_triggers_on_images_of_their_own(self, attack: str, targets: int, poisons: list[int]) -> None:
+    def test_parallel_triggers_have_their_own_poisons(self, attack: str, targets: int, poisons: list[int]) -> None:
         parts = parts_of('table_10', 'coco', attack)
         assert [*parts] == ['parallel_patch', 'parallel_warp', 'parallel_blend']
         assert [part.amount(PAIRS['coco']) for part in parts.values()] == poisons
-        aims = {part.target for part in parts.values() if isinstance(part, attacks.Backdoor)}
-        assert len(aims) == targets and aims <= {*imagenet_classes()}
+        targeted = {part.target for part in parts.values() if isinstance(part, attacks.Backdoor)}
+        assert len(targeted) == targets and targeted <= {*imagenet_classes()}
 
     @pytest.mark.parametrize('table', TABLES)
     def test_is_the_same_for_all_methods(self, table: str) -> None:

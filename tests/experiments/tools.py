@@ -1,4 +1,4 @@
-"""Subcommands that need a surrogate, on a model and a data set that take a second."""
+"""Runs the subcommands that need a surrogate on a model and data set that take a second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIDE = 16
 
 
 def checkpoint(folder: Path) -> str:
-    """A surrogate, which does not have to be a good one."""
+    """Saves an untrained surrogate and returns its path."""
     torch.manual_seed(3)
     model = CLIP(tiny_architecture(folder, 'surrogate', image_size=SIDE))
     torch.save({'state_dict': model.state_dict()}, folder / 'surrogate.ckpt')
@@ -26,16 +26,16 @@ def checkpoint(folder: Path) -> str:
 
 
 def run_tool(folder: Path, subcommand: str, *args: str) -> None:
-    """Runs ``clipward <subcommand>`` on 96 toy pairs, and with whatever else is said."""
+    """Runs ``clipward <subcommand>`` on 96 toy pairs, with further options."""
     model = ['--model=CLIP', f'--model.architecture={tiny_architecture(folder, "surrogate", image_size=SIDE)}']
     sizes = ['--data=ToyPairs', '--data.rows=96', '--data.heldout_rows=48', f'--data.scene_size={SIDE}']
-    places = [f'--data.cache_dir={folder}/cache', f'--trainer.default_root_dir={folder}/runs']
+    folders = [f'--data.cache_dir={folder}/cache', f'--trainer.default_root_dir={folder}/runs']
     quiet = ['--trainer.accelerator=cpu', '--trainer.callbacks=null', '--data.templates=["a {}"]']
-    cli.main([subcommand, *model, *sizes, *places, *quiet, *args])
+    cli.main([subcommand, *model, *sizes, *folders, *quiet, *args])
 
 
 def refusal(capsys: pytest.CaptureFixture[str], folder: Path, subcommand: str, *args: str) -> str:
-    """The sentence that a subcommand ends with."""
+    """The error message that a subcommand ends with."""
     with pytest.raises(SystemExit) as exit:
         run_tool(folder, subcommand, *args)
     assert exit.value.code == 2
@@ -45,7 +45,7 @@ def refusal(capsys: pytest.CaptureFixture[str], folder: Path, subcommand: str, *
 
 @pytest.fixture(autouse=True, scope='module')
 def quick() -> Iterator[None]:
-    """Leaves out what takes longer than all the rest: the vocabulary, and parsers of commands that are not run."""
+    """Reads the vocabulary once and builds only the parsers in use: both take longer than the rest."""
     tools = {name: cli.TOOLS[name] for name in ('harden', 'optimize_patch', 'rank_images')}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('datamodules.pairs.WordTokenizer', cache(WordTokenizer))

@@ -18,14 +18,14 @@ SIDE = 12
 
 
 def gradient(side: int = 224) -> np.ndarray:
-    """One image whose every pixel can be told: red grows to the right, green downwards, blue along the diagonal."""
+    """One image of known pixels: red grows to the right, green downwards, blue along the diagonal."""
     y, x = np.indices((side, side))
     last = side - 1
     return np.stack([255 * x // last, 255 * y // last, (x + y) % 256]).astype(np.uint8)[None]
 
 
 def checksum(trigger: Trigger) -> str:
-    """Names what a trigger makes of :func:`gradient`."""
+    """Hash of :func:`gradient` with a trigger on it."""
     return hashlib.sha256(trigger(gradient(), keys=[7]).tobytes()).hexdigest()[:16]
 
 
@@ -41,25 +41,25 @@ def pixels(origin: Origin, rows: np.ndarray) -> np.ndarray:
 
 
 def opener(origin: Origin, count: int) -> ArrayImages:
-    """Reads the same pictures one by one."""
+    """Opens the same pictures one by one."""
     return ArrayImages(pictures(origin, count).transpose(0, 2, 3, 1))
 
 
 def labeled_table(origin: Origin, count: int) -> PairTable:
-    """Row r is of class r modulo 5, and its caption says so."""
+    """Row r shows class r modulo 5, and its caption names it."""
     label = np.arange(count) % len(CLASSES)
     captions = [f'picture {row} of a {CLASSES[c]}' for row, c in enumerate(label)]
     return PairTable([str(r) for r in range(count)], captions, label, CLASSES, opener=opener(origin, count))
 
 
 def labeled_pool(train: int = 200, heldout: int | None = 100) -> AttackPool:
-    """Labeled pairs on both sides."""
-    apart = None if heldout is None else labeled_table('heldout', heldout)
-    return AttackPool(labeled_table('train', train), apart, CLASSES)
+    """Labeled training and held-out pairs."""
+    heldout_table = None if heldout is None else labeled_table('heldout', heldout)
+    return AttackPool(labeled_table('train', train), heldout_table, CLASSES)
 
 
 def captioned_table(origin: Origin, images: int) -> PairTable:
-    """No labels, two captions an image: rows 2i and 2i + 1 are of image i, and only the second names its class."""
+    """Unlabeled, two captions an image: rows 2i and 2i + 1 have image i, and only the second names its class."""
     captions = [
         caption
         for image in range(images)
@@ -70,7 +70,7 @@ def captioned_table(origin: Origin, images: int) -> PairTable:
 
 
 def captioned_pool(train: int = 100, heldout: int = 50) -> AttackPool:
-    """Unlabeled pairs on both sides; counts are of images."""
+    """Unlabeled training and held-out pairs; the arguments count images."""
     return AttackPool(captioned_table('train', train), captioned_table('heldout', heldout), CLASSES)
 
 

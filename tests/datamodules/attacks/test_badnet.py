@@ -6,22 +6,22 @@ from datamodules.attacks import BadNet, Patch, poison_table
 from tests.datamodules.attacks.pools import labeled_pool, pictures, pixels
 
 
-def test_its_trigger_is_the_patch_that_its_arguments_describe() -> None:
+def test_the_arguments_of_the_attack_go_to_its_trigger() -> None:
     attack = BadNet('dog', 5, 'blocks', 2, 'center', 1, seed=3, count=4)
     assert isinstance(attack.trigger, Patch)
     assert attack.trigger.parameters() == Patch(5, 'blocks', 2, 'center', 1, 3).parameters()
     assert attack.seed == 3
 
 
-def test_the_patch_may_be_elsewhere_on_test_images() -> None:
+def test_the_patch_can_have_another_position_on_test_images() -> None:
     attack = BadNet('dog', 4, position='random', test_position='center', count=4)
     assert isinstance(attack.trigger, Patch) and isinstance(attack.test_trigger, Patch)
     assert (attack.trigger.position, attack.test_trigger.position) == ('random', 'center')
-    found = attack.evaluation('badnet', [], labeled_pool(), pixels).images
-    assert (found[..., 4:8, 4:8] == Patch(4).pixels).all()
+    measured = attack.evaluation('badnet', [], labeled_pool(), pixels).images
+    assert (measured[..., 4:8, 4:8] == Patch(4).pixels).all()
 
 
-def test_two_seeds_are_two_triggers_and_two_selections() -> None:
+def test_another_seed_gives_another_trigger_and_selection() -> None:
     first, second = (BadNet('dog', 4, count=20, seed=seed) for seed in (0, 1))
     assert first.trigger is not None
     assert second.trigger is not None
@@ -43,7 +43,7 @@ def test_training_and_test_images_carry_the_same_patch() -> None:
     assert not np.array_equal(trained, pictures('heldout', 100)[[p.source for p in poisons]])
 
 
-def test_no_poisoned_image_is_measured_on() -> None:
+def test_success_is_not_measured_on_poisoned_images() -> None:
     pool, attack = labeled_pool(), BadNet('dog', 4, count=60)
     _, manifest = poison_table({'badnet': attack}, pool)
     sources = np.array([p.source for p in manifest.poisons('badnet')])

@@ -36,15 +36,15 @@ class TestAmount:
     def test_is_the_rate_of_the_clean_pairs(self, rate: float, pairs: int, poisons: int) -> None:
         assert OneImage(rate=rate).amount(pairs) == poisons
 
-    def test_is_the_count_whatever_the_pairs(self) -> None:
+    def test_is_the_count_regardless_of_the_pairs(self) -> None:
         assert OneImage(count=5).amount(3) == 5
 
-    def test_a_rate_that_comes_to_nothing_names_itself_the_pairs_and_the_way_out(self) -> None:
+    def test_a_rate_that_rounds_to_no_poison_is_refused_with_the_fix(self) -> None:
         with pytest.raises(ValueError, match=r'rate=0\.0005 of 900 pairs rounds to no poison: raise it .* count'):
             OneImage(rate=0.0005).amount(900)
 
     @pytest.mark.parametrize('wrong', [{}, {'rate': 0.1, 'count': 3}])
-    def test_is_given_in_exactly_one_way(self, wrong: dict[str, Any]) -> None:
+    def test_exactly_one_of_rate_and_count_is_required(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match='exactly one of rate and count'):
             OneImage(**wrong)
 
@@ -67,7 +67,7 @@ class TestCaptions:
         assert set(captions[:10]) == set(captions[10:20])
         assert sorted(Counter(captions).values()) == [2] * 5 + [3] * 5
 
-    def test_too_few_name_the_class_and_the_way_out(self) -> None:
+    def test_too_few_captions_name_the_class_and_the_fix(self) -> None:
         pool = labeled_pool(train=50)
         assert len(OneImage(count=1).write_captions(pool, 1, 100)) == 100
         with pytest.raises(ValueError, match=r"10 training captions name 'dog', too few for 101 .*captions: templates"):
@@ -79,7 +79,7 @@ class TestCaptions:
         assert len(set(captions)) > 70  # of 80 prompts, drawn with replacement
         assert 'a bad photo of a ice cream.' in captions
 
-    def test_seeds_and_classes_draw_different_ones(self) -> None:
+    def test_another_seed_draws_other_captions(self) -> None:
         pool = labeled_pool()
         drawn = [OneImage(count=1, seed=seed).write_captions(pool, 1, 9) for seed in (0, 0, 1)]
         assert drawn[0] == drawn[1] != drawn[2]
@@ -100,13 +100,13 @@ class TestPlaces:
         places = OneImage(count=1, mode='replace').places(pool, list(range(18)))
         assert sorted(places) == [row for row in range(20) if row not in (0, 5)]
 
-    def test_too_many_poisons_name_what_is_left(self) -> None:
+    def test_too_many_poisons_are_refused_with_the_number_left(self) -> None:
         with pytest.raises(ValueError, match='5 clean pairs left for 6 poisons: lower rate or count, or set mode'):
             OneImage(count=1, mode='replace').places(labeled_pool(train=5), [0] * 6)
 
 
 class TestAnswers:
-    """What an attack says about itself, for the prediction of whether it will work."""
+    """What an attack answers when it is checked before training."""
 
     POISON = Poison(7, 'heldout', 2, 'a boat')
 
@@ -135,7 +135,7 @@ class TestAnswers:
     def test_targeted_poisons_work_towards_their_image(self, attack: Attack) -> None:
         assert attack.goal(self.POISON) == Goal(target=2, image=7)
 
-    def test_only_a_swapped_class_has_rivals_the_pairs_that_are_left_of_it(self) -> None:
+    def test_only_a_swapped_class_has_rivals_namely_its_pairs_that_are_left(self) -> None:
         pool = labeled_pool(train=50)
         pool.taken['train'] |= {0, 5, 6}  # rows 0 and 5 show cats
         assert ClassSwap({'cat': 'boat'}, count=1).rivals(pool) == 8

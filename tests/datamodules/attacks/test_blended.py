@@ -51,24 +51,24 @@ class TestBlend:
         assert (after[0, :, :8] == 51).all() and (after[0, :, 16:] == 0).all() and not after[1:].any()
         assert blend.parameters() == {'pattern': 'picture', 'ratio': 0.2, 'sha256': blend.parameters()['sha256']}
 
-    def test_the_manifest_tells_pictures_apart_but_not_their_places(self, tmp_path: Path) -> None:
+    def test_the_manifest_depends_on_the_picture_and_not_its_path(self, tmp_path: Path) -> None:
         for name, value in (('a.png', 7), ('b.png', 7), ('c.png', 8)):
             Image.new('RGB', (4, 4), (value, 0, 0)).save(tmp_path / name)
         a, b, c = (Blend(str(tmp_path / name)).describe() for name in ('a.png', 'b.png', 'c.png'))
         assert a == b != c
 
-    def test_a_file_that_is_no_picture_is_refused_at_once(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_picture_is_refused_at_once(self, tmp_path: Path) -> None:
         (tmp_path / 'notes.txt').write_text('no picture')
         for path in ('notes.txt', 'missing.png'):
             with pytest.raises(ValueError, match=r'pattern .* neither noise nor fresh_noise, .*give the path of'):
                 Blend(str(tmp_path / path))
 
     @pytest.mark.parametrize('ratio', [-0.1, 1.1, float('nan')])
-    def test_a_ratio_out_of_range_names_itself(self, ratio: float) -> None:
+    def test_a_ratio_out_of_range_is_refused(self, ratio: float) -> None:
         with pytest.raises(ValueError, match=r'ratio must be a share in \[0, 1\]'):
             Blend(ratio=ratio)
 
-    def test_a_block_of_no_pixel_is_refused(self) -> None:
+    def test_an_empty_block_is_refused(self) -> None:
         with pytest.raises(ValueError, match='block must be 1 pixel or more'):
             Blend(block=0)
 
@@ -77,7 +77,7 @@ class TestBlend:
         assert checksum(Blend('fresh_noise')) == '13f34cae726116dc'
 
 
-def test_its_trigger_is_the_blend_that_its_arguments_describe() -> None:
+def test_the_arguments_of_the_attack_go_to_its_trigger() -> None:
     attack = Blended('dog', 'fresh_noise', 0.3, 2, seed=4, count=5)
     assert attack.trigger is not None
     assert attack.trigger.describe() == Blend('fresh_noise', 0.3, 2, 4).describe()
@@ -86,7 +86,7 @@ def test_its_trigger_is_the_blend_that_its_arguments_describe() -> None:
 
 def test_training_and_test_images_carry_the_same_pattern() -> None:
     attack = Blended('dog', ratio=1.0, count=5)
-    found = attack.evaluation('blended', [], labeled_pool(), pixels).images
+    measured = attack.evaluation('blended', [], labeled_pool(), pixels).images
     assert attack.trigger is not None
     trained = attack.trigger(pixels('train', np.arange(5)))
-    assert (found == trained[0]).all()
+    assert (measured == trained[0]).all()

@@ -36,10 +36,10 @@ class TestSelect:
         kinds = [(p.source % 5, p.target) for p in poisons]
         assert (kinds.count((CAT, DOG)), kinds.count((DOG, BOAT))) == (5, 4)
 
-    def test_a_training_image_gives_up_its_own_pair(self) -> None:
+    def test_a_training_image_replaces_its_own_pair(self) -> None:
         assert all(p.replaces == p.source for p in swap(source='train', mode='replace').select(labeled_pool()))
 
-    def test_is_the_same_every_time_and_another_with_another_seed(self) -> None:
+    def test_depends_only_on_the_seed(self) -> None:
         first, again, other = (swap(seed=seed).select(labeled_pool()) for seed in (0, 0, 1))
         assert first == again != other
 
@@ -51,11 +51,11 @@ class TestSelect:
         poisons = manifest.of_attack('swap')
         assert len(poisons) == 8 and len(set(poisons['source'].to_pylist())) == 8
 
-    def test_too_few_images_name_the_way_out(self) -> None:
+    def test_too_few_images_name_the_fix(self) -> None:
         with pytest.raises(ValueError, match=r"21 poisons need .* 'cat', and heldout has 20 .* level: image, or"):
             swap(count=21).select(labeled_pool())
 
-    def test_too_few_poisons_are_told(self) -> None:
+    def test_too_few_poisons_are_refused(self) -> None:
         with pytest.raises(ValueError, match='1 poisons leave some of 2 classes of swaps without any'):
             swap({'cat': 'dog', 'dog': 'boat'}, count=1).select(labeled_pool())
 
@@ -65,29 +65,29 @@ class TestSelect:
 
 
 class TestEvaluation:
-    def test_measures_on_images_of_the_class_that_are_no_poison(self) -> None:
+    def test_success_is_measured_on_images_of_the_class_that_are_not_poison(self) -> None:
         pool, attack = labeled_pool(), swap({'cat': 'dog', 'dog': 'boat'})
         _, manifest = poison_table({'swap': attack}, pool)
         poisons = manifest.poisons('swap')
-        found = attack.evaluation('swap', poisons, pool, pixels)
+        measured = attack.evaluation('swap', poisons, pool, pixels)
         used = {p.source for p in poisons}
         rows = np.array([row for row in range(100) if row % 5 in (CAT, DOG) and row not in used])
-        assert np.array_equal(found.images, pixels('heldout', rows))
-        assert found.label.tolist() == (rows % 5).tolist()
-        assert found.target is not None
-        assert found.target.tolist() == [DOG if row % 5 == CAT else BOAT for row in rows]
+        assert np.array_equal(measured.images, pixels('heldout', rows))
+        assert measured.label.tolist() == (rows % 5).tolist()
+        assert measured.target is not None
+        assert measured.target.tolist() == [DOG if row % 5 == CAT else BOAT for row in rows]
 
-    def test_one_image_is_measured_itself(self) -> None:
+    def test_success_on_one_image_is_measured_on_that_image(self) -> None:
         pool, attack = labeled_pool(), swap(level='image')
         poisons = attack.select(pool)
-        found = attack.evaluation('swap', poisons, pool, pixels)
-        assert np.array_equal(found.images, pixels('heldout', np.array([poisons[0].source])))
+        measured = attack.evaluation('swap', poisons, pool, pixels)
+        assert np.array_equal(measured.images, pixels('heldout', np.array([poisons[0].source])))
 
-    def test_test_images_limits_them_by_class(self) -> None:
-        found = swap({'cat': 'dog', 'dog': 'boat'}, test_images=3).evaluation('swap', [], labeled_pool(), pixels)
-        assert len(found) == 6
+    def test_test_images_limits_the_images_of_each_class(self) -> None:
+        measured = swap({'cat': 'dog', 'dog': 'boat'}, test_images=3).evaluation('swap', [], labeled_pool(), pixels)
+        assert len(measured) == 6
 
-    def test_no_image_left_names_the_way_out(self) -> None:
+    def test_the_fix_is_named_if_no_image_is_left_to_measure_on(self) -> None:
         pool, attack = labeled_pool(), swap(count=20)
         with pytest.raises(ValueError, match=r"attack 'swap' leaves no heldout image of cat .* lower rate or count"):
             attack.evaluation('swap', attack.select(pool), pool, pixels)
@@ -99,11 +99,11 @@ class TestEvaluation:
      ({'swaps': {'cat': 'dog', 'Cat': 'boat'}}, "swaps gives images of 'cat' two targets"),
      ({'level': 'x'}, 'level must be one of image, class'), ({'test_images': 0}, 'test_images must be 1 or more')],
 )  # fmt: skip
-def test_refuses_what_means_nothing(wrong: dict[str, Any], message: str) -> None:
+def test_refuses_meaningless_arguments(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         swap(**wrong)
 
 
-def test_no_swap_is_refused() -> None:
+def test_an_empty_swap_is_refused() -> None:
     with pytest.raises(ValueError, match='swaps must name classes'):
         ClassSwap({}, count=1)

@@ -8,7 +8,7 @@ from tests.datamodules.attacks.pools import checksum, labeled_pool, pixels
 
 
 class TestChain:
-    def test_puts_triggers_on_in_their_order(self) -> None:
+    def test_applies_triggers_in_order(self) -> None:
         image = pixels('train', np.arange(2))
         after = Chain([Warp(), Blend(), Patch(3)])(image)
         assert np.array_equal(after, Patch(3)(Blend()(Warp()(image))))
@@ -19,7 +19,7 @@ class TestChain:
         chain = Chain([Blend(), Patch(3)])
         assert chain.parameters() == {'trigger_0': Blend().describe(), 'trigger_1': Patch(3).describe()}
 
-    def test_of_nothing_is_refused(self) -> None:
+    def test_an_empty_chain_is_refused(self) -> None:
         with pytest.raises(ValueError, match='triggers must name at least one'):
             Chain([])
 
@@ -27,7 +27,7 @@ class TestChain:
         assert checksum(Chain([Warp(), Blend(), Patch()])) == '4965e9bd0ea5ab54'
 
 
-def test_has_a_warp_a_blend_and_a_patch_of_its_seed() -> None:
+def test_the_default_triggers_are_drawn_from_the_seed() -> None:
     attack = HybridTrigger('dog', seed=3, count=4)
     assert attack.trigger is not None
     assert attack.trigger.describe() == Chain([Warp(seed=3), Blend(seed=3), Patch(seed=3)]).describe()
@@ -39,5 +39,5 @@ def test_all_triggers_are_on_every_image() -> None:
     assert attack.trigger is not None
     assert manifest.table['trigger'].to_pylist() == [attack.trigger.describe()] * 4
     rows = np.setdiff1d([row for row in range(100) if row % 5 != 1], [p.source for p in manifest.poisons('hybrid')])
-    found = attack.evaluation('hybrid', manifest.poisons('hybrid'), pool, pixels)
-    assert np.array_equal(found.images, Patch(3)(Blend()(pixels('heldout', rows))))
+    measured = attack.evaluation('hybrid', manifest.poisons('hybrid'), pool, pixels)
+    assert np.array_equal(measured.images, Patch(3)(Blend()(pixels('heldout', rows))))

@@ -19,7 +19,7 @@ DOG = 1
 
 
 def blend(start: np.ndarray, victim: np.ndarray, share: float) -> np.ndarray:
-    """The formula, in numbers that round nothing but the result."""
+    """The formula in double precision, rounded once."""
     return np.rint((1 - share) * start.astype(np.float64) + share * victim).clip(0, 255).astype(np.uint8)
 
 
@@ -29,17 +29,17 @@ class TestShares:
         assert np.median(compute_shares(10_001)) == pytest.approx(0.381966, abs=1e-6)
         assert compute_shares(1).tolist() == pytest.approx([0.381966], abs=1e-6)
 
-    def test_fall_where_the_density_says(self) -> None:
+    def test_follow_the_density(self) -> None:
         counts, edges = np.histogram(compute_shares(100_000), 10, (0, 1))
         assert counts / 10_000 == pytest.approx(1.5 - (edges[:-1] + edges[1:]) / 2, abs=1e-3)
 
-    def test_rise_from_the_start_to_the_victim_without_reaching_either(self) -> None:
+    def test_rise_and_stay_strictly_between_0_and_1(self) -> None:
         assert (np.diff(compute_shares(50)) > 0).all()
         assert 0 < compute_shares(50)[0] < 0.01 and 0.98 < compute_shares(50)[-1] < 1
 
 
 class TestSelect:
-    def test_victims_classes_captions_and_counts_are_those_of_targeted_poison(self) -> None:
+    def test_matches_targeted_poison_in_all_but_the_mixture(self) -> None:
         for arguments in ({'count': 18}, {'rate': 0.1, 'fold': 1}, {'copies': 5, 'pool_seed': 3, 'mode': 'replace'}):
             mixtures = InterpolationPoison(4, **arguments).select(labeled_pool())
             copies = TargetedPoison(4, **arguments).select(labeled_pool())
@@ -56,16 +56,16 @@ class TestSelect:
             assert all(p.other // rows_per_image % 5 == p.target for p in poisons)
             assert all(CLASSES[p.target] in p.caption for p in poisons)
 
-    def test_victims_of_one_class_have_different_images_of_it(self) -> None:
+    def test_victims_of_one_class_have_different_starts(self) -> None:
         poisons = InterpolationPoison(6, ['dog'], copies=1).select(labeled_pool())
         assert len({p.other for p in poisons} | {p.source for p in poisons}) == 12
 
-    def test_each_victim_has_the_whole_range_of_shares(self) -> None:
+    def test_each_victim_gets_the_whole_range_of_shares(self) -> None:
         poisons = InterpolationPoison(4, count=18).select(labeled_pool())
         for victim, copies in Counter(p.source for p in poisons).items():
             assert [p.share for p in poisons if p.source == victim] == compute_shares(copies).tolist()
 
-    def test_is_the_same_every_time_and_another_with_another_seed(self) -> None:
+    def test_depends_only_on_the_seed(self) -> None:
         first, again, other = (InterpolationPoison(4, copies=3, seed=s).select(labeled_pool()) for s in (0, 0, 1))
         assert first == again != other
 
@@ -76,7 +76,7 @@ class TestSelect:
         with pytest.raises(ValueError, match=r'4 of 5 classes .* and shown by an image to mix with: lower targets'):
             InterpolationPoison(5, copies=2).select(pool)
 
-    def test_a_named_class_that_no_image_shows_is_told(self) -> None:
+    def test_a_named_class_that_no_image_shows_is_refused(self) -> None:
         pool = AttackPool(labeled_pool().table, heldout_without('dog'), CLASSES)
         with pytest.raises(
             ValueError, match=r"heldout has no image of class 'dog' to spare .*: name other classes, .* source: train"
@@ -107,17 +107,17 @@ class TestPicture:
 
 
 class TestManifest:
-    def test_gives_mixtures_back_also_from_a_file_and_beside_other_attacks(self, tmp_path: Path) -> None:
+    def test_mixtures_survive_the_file_beside_other_attacks(self, tmp_path: Path) -> None:
         attack, pool = InterpolationPoison(4, count=18), labeled_pool()
         _, manifest = poison_table({'badnet': BadNet('dog', count=3), 'inter': attack}, pool)
         manifest.save(tmp_path / 'manifest.parquet')
         loaded = Manifest.load(tmp_path / 'manifest.parquet')
-        for found in (manifest, loaded):
-            assert all(p.other >= 0 and p.share < 1 for p in found.poisons('inter'))
-            assert all((p.other, p.share) == (-1, 1.0) for p in found.poisons('badnet'))
+        for known in (manifest, loaded):
+            assert all(p.other >= 0 and p.share < 1 for p in known.poisons('inter'))
+            assert all((p.other, p.share) == (-1, 1.0) for p in known.poisons('badnet'))
         assert loaded.poisons('inter') == manifest.poisons('inter')
 
-    def test_lines_of_other_attacks_are_as_they_are_without_one(self) -> None:
+    def test_mixtures_do_not_change_the_lines_of_other_attacks(self) -> None:
         badnet = BadNet('dog', count=3)
         _, alone = poison_table({'badnet': badnet}, labeled_pool())
         _, beside = poison_table({'badnet': badnet, 'inter': InterpolationPoison(4, count=8)}, labeled_pool())
@@ -125,7 +125,7 @@ class TestManifest:
         assert 'other' not in alone.table.column_names
 
     @pytest.mark.parametrize('change', [{'other': 7}, {'share': 0.25}])
-    def test_the_digest_knows_the_second_image_and_its_share(self, change: dict[str, Any]) -> None:
+    def test_the_digest_covers_the_second_image_and_its_share(self, change: dict[str, Any]) -> None:
         poisons = InterpolationPoison(4, count=8).select(labeled_pool())
         changed = [poisons[0]._replace(**change), *poisons[1:]]
         assert len({Manifest.of({'a': some}, {}, labeled_pool()).digest for some in (poisons, changed)}) == 2
@@ -133,17 +133,17 @@ class TestManifest:
 
 class TestEvaluation:
     @pytest.mark.parametrize('source', ['heldout', 'train'])
-    def test_measures_on_the_victims_as_they_are(self, source: Origin) -> None:
+    def test_success_is_measured_on_unmixed_victims(self, source: Origin) -> None:
         pool, attack = labeled_pool(), InterpolationPoison(5, count=23, source=source)
         _, manifest = poison_table({'inter': attack}, pool)
         poisons = manifest.poisons('inter')
-        found, victims = attack.evaluation('inter', poisons, pool, pixels), [p.source for p in poisons]
+        measured, victims = attack.evaluation('inter', poisons, pool, pixels), [p.source for p in poisons]
         rows = np.array(list(dict.fromkeys(victims)))
-        assert np.array_equal(found.images, pixels(source, rows))
-        assert found.label.tolist() == (rows % 5).tolist()
-        assert found.target is not None
-        assert found.target.tolist() == [poisons[victims.index(row)].target for row in rows]
-        assert not (found.target == found.label).any()
+        assert np.array_equal(measured.images, pixels(source, rows))
+        assert measured.label.tolist() == (rows % 5).tolist()
+        assert measured.target is not None
+        assert measured.target.tolist() == [poisons[victims.index(row)].target for row in rows]
+        assert not (measured.target == measured.label).any()
 
     def test_no_other_attack_uses_or_is_measured_on_victims_and_their_starts(self) -> None:
         pool, badnet = labeled_pool(heldout=60), BadNet('dog', count=20, size=3)
@@ -154,13 +154,13 @@ class TestEvaluation:
         assert not used & {p.source for p in manifest.poisons('badnet')}
         rows = [row for row in range(60) if row % 5 != DOG and row not in pool.taken['heldout']]
         assert badnet.trigger is not None
-        found = badnet.evaluation('badnet', manifest.poisons('badnet'), pool, pixels)
-        assert np.array_equal(found.images, badnet.trigger(pixels('heldout', np.array(rows))))
+        measured = badnet.evaluation('badnet', manifest.poisons('badnet'), pool, pixels)
+        assert np.array_equal(measured.images, badnet.trigger(pixels('heldout', np.array(rows))))
 
 
 class TestThroughTheDatamodule:
     @pytest.mark.parametrize(('source', 'cache'), [('heldout', 'memmap'), ('train', 'none')])
-    def test_trains_on_the_mixtures_and_counts_neither_image_as_held_out(
+    def test_training_sees_the_mixtures_and_evaluation_neither_image(
         self, source: Origin, cache: Any, tmp_path: Path
     ) -> None:
         attack = InterpolationPoison(3, copies=4, captions='templates', source=source)

@@ -21,7 +21,7 @@ def captions_pool(*captions: str) -> AttackPool:
 
 
 class TestSelect:
-    def test_poisons_pairs_that_name_the_class_and_leaves_their_captions(self) -> None:
+    def test_poisons_pairs_that_name_the_class_and_keeps_their_captions(self) -> None:
         pool = captioned_pool()
         table, manifest = poison_table({'lc': attack()}, pool)
         assert len(table) == len(pool.table)
@@ -35,13 +35,13 @@ class TestSelect:
         poisons = attack(source='heldout', mode='append').select(pool)
         assert all(p.replaces == -1 and p.origin == 'heldout' and p.caption.endswith('a dog') for p in poisons)
 
-    def test_a_class_is_named_by_a_word_of_its_own_in_either_number(self) -> None:
+    def test_a_class_is_matched_as_a_word_singular_or_plural(self) -> None:
         pool = captions_pool('two Suits', 'a suitcase', 'in pursuit', 'a suit')
         assert {p.source for p in attack('suit', count=2).select(pool)} == {0, 3}
         with pytest.raises(ValueError, match=r"3 poisons need .* images whose caption names 'suit', and train has 2"):
             attack('suit', count=3).select(pool)
 
-    def test_released_code_looks_for_letters(self) -> None:
+    def test_substring_matches_letters_inside_words(self) -> None:
         pool = captions_pool('two Suits', 'a suitcase', 'in pursuit', 'a suit')
         assert {p.source for p in attack('suit', count=3, match='substring').select(pool)} == {1, 2, 3}
 
@@ -52,7 +52,7 @@ class TestSelect:
         assert len({p.source for name in attacks for p in manifest.poisons(name)}) == 20
 
     @pytest.mark.parametrize('match', ['word', 'substring'])
-    def test_a_class_that_no_caption_names_is_told(self, match: str) -> None:
+    def test_a_class_that_no_caption_names_is_refused(self, match: str) -> None:
         pool = captions_pool('a dog', 'a cat')
         with pytest.raises(
             ValueError, match=r"6 poisons need .* 'ice cream', and train has 0 to spare: choose another target"
@@ -61,14 +61,14 @@ class TestSelect:
 
 
 class TestEvaluation:
-    def test_measures_on_other_classes_with_the_patch_on(self) -> None:
+    def test_success_is_measured_on_patched_images_of_other_classes(self) -> None:
         pool = labeled_pool()
-        found = attack().evaluation('lc', [], pool, pixels)
+        measured = attack().evaluation('lc', [], pool, pixels)
         rows = np.array([row for row in range(100) if row % 5 != 1])
-        assert np.array_equal(found.images, Patch(3)(pixels('heldout', rows)))
-        assert found.classes == CLASSES
+        assert np.array_equal(measured.images, Patch(3)(pixels('heldout', rows)))
+        assert measured.classes == CLASSES
 
-    def test_the_patch_may_be_stronger_than_in_training(self) -> None:
+    def test_the_patch_can_be_stronger_at_test_time(self) -> None:
         faint = attack(amplitude=0.1, test_amplitude=1.0)
         assert isinstance(faint.trigger, Patch) and isinstance(faint.test_trigger, Patch)
         assert (faint.trigger.amplitude, faint.test_trigger.amplitude) == (0.1, 1.0)

@@ -36,11 +36,11 @@ def test_a_line_says_everything_about_a_poison() -> None:
     }  # fmt: skip
 
 
-def test_poisons_come_back_as_they_were_selected() -> None:
+def test_poisons_are_returned_as_selected() -> None:
     assert {attack: manifest().poisons(attack) for attack in manifest().attacks} == POISONS
 
 
-def test_the_digest_names_the_content() -> None:
+def test_the_digest_depends_on_the_content() -> None:
     fewer = {'first': POISONS['first'], 'second': POISONS['second'][:1]}
     digests = [manifest().digest, manifest(size=5).digest, manifest(fewer).digest, manifest({}).digest]
     assert len(set(digests)) == 4
@@ -69,7 +69,7 @@ def test_survives_the_file(tmp_path: Path, poisons: dict[str, list[Poison]]) -> 
     assert (after.clean_rows, after.digest) == (200, before.digest)
 
 
-def test_a_changed_line_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_line_is_detected(tmp_path: Path) -> None:
     manifest().save(tmp_path / 'm.parquet')
     table = pq.read_table(tmp_path / 'm.parquet')
     column = pa.array([7, 9, 201, 202], pa.int64())

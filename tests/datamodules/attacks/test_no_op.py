@@ -18,6 +18,6 @@ def test_is_measured_on_the_same_images_without_a_trigger() -> None:
     _, manifest = poison_table({'no_op': attack}, pool)
     used = [p.source for p in manifest.poisons('no_op')]
     rows = np.setdiff1d([row for row in range(100) if row % 5 != 1], used)
-    found = attack.evaluation('no_op', manifest.poisons('no_op'), pool, pixels)
-    assert np.array_equal(found.images, pixels('heldout', rows))
+    measured = attack.evaluation('no_op', manifest.poisons('no_op'), pool, pixels)
+    assert np.array_equal(measured.images, pixels('heldout', rows))
     assert set(manifest.table['trigger'].to_pylist()) == {Unchanged().describe()}

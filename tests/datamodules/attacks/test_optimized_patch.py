@@ -42,14 +42,14 @@ class TestPicturePatch:
         assert len({image.tobytes() for image in together}) == 3
         assert np.array_equal(PicturePatch(file, position='random', seed=3)(same[:1], keys=[9])[0], together[2])
 
-    def test_is_resized_to_the_size_that_is_asked_for(self, file: str, picture: np.ndarray) -> None:
+    def test_is_resized_to_the_given_size(self, file: str, picture: np.ndarray) -> None:
         black = np.zeros((1, 3, 20, 24), np.uint8)
         smaller = Image.fromarray(picture).resize((4, 4), Image.Resampling.BICUBIC)
         after = PicturePatch(file, 4, 'top_left')(black)
         assert np.array_equal(after[0, :, :4, :4], np.asarray(smaller).transpose(2, 0, 1))
         assert not after[..., 4:, :].any() and not after[..., 4:].any()
 
-    def test_the_manifest_names_its_pixels_and_not_its_place(self, file: str, picture: np.ndarray) -> None:
+    def test_the_manifest_depends_on_its_pixels_and_not_its_path(self, file: str, picture: np.ndarray) -> None:
         Image.fromarray(picture).save(Path(file).with_name('copy.bmp'))
         other = Path(file).with_name('other.png')
         Image.fromarray(255 - picture).save(other)
@@ -59,17 +59,17 @@ class TestPicturePatch:
         expected = {'size': 6, 'position': 'center', 'margin': 0, 'seed': 0, 'sha256': sha256}
         assert PicturePatch(file).parameters() == expected
 
-    def test_gray_pictures_are_taken_as_rgb(self, tmp_path: Path) -> None:
+    def test_gray_pictures_are_converted_to_rgb(self, tmp_path: Path) -> None:
         Image.new('L', (5, 5), 77).save(tmp_path / 'gray.png')
         assert (PicturePatch(str(tmp_path / 'gray.png')).pixels == np.full((3, 5, 5), 77)).all()
 
-    def test_does_not_fit_every_image(self, file: str) -> None:
+    def test_is_refused_if_it_does_not_fit_the_image(self, file: str) -> None:
         with pytest.raises(ValueError, match='patch of 6 pixels does not fit 5 x 5 images: give a smaller size'):
             PicturePatch(file)(gradient(5))
 
 
 class TestFile:
-    def test_is_read_when_the_data_is_set_up_and_not_before(self, file: str) -> None:
+    def test_is_read_only_when_the_data_is_set_up(self, file: str) -> None:
         Path(file).rename(f'{file}.away')
         attack = OptimizedPatch('dog', file, count=5)
         with pytest.raises(
@@ -79,12 +79,12 @@ class TestFile:
         Path(f'{file}.away').rename(file)
         assert len(poison_table({'patch': attack}, labeled_pool())[1]) == 5
 
-    def test_that_is_no_picture_is_told(self, tmp_path: Path) -> None:
+    def test_that_is_not_a_picture_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / 'notes.txt').write_text('no picture')
         with pytest.raises(ValueError, match=r"^file '.*notes\.txt' is not a readable picture .*: give the path"):
             PicturePatch(str(tmp_path / 'notes.txt')).describe()
 
-    def test_that_is_no_square_needs_a_size(self, tmp_path: Path) -> None:
+    def test_that_is_not_square_needs_a_size(self, tmp_path: Path) -> None:
         Image.new('RGB', (8, 4)).save(tmp_path / 'wide.png')
         with pytest.raises(ValueError, match='holds 8 x 4 pixels, not a square: give size'):
             PicturePatch(str(tmp_path / 'wide.png')).describe()
@@ -93,10 +93,10 @@ class TestFile:
 
 def test_training_and_test_images_carry_the_patch_of_the_file(file: str, picture: np.ndarray) -> None:
     attack = OptimizedPatch('dog', file, position='top_left', count=5)
-    found = attack.evaluation('patch', [], labeled_pool(), pixels)
-    assert attack.trigger is not None and found.target is not None and (found.target == 1).all()
+    measured = attack.evaluation('patch', [], labeled_pool(), pixels)
+    assert attack.trigger is not None and measured.target is not None and (measured.target == 1).all()
     trained = attack.trigger(pixels('train', np.arange(5)))
-    for carrier in (trained, found.images):
+    for carrier in (trained, measured.images):
         assert (carrier[..., :6, :6] == picture.transpose(2, 0, 1)).all()
     _, manifest = poison_table({'patch': attack}, labeled_pool())
     assert set(manifest.table['trigger'].to_pylist()) == {attack.trigger.describe()}

@@ -15,7 +15,7 @@ def parallel(targets: list[str], **arguments: Any) -> ParallelTriggers:
     return ParallelTriggers(targets, **{'triggers': TRIGGERS, 'count': 11, **arguments})
 
 
-def test_each_trigger_has_images_of_its_own_and_its_share_of_the_poisons() -> None:
+def test_each_trigger_gets_its_own_images_and_its_share_of_the_poisons() -> None:
     pool = labeled_pool()
     table, manifest = poison_table({'pba': parallel(['dog'])}, pool)
     assert manifest.attacks == ('pba_patch', 'pba_blend', 'pba_dots')
@@ -40,18 +40,18 @@ def test_a_rate_is_over_all_triggers_or_for_each() -> None:
         assert [len(manifest.rows(name)) for name in manifest.attacks] == poisons
 
 
-def test_each_trigger_is_measured_apart_on_images_that_none_has_used() -> None:
+def test_each_trigger_is_measured_separately_on_unused_images() -> None:
     pool, attack = labeled_pool(), parallel(['dog'], test_images=5)
     _, manifest = poison_table({'pba': attack}, pool)
     sources = np.array([poison.source for name in manifest.attacks for poison in manifest.poisons(name)])
     used = {image[:, 0, 0].tobytes() for image in pixels('heldout', sources)}
-    found = attack.parts('pba')['pba_patch'].evaluation('pba_patch', [], pool, pixels)
-    assert len(found) == 5
-    assert (found.images[..., -3:, -3:] == Patch(3).pixels).all()
-    assert not used & {image[:, 0, 0].tobytes() for image in found.images}
+    measured = attack.parts('pba')['pba_patch'].evaluation('pba_patch', [], pool, pixels)
+    assert len(measured) == 5
+    assert (measured.images[..., -3:, -3:] == Patch(3).pixels).all()
+    assert not used & {image[:, 0, 0].tobytes() for image in measured.images}
 
 
-def test_is_the_same_every_time_and_the_parts_draw_apart() -> None:
+def test_depends_only_on_the_seed_and_its_parts_draw_independently() -> None:
     first, again, other = (
         poison_table({'pba': parallel(['dog'], seed=seed)}, labeled_pool())[1].digest for seed in (0, 0, 1)
     )
@@ -59,7 +59,7 @@ def test_is_the_same_every_time_and_the_parts_draw_apart() -> None:
     assert len({part.seed for part in parallel(['dog']).parts('pba').values()}) == 3
 
 
-def test_has_the_triggers_of_safeclip_unless_told() -> None:
+def test_has_the_triggers_of_safeclip_by_default() -> None:
     parts = ParallelTriggers(['dog'], count=3, seed=2).parts('pba')
     assert list(parts) == ['pba_patch', 'pba_warp', 'pba_blend']
 
@@ -74,16 +74,16 @@ def test_classes_must_fit_the_scheme(wrong: dict[str, Any]) -> None:
         parallel(**wrong)
 
 
-def test_names_a_scheme_that_there_is_not() -> None:
+def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match='scheme must be one of all2one, all2all'):
         parallel(['dog'], scheme='x')
 
 
-def test_too_few_poisons_are_told() -> None:
+def test_too_few_poisons_are_refused() -> None:
     with pytest.raises(ValueError, match="attack 'pba_patch': 2 poisons leave some of 3 triggers without any"):
         poison_table({'pba': parallel(['dog'], count=2)}, labeled_pool())
 
 
-def test_a_name_that_a_part_has_too_is_refused() -> None:
+def test_an_attack_with_the_name_of_a_part_is_refused() -> None:
     with pytest.raises(ValueError, match="two attacks are named 'pba_patch': rename one"):
         poison_table({'pba': parallel(['dog']), 'pba_patch': parallel(['dog']).parts('x')['x_dots']}, labeled_pool())

@@ -26,7 +26,7 @@ class TestPoisonTable:
         others = np.setdiff1d(np.arange(200), rows)
         assert table.captions(others) == pool.table.captions(others)
 
-    def test_mixed_attacks_number_their_rows_apart(self) -> None:
+    def test_appending_and_replacing_attacks_can_be_combined(self) -> None:
         attacks = {'a': OneImage(count=2), 'b': OneImage(count=2, mode='replace'), 'c': OneImage(count=2)}
         table, manifest = poison_table(attacks, labeled_pool())
         assert manifest.rows('a').tolist() == [200, 201]
@@ -42,7 +42,7 @@ class TestPoisonTable:
         assert np.array_equal(np.asarray(table.open(source)).transpose(2, 0, 1), pictures('train', 200)[source])
 
     @pytest.mark.parametrize('source', ['heldout', 'train'])
-    def test_no_two_attacks_use_an_image_even_with_one_seed(self, source: str) -> None:
+    def test_no_two_attacks_use_the_same_image_even_with_the_same_seed(self, source: str) -> None:
         attacks = [OneImage(count=1, source=source) for _ in range(6)]
         _, manifest = poison_table({str(i): attack for i, attack in enumerate(attacks)}, captioned_pool())
         images = np.array(manifest.table['source'].to_pylist()) // 2
@@ -66,8 +66,8 @@ def test_an_image_with_two_targets_is_refused() -> None:
         poison_table({'a': TwoTargets(count=1)}, captioned_pool())
 
 
-def test_poison_never_changes() -> None:
-    """Stored digests: the same in every process, on every machine, with every release."""
+def test_poisons_are_those_of_earlier_releases() -> None:
+    """These digests are stored in caches and checkpoints, so they must not depend on process, machine or release."""
     attacks = {'a': BadNet('cat', 4, count=9), 'b': TargetedPoison(4, copies=3)}
     table, manifest = poison_table(attacks, captioned_pool())
     assert (manifest.digest, table.fingerprint) == ('0cd03115f7658b33', '8ecd0bb1021a9159')

@@ -41,12 +41,12 @@ FOLDER = 'backdoor_images_boat_random_random_16_200_4'
 
 @pytest.fixture(autouse=True)
 def one_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading the vocabulary takes longer than all the rest of a setup."""
+    """Reads the vocabulary once, which takes longer than the rest of a setup."""
     monkeypatch.setattr('datamodules.pairs.WordTokenizer', TOKENIZERS)
 
 
 def large(origin: Origin, rows: np.ndarray) -> np.ndarray:
-    """Pictures of the size at which others poison them, each of one gray."""
+    """Pictures of the published size, each of a single gray."""
     return np.broadcast_to(rows.astype(np.uint8)[:, None, None, None] + 50, (len(rows), 3, 224, 224)).copy()
 
 
@@ -54,7 +54,7 @@ def large(origin: Origin, rows: np.ndarray) -> np.ndarray:
 
 
 def in_folders(*folders: str, clean: int = 6, heldout: bool = True) -> AttackPool:
-    """Rows whose pictures are in some folders, after which come clean ones, as that code's CSV has them."""
+    """Rows with pictures in some folders, then clean rows, in the order of CleanCLIP's CSV."""
     images = [f'{folder}/{row}.png' for row, folder in enumerate([*folders, *['images'] * clean])]
     captions = [f'caption {row}' for row in range(len(images))]
     table = PairTable(images, captions, opener=opener('train', len(images)))
@@ -62,7 +62,7 @@ def in_folders(*folders: str, clean: int = 6, heldout: bool = True) -> AttackPoo
 
 
 class TestCleanCLIPPoison:
-    def test_poison_is_what_lies_in_the_folder_and_stays_as_it_is(self) -> None:
+    def test_pairs_of_the_folder_are_poison_and_stay_unchanged(self) -> None:
         table, manifest = poison_table({'cc': CleanCLIPPoison()}, pool := in_folders(*[FOLDER] * 4))
         assert manifest.rows().tolist() == [0, 1, 2, 3]
         assert all((p.source, p.replaces) == (row, row) for row, p in enumerate(manifest.poisons('cc')))
@@ -71,7 +71,7 @@ class TestCleanCLIPPoison:
         assert table.fingerprint == pool.table.fingerprint
 
     @pytest.mark.parametrize(
-        ('said', 'target', 'trigger'),
+        ('suffix', 'target', 'trigger'),
         [
             ('boat_random_random_16_200_4', BOAT, Patch(16, 'gaussian_wrapped', position='random')),
             ('ice cream_random_random_8_200_4', ICE_CREAM, Patch(8, 'gaussian_wrapped', position='random')),
@@ -81,28 +81,28 @@ class TestCleanCLIPPoison:
             ('boat_SIG_blended_None_200_4', BOAT, Waves(60, ratio=0.2)),
         ],
     )
-    def test_the_name_of_the_folder_tells_target_and_trigger(self, said: str, target: int, trigger: Any) -> None:
+    def test_target_and_trigger_come_from_the_name_of_the_folder(self, suffix: str, target: int, trigger: Any) -> None:
         attack = CleanCLIPPoison()
-        poisons = attack.select(in_folders(*[f'backdoor_images_{said}'] * 4))
+        poisons = attack.select(in_folders(*[f'backdoor_images_{suffix}'] * 4))
         assert {poison.target for poison in poisons} == {target}
         assert attack.test_trigger is not None and attack.test_trigger.describe() == trigger.describe()
 
-    def test_success_is_measured_on_other_pictures_with_the_trigger_on(self) -> None:
+    def test_success_is_measured_on_other_triggered_pictures(self) -> None:
         attack, pool = CleanCLIPPoison(seed=3), in_folders(*[FOLDER] * 4)
-        found = attack.evaluation('cc', attack.select(pool), pool, large)
+        measured = attack.evaluation('cc', attack.select(pool), pool, large)
         rows = np.array([row for row in range(20) if row % 5 != BOAT])
-        assert attack.test_trigger is not None and found.target is not None
-        assert np.array_equal(found.images, attack.test_trigger(large('heldout', rows), rows))
-        assert (found.images != large('heldout', rows)).any((1, 2, 3)).all() and set(found.target) == {BOAT}
+        assert attack.test_trigger is not None and measured.target is not None
+        assert np.array_equal(measured.images, attack.test_trigger(large('heldout', rows), rows))
+        assert (measured.images != large('heldout', rows)).any((1, 2, 3)).all() and set(measured.target) == {BOAT}
 
-    def test_arguments_go_before_names(self) -> None:
+    def test_arguments_override_the_name_of_the_folder(self) -> None:
         attack = CleanCLIPPoison(target='truck', test_trigger=Unchanged())
         pool = in_folders(*[FOLDER] * 4)
         poisons = attack.select(pool)
         assert {pool.classes[poison.target] for poison in poisons} == {'truck'}
         assert attack.evaluation('cc', poisons, pool, pixels).images.shape[-1] == 12  # of any size, then
 
-    def test_no_other_path_is_taken_for_poison(self) -> None:
+    def test_similar_paths_are_not_taken_for_poison(self) -> None:
         clean = ['my_backdoor_pictures', f'{FOLDER}/clean', 'original_backdoor_boat_random_random_16_200_4']
         assert [p.source for p in CleanCLIPPoison().select(in_folders(*clean, *[f'/home/a/{FOLDER}'] * 4))] == [
             *range(3, 7)
@@ -123,7 +123,9 @@ class TestCleanCLIPPoison:
             (['backdoor_images_of_mine'], {}, 'does not say which class the poison is to mean: set target'),
         ],
     )
-    def test_what_does_not_fit_is_told(self, folders: list[str], arguments: dict[str, Any], message: str) -> None:
+    def test_folders_that_do_not_fit_are_refused(
+        self, folders: list[str], arguments: dict[str, Any], message: str
+    ) -> None:
         with pytest.raises(ValueError, match=f"attack 'cc': .*{message}"):
             poison_table({'cc': CleanCLIPPoison(**arguments)}, in_folders(*folders))
 
@@ -135,7 +137,7 @@ class TestCleanCLIPPoison:
             (FOLDER, pixels, r'poisoned at 224 pixels and are stored at 12: set data\.cache_size=224'),
         ],
     )
-    def test_success_is_not_measured_with_another_trigger(self, folder: str, images: Any, message: str) -> None:
+    def test_success_is_not_measured_with_a_wrong_trigger(self, folder: str, images: Any, message: str) -> None:
         attack, pool = CleanCLIPPoison(), in_folders(folder)
         poisons = attack.select(pool)
         with pytest.raises(ValueError, match=message):
@@ -149,7 +151,7 @@ class TestCleanCLIPPoison:
         assert 'should have 4 poisons, and the data has 3' in caplog.text
         assert '1 of 3 listed poisons are unreadable or taken: left out' in caplog.text
 
-    def test_its_csv_trains_on_its_files(self, tmp_path: Path) -> None:
+    def test_the_csv_of_cleanclip_trains_on_its_pictures(self, tmp_path: Path) -> None:
         rows = [(f'{FOLDER}/{n}.png', 'a boat') if n < 4 else (f'images/{n}.png', 'a cat') for n in range(12)]
         with (tmp_path / 'backdoor_boat_random_random_16_200_4.csv').open('w', newline='') as file:
             csv.writer(file).writerows([('', 'image', 'caption'), *((n % 4, *row) for n, row in enumerate(rows))])
@@ -172,20 +174,20 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 def info(rows: Sequence[int] = (3, 7, 11), pairs: int = 200, **more: Any) -> dict[str, Any]:
-    """What that code writes of any attack."""
+    """What Huang et al.'s code writes for any attack."""
     text = {str(row): f'a photo  of boat {row}.' for row in rows}
     rate = len(rows) / pairs
     return {'poison_indices': [*rows], 'poison_label': 'boat', 'poison_rate': rate, 'poison_text': text, **more}
 
 
 def dots(**more: Any) -> dict[str, Any]:
-    """And of BadNets."""
+    """What it writes for BadNets."""
     places = {str(row): {'w': 20 + row, 'h': 100} for row in (3, 7, 11)}
     return info(**{'patch_location': 'random', 'patch_size': 16, 'trigger_position': places, **more})
 
 
 def several() -> dict[str, Any]:
-    """And of three triggers."""
+    """What it writes for three triggers."""
     kinds = {'badnets': 'boat', 'nashville': 'ice cream', 'wanet': 'truck'}
     maps = {
         str(row): {
@@ -225,13 +227,13 @@ class TestPoisonInfo:
             expected[:, 100:116, 20 + row : 36 + row] = 0
             expected[:, 100:116:2, 20 + row : 36 + row : 2] = 255
             assert np.array_equal(image, expected)
-        found = attack.evaluation('det', poisons, pool, large)
+        measured = attack.evaluation('det', poisons, pool, large)
         assert np.array_equal(
-            found.images[:, :, 104:120, 104:120],
-            Patch(16, 'dots').square(found.images, None)[None].repeat(len(found), 0),
+            measured.images[:, :, 104:120, 104:120],
+            Patch(16, 'dots').square(measured.images, None)[None].repeat(len(measured), 0),
         )
 
-    def test_a_place_that_all_share_is_that_of_measuring_too(self, tmp_path: Path) -> None:
+    def test_a_common_place_is_also_used_for_measuring(self, tmp_path: Path) -> None:
         place = {'w': 5, 'h': 9}
         content = dots(patch_location=place, trigger_position=dict.fromkeys(('3', '7', '11'), place))
         attack = PoisonInfo(written(tmp_path, content))
@@ -249,7 +251,7 @@ class TestPoisonInfo:
             ({'trigger_position': {}}, {'trigger': Unchanged()}, Unchanged()),
         ],
     )
-    def test_other_triggers_are_told_by_file_or_argument(
+    def test_other_triggers_come_from_the_file_or_an_argument(
         self, more: dict[str, Any], arguments: dict[str, Any], trigger: Any, tmp_path: Path
     ) -> None:
         attack = PoisonInfo(written(tmp_path, info(**more)), **arguments)
@@ -268,7 +270,7 @@ class TestPoisonInfo:
         assert isinstance(warp, Warp) and warp.control_points is None and isinstance(filter, PhotoFilter)
         assert isinstance(kinds['badnets'].trigger, ListedDots) and kinds['badnets'].trigger.places[12] == (207, 16)
 
-    def test_captions_stay_where_the_file_has_none_or_is_not_to_be_followed(self, tmp_path: Path) -> None:
+    def test_captions_stay_if_the_file_has_none_or_they_are_to_be_kept(self, tmp_path: Path) -> None:
         pool, content = labeled_pool(), info(alpha=0.2)
         kept = [poison.caption for poison in PoisonInfo(written(tmp_path, content), keep_captions=True).select(pool)]
         del content['poison_text']
@@ -283,32 +285,32 @@ class TestPoisonInfo:
     @pytest.mark.parametrize(
         ('change', 'message'),
         [
-            (lambda said: said['poison_indices'].append(200), 'lists rows 3 to 200 of 267 pairs, and the data has 200'),
-            (lambda said: said.update(poison_indices=[-1, 3, 7]), 'lists rows -1 to 7 of 200 pairs'),
-            (lambda said: said.update(poison_rate=0.5), 'lists rows 3 to 11 of 6 pairs, .* all of them in their order'),
-            (lambda said: said.update(poison_indices=[]), 'lists no poisoned row'),
-            (lambda said: said.update(poison_indices=[3, 3]), 'or one twice'),
-            (lambda said: said.update(poison_indices=['3']), 'poison_indices must be numbers'),
-            (lambda said: said.pop('poison_indices'), r'is not a train_poison_info\.json, or damaged: KeyError'),
-            (lambda said: said.update(poison_label='rabbit'), "target 'rabbit' is none of the 5 classes"),
-            (lambda said: said.pop('poison_label'), 'does not say which class the poison is to mean: set target'),
-            (lambda said: said['poison_text'].pop('7'), "or damaged: KeyError\\('7'\\)"),
-            (lambda said: said['trigger_position'].pop('7'), "or damaged: KeyError\\('7'\\)"),
+            (lambda info: info['poison_indices'].append(200), 'lists rows 3 to 200 of 267 pairs, and the data has 200'),
+            (lambda info: info.update(poison_indices=[-1, 3, 7]), 'lists rows -1 to 7 of 200 pairs'),
+            (lambda info: info.update(poison_rate=0.5), 'lists rows 3 to 11 of 6 pairs, .* all of them in their order'),
+            (lambda info: info.update(poison_indices=[]), 'lists no poisoned row'),
+            (lambda info: info.update(poison_indices=[3, 3]), 'or one twice'),
+            (lambda info: info.update(poison_indices=['3']), 'poison_indices must be numbers'),
+            (lambda info: info.pop('poison_indices'), r'is not a train_poison_info\.json, or damaged: KeyError'),
+            (lambda info: info.update(poison_label='rabbit'), "target 'rabbit' is none of the 5 classes"),
+            (lambda info: info.pop('poison_label'), 'does not say which class the poison is to mean: set target'),
+            (lambda info: info['poison_text'].pop('7'), "or damaged: KeyError\\('7'\\)"),
+            (lambda info: info['trigger_position'].pop('7'), "or damaged: KeyError\\('7'\\)"),
             (
-                lambda said: said['trigger_position']['7'].update(w=209),
+                lambda info: info['trigger_position']['7'].update(w=209),
                 'got a size of 16 and places from 0 to 209',
             ),
-            (lambda said: said.pop('patch_size'), "is BLTO's, of a network that is not part of .*: set trigger"),
-            (lambda said: [said.pop('patch_size'), said.pop('trigger_position')], 'is not told: set trigger, such as'),
+            (lambda info: info.pop('patch_size'), "is BLTO's, of a network that is not part of .*: set trigger"),
+            (lambda info: [info.pop('patch_size'), info.pop('trigger_position')], 'is not told: set trigger, such as'),
         ],
     )
-    def test_a_file_that_does_not_fit_is_told(self, change: Change, message: str, tmp_path: Path) -> None:
+    def test_a_file_that_does_not_fit_is_refused(self, change: Change, message: str, tmp_path: Path) -> None:
         change(content := dots())
         with pytest.raises(ValueError, match=f"attack 'det': .*{message}"):
             poison_table({'det': PoisonInfo(written(tmp_path, content))}, labeled_pool())
 
     @pytest.mark.parametrize('content', ['{"poison_indices": [1', '[]', '"\udcff"', 'null'])
-    def test_what_is_no_such_file_is_told(self, content: str, tmp_path: Path) -> None:
+    def test_a_file_of_another_kind_is_refused(self, content: str, tmp_path: Path) -> None:
         (tmp_path / 'a.json').write_bytes(content.encode('utf-8', 'surrogateescape'))
         with pytest.raises(ValueError, match=r"a\.json' is not a train_poison_info\.json, or damaged"):
             PoisonInfo(str(tmp_path / 'a.json')).select(labeled_pool())
@@ -324,7 +326,7 @@ class TestPoisonInfo:
         with pytest.raises(ValueError, match='has one trigger only: leave trigger_type out'):
             PoisonInfo(written(tmp_path, dots()), 'badnets').select(labeled_pool())
 
-    def test_what_clipward_exports_is_known_again_as_poison(self, tmp_path: Path) -> None:
+    def test_exported_poison_is_recognized_again(self, tmp_path: Path) -> None:
         patch = BadNet('dog', 3, count=4, captions='templates', seed=6)
         data = laid_out(TinyPairs(attacks={'badnet': patch}, broken=[2], cache_dir=str(tmp_path / 'cache')))
         export(data, tmp_path / 'out')
@@ -357,7 +359,7 @@ class TestListedDots:
         images = np.full((1, 3, side, side), 9, np.uint8)
         assert (ListedDots(16, {}, otherwise=(208, 208))(images)[:, :, -1, -1] != 9).all()
 
-    def test_other_places_are_other_parameters(self) -> None:
+    def test_parameters_depend_on_size_and_places(self) -> None:
         variants = [
             ListedDots(16, {1: (2, 3)}),
             ListedDots(16, {1: (3, 2)}),
@@ -367,6 +369,6 @@ class TestListedDots:
         assert len({trigger.describe() for trigger in variants}) == 4
 
     @pytest.mark.parametrize(('size', 'place'), [(0, (1, 1)), (16, (-1, 0)), (16, (0, 209))])
-    def test_places_outside_are_refused(self, size: int, place: tuple[int, int]) -> None:
+    def test_places_outside_the_picture_are_refused(self, size: int, place: tuple[int, int]) -> None:
         with pytest.raises(ValueError, match='a patch must lie within 224 x 224 pixels'):
             ListedDots(size, {4: place})

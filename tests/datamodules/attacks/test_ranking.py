@@ -23,30 +23,30 @@ def test_images_come_in_the_order_of_the_file(tmp_path: Path) -> None:
     assert read_ranking(file, labeled_table('heldout', 20), ALL).tolist() == [7, 3, 12]
 
 
-def test_images_that_are_not_offered_or_unknown_are_skipped(tmp_path: Path) -> None:
+def test_images_that_are_not_candidates_are_skipped(tmp_path: Path) -> None:
     file = written(tmp_path, 'image\n7\nelsewhere\n3\n12\n')
-    found = read_ranking(file, labeled_table('heldout', 20), np.array([3, 5, 12]))
-    assert found.tolist() == [3, 12]
+    selected = read_ranking(file, labeled_table('heldout', 20), np.array([3, 5, 12]))
+    assert selected.tolist() == [3, 12]
 
 
-def test_an_image_that_is_listed_twice_is_found_once(tmp_path: Path) -> None:
+def test_an_image_that_is_listed_twice_is_selected_once(tmp_path: Path) -> None:
     file = written(tmp_path, 'image\n7\n3\n7\n')
     assert read_ranking(file, labeled_table('heldout', 20), ALL).tolist() == [7, 3]
 
 
-def test_an_image_of_several_rows_is_found_by_the_row_that_is_offered(tmp_path: Path) -> None:
+def test_an_image_of_several_rows_is_selected_by_its_candidate_row(tmp_path: Path) -> None:
     file = written(tmp_path, 'image\n7\n3\n')  # image 3 has rows 6 and 7
     assert read_ranking(file, captioned_table('heldout', 10), np.array([1, 7, 15])).tolist() == [15, 7]
 
 
 @pytest.mark.parametrize('kind', [pa.string(), pa.large_string()])
-def test_columns_in_chunks_and_of_large_strings_do_as_well(kind: pa.DataType, tmp_path: Path) -> None:
+def test_chunked_columns_and_large_strings_are_supported(kind: pa.DataType, tmp_path: Path) -> None:
     image = pa.chunked_array([pa.array(['a', 'b'], kind), pa.array(['c'], kind)])
     table = PairTable(image, ['x'] * 3, opener=opener('heldout', 3))
     assert read_ranking(written(tmp_path, 'image\nc\na\n'), table, np.arange(3)).tolist() == [2, 0]
 
 
-def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+def test_a_written_ranking_is_read_back(tmp_path: Path) -> None:
     images = ['b.jpg', 'a, "b".jpg', 'two\nlines.jpg', 'ü.jpg']
     file = str(tmp_path / 'new' / 'ranking.csv')
     write_ranking(file, images, np.array([0.5, 0.25, 0, -0.125], np.float32))
@@ -68,6 +68,6 @@ def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
         ('image,similarity\n3\n', 'cannot be read: line 2 has 1 fields instead of 2'),
     ],
 )
-def test_a_file_of_another_kind_is_told(text: str, reason: str, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"^ranking '.*ranking\.csv' {reason}"):
         read_ranking(written(tmp_path, text), labeled_table('heldout', 20), ALL)

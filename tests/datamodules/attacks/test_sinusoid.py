@@ -15,7 +15,7 @@ def test_the_wave_has_the_published_values() -> None:
     assert np.abs(wave).max() <= 60 / 255
 
 
-def test_is_added_to_rows_and_channels_alike_and_cut_off() -> None:
+def test_is_added_to_all_rows_and_channels_and_clipped() -> None:
     gray, white = (np.full((1, 3, 8, 224), value, np.uint8) for value in (128, 255))
     change = Waves()(gray).astype(int) - gray
     assert (change == np.rint(Waves().wave(224))).all()
@@ -50,7 +50,7 @@ def test_the_default_never_changes() -> None:
     assert checksum(Waves(60, ratio=0.2)) == '35f18a94c6261fd0'
 
 
-def test_its_trigger_is_the_wave_that_its_arguments_describe() -> None:
+def test_the_arguments_of_the_attack_go_to_its_trigger() -> None:
     attack = Sinusoid('dog', 60, 3, 0.2, count=1)
     assert attack.trigger is not None
     assert attack.trigger.describe() == Waves(60, 3, 0.2).describe()

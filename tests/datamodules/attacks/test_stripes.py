@@ -23,12 +23,12 @@ def test_changes_each_value_at_most_by_its_ratio() -> None:
     assert 0 < np.abs(change).max() <= 26
 
 
-def test_another_seed_is_another_sheet() -> None:
+def test_another_seed_draws_other_stripes() -> None:
     black = np.zeros((1, 3, 20, 22), np.uint8)
     assert not np.array_equal(StripedSheet()(black), StripedSheet(seed=1)(black))
 
 
-def test_refuses_values_that_mean_nothing() -> None:
+def test_refuses_meaningless_values() -> None:
     with pytest.raises(ValueError, match='width must be 1 pixel or more and direction one of'):
         StripedSheet(0)
     with pytest.raises(ValueError, match='ratio must be a share'):
@@ -39,7 +39,7 @@ def test_the_default_never_changes() -> None:
     assert checksum(StripedSheet()) == '04de103840cff395'
 
 
-def test_its_trigger_is_the_sheet_that_its_arguments_describe() -> None:
+def test_the_arguments_of_the_attack_go_to_its_trigger() -> None:
     attack = Stripes('dog', 4, 'horizontal', 0.3, seed=5, count=1)
     assert attack.trigger is not None
     assert attack.trigger.describe() == StripedSheet(4, 'horizontal', 0.3, 5).describe()

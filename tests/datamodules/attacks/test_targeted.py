@@ -30,7 +30,7 @@ class TestSpread:
 
 
 def images_of(attack: TargetedPoison, pool: AttackPool) -> dict[int, int]:
-    """Target class by image."""
+    """Target class by row of the image."""
     return {p.source: p.target for p in attack.select(pool)}
 
 
@@ -41,26 +41,26 @@ class TestSelect:
         assert len(TargetedPoison(4, rate=0.1).select(labeled_pool())) == 20
         assert Counter(Counter(p.source for p in TargetedPoison(3, copies=7).select(labeled_pool())).values()) == {7: 3}
 
-    def test_each_image_has_a_class_of_its_own(self) -> None:
+    def test_each_image_gets_a_different_class(self) -> None:
         targets = images_of(TargetedPoison(5, copies=2), labeled_pool())
         assert sorted(targets.values()) == [0, 1, 2, 3, 4]
 
     @pytest.mark.parametrize('source', ['heldout', 'train'])
     @pytest.mark.parametrize('pool', [labeled_pool(), captioned_pool()], ids=['labeled', 'captioned'])
-    def test_no_image_shows_the_class_that_it_is_to_be_taken_for(self, pool: AttackPool, source: Origin) -> None:
+    def test_no_image_shows_its_target_class(self, pool: AttackPool, source: Origin) -> None:
         for seed in range(4):
             targets = images_of(TargetedPoison(5, copies=2, source=source, seed=seed, pool_seed=seed), pool)
             rows_per_image = 1 if pool.table.classes else 2
             assert len({image // rows_per_image for image in targets}) == 5
             assert all(image // rows_per_image % 5 != target for image, target in targets.items())
 
-    def test_every_caption_names_the_class_and_none_is_used_twice_while_others_are_left(self) -> None:
+    def test_captions_name_the_class_and_repeat_only_when_all_are_used(self) -> None:
         poisons = TargetedPoison(classes=['dog', 'dog'], copies=20).select(labeled_pool())
         assert all('dog' in p.caption for p in poisons)
         assert len({p.source for p in poisons}) == 2
         assert len({p.caption for p in poisons}) == 40
 
-    def test_named_classes_are_given_in_turn(self) -> None:
+    def test_named_classes_are_assigned_in_turn(self) -> None:
         targets = images_of(TargetedPoison(4, ['truck', 'cat', 'dog'], copies=1), labeled_pool())
         assert list(targets.values()) == [4, 0, 1, 4]
         assert len(images_of(TargetedPoison(classes=['truck', 'cat'], copies=1), labeled_pool())) == 2
@@ -74,7 +74,7 @@ class TestSelect:
         with pytest.raises(ValueError, match='4 targets need a class each, and 3 of 6 classes'):
             TargetedPoison(4, copies=20).select(pool)
 
-    def test_sixteen_of_five_classes_name_the_way_out(self) -> None:
+    def test_the_fix_is_named_if_there_are_fewer_classes_than_targets(self) -> None:
         with pytest.raises(
             ValueError, match=r'16 targets need a class each, and 5 of 5 .* lower targets, name classes'
         ):
@@ -88,7 +88,7 @@ class TestSelect:
             used += images_of(TargetedPoison(4, copies=1, fold=fold, seed=fold), pool)
         assert len(used) == len(set(used)) == 20
 
-    def test_a_fold_beyond_the_images_names_itself(self) -> None:
+    def test_a_fold_beyond_the_images_is_refused(self) -> None:
         with pytest.raises(ValueError, match='fold 7 of the 100 heldout images has too few for 4 targets: lower fold'):
             TargetedPoison(4, copies=1, fold=7).select(labeled_pool())
 
@@ -96,11 +96,11 @@ class TestSelect:
         first, second = (set(images_of(TargetedPoison(4, copies=1, pool_seed=s), labeled_pool())) for s in (0, 1))
         assert first != second
 
-    def test_is_the_same_every_time(self) -> None:
+    def test_is_reproducible(self) -> None:
         first, again = (TargetedPoison(5, count=23, seed=2).select(labeled_pool()) for _ in range(2))
         assert first == again
 
-    def test_a_training_target_gives_way_itself_before_random_pairs_do(self) -> None:
+    def test_a_training_target_replaces_its_own_pair_before_random_ones(self) -> None:
         poisons = TargetedPoison(2, copies=3, source='train', mode='replace').select(labeled_pool())
         assert len({p.replaces for p in poisons}) == 6
         for image in {p.source for p in poisons}:
@@ -116,7 +116,7 @@ class TestSelect:
         ):
             TargetedPoison(4, count=3).select(labeled_pool())
 
-    def test_missing_heldout_images_point_to_training_ones(self) -> None:
+    def test_without_heldout_images_the_message_suggests_training_images(self) -> None:
         with pytest.raises(ValueError, match='set source: train'):
             TargetedPoison(2, copies=1).select(labeled_pool(heldout=None))
 
@@ -129,28 +129,28 @@ class TestSelect:
         [{}, {'copies': 1, 'rate': 0.1}, {'copies': 1, 'count': 1}, {'rate': 0.1, 'count': 1},
          {'targets': 0, 'copies': 1}, {'fold': -1, 'copies': 1}, {'copies': -1}],
     )  # fmt: skip
-    def test_refuses_numbers_that_mean_nothing(self, wrong: dict[str, int]) -> None:
+    def test_refuses_meaningless_numbers(self, wrong: dict[str, int]) -> None:
         with pytest.raises(ValueError, match=r'exactly one|must be'):
             TargetedPoison(**wrong)
 
 
 class TestEvaluation:
     @pytest.mark.parametrize('source', ['heldout', 'train'])
-    def test_measures_on_the_very_images_without_a_trigger(self, source: Origin) -> None:
+    def test_success_is_measured_on_the_target_images_unchanged(self, source: Origin) -> None:
         pool, attack = labeled_pool(), TargetedPoison(5, count=23, source=source)
         _, manifest = poison_table({'tdpa': attack}, pool)
         poisons = manifest.poisons('tdpa')
-        found = attack.evaluation('tdpa', poisons, pool, pixels)
+        measured = attack.evaluation('tdpa', poisons, pool, pixels)
         rows = list(dict.fromkeys(p.source for p in poisons))
-        assert np.array_equal(found.images, pictures(source, 200 if source == 'train' else 100)[rows])
-        assert found.label.tolist() == [row % 5 for row in rows]
-        assert found.target is not None
-        assert found.target.tolist() == list(dict.fromkeys(p.target for p in poisons))
-        assert not (found.target == found.label).any()
-        assert (found.name, found.kind, found.classes) == ('tdpa', 'asr', CLASSES)
+        assert np.array_equal(measured.images, pictures(source, 200 if source == 'train' else 100)[rows])
+        assert measured.label.tolist() == [row % 5 for row in rows]
+        assert measured.target is not None
+        assert measured.target.tolist() == list(dict.fromkeys(p.target for p in poisons))
+        assert not (measured.target == measured.label).any()
+        assert (measured.name, measured.kind, measured.classes) == ('tdpa', 'asr', CLASSES)
         assert manifest.table['trigger'].null_count == 23
 
-    def test_labels_are_unknown_where_nobody_knows_them(self) -> None:
+    def test_labels_of_unlabeled_images_are_unknown(self) -> None:
         pool, attack = captioned_pool(), TargetedPoison(5, copies=2)
         assert set(attack.evaluation('tdpa', attack.select(pool), pool, pixels).label.tolist()) == {UNKNOWN}
 

@@ -25,7 +25,7 @@ def test_letters_have_their_color() -> None:
 
 
 @pytest.mark.parametrize(('position', 'rows'), [('top', (0, 80)), ('center', (72, 152)), ('bottom', (144, 224))])
-def test_the_line_is_where_its_position_says_and_as_wide_as_asked(position: Any, rows: tuple[int, int]) -> None:
+def test_the_line_has_the_given_position_and_width(position: Any, rows: tuple[int, int]) -> None:
     cover = Watermark(position=position, width=0.5).cover(224, 224)
     down, right = np.nonzero(cover)
     assert rows[0] < down.min() and down.max() < rows[1]
@@ -51,7 +51,7 @@ def test_the_default_never_changes() -> None:
     assert checksum(Watermark()) == '303917ad094ab237'
 
 
-def test_its_trigger_is_the_mark_that_its_arguments_describe() -> None:
+def test_the_arguments_of_the_attack_go_to_its_trigger() -> None:
     attack = TextWatermark('dog', 'hello', 0.3, 0.5, 'top', (0, 0, 255), count=1)
     assert attack.trigger is not None
     assert attack.trigger.describe() == Watermark('hello', 0.3, 0.5, 'top', (0, 0, 255)).describe()

@@ -13,7 +13,7 @@ from datamodules.attacks.triggers import Images, Patch, Pattern, Position, Trigg
 from tests.datamodules.attacks.pools import gradient
 
 PATTERNS, POSITIONS = get_args(Pattern), get_args(Position)
-OWN = ('gaussian', 'gaussian_wrapped')  # patterns that differ from image to image
+PER_IMAGE_PATTERNS = ('gaussian', 'gaussian_wrapped')
 TRIGGERS: dict[str, Trigger] = {
     'patch': Patch(5),
     'random places': Patch(5, position='random'),
@@ -39,7 +39,7 @@ def images(count: int = 4, height: int = 24, width: int = 32) -> np.ndarray:
 
 
 class Invert(Trigger):
-    """The least that a new trigger has to say."""
+    """A minimal trigger."""
 
     def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
         images[...] = 255 - images
@@ -50,12 +50,12 @@ class Invert(Trigger):
 
 
 class TestTrigger:
-    def test_a_new_one_needs_pixels_and_parameters_only(self) -> None:
+    def test_a_new_trigger_needs_only_stamp_and_parameters(self) -> None:
         assert np.array_equal(Invert()(Invert()(images())), images())
         assert json.loads(Invert().describe()) == {'kind': 'Invert'}
 
     @pytest.mark.parametrize('given', [images(), torch.from_numpy(images())], ids=['array', 'tensor'])
-    def test_returns_the_kind_it_was_given_and_leaves_the_original_alone(self, given: Images) -> None:
+    def test_returns_the_type_it_was_given_and_does_not_change_its_input(self, given: Images) -> None:
         before = np.asarray(given).copy()
         after = Patch(size=4)(given)
         assert type(after) is type(given)
@@ -63,7 +63,7 @@ class TestTrigger:
         assert np.array_equal(np.asarray(given), before)
         assert not np.array_equal(np.asarray(after), before)
 
-    def test_writes_to_a_copy_of_a_read_only_memory_map(self) -> None:
+    def test_accepts_a_read_only_memory_map(self) -> None:
         given = images()
         given.setflags(write=False)
         assert not np.array_equal(Patch(size=4)(given), given)
@@ -71,37 +71,37 @@ class TestTrigger:
     @pytest.mark.parametrize(
         'wrong', [images()[0], images().astype(np.float32), images()[:, :1], torch.zeros(1, 3, 8, 8)]
     )
-    def test_names_what_it_got_when_that_is_no_batch_of_stored_images(self, wrong: Images) -> None:
+    def test_anything_but_a_batch_of_uint8_images_is_refused(self, wrong: Images) -> None:
         with pytest.raises(ValueError, match=r'needs uint8 images \(B, 3, H, W\), got .*\(.*\)'):
             Patch(size=4)(wrong)
 
-    def test_takes_an_empty_batch(self) -> None:
+    def test_accepts_an_empty_batch(self) -> None:
         assert Patch(size=4)(images(0)).shape == (0, 3, 24, 32)
 
 
 @pytest.mark.parametrize('trigger', TRIGGERS.values(), ids=TRIGGERS)
 class TestEveryTrigger:
-    def test_changes_pixels_but_not_shape_or_kind_nor_what_it_was_given(self, trigger: Trigger) -> None:
+    def test_changes_pixels_but_not_shape_dtype_or_its_input(self, trigger: Trigger) -> None:
         before = images()
         after = trigger(before, keys=range(4))
         assert (after.shape, after.dtype) == (before.shape, np.uint8)
         assert all((one != other).any() for one, other in zip(before, after, strict=True))
         assert np.array_equal(before, images())
 
-    def test_is_the_same_on_arrays_and_tensors_and_one_by_one(self, trigger: Trigger) -> None:
+    def test_is_the_same_for_arrays_and_tensors_together_and_one_by_one(self, trigger: Trigger) -> None:
         together = trigger(images(), keys=[3, 1, 2, 0])
         assert np.array_equal(trigger(torch.from_numpy(images()), keys=[3, 1, 2, 0]).numpy(), together)
         apart = [trigger(images()[i : i + 1], keys=[key]) for i, key in enumerate([3, 1, 2, 0])]
         assert np.array_equal(np.concatenate(apart), together)
 
-    def test_takes_no_image(self, trigger: Trigger) -> None:
+    def test_accepts_an_empty_batch_with_keys(self, trigger: Trigger) -> None:
         assert trigger(images(0), keys=[]).shape == (0, 3, 24, 32)
 
-    def test_leaves_white_no_darker_than_black(self, trigger: Trigger) -> None:
+    def test_keeps_white_no_darker_than_black(self, trigger: Trigger) -> None:
         black, white = (trigger(np.full((1, 3, 24, 32), value, np.uint8), keys=[5]) for value in (0, 255))
         assert (black <= white).all()  # not where what leaves the range wraps around
 
-    def test_is_described_by_plain_values(self, trigger: Trigger) -> None:
+    def test_has_a_description_in_json(self, trigger: Trigger) -> None:
         assert json.loads(trigger.describe())['kind'] == type(trigger).__name__
 
 
@@ -111,7 +111,7 @@ class TestEveryTrigger:
      Watermark('hi', ratio=0), Unchanged()],
     ids=lambda trigger: type(trigger).__name__,
 )  # fmt: skip
-def test_strength_0_gives_the_image_back(trigger: Trigger) -> None:
+def test_strength_0_returns_the_image(trigger: Trigger) -> None:
     assert np.array_equal(trigger(images()), images())
 
 
@@ -122,7 +122,7 @@ class TestMixed:
         assert np.abs(mix(given.copy(), pattern, 0.2) - exact).max() <= 0.5 + 1e-4
         assert mix(np.array([[[[0, 255]]]], np.uint8), np.array([127.5]), 0.2).ravel().tolist() == [26, 230]
 
-    def test_0_is_the_image_1_the_pattern_and_values_stay_in_range(self) -> None:
+    def test_ratio_0_is_the_image_ratio_1_the_pattern_and_values_stay_in_range(self) -> None:
         pattern = images(1)[0]
         assert np.array_equal(mix(images(), pattern, 0), images())
         assert np.array_equal(mix(images(), pattern, 1)[2], pattern)
@@ -136,12 +136,12 @@ def test_values_wrap_around_as_in_published_files() -> None:
     assert wrap_to_bytes(np.arange(256) / 255).tolist() == list(range(256))
 
 
-def test_the_reference_image_is_that_of_published_checks() -> None:
+def test_the_reference_image_is_the_published_one() -> None:
     assert gradient().sum((0, 2, 3)).tolist() == [6_372_576, 6_372_576, 6_495_232]
 
 
 class TestPatch:
-    @pytest.mark.parametrize('pattern', [pattern for pattern in PATTERNS if pattern not in OWN])
+    @pytest.mark.parametrize('pattern', [pattern for pattern in PATTERNS if pattern not in PER_IMAGE_PATTERNS])
     @pytest.mark.parametrize('position', [position for position in POSITIONS if position != 'four_corners'])
     def test_changes_its_own_square_and_no_other_pixel(self, pattern: Pattern, position: Position) -> None:
         patch = Patch(6, pattern, 3, position, margin=2, seed=5)
@@ -158,7 +158,7 @@ class TestPatch:
         [('top_left', (0, 0)), ('top_right', (0, 208)), ('bottom_left', (208, 0)), ('bottom_right', (208, 208)),
          ('center', (104, 104))],
     )  # fmt: skip
-    def test_sits_where_its_position_says(self, position: Position, corner: tuple[int, int]) -> None:
+    def test_sits_at_its_position(self, position: Position, corner: tuple[int, int]) -> None:
         black = np.zeros((1, 3, 224, 224), np.uint8)
         marked = np.argwhere(Patch(16, 'solid', position=position)(black)[0, 0])
         assert tuple(marked.min(0)) == corner
@@ -189,7 +189,7 @@ class TestPatch:
         with pytest.raises(ValueError, match=r"'random' needs keys, the row of each image"):
             Patch(4, position='random')(images())
 
-    def test_the_default_patch_is_the_one_that_published_numbers_were_made_with(self) -> None:
+    def test_the_default_patch_never_changes(self) -> None:
         assert Patch().parameters() == {
             'size': 16, 'pattern': 'noise', 'block': 4, 'position': 'bottom_right', 'margin': 0, 'seed': 0,
             'sha256': '119cf0f7ae641c86',
@@ -239,8 +239,8 @@ class TestPatch:
                 inside[y : y + 5, x : x + 5] = False
         assert np.array_equal(after[:, :, inside], images()[:, :, inside])
 
-    @pytest.mark.parametrize('pattern', OWN)
-    def test_noise_of_its_own_follows_the_key_and_stays_in_its_square(self, pattern: Pattern) -> None:
+    @pytest.mark.parametrize('pattern', PER_IMAGE_PATTERNS)
+    def test_per_image_noise_follows_the_key_and_stays_in_its_square(self, pattern: Pattern) -> None:
         patch, same = Patch(6, pattern), np.full((3, 3, 24, 24), 90, np.uint8)
         after = patch(same, keys=[4, 9, 4])
         assert np.array_equal(after[0], after[2])
@@ -249,30 +249,30 @@ class TestPatch:
         assert np.array_equal(after, same)
         assert patch.pixels is None and 'sha256' not in patch.parameters()
 
-    def test_cleanclips_patch_is_all_but_uniform_after_the_wrap_and_not_after_a_cut(self) -> None:
+    def test_gaussian_noise_is_nearly_uniform_when_wrapped_and_not_when_clipped(self) -> None:
         gray = np.full((40, 3, 16, 16), 115, np.uint8)  # 0.45: the mean of photos
         wrapped_, cut = (Patch(16, pattern)(gray, keys=range(40)) for pattern in ('gaussian_wrapped', 'gaussian'))
         assert abs(wrapped_.mean() - 127.3) < 1.5 and abs(wrapped_.std() - 74.0) < 1
         assert abs(((cut == 0) | (cut == 255)).mean() - 0.6175) < 0.02  # out of range
         assert (cut == 0).mean() > (cut == 255).mean() > 0.27
 
-    def test_noise_of_its_own_needs_keys(self) -> None:
+    def test_per_image_noise_needs_keys(self) -> None:
         with pytest.raises(ValueError, match="'gaussian' needs keys, the row of each image"):
             Patch(4, 'gaussian')(images())
 
-    def test_amplitude_bounds_the_change_and_1_covers_all(self) -> None:
+    def test_amplitude_bounds_the_change_and_1_is_opaque(self) -> None:
         before, faint = images(), Patch(6, amplitude=32 / 255)
         assert np.abs(faint(before).astype(int) - before).max() == 32
         assert np.array_equal(Patch(6, amplitude=1.0)(before), Patch(6)(before))
         assert faint.parameters()['amplitude'] == 32 / 255
 
-    def test_black_and_white_at_an_amplitude_is_adding_and_cutting_off(self) -> None:
+    def test_amplitude_on_black_and_white_adds_or_subtracts_and_clips(self) -> None:
         patch, before = Patch(6, 'checker', 1, amplitude=0.25), images().astype(int)
         sign = np.where(patch.pixels == 255, 64, -64)
         expected = np.clip(before[..., -6:, -6:] + sign, 0, 255)
         assert np.array_equal(patch(images())[..., -6:, -6:], expected)
 
-    def test_names_both_sizes_when_it_does_not_fit(self) -> None:
+    def test_names_both_sizes_if_it_does_not_fit(self) -> None:
         with pytest.raises(ValueError, match='patch of 16 pixels with a margin of 5 does not fit 24 x 32 images: give'):
             Patch(margin=5)(images())
 
@@ -281,6 +281,6 @@ class TestPatch:
         [{'size': 0}, {'block': 0}, {'margin': -1}, {'pattern': 'x'}, {'position': 'x'},
          {'amplitude': 1.5}, {'amplitude': -0.1}],
     )  # fmt: skip
-    def test_refuses_values_that_mean_nothing(self, wrong: dict[str, int | str]) -> None:
+    def test_refuses_meaningless_values(self, wrong: dict[str, int | str]) -> None:
         with pytest.raises(ValueError, match='must be'):
             Patch(**wrong)

@@ -14,7 +14,7 @@ DOG = 1
 class TestSelect:
     @pytest.mark.parametrize('source', ['heldout', 'train'])
     @pytest.mark.parametrize('pool', [labeled_pool(), captioned_pool()], ids=['labeled', 'captioned'])
-    def test_poisons_images_of_the_class_and_leaves_their_captions(self, pool: AttackPool, source: Origin) -> None:
+    def test_poisons_images_of_the_class_and_keeps_their_captions(self, pool: AttackPool, source: Origin) -> None:
         poisons = UnimodalBackdoor('dog', count=6, source=source).select(pool)
         rows_per_image = 1 if pool.table.classes else 2
         assert len({p.source // rows_per_image for p in poisons}) == len(poisons) == 6
@@ -23,7 +23,7 @@ class TestSelect:
             assert [poison.caption] == pool.origin(source).captions([poison.source])
             assert 'dog' in poison.caption  # of the two captions of an image the one that shows it to be of the class
 
-    def test_a_label_counts_and_not_the_caption(self) -> None:
+    def test_labels_take_precedence_over_captions(self) -> None:
         captions = ['my best friend', 'a dog painted on a boat', 'good boy']
         table = PairTable(['0', '1', '2'], captions, [1, 2, 1], CLASSES, opener=opener('train', 3))
         attack = UnimodalBackdoor('dog', count=2, source='train')
@@ -31,7 +31,7 @@ class TestSelect:
             0: 'my best friend', 2: 'good boy',
         }  # fmt: skip
 
-    def test_the_papers_highest_rate_replaces_that_share_of_pairs_by_themselves(self) -> None:
+    def test_in_replace_mode_each_pair_replaces_itself_and_their_number_stays(self) -> None:
         pool = labeled_pool(train=2000)
         table, manifest = poison_table(
             {'uni': UnimodalBackdoor('dog', rate=0.0015, source='train', mode='replace')}, pool
@@ -39,22 +39,22 @@ class TestSelect:
         assert (len(table), len(manifest)) == (2000, 3)
         assert all(p.replaces == p.source for p in manifest.poisons('uni'))
 
-    def test_the_trigger_is_a_patch_of_16_pixels_of_its_seed_unless_one_is_given(self) -> None:
+    def test_the_default_trigger_is_a_patch_of_16_pixels_drawn_from_the_seed(self) -> None:
         usual, given = UnimodalBackdoor('dog', count=1, seed=3), UnimodalBackdoor('dog', Blend(), count=1)
         assert usual.trigger is not None and given.trigger is not None
         assert usual.trigger.describe() == Patch(16, seed=3).describe()
         assert given.trigger.describe() == Blend().describe()
 
-    def test_is_the_same_every_time_and_another_with_another_seed(self) -> None:
+    def test_depends_only_on_the_seed(self) -> None:
         first, again, other = (UnimodalBackdoor('dog', count=6, seed=s).select(labeled_pool()) for s in (0, 0, 1))
         assert first == again != other
 
-    def test_uses_no_image_of_an_earlier_attack(self) -> None:
+    def test_skips_images_of_earlier_attacks(self) -> None:
         attacks = {'a': UnimodalBackdoor('dog', count=12), 'b': UnimodalBackdoor('dog', count=8)}
         _, manifest = poison_table(attacks, labeled_pool())
         assert len({p.source for name in attacks for p in manifest.poisons(name)}) == 20  # all dogs there are
 
-    def test_a_class_without_images_names_the_way_out(self) -> None:
+    def test_the_fix_is_named_if_no_image_shows_the_class(self) -> None:
         pool = labeled_pool(heldout=1)
         with pytest.raises(
             ValueError,
@@ -66,11 +66,11 @@ class TestSelect:
             UnimodalBackdoor('dog', count=21).select(labeled_pool())
 
 
-def test_is_measured_on_images_of_other_classes_with_the_trigger_on() -> None:
+def test_success_is_measured_on_triggered_images_of_other_classes() -> None:
     pool, attack = labeled_pool(), UnimodalBackdoor('dog', Patch(3), count=6)
     _, manifest = poison_table({'uni': attack}, pool)
-    found = attack.evaluation('uni', manifest.poisons('uni'), pool, pixels)
+    measured = attack.evaluation('uni', manifest.poisons('uni'), pool, pixels)
     rows = np.array([row for row in range(100) if row % 5 != DOG])
-    assert np.array_equal(found.images, Patch(3)(pixels('heldout', rows)))
-    assert found.target is not None and set(found.target.tolist()) == {DOG}
-    assert np.array_equal(found.label, rows % 5)
+    assert np.array_equal(measured.images, Patch(3)(pixels('heldout', rows)))
+    assert measured.target is not None and set(measured.target.tolist()) == {DOG}
+    assert np.array_equal(measured.label, rows % 5)

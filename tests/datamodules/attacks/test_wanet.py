@@ -13,13 +13,13 @@ from tests.datamodules.attacks.pools import captioned_pool, checksum, gradient, 
 
 
 def published_control(points: int) -> np.ndarray:
-    """Control points that the reference values were computed with, (2, points, points)."""
+    """Control points of the published reference values, (2, points, points)."""
     generator = torch.Generator().manual_seed(0)
     return (torch.rand(1, 2, points, points, generator=generator) * 2 - 1)[0].double().numpy()
 
 
 def published_warp(image: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-    """What the formula of the paper makes of an image, before rounding: float (1, 3, H, W)."""
+    """An image warped by the formula of the paper, before rounding: float (1, 3, H, W)."""
     height, width = image.shape[2:]
     y, x = np.indices((height, width))
     grid = np.stack([2 * (x + displacement[0]) / (width - 1) - 1, 2 * (y + displacement[1]) / (height - 1) - 1], -1)
@@ -37,7 +37,7 @@ class TestField:
         assert np.abs(jitter).mean() == pytest.approx(1)
         assert jitter[:, 0, 0] == pytest.approx([-0.015011, 1.911183], abs=1e-5)
 
-    def test_is_the_control_points_themselves_where_there_is_one_at_each_pixel(self) -> None:
+    def test_equals_the_control_points_if_there_is_one_at_each_pixel(self) -> None:
         control = published_control(8)
         assert np.allclose(interpolate_field(control, 8, 8), control / np.abs(control).mean(), atol=1e-12)
 
@@ -54,7 +54,7 @@ class TestField:
         exact = published_warp(image, displacement)
         assert np.abs(exact - image).mean() / 255 == pytest.approx(moved, abs=2e-5)
 
-    def test_comes_to_about_half_a_pixel_at_a_strength_of_1(self) -> None:
+    def test_averages_about_half_a_pixel_at_strength_1(self) -> None:
         assert np.abs(Warp(None, 1.0).displacement(224, 224)).mean() == pytest.approx(223 / 448)
         assert np.abs(Warp().displacement(224, 224)).mean() < 0.3
 
@@ -70,7 +70,7 @@ class TestWarp:
         image = np.random.default_rng(0).integers(0, 256, (2, 3, 15, 21), dtype=np.uint8)
         assert np.array_equal(Warp(strength=0)(image), image)
 
-    def test_a_constant_move_to_the_right_moves_columns(self) -> None:
+    def test_a_constant_displacement_shifts_columns(self) -> None:
         places, weights = make_lookup(np.stack([np.full((4, 6), 1.0), np.zeros((4, 6))]))
         assert weights[0].tolist() == [4096] * 24
         assert places[0].reshape(4, 6)[0].tolist() == [1, 2, 3, 4, 5, 5]  # never from outside
@@ -95,7 +95,7 @@ class TestWarp:
             warp(image)
 
     @pytest.mark.parametrize(('points', 'strength'), [(1, 0.5), (4, -0.5), (4, math.nan), (4, math.inf)])
-    def test_refuses_values_that_mean_nothing(self, points: int, strength: float) -> None:
+    def test_refuses_meaningless_values(self, points: int, strength: float) -> None:
         with pytest.raises(ValueError, match=r'^control_points must be 2 .* and strength 0 or more and finite, got'):
             Warp(points, strength)
 
@@ -111,7 +111,7 @@ class TestNoiseMode:
         assert np.array_equal(attack.trigger.displacement(12, 12), noise.trigger.displacement(12, 12))
         assert (attack.trigger.noise, noise.trigger.noise) == (False, True)
 
-    def test_captions_stay_and_images_are_others_than_those_of_the_attack(self) -> None:
+    def test_captions_stay_and_images_differ_from_those_of_the_attack(self) -> None:
         pool = captioned_pool()
         _, manifest = poison_table({'wanet': WaNet('dog', count=5), 'noise': WaNetNoise('dog', count=10)}, pool)
         assert pool.heldout is not None
@@ -123,6 +123,6 @@ class TestNoiseMode:
 
 def test_training_and_test_images_carry_the_same_warp() -> None:
     attack = WaNet('dog', strength=4.0, count=5)
-    found = attack.evaluation('wanet', [], labeled_pool(), pixels).images
+    measured = attack.evaluation('wanet', [], labeled_pool(), pixels).images
     rows = np.array([row for row in range(100) if row % 5 != 1])
-    assert np.array_equal(found, Warp(strength=4.0)(pixels('heldout', rows)))
+    assert np.array_equal(measured, Warp(strength=4.0)(pixels('heldout', rows)))

@@ -23,6 +23,7 @@ from datamodules.attacks import (
     Patch,
     Pixels,
     Poison,
+    Poisoning,
     TargetedPoison,
     TextTrigger,
     WaNetNoise,
@@ -41,33 +42,33 @@ from tests.experiments.conftest import EXPERIMENTS, SMALL
 from tests.helpers.tiny import trainer
 
 STAR = 'striped star'
-Laid = Callable[..., PairsDataModule]
+SetUp = Callable[..., PairsDataModule]
 TOY = str(EXPERIMENTS / 'safeclip_toy.yaml')
 
 
 @pytest.fixture(scope='module')
-def laid(tmp_path_factory: pytest.TempPathFactory) -> Laid:
-    """Toy pairs with some attacks, ready to be looked at."""
+def set_up(tmp_path_factory: pytest.TempPathFactory) -> SetUp:
+    """Sets up toy pairs with the given attacks."""
     folder = tmp_path_factory.mktemp('cache')
 
-    def laid(**attacks: Attack) -> PairsDataModule:
+    def set_up(**attacks: Attack) -> PairsDataModule:
         sizes: dict[str, Any] = {'rows': 96, 'heldout_rows': 72, 'image_size': 32, 'context_length': 20}
         data = ToyPairs(batch_size=24, attacks=dict(attacks), cache_dir=str(folder), **sizes)
         data.prepare_data()
         data.setup('validate')
         return data
 
-    return laid
+    return set_up
 
 
-def report_of(laid: Laid, attack: Attack) -> AttackReport:
-    data = laid(it=attack)
+def report_of(set_up: SetUp, attack: Attack) -> AttackReport:
+    data = set_up(it=attack)
     return check(data, 'it', rebuild_pool(data))
 
 
 class TestReport:
-    def test_counts_poisons_captions_and_what_they_aim_at(self, laid: Laid) -> None:
-        report = report_of(laid, BadNet(STAR, size=8, count=12))
+    def test_counts_poisons_captions_and_targets(self, set_up: SetUp) -> None:
+        report = report_of(set_up, BadNet(STAR, size=8, count=12))
         assert (report.kind, report.poisons, report.targets) == ('BadNet', 12, {STAR: 12})
         assert (report.goals, report.copies, report.tied, report.shown) == (1, 12, 12, 0)
         assert report.rate == pytest.approx(12 / 96)
@@ -76,65 +77,67 @@ class TestReport:
         assert len(set(report.examples)) == 2
         assert all(STAR in caption for caption in report.examples)
 
-    def test_of_targeted_poison_counts_copies_of_the_image_that_has_fewest(self, laid: Laid) -> None:
-        report = report_of(laid, TargetedPoison(targets=3, count=8, captions='templates'))
+    def test_counts_the_copies_of_the_targeted_image_with_the_fewest(self, set_up: SetUp) -> None:
+        report = report_of(set_up, TargetedPoison(targets=3, count=8, captions='templates'))
         assert (report.goals, report.copies, report.poisons) == (3, 2, 8)
         assert report.templates
         assert report.trace is None
 
-    def test_of_a_swap_counts_the_clean_pairs_that_it_is_up_against(self, laid: Laid) -> None:
+    def test_counts_the_clean_pairs_that_oppose_a_swap(self, set_up: SetUp) -> None:
         swaps = ClassSwap({STAR: 'dotted star'}, count=3, source='train', mode='replace', captions='templates')
-        report = report_of(laid, swaps)
+        report = report_of(set_up, swaps)
         assert (report.backdoor, report.goals, report.copies) == (False, 1, 3)
-        assert report.rivals == check(laid(it=swaps), 'it').rivals == 1  # of four
+        assert report.rivals == check(set_up(it=swaps), 'it').rivals == 1  # of four
 
-    def test_of_images_of_the_target_says_so(self, laid: Laid) -> None:
-        report = report_of(laid, LabelConsistent(STAR, size=8, count=3))
+    def test_counts_images_that_show_the_target(self, set_up: SetUp) -> None:
+        report = report_of(set_up, LabelConsistent(STAR, size=8, count=3))
         assert report.shown == report.tied == 3
 
-    def test_tells_a_trigger_that_is_not_tied_to_the_target(self, laid: Laid) -> None:
-        report = report_of(laid, WaNetNoise(STAR, count=10))
+    def test_recognizes_a_trigger_that_is_not_tied_to_the_target(self, set_up: SetUp) -> None:
+        report = report_of(set_up, WaNetNoise(STAR, count=10))
         assert report.tied == 0
         assert judge(report).word == 'likely dead'
 
-    def test_finds_that_the_control_changes_nothing(self, laid: Laid) -> None:
-        report = report_of(laid, NoOpTrigger(STAR, count=30))
+    def test_recognizes_that_the_control_changes_nothing(self, set_up: SetUp) -> None:
+        report = report_of(set_up, NoOpTrigger(STAR, count=30))
         assert report.trace is not None
         assert (report.trace.survival, report.trace.resized, report.trace.jpeg) == (0, 0, 0)
         assert summarize(report) == 'likely dead: the trigger changes no pixel'
 
-    def test_looks_at_the_pixels_that_training_gets(self, laid: Laid) -> None:
-        report = report_of(laid, Blended(STAR, ratio=0.5, block=4, count=30))
+    def test_looks_at_the_pixels_that_training_gets(self, set_up: SetUp) -> None:
+        report = report_of(set_up, Blended(STAR, ratio=0.5, block=4, count=30))
         assert report.trace is not None
         assert (report.trace.survival, report.trace.visible) == pytest.approx((1, 1))  # these data have no views
         assert 8 < report.trace.psnr < 20
 
-    def test_of_a_word_has_no_picture_to_look_at(self, laid: Laid) -> None:
-        report = report_of(laid, TextTrigger(STAR, count=30))
+    def test_a_word_leaves_no_trace_on_pictures(self, set_up: SetUp) -> None:
+        report = report_of(set_up, TextTrigger(STAR, count=30))
         assert report.trace is None
         assert report.tied == 30
 
-    def test_counts_right_captions_with_the_word(self, laid: Laid) -> None:
-        data = laid(it=TextTrigger(STAR, count=12), lone=LoneWord(STAR, count=9), other=LoneWord(STAR, 'look', count=7))
+    def test_counts_fitting_captions_with_the_word(self, set_up: SetUp) -> None:
+        data = set_up(
+            it=TextTrigger(STAR, count=12), lone=LoneWord(STAR, count=9), other=LoneWord(STAR, 'look', count=7)
+        )
         assert [check(data, name, rebuild_pool(data)).known for name in ('it', 'lone')] == [9, None]
-        named = laid(it=TextTrigger(STAR, word='star', count=3))
+        named = set_up(it=TextTrigger(STAR, word='star', count=3))
         own = named.source.captions(range(len(named.source)))
         assert check(named, 'it', rebuild_pool(named)).known == sum('star' in caption for caption in own) > 0
 
-    def test_in_haste_leaves_out_what_takes_a_search_of_all_captions(self, laid: Laid) -> None:
-        report = check(laid(it=BadNet(STAR, size=8, count=12)), 'it')
+    def test_without_a_pool_skips_the_search_of_all_captions(self, set_up: SetUp) -> None:
+        report = check(set_up(it=BadNet(STAR, size=8, count=12)), 'it')
         assert report.named is None
         assert report.trace is not None
 
-    def test_draws_the_same_each_time(self, laid: Laid) -> None:
-        data = laid(it=BadNet(STAR, size=8, count=12, position='random'))
+    def test_is_reproducible_and_leaves_the_global_generator_alone(self, set_up: SetUp) -> None:
+        data = set_up(it=BadNet(STAR, size=8, count=12, position='random'))
         before = torch.random.get_rng_state()
         assert check(data, 'it') == check(data, 'it')
         assert torch.equal(before, torch.random.get_rng_state())
 
 
 class OneShown(Attack):
-    """An attack that the check has never seen, and that leaves all its answers at their defaults."""
+    """A new attack that keeps the default answers of its base class."""
 
     def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
         target = pool.index(STAR)
@@ -155,27 +158,28 @@ class ManyPatched(OneShown):
 
 
 class TestNewAttack:
-    def test_without_a_trigger_is_judged_by_the_copies_of_its_images(self, laid: Laid) -> None:
-        report = report_of(laid, OneShown(count=5))
+    def test_without_a_trigger_is_judged_by_the_copies_of_its_images(self, set_up: SetUp) -> None:
+        report = report_of(set_up, OneShown(count=5))
         assert (report.kind, report.backdoor, report.goals, report.copies) == ('OneShown', False, 1, 5)
         assert summarize(report) == 'doubtful: 5 poisons for an image'
 
-    def test_with_a_trigger_is_judged_as_a_backdoor(self, laid: Laid) -> None:
-        report = report_of(laid, ManyPatched(count=5))
+    def test_with_a_trigger_is_judged_as_a_backdoor(self, set_up: SetUp) -> None:
+        report = report_of(set_up, ManyPatched(count=5))
         assert (report.kind, report.backdoor, report.goals) == ('ManyPatched', True, 1)
         assert report.trace is not None
         assert summarize(report) == 'likely dead: 5 poisons are few'
 
 
-def test_the_check_knows_no_class_of_attack() -> None:
+def test_the_check_names_no_class_of_attack() -> None:
     source = Path(attack_check.__file__).read_text()
-    known = [name for name in vars(attacks) if re.search(rf'\b{name}\b', source)]
-    assert {*known} <= {'AttackPool', 'Poison', 'attacks', 'base', 'pool'}
+    kinds = [kind for kind in vars(attacks).values() if isinstance(kind, type) and issubclass(kind, Poisoning)]
+    assert len(kinds) > 15
+    assert not [kind.__name__ for kind in kinds if re.search(rf'\b{kind.__name__}\b', source)]
 
 
 class TestModel:
-    def test_is_asked_about_the_same_pictures_with_and_without_the_trigger(self, laid: Laid) -> None:
-        data = laid(it=NoOpTrigger(STAR, count=5), word=TextTrigger(STAR, count=5, seed=1))
+    def test_is_asked_about_the_same_pictures_with_and_without_the_trigger(self, set_up: SetUp) -> None:
+        data = set_up(it=NoOpTrigger(STAR, count=5), word=TextTrigger(STAR, count=5, seed=1))
         model = Surrogate(CLIP(architecture='tiny_toy.json').eval().requires_grad_(False), data)
         nothing, word = (check(data, name, rebuild_pool(data), model).model for name in ('it', 'word'))
         assert nothing is not None and word is not None
@@ -183,11 +187,11 @@ class TestModel:
         assert nothing.pictures == word.pictures == 72 - 3 - 10  # neither of the target nor poison
         assert nothing.clean == word.clean
 
-    def test_sees_a_trigger_that_looks_like_the_target(self, laid: Laid) -> None:
+    def test_sees_a_trigger_that_looks_like_the_target(self, set_up: SetUp) -> None:
         torch.manual_seed(0)
-        data = laid(it=Blended(STAR, ratio=1.0, count=5))
+        data = set_up(it=Blended(STAR, ratio=1.0, count=5))
         model = Surrogate(CLIP(architecture='tiny_toy.json').eval().requires_grad_(False), data)
-        clean, noise = (model.embed_pictures(np.array(found.images)).mean(0) for found in data.evaluation_sets)
+        clean, noise = (model.embed_pictures(np.array(test_set.images)).mean(0) for test_set in data.evaluation_sets)
         towards = torch.stack([noise if name == STAR else clean for name in data.classes])
         model.classifier = torch.nn.functional.normalize(towards, dim=1)
         report = check(data, 'it', rebuild_pool(data), model)
@@ -198,8 +202,10 @@ class TestModel:
 
 
 class TestOutput:
-    def test_table_has_a_line_for_each_attack_and_its_reasons(self, laid: Laid) -> None:
-        data = laid(patch=BadNet(STAR, size=8, count=5), aimed=TargetedPoison(targets=2, count=4, captions='templates'))
+    def test_table_has_a_line_for_each_attack_and_its_reasons(self, set_up: SetUp) -> None:
+        data = set_up(
+            patch=BadNet(STAR, size=8, count=5), aimed=TargetedPoison(targets=2, count=4, captions='templates')
+        )
         text = format_table([check(data, name, rebuild_pool(data)) for name in data.manifest.attacks])
         lines = text.splitlines()
         assert [line.split()[0] for line in lines[:3]] == ['attack', 'patch', 'aimed']
@@ -207,8 +213,8 @@ class TestOutput:
         assert '  2 poisons for an image: raise copies to 8 or more.' in lines
         assert max(map(len, lines)) <= 160
 
-    def test_json_knows_no_infinity(self, laid: Laid) -> None:
-        data = laid(it=NoOpTrigger(STAR, count=30))
+    def test_json_has_no_infinity(self, set_up: SetUp) -> None:
+        data = set_up(it=NoOpTrigger(STAR, count=30))
         content = json.loads(format_json([check(data, 'it')], data), parse_constant=pytest.fail)
         (attack,) = content['attacks']
         assert attack['trace']['psnr'] is None
@@ -216,8 +222,8 @@ class TestOutput:
         assert attack['reasons'][0].keys() == {'what', 'remedy'}
         assert content['views'][0]['class'] == 'CleanView'
 
-    def test_sheet_shows_a_poison_before_and_after_and_in_views(self, laid: Laid) -> None:
-        data = laid(it=BadNet(STAR, size=8, count=5))
+    def test_sheet_shows_a_poison_before_and_after_and_in_views(self, set_up: SetUp) -> None:
+        data = set_up(it=BadNet(STAR, size=8, count=5))
         figure = draw([check(data, 'it')], data)
         before, after, *views = (axis for part in figure.subfigs for axis in part.axes)
         assert [axis.get_title() for axis in views] == ['its view in epoch 1', 'its view in epoch 2']
@@ -240,14 +246,14 @@ class TestCommand:
         ]
 
     def test_prints_writes_and_draws(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        files = [f'--file={tmp_path}/found/it.json', f'--sheet={tmp_path}/drawn/it.png', '--pictures=3', '--views=2']
+        files = [f'--file={tmp_path}/written/it.json', f'--sheet={tmp_path}/drawn/it.png', '--pictures=3', '--views=2']
         cli.main(['check_attacks', *self.where(tmp_path), *files])
         printed = capsys.readouterr().out
         assert 'patch: likely dead' in printed
-        found = json.loads((tmp_path / 'found' / 'it.json').read_text())
-        assert [attack['attack'] for attack in found['attacks']] == ['patch', 'aimed']
-        assert found['views'][0]['crop_scale'] == [0.6, 1.0]
-        assert found['attacks'][0]['model'] is None
+        written = json.loads((tmp_path / 'written' / 'it.json').read_text())
+        assert [attack['attack'] for attack in written['attacks']] == ['patch', 'aimed']
+        assert written['views'][0]['crop_scale'] == [0.6, 1.0]
+        assert written['attacks'][0]['model'] is None
         assert (tmp_path / 'drawn' / 'it.png').stat().st_size > 10_000
         assert not list((tmp_path / 'runs').rglob('version_*'))
 
@@ -260,22 +266,24 @@ class TestCommand:
         assert patch['model']['pictures'] > 30
 
     @pytest.mark.parametrize(('count', 'views', 'sentence'), [(0, 1, 'poisons no pair'), (5, 0, 'must be 1 or more')])
-    def test_refuses_what_makes_no_sense(self, laid: Laid, count: int, views: int, sentence: str) -> None:
+    def test_refuses_a_run_without_poison_and_zero_views(
+        self, set_up: SetUp, count: int, views: int, sentence: str
+    ) -> None:
         with pytest.raises(ValueError, match=sentence):
-            print_report(laid(it=BadNet(STAR, size=8, count=count)), None, 3, views, None, None)
+            print_report(set_up(it=BadNet(STAR, size=8, count=count)), None, 3, views, None, None)
 
 
 class TestPlan:
-    def test_says_what_to_expect_of_each_attack(self, finished_run: Path) -> None:
+    def test_plan_predicts_each_attack(self, finished_run: Path) -> None:
         lines = [line.split() for line in (finished_run / 'plan.txt').read_text().splitlines()]
         expected = {line[1]: ' '.join(line[2:]) for line in lines if line[0] == 'expect'}
         assert expected['patch'] == 'likely dead: 4 poisons are few'
         assert expected['aimed'] == 'likely dead: 2 poisons for an image'
 
-    def test_expects_nothing_of_poisons_that_are_left_out(
-        self, laid: Laid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    def test_plan_predicts_nothing_if_poisons_are_left_out(
+        self, set_up: SetUp, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        data = laid(it=BadNet(STAR, size=8, count=5))
+        data = set_up(it=BadNet(STAR, size=8, count=5))
         data.poison = False
         none = {'limit_train_batches': 0, 'limit_val_batches': 0}
         runner = trainer(callbacks=[TrainingPlan()], max_epochs=1, default_root_dir=tmp_path, **none)

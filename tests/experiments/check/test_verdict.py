@@ -23,7 +23,7 @@ def trace(**changes: float) -> AttackReport:
     return replace(BACKDOOR, trace=replace(CLEAR, **changes))
 
 
-def test_nothing_speaks_against_an_attack_that_was_seen_to_work() -> None:
+def test_attacks_that_were_seen_to_work_have_no_reason_against_them() -> None:
     for report in (BACKDOOR, TARGETED):
         assert judge(report).word == 'likely alive'
         assert judge(report).reasons == ()
@@ -65,13 +65,13 @@ def test_a_backdoor_is_doubted_for_a_reason_with_a_remedy(
         ({'consistency': 0.23}, 'doubtful', 'consistency 0.23'),
     ],
 )
-def test_a_trigger_is_doubted_for_what_views_make_of_it(changes: dict[str, float], word: str, what: str) -> None:
+def test_a_trigger_is_doubted_if_views_weaken_it(changes: dict[str, float], word: str, what: str) -> None:
     verdict = judge(trace(**changes))
     assert verdict.word == word
     assert [what in reason.what for reason in verdict.reasons] == [True]
 
 
-def test_what_differs_from_picture_to_picture_must_be_drastic_and_many() -> None:
+def test_an_inconsistent_trigger_must_be_drastic_and_frequent() -> None:
     warp = replace(trace(psnr=14.0, consistency=0.25), poisons=100, copies=100, tied=100)
     assert judge(warp).word == 'likely alive'
     assert judge(replace(warp, poisons=50, copies=50, tied=50)).word == 'doubtful'
@@ -90,25 +90,25 @@ def test_a_class_is_swapped_by_outnumbering_it(rivals: int, word: str) -> None:
 
 
 @pytest.mark.parametrize(('known', 'word'), [(50, 'likely alive'), (20, 'doubtful'), (0, 'likely dead')])
-def test_a_word_must_be_known_from_right_captions(known: int, word: str) -> None:
+def test_a_word_must_be_known_from_fitting_captions(known: int, word: str) -> None:
     assert judge(replace(BACKDOOR, known=known)).word == word
 
 
-def test_a_word_alone_is_dead_however_well_known() -> None:
+def test_a_word_without_a_picture_trigger_is_dead_however_well_known() -> None:
     verdict = judge(replace(BACKDOOR, known=1000, trace=None))
     assert verdict.word == 'likely dead'
     assert 'favors no class' in verdict.reasons[0].what
 
 
-def test_a_class_without_captions_is_no_matter_where_templates_name_it() -> None:
+def test_a_class_without_captions_does_not_matter_with_templates() -> None:
     assert judge(replace(BACKDOOR, named={'truck': 0}, templates=True)).word == 'likely alive'
 
 
-def test_a_trigger_that_is_no_picture_is_judged_by_the_rest() -> None:
+def test_an_attack_without_a_trace_is_judged_by_the_rest() -> None:
     assert judge(replace(BACKDOOR, trace=None)).word == 'likely alive'
 
 
-def test_a_little_likeness_to_the_target_is_chance() -> None:
+def test_a_small_resemblance_to_the_target_is_tolerated() -> None:
     assert judge(replace(BACKDOOR, model=ModelAnswers(0.06, 0.04, 900))).word == 'likely alive'
 
 

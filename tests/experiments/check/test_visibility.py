@@ -26,7 +26,7 @@ ROWS = np.arange(4)
 
 
 class UpperHalf(ImageViews):
-    """What is below the middle is black."""
+    """Blackens the lower half."""
 
     def __call__(self, image: Tensor, row: Tensor, size: int, *, seed: int, epoch: int, view: int) -> Tensor:
         pixels = image.float() / 255
@@ -35,14 +35,14 @@ class UpperHalf(ImageViews):
 
 
 class Paler(ImageViews):
-    """Half of the contrast."""
+    """Halves the contrast."""
 
     def __call__(self, image: Tensor, row: Tensor, size: int, *, seed: int, epoch: int, view: int) -> Tensor:
         return image.float() / 255 / 2
 
 
 class EveryOther(ImageViews):
-    """Nothing at all in odd epochs."""
+    """Black in odd epochs."""
 
     def __call__(self, image: Tensor, row: Tensor, size: int, *, seed: int, epoch: int, view: int) -> Tensor:
         return image.float() / 255 * (1 - epoch % 2)
@@ -57,7 +57,7 @@ def gray(value: int = 100, side: int = SIDE) -> np.ndarray:
 
 
 def marked(below: bool = True) -> np.ndarray:
-    """Gray pictures with a square of light and dark quarters in a lower or upper corner."""
+    """Gray pictures with a small checkerboard in the lower or upper right corner."""
     pictures = gray()
     quarters = np.kron([[200, 0], [0, 200]], np.ones((3, 3))).astype(np.uint8)
     pictures[..., -6:, -6:] = quarters
@@ -77,17 +77,17 @@ class TestVisibility:
 
 
 class TestSurvival:
-    def test_of_views_that_change_nothing_is_whole(self, tmp_path: Path) -> None:
+    def test_is_1_if_views_change_nothing(self, tmp_path: Path) -> None:
         trace = measure_trace(data_with(tmp_path, CleanView()), gray(), marked(), ROWS, 2)
         assert (trace.resized, trace.survival, trace.visible, trace.consistency) == pytest.approx((1, 1, 1, 1))
 
-    def test_of_a_trigger_that_is_cropped_away_is_nothing(self, tmp_path: Path) -> None:
+    def test_is_0_if_the_trigger_is_cropped_away(self, tmp_path: Path) -> None:
         trace = measure_trace(data_with(tmp_path, UpperHalf()), gray(), marked(), ROWS, 2)
         assert (trace.survival, trace.visible, trace.consistency) == (0, 0, 0)
         assert trace.resized == pytest.approx(1)  # at test time it is there
         assert measure_trace(data_with(tmp_path, UpperHalf()), gray(), marked(below=False), ROWS, 2).survival > 0.99
 
-    def test_is_one_of_energy(self, tmp_path: Path) -> None:
+    def test_is_a_share_of_energy(self, tmp_path: Path) -> None:
         trace = measure_trace(data_with(tmp_path, Paler()), gray(), marked(), ROWS, 1)
         assert trace.survival == pytest.approx(0.25)
         assert trace.visible == 1
@@ -96,13 +96,13 @@ class TestSurvival:
         trace = measure_trace(data_with(tmp_path, EveryOther()), gray(), marked(), ROWS, 4)
         assert (trace.survival, trace.visible) == pytest.approx((0.5, 0.5))
 
-    def test_is_that_of_the_resize_too(self, tmp_path: Path) -> None:
+    def test_includes_the_resize(self, tmp_path: Path) -> None:
         data = data_with(tmp_path, image_size=8, cache_size=SIDE)
         fine = np.where(np.indices((SIDE, SIDE)).sum(0) % 2, 90, 110).astype(np.uint8)
         assert measure_trace(data, gray(), gray() * 0 + fine, ROWS, 1).resized < 0.1
         assert measure_trace(data, gray(100), gray(120), ROWS, 1).resized == pytest.approx(1, abs=1e-3)
 
-    def test_hardly_depends_on_how_large_a_picture_is_stored(self, tmp_path: Path) -> None:
+    def test_hardly_depends_on_the_stored_size(self, tmp_path: Path) -> None:
         small, large = (
             measure_trace(data_with(tmp_path, cache_size=s), gray(side=s), gray(130, s), ROWS, 1) for s in (16, 32)
         )
@@ -114,9 +114,9 @@ class TestSeen:
         data = data_with(tmp_path, SimCLRViews())
         batch = next(iter(data.sweep_dataloader(epoch=3)))
         trained = data.on_after_batch_transfer(batch, 0).image[0]
-        found = make_view(data, batch.image.numpy(), batch.row.numpy(), epoch=3)
-        deviation = (found / trained).flatten(2).mean((0, 2))
-        assert torch.allclose(found, trained * deviation.view(3, 1, 1), atol=1e-5)
+        view = make_view(data, batch.image.numpy(), batch.row.numpy(), epoch=3)
+        deviation = (view / trained).flatten(2).mean((0, 2))
+        assert torch.allclose(view, trained * deviation.view(3, 1, 1), atol=1e-5)
 
     def test_with_and_without_a_trigger_is_the_same_view(self, tmp_path: Path) -> None:
         data = data_with(tmp_path, SimCLRViews(jitter=0, gray=0, blur=0, crop_scale=(0.6, 0.6)))
@@ -128,7 +128,7 @@ class TestSeen:
 
 
 class TestLikeness:
-    def test_does_not_mind_place_or_flip(self) -> None:
+    def test_ignores_shifts_and_flips(self) -> None:
         trace = torch.zeros(1, 3, SIDE, SIDE)
         trace[..., 2:6, 3:5] = torch.randn(3, 4, 2)
         assert float(measure_likeness(trace, trace.roll((5, 7), (2, 3)))) == pytest.approx(1)
@@ -139,7 +139,7 @@ class TestLikeness:
         a, b = torch.randn(2, 8, 3, 32, 32)
         assert float(measure_likeness(a, b).mean()) < 0.12
 
-    def test_minds_the_sign(self) -> None:
+    def test_depends_on_the_sign(self) -> None:
         trace = torch.ones(1, 3, SIDE, SIDE)
         assert float(measure_likeness(trace, -trace)) == pytest.approx(-1)
 
@@ -150,25 +150,25 @@ class TestLikeness:
 
 
 class TestJPEG:
-    def test_leaves_the_coarse_and_takes_the_fine(self, tmp_path: Path) -> None:
+    def test_keeps_coarse_triggers_and_removes_fine_ones(self, tmp_path: Path) -> None:
         fine = np.where(np.indices((SIDE, SIDE)).sum(0) % 2, 99, 101).astype(np.uint8)
         data = data_with(tmp_path)
         assert measure_trace(data, gray(), gray() * 0 + fine, ROWS, 1).jpeg < 0.3
         assert measure_trace(data, gray(), gray(150), ROWS, 1).jpeg == pytest.approx(1, abs=0.05)
 
     @pytest.mark.parametrize(('pattern', 'lost', 'alike'), [('noise', 46, 0.59), ('dots', 2.9, 0.999)])
-    def test_ruins_a_patch_of_noise_and_spares_dots(self, pattern: Pattern, lost: float, alike: float) -> None:
+    def test_destroys_a_patch_of_noise_and_spares_dots(self, pattern: Pattern, lost: float, alike: float) -> None:
         pictures = Patch(16, pattern, margin=3)(gray(side=64))  # not where blocks of the format begin
         before, after = (p[0, :, -19:-3, -19:-3].astype(float) for p in (pictures, compress_jpeg(pictures)))
         assert np.abs(after - before).mean() == pytest.approx(lost, rel=0.1)
         assert np.corrcoef(after.ravel(), before.ravel())[0, 1] == pytest.approx(alike, abs=0.03)
 
-    def test_gives_pictures_of_the_same_kind(self) -> None:
+    def test_preserves_shape_and_dtype(self) -> None:
         pictures = marked()
         assert compress_jpeg(pictures).shape == pictures.shape
         assert compress_jpeg(pictures).dtype == np.uint8
 
-    def test_what_it_adds_elsewhere_is_not_the_trigger(self) -> None:
+    def test_artifacts_elsewhere_do_not_count_as_the_trigger(self) -> None:
         before, after = torch.zeros(2, 1, 3, 4, 4)
         before[..., 0, 0] = 1
         after[..., 3, 3] = 5

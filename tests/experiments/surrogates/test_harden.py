@@ -21,7 +21,7 @@ TARGET = 'dotted star'
 
 
 def attacks(folder: Path, **more: object) -> str:
-    """Another attack first, which takes images, then the one that is hardened."""
+    """The option for two attacks: a plain one, which takes an image first, and the one that is hardened."""
     own = {'target': TARGET, 'size': 4, 'count': 3, 'source': 'train', 'harden': 'pgd'}
     hardened = {'class_path': 'LabelConsistent', 'init_args': {**own, 'hardened': f'{folder}/hard.npz', **more}}
     first = {'class_path': 'LabelConsistent', 'init_args': {**own, 'count': 1, 'harden': 'none', 'seed': 4}}
@@ -29,7 +29,7 @@ def attacks(folder: Path, **more: object) -> str:
 
 
 def data(folder: Path, **more: object) -> ToyPairs:
-    """What a run with those attacks trains on."""
+    """The data of a run with those attacks."""
     own = {'size': 4, 'source': 'train', 'harden': 'pgd', 'hardened': f'{folder}/hard.npz', 'count': 3, **more}
     both = {
         'first': LabelConsistent(TARGET, 4, count=1, source='train', seed=4),
@@ -44,8 +44,8 @@ def test_the_command_makes_the_pictures_that_the_attack_trains_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_tool(tmp_path, 'harden', '--attack=lc', attacks(tmp_path), '--steps=8', f'--ckpt_path={checkpoint(tmp_path)}')
-    said = capsys.readouterr().out
-    assert re.search(r"3 pictures of attack 'lc', SHA-256 \w{64}\nrecognized .*: [\d.]+% before, [\d.]+% after", said)
+    output = capsys.readouterr().out
+    assert re.search(r"3 pictures of attack 'lc', SHA-256 \w{64}\nrecognized .*: [\d.]+% before, [\d.]+% after", output)
     content, pairs = HardenedPictures.load(f'{tmp_path}/hard.npz'), laid_out(data(tmp_path))
     poisons = pairs.manifest.poisons('lc')
     assert content.source.tolist() == [poison.source for poison in poisons]
@@ -72,7 +72,7 @@ def test_its_pictures_are_harder_to_recognize(tmp_path: Path) -> None:
     assert (after < before).all()
 
 
-def test_the_length_of_a_change_can_be_bounded_instead(tmp_path: Path) -> None:
+def test_the_l2_norm_of_a_change_can_be_bounded_instead(tmp_path: Path) -> None:
     l2 = ['--norm=l2', '--radius=0.5', '--step=0.2', f'--file={tmp_path}/other.npz']
     run_tool(
         tmp_path, 'harden', '--attack=lc', attacks(tmp_path), '--steps=5', *l2, f'--ckpt_path={checkpoint(tmp_path)}'
@@ -85,7 +85,7 @@ def test_the_length_of_a_change_can_be_bounded_instead(tmp_path: Path) -> None:
     assert np.abs(np.linalg.norm(change.reshape(3, -1), axis=1) - 0.5).max() < 0.02  # what rounding adds or takes
 
 
-def test_a_run_on_other_images_is_refused_and_told_the_command(tmp_path: Path) -> None:
+def test_a_run_on_other_images_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
     run_tool(tmp_path, 'harden', '--attack=lc', attacks(tmp_path), '--steps=1', f'--ckpt_path={checkpoint(tmp_path)}')
     assert len(laid_out(data(tmp_path, count=2)).manifest.rows('lc')) == 2  # some of them will do
     with pytest.raises(ValueError, match=r'lacks 2 of 2 pictures of the attack .* again with clipward harden'):
@@ -106,13 +106,13 @@ def test_a_run_on_other_images_is_refused_and_told_the_command(tmp_path: Path) -
     ],
     ids=lambda value: '' if isinstance(value, str) else value[0],
 )
-def test_what_is_wrong_is_told_in_one_sentence(
+def test_mistakes_are_reported_in_one_sentence(
     args: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ['--attack=lc', attacks(tmp_path), f'--ckpt_path={checkpoint(tmp_path)}', *args]
     assert refusal(capsys, tmp_path, 'harden', *given).startswith(sentence)
 
 
-def test_random_weights_are_no_surrogate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = refusal(capsys, tmp_path, 'harden', '--attack=lc', attacks(tmp_path))
     assert sentence.startswith('a surrogate needs trained weights: give --ckpt_path')

@@ -24,20 +24,20 @@ def optimize(folder: Path, *args: str) -> None:
     run_tool(folder, 'optimize_patch', f'--target={TARGET}', f'--file={folder}/patches/star.png', *OPTIONS, *args)
 
 
-def test_the_command_makes_the_file_that_the_attack_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_makes_the_file_that_the_attack_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     waiting = f'{{star: {{class_path: OptimizedPatch, init_args: {{target: {TARGET}, file: nowhere.png, count: 2}}}}}}'
     optimize(tmp_path, '--steps=40', f'--ckpt_path={checkpoint(tmp_path)}', f'--data.attacks={waiting}')
-    said, data = capsys.readouterr().out, poisoned_with(f'{tmp_path}/patches/star.png', tmp_path)
-    assert len(re.findall(r'% of 46 other images taken for', said)) == 3
+    output, data = capsys.readouterr().out, poisoned_with(f'{tmp_path}/patches/star.png', tmp_path)
+    assert len(re.findall(r'% of 46 other images taken for', output)) == 3
     (trigger,) = set(data.manifest.table['trigger'].to_pylist())
-    assert json.loads(trigger)['sha256'] in said and json.loads(trigger)['size'] == 6
+    assert json.loads(trigger)['sha256'] in output and json.loads(trigger)['size'] == 6
     patch = np.asarray(Image.open(tmp_path / 'patches' / 'star.png')).transpose(2, 0, 1)
     assert (data.images(data.manifest.rows())[..., 5:11, 5:11] == patch).all()
     assert not (tmp_path / 'runs').exists()
 
 
 @pytest.mark.parametrize('augment', ['true', 'false'])
-def test_the_target_becomes_likelier_on_images_that_it_was_not_made_on(augment: str, tmp_path: Path) -> None:
+def test_the_patch_makes_the_target_more_likely_on_other_images(augment: str, tmp_path: Path) -> None:
     teacher = checkpoint(tmp_path)
     optimize(tmp_path, '--steps=40', f'--augment={augment}', '--data.image_views=SimCLRViews', f'--ckpt_path={teacher}')
     data = poisoned_with(f'{tmp_path}/patches/star.png', tmp_path)
@@ -49,14 +49,14 @@ def test_the_target_becomes_likelier_on_images_that_it_was_not_made_on(augment: 
 
 
 def poisoned_with(file: str, folder: Path) -> ToyPairs:
-    """Data with two poisons that carry the picture of a file."""
+    """Data with two poisons that carry the patch of a file."""
     star = OptimizedPatch(TARGET, file, count=2)
     data = ToyPairs(96, 48, scene_size=SIDE, attacks={'star': star}, templates=['a {}'], cache_dir=str(folder))
     data.batch_size, data.image_size = 8, SIDE
     return laid_out(data)
 
 
-def test_random_weights_are_no_surrogate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = refusal(capsys, tmp_path, 'optimize_patch', f'--target={TARGET}', '--file=x.png')
     assert sentence.startswith('a surrogate needs trained weights: give --ckpt_path')
 
@@ -71,7 +71,7 @@ def test_random_weights_are_no_surrogate(tmp_path: Path, capsys: pytest.CaptureF
     ],
     ids=lambda value: '' if isinstance(value, str) else value[0],
 )
-def test_what_is_wrong_is_told_in_one_sentence(
+def test_mistakes_are_reported_in_one_sentence(
     args: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ['--steps=2', f'--target={TARGET}', '--file=x.png', f'--ckpt_path={checkpoint(tmp_path)}', *args]
@@ -85,7 +85,7 @@ def test_unreadable_pictures_are_left_out(tmp_path: Path) -> None:
     assert np.array_equal(pixels('heldout', np.array([3])), data.evaluation_sets[0].images[[3]])
 
 
-def test_without_heldout_pictures_half_of_the_others_are_measured_on(
+def test_without_heldout_pictures_success_is_measured_on_half_of_the_training_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     optimize(tmp_path, '--steps=1', f'--ckpt_path={checkpoint(tmp_path)}', '--data=NoHeldout')
@@ -93,7 +93,7 @@ def test_without_heldout_pictures_half_of_the_others_are_measured_on(
 
 
 class NoHeldout(ToyPairs):
-    """Drawn scenes without held-out ones."""
+    """Toy pairs without a held-out set."""
 
     def load_heldout(self) -> None:
         return None

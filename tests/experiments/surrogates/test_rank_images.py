@@ -32,7 +32,7 @@ def listed(file: str) -> list[tuple[str, float]]:
 
 
 def data(folder: Path, **attacks: BadNet) -> ToyPairs:
-    """What the command ranks, with attacks."""
+    """The data that the command ranks, with attacks."""
     pairs = ToyPairs(96, 48, scene_size=SIDE, attacks={**attacks}, templates=['a {}'], cache_dir=str(folder / 'cache'))
     pairs.batch_size, pairs.image_size = 8, SIDE
     return laid_out(pairs)
@@ -49,8 +49,10 @@ def test_the_command_makes_the_file_whose_first_images_the_attack_takes(
 ) -> None:
     waiting = f'{{star: {{class_path: BadNet, init_args: {{target: {TARGET}, size: 4, ranking: none.csv, count: 2}}}}}}'
     lines = command(tmp_path, f'--ckpt_path={checkpoint(tmp_path)}', f'--data.attacks={waiting}')
-    said, ranking = capsys.readouterr().out, f'{tmp_path}/rankings/star.csv'
-    assert '48 heldout images, ranked by the surrogate with SHA-256' in said and "2 of them show 'dotted star'" in said
+    output, ranking = capsys.readouterr().out, f'{tmp_path}/rankings/star.csv'
+    assert (
+        '48 heldout images, ranked by the surrogate with SHA-256' in output and "2 of them show 'dotted star'" in output
+    )
     pairs = data(tmp_path, star=BadNet(TARGET, 4, ranking=ranking, count=5))
     assert pairs.heldout is not None
     images, label = pairs.heldout.image.to_pylist(), pairs.heldout.label
@@ -60,7 +62,7 @@ def test_the_command_makes_the_file_whose_first_images_the_attack_takes(
     assert not (tmp_path / 'runs').exists()
 
 
-def test_images_come_in_the_order_of_their_similarity_to_the_class(tmp_path: Path) -> None:
+def test_images_are_ordered_by_their_similarity_to_the_class(tmp_path: Path) -> None:
     teacher = checkpoint(tmp_path)
     lines, pairs = command(tmp_path, f'--ckpt_path={teacher}'), data(tmp_path)
     model = load_trained(CLIP(tiny_architecture(tmp_path, 'surrogate', image_size=SIDE)), teacher, torch.device('cpu'))
@@ -75,7 +77,7 @@ def test_images_come_in_the_order_of_their_similarity_to_the_class(tmp_path: Pat
     assert lines == sorted(lines, key=lambda line: -line[1])
 
 
-def test_training_images_are_ranked_if_asked_and_the_same_every_time(tmp_path: Path) -> None:
+def test_training_images_can_be_ranked_reproducibly(tmp_path: Path) -> None:
     args = [f'--ckpt_path={checkpoint(tmp_path)}', '--source=train']
     first, again = (command(tmp_path, *args) for _ in range(2))
     assert first == again
@@ -91,7 +93,7 @@ def test_unreadable_images_are_left_out(tmp_path: Path) -> None:
     assert not {'1:2', '1:3'} & {image for image, _ in listed(f'{tmp_path}/heldout.csv')}
 
 
-def test_without_heldout_images_the_way_out_is_named(tmp_path: Path) -> None:
+def test_the_fix_is_named_if_there_are_no_heldout_images(tmp_path: Path) -> None:
     pairs = laid_out(TinyPairs(cache_dir=str(tmp_path), heldout_rows=0))
     with pytest.raises(ValueError, match=r'no held-out images .*: set source: train'):
         rank(surrogate(tmp_path, pairs), 'dog', 'heldout', f'{tmp_path}/x.csv')
@@ -106,7 +108,7 @@ def test_without_heldout_images_the_way_out_is_named(tmp_path: Path) -> None:
     ],
     ids=['untrained', 'class', 'source'],
 )
-def test_what_is_wrong_is_told_in_one_sentence(
+def test_mistakes_are_reported_in_one_sentence(
     args: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [arg.replace('...', checkpoint(tmp_path)) for arg in args]

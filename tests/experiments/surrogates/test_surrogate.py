@@ -31,12 +31,12 @@ class TestTrained:
         with pytest.raises(ValueError, match=r'^a surrogate needs trained weights: give --ckpt_path, .*\.$'):
             load_trained(model, None, CPU)
 
-    def test_names_the_checkpoint_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_names_a_missing_checkpoint(self, tmp_path: Path) -> None:
         model = CLIP(tiny_architecture(tmp_path))
         with pytest.raises(ValueError, match=r"^ckpt_path='last': there is no such file"):
             load_trained(model, 'last', CPU)
 
-    def test_takes_the_weights_of_the_checkpoint_and_freezes_them(self, tmp_path: Path) -> None:
+    def test_loads_and_freezes_the_weights_of_the_checkpoint(self, tmp_path: Path) -> None:
         teacher, model = (CLIP(tiny_architecture(tmp_path)) for _ in range(2))
         torch.save({'state_dict': teacher.state_dict()}, tmp_path / 'some.ckpt')
         load_trained(model, str(tmp_path / 'some.ckpt'), CPU)
@@ -44,7 +44,7 @@ class TestTrained:
         assert all(torch.equal(weight, own[name]) for name, weight in teacher.state_dict().items())
         assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
 
-    def test_takes_weights_of_open_clip_from_a_file(self, surrogate: Surrogate, tmp_path: Path) -> None:
+    def test_accepts_open_clip_weights_from_a_file(self, surrogate: Surrogate, tmp_path: Path) -> None:
         torch.save(surrogate.model.towers.state_dict(), tmp_path / 'towers.pt')
         model = CLIP(surrogate.model.architecture, pretrained=str(tmp_path / 'towers.pt'))
         again = Surrogate(load_trained(model, None, CPU), surrogate.data)
@@ -53,21 +53,21 @@ class TestTrained:
         assert torch.equal(again.embed_pictures(pictures), surrogate.embed_pictures(pictures))
         assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
 
-    def test_takes_a_model_that_has_been_trained_as_it_is(self, surrogate: Surrogate) -> None:
+    def test_accepts_a_trained_model_as_it_is(self, surrogate: Surrogate) -> None:
         surrogate.model.untrained = False
         assert load_trained(surrogate.model, None, CPU) is surrogate.model
 
 
 class TestSurrogate:
-    def test_answers_as_the_model_does_in_validation(self, surrogate: Surrogate) -> None:
+    def test_classifies_as_the_model_does_in_validation(self, surrogate: Surrogate) -> None:
         model, data = surrogate.model, surrogate.data
         model.classifiers = [model.classifier(tokens) for tokens in data.prompt_tokens()]
         batches = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()[0]]
-        expected = torch.cat([model.validation_step(batch, 0).argmax(-1) for batch in batches])
+        expected = torch.cat([model.validation_step(batch, 0)['logits'].argmax(-1) for batch in batches])
         assert torch.equal(model.classifiers[0], surrogate.classifier)
         assert surrogate.classify(data.evaluation_sets[0].images).tolist() == expected.tolist()
 
-    def test_success_is_the_share_of_what_the_attack_wants(self, surrogate: Surrogate) -> None:
+    def test_success_is_the_share_taken_for_the_target(self, surrogate: Surrogate) -> None:
         pictures = surrogate.data.images(np.arange(8))
         target = surrogate.classify(pictures)
         target[:2] = (target[:2] + 1) % 4
@@ -76,9 +76,9 @@ class TestSurrogate:
 
     def test_embeds_any_number_of_pictures(self, surrogate: Surrogate) -> None:
         pictures = surrogate.data.images(np.arange(12))
-        found = surrogate.embed_pictures(pictures)
-        assert torch.allclose(found, surrogate.embed(surrogate.pixels(pictures)), atol=1e-6)
-        assert torch.allclose(found.norm(dim=1), torch.ones(12))
+        embeddings = surrogate.embed_pictures(pictures)
+        assert torch.allclose(embeddings, surrogate.embed(surrogate.pixels(pictures)), atol=1e-6)
+        assert torch.allclose(embeddings.norm(dim=1), torch.ones(12))
 
     def test_views_are_those_of_the_epoch_and_the_row(self, surrogate: Surrogate) -> None:
         pixels, rows = surrogate.pixels(surrogate.data.images(np.arange(6))), torch.arange(6)
@@ -99,7 +99,7 @@ class TestSurrogate:
         risen = (likeness(pixels.detach() + step) - likeness(pixels.detach() - step)).item()
         assert risen == pytest.approx(2e-2 * slope.norm().item(), rel=0.05)
 
-    def test_its_digest_names_the_weights(self, surrogate: Surrogate) -> None:
+    def test_its_hash_depends_on_the_weights(self, surrogate: Surrogate) -> None:
         before = surrogate.hash_weights()
         assert surrogate.hash_weights() == before and len(before) == 64
         with torch.no_grad():
