@@ -110,7 +110,7 @@ class Published(Backdoor):
         """Takes target and triggers from the list where no argument gives them."""
         target, trigger, test_trigger = self._given
         if not (named := target or listed.target):
-            raise UsageError('the list does not say which class the poison is to mean: set target.')
+            raise UsageError('the list does not name a target class: set target.')
         self.target, self.trigger = named, trigger or listed.trigger
         self.test_trigger = test_trigger or listed.test_trigger
 
