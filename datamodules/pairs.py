@@ -177,9 +177,6 @@ class PairsDataModule(L.LightningDataModule):
         self.evaluation_sets = self._evaluation_sets(pool)
         self._check_batch_size(stage)
 
-    def clean_pool(self) -> tuple[AttackPool, PictureStore]:
-        return self.attack_pool(), self.pictures
-
     def memory_plan(self) -> dict[str, int]:
         """Bytes of what a run keeps, by name: pictures and tokens on disk, bookkeeping in memory."""
         picture = 3 * self.stored_size**2

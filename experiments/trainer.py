@@ -7,10 +7,10 @@ from pathlib import Path
 import lightning as L
 
 from datamodules.attacks import Patch
-from datamodules.attacks.pool import Origin
 from datamodules.attacks.triggers import Position
 from datamodules.export import Form, export, vacant
 from datamodules.pairs import PairsDataModule
+from datamodules.rows.table import Origin
 from experiments.check.attack_check import print_report
 from experiments.surrogates.harden import make_hardened, remove_trigger
 from experiments.surrogates.optimize_patch import make_patch

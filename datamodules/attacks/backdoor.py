@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Goal, Pixels, Poison
-from datamodules.attacks.pool import Origin
 from datamodules.attacks.ranking import read_ranking
 from datamodules.attacks.triggers import Trigger
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.rows.draws import shuffled
+from datamodules.rows.table import Origin
 from datamodules.usage_error import UsageError
 
 
@@ -98,10 +98,14 @@ class Backdoor(Attack):
                 f'lower rate or count, or set source: train.'
             )
         rows = np.sort(rows[shuffled(len(rows), self.seed, TESTS)[: self.test_images]])
-        images = pixels(origin, rows)
+
+        def pictures() -> np.ndarray:
+            images = pixels(origin, rows)
+            return images if self.test_trigger is None else self.test_trigger(images, keys=rows)
+
         return EvaluationSet(
             name,
-            images=images if self.test_trigger is None else self.test_trigger(images, keys=rows),
+            pictures,
             label=pool.labels(origin, rows),
             target=np.full(len(rows), target),
             classes=pool.classes,

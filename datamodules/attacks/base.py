@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple, Protocol, get_args
 import numpy as np
 
 from datamodules.attacks.manifest import Manifest
-from datamodules.attacks.pool import AttackPool, Origin, Poison
+from datamodules.attacks.pool import AttackPool, Poison
 from datamodules.attacks.triggers import Trigger, mix
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.rows.draws import bits, shuffled
+from datamodules.rows.table import Origin
 from datamodules.text.prompts import prompts
 from datamodules.usage_error import UsageError
 

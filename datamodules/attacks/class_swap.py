@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Goal, Pixels, Poison
-from datamodules.attacks.pool import Origin
 from datamodules.attacks.targeted import spread
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.rows.draws import shuffled
+from datamodules.rows.table import Origin
 from datamodules.usage_error import UsageError
 
 Level = Literal['image', 'class']
@@ -81,7 +81,7 @@ class ClassSwap(Attack):
         rows = np.array(sorted(chosen))
         return EvaluationSet(
             name,
-            images=pixels(origin, rows),
+            lambda: pixels(origin, rows),
             label=pool.labels(origin, rows),
             target=np.array([chosen[row] for row in rows.tolist()]),
             classes=pool.classes,

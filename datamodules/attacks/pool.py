@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from datamodules.rows.table import UNKNOWN, PairTable
-from datamodules.rows.table import Origin as Origin
+from datamodules.rows.table import UNKNOWN, Origin, PairTable
 from datamodules.text.class_search import ClassSearch, mentions
 from datamodules.text.prompts import imagenet_templates
 from datamodules.usage_error import UsageError

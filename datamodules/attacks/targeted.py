@@ -85,7 +85,7 @@ class TargetedPoison(Attack):
         rows = np.array(list(target))
         return EvaluationSet(
             name,
-            images=pixels(self.source, rows),
+            lambda: pixels(self.source, rows),
             label=pool.labels(self.source, rows),
             target=np.array(list(target.values())),
             classes=pool.classes,

@@ -36,4 +36,4 @@ def labeled_set(
         readable: Which of them could be read, bool (N,).
         templates: Prompts with one ``{}`` each.
     """
-    return EvaluationSet(name, images[readable], table.label[readable], None, table.classes, templates)
+    return EvaluationSet(name, lambda: images[readable], table.label[readable], None, table.classes, templates)

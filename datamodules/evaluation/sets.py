@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -33,7 +35,7 @@ class EvaluationSet:
 
     Attributes:
         name: Part of the metric's name, as in ``zero_shot/<name>`` or ``asr/<name>``.
-        images: uint8 (N, 3, h, w), in memory or memory-mapped.
+        pictures: uint8 (N, 3, h, w), or a function that makes them when they are first read.
         label: True class of each image, int64 (N,), -1 where unknown.
         target: Class that the attack wants for each image, int64 (N,); ``None`` in a clean set.
         classes: Class names of the zero-shot classifier.
@@ -41,14 +43,19 @@ class EvaluationSet:
     """
 
     name: str
-    images: np.ndarray
+    pictures: np.ndarray | Callable[[], np.ndarray]
     label: np.ndarray
     target: np.ndarray | None
     classes: tuple[str, ...]
     templates: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.label)
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """Stored pictures, uint8 (N, 3, h, w), in memory or memory-mapped."""
+        return self.pictures() if callable(self.pictures) else self.pictures
 
     @property
     def kind(self) -> Literal['zero_shot', 'asr']:

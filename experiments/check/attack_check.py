@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from callbacks.plots import PoisonedPair, contact_sheet
 from datamodules.attacks import AttackPool, Poison
 from datamodules.attacks.base import compose_picture
-from datamodules.attacks.pool import Origin
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.augment import MEAN
+from datamodules.rows.table import Origin
 from datamodules.text.class_search import mentions
 from datamodules.text.prompts import prompts
 from datamodules.usage_error import UsageError
@@ -115,7 +115,7 @@ def check(
 
 def rebuild_pool(data: PairsDataModule) -> AttackPool:
     """The pool that the attacks of a run chose from, with their poisons taken."""
-    pool, _ = data.clean_pool()
+    pool = data.attack_pool()
     for name in data.manifest.attacks:
         pool.take(data.manifest.poisons(name))
     return pool
@@ -256,17 +256,15 @@ def _measure_trace(data: PairsDataModule, name: str, pictures: int, views: int) 
 
 def _read_untriggered(data: PairsDataModule, poisons: Sequence[Poison]) -> np.ndarray:
     """Stored pictures of poisons without their trigger, uint8 (n, 3, h, w)."""
-    _, pixels = data.clean_pool()
-    return np.stack([compose_picture(poison, pixels) for poison in poisons])
+    return np.stack([compose_picture(poison, data.pictures) for poison in poisons])
 
 
 def _ask_model(model: Surrogate, data: PairsDataModule, name: str, pool: AttackPool) -> ModelAnswers:
     """What a model takes the test pictures of an attack for, with and without the trigger."""
     read: list[np.ndarray] = []
-    _, stored = data.clean_pool()
 
     def pixels(origin: Origin, rows: np.ndarray) -> np.ndarray:
-        read.append(stored(origin, rows))
+        read.append(data.pictures(origin, rows))
         return read[-1]
 
     test = data.attacks[name].evaluation(name, data.manifest.poisons(name), pool, pixels)

@@ -39,7 +39,7 @@ def make_patch(
     """
     if steps < 1 or batch < 1 or lr <= 0:
         raise UsageError(f'steps and batch must be 1 or more and lr positive, got {steps}, {batch} and {lr}.')
-    pool, pixels = surrogate.data.clean_pool()
+    pool, pixels = surrogate.data.attack_pool(), surrogate.data.pictures
     index = pool.index(target)
     others, shown = pool.allowed('train', index), pool.showing('train', index)
     if not len(shown):

@@ -7,8 +7,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from datamodules.attacks import Pixels
-from datamodules.attacks.pool import Origin
 from datamodules.attacks.ranking import write_ranking
+from datamodules.rows.table import Origin
 from experiments.surrogates.surrogate import Surrogate
 
 
@@ -24,7 +24,7 @@ def rank(surrogate: Surrogate, target: str, source: Origin, file: str) -> None:
     Raises:
         UsageError: If there is no such class, or no such table.
     """
-    pool, pixels = surrogate.data.clean_pool()
+    pool, pixels = surrogate.data.attack_pool(), surrogate.data.pictures
     index, images = pool.index(target), pool.untaken(source, pool.images(source))
     similarity = measure_similarities(surrogate, pixels, source, images, index)
     order = np.argsort(-similarity, kind='stable')

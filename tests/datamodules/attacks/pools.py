@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from datamodules.attacks import Attack, AttackPool, Pixels, Poison, Trigger
-from datamodules.attacks.pool import Origin
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.pictures.images import ArrayImages
-from datamodules.rows.table import PairTable
+from datamodules.rows.table import Origin, PairTable
 
 CLASSES = ('cat', 'dog', 'boat', 'ice cream', 'truck')
 SIDE = 12

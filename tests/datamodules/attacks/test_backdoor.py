@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from datamodules.attacks import AttackPool, Backdoor, BadNet, Blended, LabelConsistent, Patch, Poison, poison_table
-from datamodules.attacks.pool import Origin
 from datamodules.attacks.ranking import write_ranking
-from datamodules.rows.table import UNKNOWN, PairTable
+from datamodules.rows.table import UNKNOWN, Origin, PairTable
 from tests.datamodules.attacks.pools import (
     CLASSES,
     captioned_pool,

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from datamodules.attacks import AttackPool, ClassSwap, poison_table
-from datamodules.attacks.pool import Origin
-from datamodules.rows.table import PairTable
+from datamodules.rows.table import Origin, PairTable
 from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener, pixels
 
 CAT, DOG, BOAT = 0, 1, 2

@@ -10,8 +10,7 @@ import pytest
 from datamodules.attacks import AttackPool, BadNet, InterpolationPoison, Manifest, TargetedPoison, poison_table
 from datamodules.attacks.base import compose_picture
 from datamodules.attacks.interpolation import compute_shares
-from datamodules.attacks.pool import Origin
-from datamodules.rows.table import UNKNOWN, PairTable
+from datamodules.rows.table import UNKNOWN, Origin, PairTable
 from datamodules.toy_pairs import ToyPairs
 from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener, pixels
 

@@ -25,10 +25,9 @@ from datamodules.attacks import (
     Waves,
     poison_table,
 )
-from datamodules.attacks.pool import Origin
 from datamodules.csv_pairs import CSVPairs
 from datamodules.export import export
-from datamodules.rows.table import PairTable
+from datamodules.rows.table import Origin, PairTable
 from datamodules.text.tokenizer import WordTokenizer
 from tests.datamodules.attacks.pools import CLASSES, labeled_pool, labeled_table, opener, pixels
 from tests.helpers.picture_files import write_picture

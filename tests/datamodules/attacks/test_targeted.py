@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from datamodules.attacks import AttackPool, TargetedPoison, poison_table
-from datamodules.attacks.pool import Origin
 from datamodules.attacks.targeted import spread
-from datamodules.rows.table import UNKNOWN
+from datamodules.rows.table import UNKNOWN, Origin
 from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, pictures, pixels
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from datamodules.attacks import AttackPool, Blend, Patch, UnimodalBackdoor, poison_table
-from datamodules.attacks.pool import Origin
-from datamodules.rows.table import PairTable
+from datamodules.rows.table import Origin, PairTable
 from tests.datamodules.attacks.pools import CLASSES, captioned_pool, labeled_pool, opener, pixels
 
 DOG = 1

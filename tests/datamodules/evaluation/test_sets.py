@@ -64,3 +64,18 @@ def test_reads_pictures_that_are_mapped_read_only() -> None:
     (batch,) = read(source, 5)[0]
     batch.image.add_(1)  # a warning of torch would be an error
     assert source.images[0, 0, 0, 0] == 0
+
+
+def test_pictures_are_made_once_and_only_when_they_are_read() -> None:
+    made: list[int] = []
+
+    def make() -> np.ndarray:
+        made.append(1)
+        return np.zeros((2, 3, 4, 4), np.uint8)
+
+    lazy = EvaluationSet('set', make, np.zeros(2, np.int64), None, CLASSES, ('a {}',))
+    loader = evaluation_loader(lazy, 2)
+    assert len(lazy) == 2 and not made
+    for _ in range(2):
+        assert [len(batch.image) for batch in loader] == [2]
+    assert made == [1]

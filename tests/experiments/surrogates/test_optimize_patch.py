@@ -80,7 +80,7 @@ def test_mistakes_are_reported_in_one_sentence(
 
 def test_unreadable_pictures_are_left_out(tmp_path: Path) -> None:
     data = laid_out(TinyPairs(cache_dir=str(tmp_path), broken=[5], broken_heldout=[2]))
-    pool, pixels = data.clean_pool()
+    pool, pixels = data.attack_pool(), data.pictures
     assert 5 not in pool.allowed('train', 0) and 2 not in pool.allowed('heldout', 0)
     assert np.array_equal(pixels('heldout', np.array([3])), data.evaluation_sets[0].images[[3]])
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from datamodules.attacks import BadNet
-from datamodules.attacks.pool import Origin
+from datamodules.rows.table import Origin
 from datamodules.toy_pairs import ToyPairs
 from experiments.surrogates.rank_images import rank
 from experiments.surrogates.surrogate import Surrogate, load_trained
