@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from callbacks.mixture import Mixture, fit_mixture
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
 from datamodules.contracts import truth_of
+from datamodules.files.atomic import write_atomically
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
@@ -124,14 +124,9 @@ def ledger(table: PairTable, score: np.ndarray, side: np.ndarray, mixture: Mixtu
 
 
 def write_ledger(path: Path, lines: pa.Table) -> None:
-    """Replaces the file atomically, so that a run killed meanwhile leaves the ledger of the split before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'{path.name}.tmp{os.getpid()}')
-    try:
-        pq.write_table(lines, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)  # gone already unless the writing failed
+    """Replaces the file atomically: a run killed meanwhile leaves the ledger of the previous split."""
+    with write_atomically(path) as temporary:
+        pq.write_table(lines, temporary)
 
 
 def read_ledger(path: str | Path) -> pa.Table:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from datamodules.attacks.pool import AttackPool, Poison
 from datamodules.attacks.triggers import Trigger
+from datamodules.files.atomic import write_atomically
 from datamodules.usage_error import UsageError
 
 _COLUMNS = pa.schema([
@@ -127,8 +128,8 @@ class Manifest:
 
     def save(self, path: str | Path) -> None:
         """Writes a parquet file."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(self.table.replace_schema_metadata({_CLEAN_ROWS: str(self.clean_rows)}), path)
+        with write_atomically(path) as temporary:
+            pq.write_table(self.table.replace_schema_metadata({_CLEAN_ROWS: str(self.clean_rows)}), temporary)
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:

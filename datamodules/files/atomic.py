@@ -1,0 +1,137 @@
+"""Atomic writing: a file or folder appears under its name complete, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from datamodules.usage_error import UsageError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def write_atomically(path: str | Path) -> Iterator[Path]:
+    """Gives the path of a temporary file beside ``path``, and renames it to ``path`` once the block ends.
+
+    The content is on disk before the rename. If the block fails, the temporary file is removed and ``path`` stays as it
+    was. Temporary files of ``path`` that killed processes of this host have left behind are removed first.
+
+        with write_atomically(folder / 'ledger.parquet') as temporary:
+            pq.write_table(lines, temporary)
+
+    Args:
+        path: The file to write or replace. Missing parent folders are created.
+
+    Raises:
+        UsageError: If the disk is full.
+    """
+    with _temporary_path(Path(path)) as temporary:
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, path)
+        _flush_to_disk(Path(path).parent)
+
+
+@contextmanager
+def fill_atomically(folder: str | Path) -> Iterator[Path]:
+    """Gives an empty temporary folder beside ``folder``, and renames it to ``folder`` once the block ends.
+
+    Works like :func:`write_atomically`, except that the files in the folder are not flushed one by one: a power failure
+    soon afterwards may still cut them.
+
+    Args:
+        folder: The folder to create; must not exist or be empty. Missing parent folders are created.
+
+    Raises:
+        UsageError: If the disk is full.
+    """
+    with _temporary_path(Path(folder)) as temporary:
+        temporary.mkdir()
+        yield temporary
+        temporary.replace(folder)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file in UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes a file atomically."""
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def _temporary_path(path: Path) -> Iterator[Path]:
+    """A free path beside another one; what was written there is removed if the block has not renamed it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    temporary = path.with_name(f'{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp')
+    try:
+        yield temporary
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise UsageError(f'no space is left on the disk of {path}: free some, or write to another disk.') from error
+        raise
+    finally:
+        _remove(temporary)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes temporary files and folders of ``path`` whose process on this host is dead."""
+    prefix = f'{path.name}.{_host()}-'
+    for leftover in path.parent.glob(f'{glob.escape(prefix)}*.tmp'):
+        process = leftover.name[len(prefix) :].partition('-')[0]
+        if process.isdecimal() and not _is_alive(int(process)):
+            _remove(leftover)
+
+
+def _host() -> str:
+    """Names the machine and, in a container, its processes' namespace: only there does a process id mean anything."""
+    namespace = ''
+    with suppress(OSError):  # Linux only
+        namespace = os.readlink('/proc/self/ns/pid')
+    return hashlib.sha256(f'{socket.gethostname()} {namespace}'.encode()).hexdigest()[:8]
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == 'nt':  # signal 0 is Ctrl-C there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Asks the system to write a file's content, or a folder's names, to disk."""
+    if os.name == 'nt':  # neither a folder nor a file that is open for reading can be flushed there
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # file systems that cannot flush a folder
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from datamodules.files import atomic
+from datamodules.files.atomic import fill_atomically, remove_leftovers, write_atomically, write_bytes, write_text
+from datamodules.usage_error import UsageError
+
+ROOT = Path(__file__).parents[3]
+HANG = """
+import sys, time
+from pathlib import Path
+from datamodules.files.atomic import write_atomically
+with write_atomically(sys.argv[1]) as temporary:
+    temporary.write_text('half')
+    print('writing', flush=True)
+    time.sleep(600)
+"""
+
+
+def start_writing(path: Path) -> subprocess.Popen[str]:
+    """A process that is in the middle of writing a file."""
+    process = subprocess.Popen([sys.executable, '-c', HANG, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == 'writing\n'
+    return process
+
+
+class TestFile:
+    def test_appears_when_the_block_ends(self, tmp_path: Path) -> None:
+        path = tmp_path / 'new' / 'a.txt'
+        with write_atomically(path) as temporary:
+            temporary.write_text('x')
+            assert temporary.parent == path.parent and not path.exists()
+        assert path.read_text() == 'x' and list(path.parent.iterdir()) == [path]
+
+    def test_is_replaced_or_stays_as_it_was(self, tmp_path: Path) -> None:
+        path = tmp_path / 'a.txt'
+        write_text(path, 'é')
+        with pytest.raises(KeyboardInterrupt), write_atomically(path) as temporary:
+            temporary.write_text('half')
+            raise KeyboardInterrupt
+        assert path.read_bytes() == 'é'.encode() and list(tmp_path.iterdir()) == [path]
+        write_bytes(path, b'z')
+        assert path.read_bytes() == b'z'
+
+    def test_has_the_permissions_of_an_ordinary_file(self, tmp_path: Path) -> None:
+        (tmp_path / 'a').write_text('x')
+        write_text(tmp_path / 'b', 'x')
+        assert (tmp_path / 'a').stat().st_mode == (tmp_path / 'b').stat().st_mode
+
+    def test_a_block_that_writes_nothing_is_a_bug(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError), write_atomically(tmp_path / 'a'):
+            pass
+
+    @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])
+    def test_a_full_disk_is_one_sentence(self, code: int, tmp_path: Path) -> None:
+        message = r'no space is left on the disk of .*a\.txt: free some, or write to'
+        with pytest.raises(UsageError, match=message), write_atomically(tmp_path / 'a.txt') as temporary:
+            temporary.write_text('half')
+            raise OSError(code, os.strerror(code))
+        assert not list(tmp_path.iterdir())
+
+    def test_other_failures_stay_what_they_are(self, tmp_path: Path) -> None:
+        with pytest.raises(PermissionError), write_atomically(tmp_path / 'a.txt'):
+            raise PermissionError(errno.EACCES, 'denied')
+
+
+class TestFolder:
+    def test_appears_when_the_block_ends(self, tmp_path: Path) -> None:
+        (tmp_path / 'out').mkdir()
+        with fill_atomically(tmp_path / 'out') as temporary:
+            (temporary / 'a').write_text('x')
+            assert not list((tmp_path / 'out').iterdir())
+        assert (tmp_path / 'out/a').read_text() == 'x' and len(list(tmp_path.iterdir())) == 1
+
+    def test_is_removed_if_the_block_fails(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt), fill_atomically(tmp_path / 'out') as temporary:
+            (temporary / 'a').write_text('x')
+            raise KeyboardInterrupt
+        assert not list(tmp_path.iterdir())
+
+
+class TestLeftovers:
+    def test_of_a_killed_process_are_removed_and_those_of_a_live_one_are_not(self, tmp_path: Path) -> None:
+        path = tmp_path / 'a.txt'
+        live, dead = start_writing(path), start_writing(path)
+        try:
+            dead.kill()
+            dead.communicate(timeout=60)
+            assert len(list(tmp_path.iterdir())) == 2
+            write_text(path, 'x')
+            (leftover,) = (file for file in tmp_path.iterdir() if file != path)
+            assert f'-{live.pid}-' in leftover.name and path.read_text() == 'x'
+        finally:
+            live.kill()
+            live.communicate(timeout=60)
+        write_text(path, 'y')
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_of_other_hosts_and_other_files_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(atomic, '_is_alive', lambda process: False)
+        names = ['a.txt.00000000-1-aa.tmp', f'ab.txt.{atomic._host()}-1-aa.tmp', 'a.txt.tmp', 'a.txt']
+        for name in [*names, f'a.txt.{atomic._host()}-1-aa.tmp']:
+            (tmp_path / name).touch()
+        remove_leftovers(tmp_path / 'a.txt')
+        assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names)
+
+    def test_a_name_with_brackets_is_no_pattern(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(atomic, '_is_alive', lambda process: False)
+        leftover = tmp_path / f'[a].{atomic._host()}-1-aa.tmp'
+        leftover.touch()
+        remove_leftovers(tmp_path / '[a]')
+        assert not leftover.exists()
+
+    def test_folders_are_leftovers_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(atomic, '_is_alive', lambda process: False)
+        (tmp_path / f'out.{atomic._host()}-1-aa.tmp' / 'images').mkdir(parents=True)
+        remove_leftovers(tmp_path / 'out')
+        assert not list(tmp_path.iterdir())
+
+
+def test_the_rename_comes_after_the_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed, replace = [], os.replace
+    monkeypatch.setattr(os, 'fsync', lambda handle: flushed.append(time.monotonic()))
+    renamed = []
+    monkeypatch.setattr(os, 'replace', lambda *paths: (renamed.append(time.monotonic()), replace(*paths)))
+    write_text(tmp_path / 'a', 'x')
+    assert flushed[0] < renamed[0] < flushed[1]
