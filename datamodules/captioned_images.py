@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
 from datamodules.files.class_folders import class_folders, images_by_class
 from datamodules.files.reading import cleaned, existing
 from datamodules.pairs import PairsDataModule
+from datamodules.pictures.identity import identify_array, identify_files, identify_pixels
 from datamodules.pictures.images import FolderImages, UnreadableImage
 from datamodules.rows.draws import bits
 from datamodules.rows.subsets import balanced_rows, random_rows
-from datamodules.rows.table import ImageOpener, PairTable
+from datamodules.rows.table import ImageOpener, PairTable, digest_strings
 from datamodules.text.prompts import imagenet_templates, prompts
 from datamodules.usage_error import UsageError
 
 _TRAIN, _HELDOUT = 0, 1  # streams of captions
 _LABELS = ('targets', 'labels', '_labels')  # where the sets of torchvision keep labels; reading them decodes no image
+_FILES = ('samples', '_samples', '_image_files', '_images', 'images')  # and where they keep paths, or (path, label)
 _NOT_CONTENT = ('root', 'download')  # arguments of a data set that do not say which pictures it holds
 
 
@@ -160,6 +164,17 @@ class DatasetImages:
     def __init__(self, data: Dataset[Any]) -> None:
         self.data = data
 
+    def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
+        """All pixels if in memory, else sizes and modification times of files, else the pixels of a few pictures."""
+        pixels, files = getattr(self.data, 'data', None), _files_of(self.data)
+        if isinstance(pixels, np.ndarray | torch.Tensor):
+            return identify_array(np.asarray(pixels))
+        if files is None:
+            return identify_pixels(self, references)
+        root = Path(str(getattr(self.data, 'root', '')))
+        names = pa.array([os.path.relpath(file, root) for file in files], pa.string())
+        return digest_strings(names) + identify_files(root, names)
+
     def __call__(self, reference: str, least: int | None = None) -> Image.Image:
         try:
             picture: Image.Image = self.data[int(reference.rpartition(':')[2])][0]
@@ -204,6 +219,19 @@ def _other_part(dataset: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if 'split' in known and kwargs.get('split', known['split'].default) != 'test':
         return {'split': 'test'}
     return {}
+
+
+def _files_of(data: Any) -> list[str] | None:
+    """Paths of the images; ``None`` if the data set does not list them, or one is not UTF-8."""
+    listed = next((getattr(data, name) for name in _FILES if hasattr(data, name)), None)
+    entries = [entry[0] if isinstance(entry, tuple) else entry for entry in listed or ()]
+    if not entries or not all(isinstance(entry, str | Path) and _is_utf8(str(entry)) for entry in entries):
+        return None
+    return [str(entry) for entry in entries]
+
+
+def _is_utf8(path: str) -> bool:
+    return path.encode(errors='replace') == path.encode(errors='surrogateescape')
 
 
 def _labels_of(data: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.attacks.manifest import Manifest
 from datamodules.evaluation.sets import EvaluationSet
-from datamodules.pictures.batches import CLEAN, PairBatch, PairImages
+from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch
 from datamodules.rows.partition import Partition
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
@@ -65,7 +65,7 @@ class Truth(Protocol):
     manifest: Manifest
     evaluation_sets: list[EvaluationSet]
     table: PairTable
-    images: PairImages
+    images: OverlaidPictures
     partition: Partition
 
     @property

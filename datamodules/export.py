@@ -26,8 +26,8 @@ from datamodules.attacks.pool import translate_labels
 from datamodules.attacks.triggers import Trigger
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.pairs import PairsDataModule
-from datamodules.pictures.batches import PairImages
-from datamodules.pictures.cache import Decoded, decoded_images
+from datamodules.pictures.batches import OverlaidPictures
+from datamodules.pictures.cache import DecodedPictures, decode_pictures
 from datamodules.rows.partition import DROPPED
 from datamodules.rows.table import UNKNOWN
 from datamodules.usage_error import UsageError
@@ -118,7 +118,7 @@ def _unfinished(folder: Path) -> Path:
 class _Encoded(Dataset[tuple[int, bytes | None]]):
     """Place -> row and picture as PNG, ``None`` where it cannot be read."""
 
-    def __init__(self, images: PairImages, rows: np.ndarray) -> None:
+    def __init__(self, images: OverlaidPictures, rows: np.ndarray) -> None:
         self.images, self.rows = images, rows
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class _Encoded(Dataset[tuple[int, bytes | None]]):
 
     def __getitem__(self, place: int) -> tuple[int, bytes | None]:
         row, clean = int(self.rows[place]), self.images.clean
-        if self.images.place[row] < 0 and isinstance(clean, Decoded):
+        if not self.images.is_overlaid(row) and isinstance(clean, DecodedPictures):
             picture, readable = clean[row]
         else:
             picture, readable = self.images(self.rows[place : place + 1])[0], True
@@ -190,7 +190,7 @@ def _write_heldout(folder: Path, data: PairsDataModule) -> None:
     table = data.heldout
     if table is None:
         return
-    images, readable = decoded_images(table, data.stored_size, data.cache_dir, data.num_workers)
+    images, readable = decode_pictures(table, data.stored_size, data.cache_dir, data.num_workers)
     poisons = [poison for name in data.manifest.attacks for poison in data.manifest.poisons(name)]
     used = [row for p in poisons if p.origin == 'heldout' for row in (p.source, p.other) if row >= 0]
     poisoned = pa.array([table.image[row].as_py() for row in used], table.image.type)

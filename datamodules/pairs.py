@@ -20,9 +20,10 @@ from datamodules.attacks.poisoned_pictures import render_poisoned_pictures
 from datamodules.attacks.poisoned_table import poison_table
 from datamodules.evaluation.labeled import labeled_folder, labeled_set
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, evaluation_loader
+from datamodules.files.array_cache import stored_array
 from datamodules.pictures.augment import ImageViews
-from datamodules.pictures.batches import CLEAN, PairBatch, PairDataset, PairImages
-from datamodules.pictures.cache import mapped_table, stored_array
+from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch, PairDataset
+from datamodules.pictures.cache import map_strings
 from datamodules.pictures.copies import picture_hashes
 from datamodules.pictures.store import PictureStore
 from datamodules.pictures.views import as_makers, check_views, clean_view, make_views
@@ -128,7 +129,7 @@ class PairsDataModule(L.LightningDataModule):
     @cached_property
     def source(self) -> PairTable:
         """The clean training pairs."""
-        return mapped_table(self.load_table(), self.cache_dir)
+        return map_strings(self.load_table(), self.cache_dir)
 
     @cached_property
     def heldout(self) -> PairTable | None:
@@ -165,8 +166,8 @@ class PairsDataModule(L.LightningDataModule):
         assert self.context_length is not None
         pool = self.attack_pool()
         self.table, self.manifest = poison_table(self.attacks, pool)
-        triggered = render_poisoned_pictures(self.attacks, self.manifest, self.pictures)
-        self.images = PairImages(self.pictures.pictures['train'], triggered, self.manifest.rows(), len(self.table))
+        poisons = self.manifest.rows(), render_poisoned_pictures(self.attacks, self.manifest, self.pictures)
+        self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), [poisons])
         self.tokenizer = WordTokenizer(self.context_length)
         self.tokens = stored_tokens(self.table, self.tokenizer, self.cache_dir)
         if not self._rank:
@@ -202,7 +203,7 @@ class PairsDataModule(L.LightningDataModule):
 
     def picture_hashes(self) -> np.ndarray:
         """A number for each row's stored picture, int64 (N,), the same for the very same pixels; computed once."""
-        path = self.cache_dir / f'{self.table.fingerprint}-{self.manifest.digest}-hashes-{self.stored_size}.npy'
+        path = self.cache_dir / f'{self.pictures.name}-poison-{self.manifest.digest}-hashes.npy'
 
         def fill(hashes: np.ndarray) -> None:
             hashes[:] = picture_hashes(self.images, len(hashes))

@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from datamodules.files.reading import column, stored_table, usable
+from datamodules.files.arrow_cache import stored_table
+from datamodules.files.reading import column, usable
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import TarImages
 from datamodules.rows.table import PairTable

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from datamodules.attacks.base import Attack, Manifest, compose_picture
-from datamodules.pictures.cache import stored_array
+from datamodules.files.array_cache import stored_array
 from datamodules.pictures.store import PictureStore
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from datamodules.usage_error import UsageError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # some network file systems
 
 
 @contextmanager
@@ -69,6 +70,52 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     """Writes a file atomically."""
     with write_atomically(path) as temporary:
         temporary.write_bytes(content)
+
+
+def reserve_space(temporary: Path, size: int, path: Path) -> None:
+    """Creates a file of a given size whose space on disk is reserved, as far as the file system can.
+
+    Args:
+        temporary: The file to create.
+        size: Its size in bytes.
+        path: What it will become, for the message.
+
+    Raises:
+        UsageError: If the disk has too little space.
+    """
+    free = shutil.disk_usage(temporary.parent).free
+    try:
+        if size > free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with temporary.open('xb') as file:
+            _allocate(file.fileno(), size)
+    except OSError as error:
+        if error.errno not in (*_DISK_FULL, errno.EFBIG):
+            raise
+        raise UsageError(
+            f'{path} needs {_readable(size)}, and its disk has {_readable(free)} free or sets a limit: '
+            f'free some space, or set data.cache_dir to a folder on another disk.'
+        ) from error
+
+
+def _allocate(file: int, size: int) -> None:
+    if hasattr(os, 'posix_fallocate') and size:
+        try:
+            os.posix_fallocate(file, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
+    os.truncate(file, size)
+
+
+def _readable(size: float) -> str:
+    """A number of bytes for people."""
+    for unit in ('bytes', 'kB', 'MB', 'GB'):
+        if size < 1000:
+            return f'{size:.3g} {unit}'
+        size /= 1000
+    return f'{size:,.1f} TB'
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -142,42 +142,3 @@ def images_in(folder: Path) -> list[str]:
     """Names of the image files of one folder, sorted."""
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES)
-
-
-def stored_table(path: Path, make: Callable[[], pa.Table]) -> pa.Table:
-    """A table that is made once and memory-mapped from then on.
-
-    Args:
-        path: Arrow IPC file; its name must determine its content.
-        make: Makes the table if there is no such file.
-    """
-    if path.exists():
-        return _mapped(path)
-    table = make().combine_chunks()
-    return stored_batches(path, table.schema, table.to_batches)
-
-
-def stored_batches(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> pa.Table:
-    """A table of which never more than a batch is in memory: made once, then memory-mapped.
-
-    Args:
-        path: Arrow IPC file; its name must determine its content.
-        schema: Columns of the batches.
-        make: Makes the batches one after the other, if there is no such file.
-    """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f'.{os.getpid()}.tmp')
-        try:
-            with pa.ipc.new_file(unfinished, schema) as file:
-                for batch in make():
-                    file.write_batch(batch)
-            os.replace(unfinished, path)  # a run killed meanwhile leaves no half of it under that name
-        finally:
-            unfinished.unlink(missing_ok=True)  # gone already unless something failed
-    return _mapped(path)
-
-
-def _mapped(path: Path) -> pa.Table:
-    with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_file(file).read_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.pictures.cache import Pictures, read
+from datamodules.pictures.cache import DecodedPictures, Pictures, read_pictures
 from datamodules.rows.partition import Draw
 from datamodules.rows.table import PairTable
 
 CLEAN = -1
+_CLEAN = -1  # in place of the number of an overlay
 
 
 class PairBatch(NamedTuple):
@@ -46,28 +48,38 @@ class Tokenizer(Protocol):
     def __call__(self, caption: str) -> np.ndarray: ...
 
 
-class PairImages:
-    """Pictures by row: the clean ones from cache or file, the poisoned ones over them.
+class OverlaidPictures:
+    """Pictures by row: clean ones from cache or file, others laid over them.
 
     Args:
         clean: uint8 (n, 3, h, w) of the clean table, or the decoder of its files.
-        poisoned: uint8 (P, 3, h, w), pictures with their trigger on.
-        poisoned_rows: Row of each of them, int64 (P,); rows from n on are appended.
         rows: Rows of the whole table.
+        overlays: Rows, int64 (P,), and their pictures, uint8 (P, 3, h, w), such as poisons with their trigger on. Of
+            overlays that share a row the later one wins. Every row from n on must be in one.
     """
 
-    def __init__(self, clean: Pictures, poisoned: np.ndarray, poisoned_rows: np.ndarray, rows: int) -> None:
-        self.clean, self.poisoned = clean, poisoned
-        self.place = np.full(rows, -1, np.int32)  # of a row among the poisoned pictures
-        self.place[poisoned_rows] = np.arange(len(poisoned_rows))
+    def __init__(self, clean: Pictures, rows: int, overlays: Sequence[tuple[np.ndarray, np.ndarray]] = ()) -> None:
+        self.clean, self.pictures = clean, [pictures for _, pictures in overlays]
+        self.overlay = np.full(rows, _CLEAN, np.int16)  # the overlay that a row's picture is in
+        self.position = np.zeros(rows, np.int32)  # and where in it
+        for number, (overlaid, _) in enumerate(overlays):
+            self.overlay[overlaid] = number
+            self.position[overlaid] = np.arange(len(overlaid))
+        size = (clean.size, clean.size) if isinstance(clean, DecodedPictures) else clean.shape[2:]
+        self.shape = (3, *size)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Pictures of some rows, uint8 (B, 3, h, w)."""
-        place = self.place[rows]
-        images = np.empty((len(rows), *self.poisoned.shape[1:]), np.uint8)
-        images[place >= 0] = self.poisoned[place[place >= 0]]
-        images[place < 0] = read(self.clean, rows[place < 0])
+        overlay = self.overlay[rows]
+        images = np.empty((len(rows), *self.shape), np.uint8)
+        images[overlay == _CLEAN] = read_pictures(self.clean, rows[overlay == _CLEAN])
+        for number in np.unique(overlay[overlay != _CLEAN]):
+            images[overlay == number] = self.pictures[number][self.position[rows[overlay == number]]]
         return images
+
+    def is_overlaid(self, row: int) -> bool:
+        """Whether a row's picture is not the clean one."""
+        return bool(self.overlay[row] != _CLEAN)
 
 
 class PairDataset(Dataset[PairBatch]):
@@ -87,7 +99,7 @@ class PairDataset(Dataset[PairBatch]):
     def __init__(
         self,
         table: PairTable,
-        images: PairImages,
+        images: OverlaidPictures,
         tokenizer: Tokenizer,
         tokens: np.ndarray,
         caption_views: CaptionViews | None,

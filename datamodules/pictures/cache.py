@@ -1,13 +1,12 @@
-"""What is made once and memory-mapped from then on: pictures, uint8 and square, and the strings of large tables."""
+"""Pictures, uint8 and square, decoded once and memory-mapped from then on; and the strings of large tables.
+
+Every cache of pictures is named by :func:`datamodules.pictures.identity.identify_pictures` of its tables.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import uuid
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,27 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.files.reading import column, stored_table
+from datamodules.files.array_cache import ArrayKind, stored_arrays
+from datamodules.files.arrow_cache import stored_table
+from datamodules.files.reading import column
+from datamodules.pictures.identity import identify_pictures
 from datamodules.pictures.images import UnreadableImage
 from datamodules.rows.table import PairTable
 
 log = logging.getLogger(__name__)
 
-_LARGE = 1 << 26  # bytes of strings that are better off in a file
+_MIN_MAPPED_BYTES = 1 << 26  # strings of a smaller table stay in memory
 
 
-def square(image: Image.Image, size: int) -> np.ndarray:
-    """Shorter side to ``size``, bicubic, center cropped, as CLIP's own transform: uint8 (3, size, size)."""
+def crop_square(image: Image.Image, size: int) -> np.ndarray:
+    """Resizes the shorter side to ``size``, bicubic, and crops the center, as CLIP does: uint8 (3, size, size)."""
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(image).transpose(2, 0, 1)
 
 
-class Decoded(Dataset[tuple[np.ndarray, bool]]):
-    """Row -> picture and whether it could be read; a picture that could not is black."""
+class DecodedPictures(Dataset[tuple[np.ndarray, bool]]):
+    """Decodes at every access: row -> picture, and whether it could be read. One that cannot be read is black."""
 
     def __init__(self, table: PairTable, size: int) -> None:
         self.table, self.size = table, size
@@ -43,31 +45,31 @@ class Decoded(Dataset[tuple[np.ndarray, bool]]):
         return len(self.table)
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, bool]:
-        picture, mode = self.with_mode(row)
+        picture, mode = self.decode_with_mode(row)
         return picture, mode is not None
 
-    def with_mode(self, row: int) -> tuple[np.ndarray, str | None]:
-        """The picture of a row and the kind of pixels in its file, as PIL calls it; ``None`` if it cannot be read."""
+    def decode_with_mode(self, row: int) -> tuple[np.ndarray, str | None]:
+        """The picture of a row and PIL's mode of the file, such as ``L``; ``None`` if it cannot be read."""
         try:
             image = self.table.open(row, self.size)
         except UnreadableImage:
             return np.zeros((3, self.size, self.size), np.uint8), None
-        return square(image, self.size), image.info.get('mode', 'RGB')
+        return crop_square(image, self.size), image.info.get('mode', 'RGB')
 
 
-class _WithMode(Decoded):
-    """Pictures with the kind of pixels in their file."""
+class _WithMode(DecodedPictures):
+    """Pictures with the mode of their file."""
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, Any]:
-        return self.with_mode(row)
+        return self.decode_with_mode(row)
 
 
-Pictures = np.ndarray | Decoded
+Pictures = np.ndarray | DecodedPictures
 
 
-def read(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
-    """Some pictures, from the cache or by decoding them now: uint8 (n, 3, size, size)."""
-    if isinstance(pictures, Decoded):
+def read_pictures(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
+    """Pictures of some rows, from the cache or decoded now: uint8 (n, 3, size, size)."""
+    if isinstance(pictures, DecodedPictures):
         shape = (len(rows), 3, pictures.size, pictures.size)
         decoded = [pictures[int(row)] for row in rows]
         for row, (_, readable) in zip(rows, decoded, strict=True):
@@ -77,79 +79,52 @@ def read(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
     return pictures[rows]
 
 
-def stored_array(path: Path, shape: tuple[int, ...], dtype: type, fill: Callable[[np.ndarray], None]) -> np.ndarray:
-    """A memory-mapped array that is made once; a run killed meanwhile leaves no half of it under that name.
-
-    Args:
-        path: Where the array lies, ending in ``.npy``; its name must determine its content.
-        shape: Its shape.
-        dtype: Its type.
-        fill: Writes the content in place.
-
-    Returns:
-        The array, read-only.
-    """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f'.{uuid.uuid4().hex}.tmp')  # machines that share a disk may share process ids
-        try:
-            array = np.lib.format.open_memmap(unfinished, 'w+', dtype, shape)
-            fill(array)
-            array.flush()
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)  # gone already unless something failed
-    return np.load(path, mmap_mode='r')
-
-
 def pictures_name(table: PairTable, size: int) -> str:
-    """Names the pictures of a table at one size."""
-    # Two folders may hold the same names and captions in two resolutions: the place is part of the name.
-    place = hashlib.sha256(str(getattr(table.opener, 'root', '')).encode()).hexdigest()[:8]
-    return f'{table.fingerprint}-{place}-{size}'
+    """Stem of the cache file for the pictures of a table at one size."""
+    return f'pictures-{identify_pictures(table)}-{size}'
 
 
-def decoded_images(table: PairTable, size: int, folder: Path, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """All pictures of a table at one size, from the cache or into it.
+def decode_pictures(table: PairTable, size: int, folder: Path, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """All pictures of a table at one size, decoded once and memory-mapped from then on.
 
     Args:
         table: Pairs whose images to decode.
         size: Side in pixels.
-        folder: Where caches lie.
+        folder: Folder of the caches.
         workers: Processes that decode.
 
     Returns:
         Pictures, uint8 (N, 3, size, size), and which of them could be read, bool (N,).
-    """
-    stem = folder / pictures_name(table, size)
-    readable = np.ones(len(table), bool)
 
-    def fill(images: np.ndarray) -> None:
-        loader = DataLoader(_WithMode(table, size), batch_size=None, num_workers=workers, collate_fn=_as_is)
+    Raises:
+        UsageError: If the disk has too little space, or the cache is damaged.
+    """
+
+    def fill(arrays: list[np.ndarray]) -> None:
+        images, readable = arrays
+        loader = DataLoader(_WithMode(table, size), batch_size=None, num_workers=workers, collate_fn=_keep)
         modes: Counter[str] = Counter()
         for row, (image, mode) in enumerate(tqdm(loader, 'decoding', leave=False, disable=len(table) < 20_000)):
             images[row], readable[row] = image, mode is not None
             modes[mode or 'RGB'] += 1
-        np.save(readable_path, readable)
-        _tell_modes(modes)
+        _warn_of_modes(modes)
 
-    readable_path = stem.with_suffix('.readable.npy')
-    images = stored_array(stem.with_suffix('.npy'), (len(table), 3, size, size), np.uint8, fill)
-    readable = np.load(readable_path)
+    kinds = [ArrayKind((len(table), 3, size, size), np.uint8), ArrayKind((len(table),), bool)]
+    images, readable = stored_arrays(folder / f'{pictures_name(table, size)}.npy', kinds, fill)
     warn_unreadable(table, readable)
     return images, readable
 
 
-def mapped_table(table: PairTable, folder: Path) -> PairTable:
-    """A table whose strings, if there are many, lie in a file that is mapped into memory.
+def map_strings(table: PairTable, folder: Path) -> PairTable:
+    """Moves the strings of a table, if there are many, to a file that is mapped into memory.
 
     The system drops what is not in use, and all processes of a machine share the rest.
 
     Args:
         table: The table as it was read.
-        folder: Where caches lie.
+        folder: Folder of the caches.
     """
-    if table.image.nbytes + table.caption.nbytes < _LARGE:
+    if table.image.nbytes + table.caption.nbytes < _MIN_MAPPED_BYTES:
         return table
     path = folder / f'{table.fingerprint}.arrow'
     strings = stored_table(path, lambda: pa.table({'image': table.image, 'caption': table.caption}))
@@ -165,13 +140,13 @@ def warn_unreadable(table: PairTable, readable: np.ndarray) -> None:
         log.warning('%d of %d images cannot be read and are left out; first: %s', (~readable).sum(), len(table), first)
 
 
-def _tell_modes(modes: Counter[str]) -> None:
-    """Counts the pictures that are not in colors of red, green and blue, once, when they are decoded."""
+def _warn_of_modes(modes: Counter[str]) -> None:
+    """Counts the pictures that are not RGB, once, when they are decoded."""
     others = {mode: count for mode, count in sorted(modes.items()) if mode != 'RGB'}
     if others:
         kinds = ', '.join(f'{mode} {count}' for mode, count in others.items())
         log.warning('%d of %d images are not RGB and are converted: %s', sum(others.values()), modes.total(), kinds)
 
 
-def _as_is(item: Any) -> Any:
+def _keep(item: Any) -> Any:
     return item

@@ -1,4 +1,4 @@
-"""Which pairs have the very same picture."""
+"""Which pairs share a picture."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import hashlib
 import numpy as np
 from tqdm import tqdm
 
-from datamodules.pictures.batches import PairImages
+from datamodules.pictures.batches import OverlaidPictures
 
-_CHUNK = 256  # pictures read at once
+_PICTURES_AT_ONCE = 256
 
 
-def picture_hashes(images: PairImages, rows: int) -> np.ndarray:
-    """A number for each row's stored picture, int64 (rows,): the same for the same pixels, else another (64 bits)."""
+def picture_hashes(images: OverlaidPictures, rows: int) -> np.ndarray:
+    """A number for each row's stored picture, int64 (rows,): equal for equal pixels, else different (64 bits)."""
     hashes = np.empty(rows, np.int64)
-    for start in tqdm(range(0, rows, _CHUNK), 'looking for copies', leave=False, disable=rows < 200_000):
-        chunk = np.arange(start, min(start + _CHUNK, rows))
+    for start in tqdm(range(0, rows, _PICTURES_AT_ONCE), 'looking for copies', leave=False, disable=rows < 200_000):
+        chunk = np.arange(start, min(start + _PICTURES_AT_ONCE, rows))
         digests = (hashlib.blake2b(picture.tobytes(), digest_size=8).digest() for picture in images(chunk))
         hashes[chunk] = np.frombuffer(b''.join(digests), np.int64)
     return hashes
 
 
 def least_of_copies(value: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """The least value among the pairs that share a pair's picture, NaN where a pair has no value itself.
+    """For each pair the smallest value among the pairs with its picture; NaN where the pair itself has none.
 
     Args:
         value: A number for each pair, (N,); NaN where unknown.
-        picture: What :func:`picture_hashes` returned, (N,).
+        picture: The result of :func:`picture_hashes`, (N,).
     """
     _, number = np.unique(picture, return_inverse=True)
     least = np.full(number.max(initial=-1) + 1, np.inf, value.dtype)

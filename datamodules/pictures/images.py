@@ -7,7 +7,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
+
+from datamodules.pictures.identity import identify_array, identify_files, identify_samples
 
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')  # not EPS, say, for which PIL starts another program
 MAX_PIXELS = 50_000_000  # a 7,000 x 7,000 photo; PIL's own limit would let through 180 million
@@ -54,6 +58,10 @@ class FolderImages:
     def __call__(self, reference: str, least: int | None = None) -> Image.Image:
         return decode(self.root / reference, least)
 
+    def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
+        """Sizes and modification times of the files, and the content of a few; not the place of the root."""
+        return identify_files(self.root, references)
+
 
 class TarImages:
     """Members of tar shards; a reference is ``shard:offset:size`` with the shard relative to the root.
@@ -65,10 +73,22 @@ class TarImages:
         self.root = Path(root)
 
     def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+        return decode(self._read(reference), least)
+
+    def _read(self, reference: str) -> bytes:
         shard, offset, size = reference.rsplit(':', 2)
         with open(self.root / shard, 'rb') as file:
             file.seek(int(offset))
-            return decode(file.read(int(size)), least)
+            return file.read(int(size))
+
+    def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
+        """Sizes and modification times of the shards, and the content of a few members; not the place of the root.
+
+        Raises:
+            FileNotFoundError: If a shard is gone.
+        """
+        shards = pc.replace_substring_regex(references, pattern=r':\d+:\d+$', replacement='')
+        return identify_files(self.root, shards) + identify_samples(references, self._read)
 
 
 class ArrayImages:
@@ -79,3 +99,7 @@ class ArrayImages:
 
     def __call__(self, reference: str, least: int | None = None) -> Image.Image:
         return Image.fromarray(self.array[int(reference)])
+
+    def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
+        """The pixels."""
+        return identify_array(self.array)

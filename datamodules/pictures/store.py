@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.pictures.cache import Decoded, Pictures, decoded_images, pictures_name, read
+from datamodules.pictures.cache import DecodedPictures, Pictures, decode_pictures, pictures_name, read_pictures
 from datamodules.rows.table import Origin, PairTable
 
 
@@ -41,15 +41,15 @@ class PictureStore:
                 self.pictures[origin], readable = self.decode(table)
                 self.unreadable[origin] = frozenset(np.flatnonzero(~readable).tolist())
             else:
-                self.pictures[origin] = Decoded(table, size)
+                self.pictures[origin] = DecodedPictures(table, size)
 
     def __call__(self, origin: Origin, rows: np.ndarray) -> np.ndarray:
         """Stored pictures of some rows, uint8 (n, 3, size, size)."""
-        return read(self.pictures[origin], rows)
+        return read_pictures(self.pictures[origin], rows)
 
     def decode(self, table: PairTable) -> tuple[np.ndarray, np.ndarray]:
         """Pictures of any table at this size, from the cache or into it, and which of them could be read, bool."""
-        return decoded_images(table, self.size, self.cache_dir, self.workers)
+        return decode_pictures(table, self.size, self.cache_dir, self.workers)
 
     @property
     def name(self) -> str:

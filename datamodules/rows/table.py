@@ -21,8 +21,11 @@ UNKNOWN = -1  # label of a pair whose class nobody knows
 class ImageOpener(Protocol):
     """Turns the image reference of a row into an RGB picture.
 
-    Who needs neither side longer than ``least`` pixels says so; the picture may then be a smaller version of the
-    original, of the same shape, with no side shorter than that.
+    ``least``: the caller needs no side longer than this; the picture may then be a smaller version of the original, of
+    the same shape, with no side shorter than that.
+
+    An opener may also have a method ``identity(references) -> bytes`` that changes whenever the pictures do, see
+    :func:`datamodules.pictures.identity.identify_pictures`: it names the caches of the pictures.
     """
 
     def __call__(self, reference: str, least: int | None = None) -> Image.Image: ...
@@ -106,12 +109,12 @@ class PairTable:
         """Names the content: image references, captions and labels, in order (16 hexadecimal digits)."""
         digest = hashlib.sha256(str(len(self)).encode())
         for column in (self.image, self.caption):
-            digest.update(_digest(column))
+            digest.update(digest_strings(column))
         digest.update(self.label.tobytes())
         return digest.hexdigest()[:16]
 
 
-def _digest(column: pa.Array | pa.ChunkedArray) -> bytes:
+def digest_strings(column: pa.Array | pa.ChunkedArray) -> bytes:
     """Names the strings of a column, in order, whatever its chunks; read from Arrow's own memory, without a copy."""
     lengths, letters = hashlib.sha256(), hashlib.sha256()
     for chunk in [column] if isinstance(column, pa.Array) else column.chunks:

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.files.reading import cleaned, stored_batches
+from datamodules.files.arrow_cache import stored_batches
+from datamodules.files.reading import cleaned
 from datamodules.rows.subsets import rows_of_groups
 from datamodules.usage_error import UsageError
 

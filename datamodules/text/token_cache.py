@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datamodules.pictures.cache import stored_array
+from datamodules.files.array_cache import stored_array
 from datamodules.rows.table import PairTable
 from datamodules.text.prompts import prompts
 from datamodules.text.tokenizer import WordTokenizer

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.attacks import Blend, Patch, PhotoFilter, StripedSheet, Trigger, Warp, Watermark, Waves
-from datamodules.pictures.cache import Decoded, read
+from datamodules.pictures.cache import DecodedPictures, read_pictures
 from experiments.bench.measure import Result, best_of
 from experiments.bench.views import photos
 
@@ -35,9 +35,9 @@ def measure() -> Iterator[Result]:
     """Time of each trigger over that of making a picture of 224 pixels from a JPEG of 640 x 480."""
     with tempfile.TemporaryDirectory() as folder:
         table, _ = photos(Path(folder), PICTURES)
-        pictures, rows = Decoded(table, SIZE), np.arange(PICTURES)
-        stored = read(pictures, rows)
-        calls: dict[str, Callable[[], object]] = {'decoding': partial(read, pictures, rows)}
+        pictures, rows = DecodedPictures(table, SIZE), np.arange(PICTURES)
+        stored = read_pictures(pictures, rows)
+        calls: dict[str, Callable[[], object]] = {'decoding': partial(read_pictures, pictures, rows)}
         calls |= {name: partial(trigger, stored, rows) for name, (trigger, _) in TRIGGERS.items()}
         times = best_of(calls, REPEATS)
     for name, (_, target) in TRIGGERS.items():

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import transforms
 
 from datamodules.pictures.augment import MEAN, STD, SimCLRViews, normalize
-from datamodules.pictures.cache import Decoded, decoded_images, read
+from datamodules.pictures.cache import DecodedPictures, decode_pictures, read_pictures
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
 from experiments.bench.measure import Result, best_of
@@ -58,7 +58,7 @@ def measure() -> Iterator[Result]:
     """Pairs per second of three ways from a picture to two views of 224 pixels."""
     with tempfile.TemporaryDirectory() as folder:
         table, files = photos(Path(folder), PAIRS)
-        stored, _ = decoded_images(table, SIZE, Path(folder))
+        stored, _ = decode_pictures(table, SIZE, Path(folder))
         views, rows, reference = SimCLRViews(blur=1.0), np.arange(PAIRS), pil_views()
 
         def two_views(pictures: np.ndarray) -> list[torch.Tensor]:
@@ -71,8 +71,8 @@ def measure() -> Iterator[Result]:
 
         times = best_of({
             'reference': one_by_one,
-            'cache': lambda: two_views(read(stored, rows)),
-            'jpeg': lambda: two_views(read(Decoded(table, SIZE), rows)),
+            'cache': lambda: two_views(read_pictures(stored, rows)),
+            'jpeg': lambda: two_views(read_pictures(DecodedPictures(table, SIZE), rows)),
         }, REPEATS)  # fmt: skip
     speed = times['reference'] / times['cache'], times['reference'] / times['jpeg']
     yield Result('two-view pairs a second from the cache, over PIL', speed[0], target=5, more=True)

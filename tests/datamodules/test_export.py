@@ -17,7 +17,7 @@ from datamodules.attacks import BadNet, ClassSwap, Manifest, TargetedPoison
 from datamodules.csv_pairs import CSVPairs
 from datamodules.export import Form, export, vacant
 from datamodules.pairs import PairsDataModule
-from datamodules.pictures.cache import square
+from datamodules.pictures.cache import crop_square
 from datamodules.rows.table import PairTable
 from datamodules.text.tokenizer import WordTokenizer
 from datamodules.webdataset import WebDatasetPairs
@@ -173,7 +173,7 @@ class TestMeasuring:
         assert data.heldout is not None
         for line in written:
             row = int(line[''])
-            assert np.array_equal(pixels(tmp_path / 'out' / line['image']), square(data.heldout.open(row), 8))
+            assert np.array_equal(pixels(tmp_path / 'out' / line['image']), crop_square(data.heldout.open(row), 8))
             assert (line['caption'], int(line['label'])) == (data.heldout.captions([row])[0], row % 4)
 
     def test_a_poisoned_picture_is_held_out_under_none_of_its_captions(self, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from datamodules.evaluation.sets import EvalBatch
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.augment import CleanView, SimCLRViews, normalize
 from datamodules.pictures.batches import CLEAN, PairBatch
-from datamodules.pictures.cache import square
+from datamodules.pictures.cache import crop_square
 from datamodules.rows.filters import RandomSubset
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.rows.table import UNKNOWN, PairTable
@@ -200,7 +200,7 @@ class TestPoison:
         for name in data.manifest.attacks:
             for row, poison in zip(data.manifest.rows(name), data.manifest.poisons(name), strict=True):
                 assert data.heldout is not None
-                clean = square(data.heldout.open(poison.source), IMAGE_SIZE)[None]
+                clean = crop_square(data.heldout.open(poison.source), IMAGE_SIZE)[None]
                 trigger = data.attacks[name].trigger
                 expected = clean if trigger is None else trigger(clean, [row])
                 assert (data.images(np.array([row])) == expected).all()
@@ -227,7 +227,7 @@ class TestPoison:
         assert len(data.table) == 32
         assert data.attacks['badnet'].trigger is not None
         for row in data.manifest.rows():
-            clean = square(data.source.open(int(row)), IMAGE_SIZE)[None]
+            clean = crop_square(data.source.open(int(row)), IMAGE_SIZE)[None]
             assert (data.images(np.array([row])) == data.attacks['badnet'].trigger(clean)).all()
 
     def test_other_held_out_pictures_make_other_poison(self, folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import lightning as L
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
@@ -60,6 +62,10 @@ class TinyImages:
     def __init__(self, pictures: Sequence[np.ndarray], broken: Sequence[int] = ()) -> None:
         self.pictures, self.broken = pictures, set(broken)
         self.opened: list[str] = []
+
+    def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
+        content = [self.pictures[int(name.rpartition(':')[2])].tobytes() for name in references.to_pylist()]
+        return hashlib.sha256(b''.join(content) + repr(sorted(self.broken)).encode()).digest()
 
     def __call__(self, reference: str, least: int | None = None) -> Image.Image:
         self.opened.append(reference)

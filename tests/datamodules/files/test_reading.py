@@ -13,7 +13,6 @@ from datamodules.files.reading import (
     first_line,
     images_in,
     read_columns,
-    stored_table,
     usable,
 )
 
@@ -110,22 +109,3 @@ class TestFiles:
         for name in ('b.JPEG', 'a.png', 'c.txt', '10.jpg', '9.jpg'):
             (tmp_path / name).touch()
         assert images_in(tmp_path) == ['10.jpg', '9.jpg', 'a.png', 'b.JPEG']
-
-    def test_a_stored_table_is_made_once(self, tmp_path: Path) -> None:
-        path, made = tmp_path / 'cache' / 'index.arrow', []
-
-        def make() -> pa.Table:
-            made.append(1)
-            return pa.table({'a': pa.chunked_array([['x'], ['y']])})
-
-        for _ in range(2):
-            assert stored_table(path, make).to_pydict() == {'a': ['x', 'y']}
-        assert made == [1] and [file.name for file in path.parent.iterdir()] == ['index.arrow']
-
-    def test_a_table_that_could_not_be_made_leaves_nothing(self, tmp_path: Path) -> None:
-        def fail() -> pa.Table:
-            raise ValueError('no')
-
-        with pytest.raises(ValueError, match='no'):
-            stored_table(tmp_path / 'index.arrow', fail)
-        assert not list(tmp_path.iterdir())

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.pictures.batches import CLEAN, PairBatch, PairDataset, PairImages
-from datamodules.pictures.cache import Decoded
+from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch, PairDataset
+from datamodules.pictures.cache import DecodedPictures
 from datamodules.rows.partition import Draw
 from datamodules.text.tokenizer import WordTokenizer
 from tests.helpers.tiny import CONTEXT_LENGTH, tiny_table
@@ -29,25 +29,31 @@ class KeyAsCaption:
 
 
 def dataset(views: dict[str, int], epoch: int = 5, rewrite: bool = True, **kwargs: Any) -> PairDataset:
-    images = PairImages(Decoded(TABLE, 8), np.empty((0, 3, 8, 8), np.uint8), np.empty(0, np.int64), 10)
+    images = OverlaidPictures(DecodedPictures(TABLE, 8), 10)
     tokens = np.stack([TOKENIZER(caption) for caption in TABLE.captions(range(10))]).astype(np.uint16)
     captions = KeyAsCaption() if rewrite else None
     return PairDataset(TABLE, images, TOKENIZER, tokens, captions, views, seed=7, epoch=epoch, **kwargs)
 
 
-class TestPairImages:
+class TestOverlaidPictures:
     def test_poisons_lie_over_the_clean_pictures_and_behind_them(self) -> None:
-        images = PairImages(shades(0, 1, 2, 3), shades(100, 101, 102), np.array([5, 1, 4]), 6)
+        images = OverlaidPictures(shades(0, 1, 2, 3), 6, [(np.array([5, 1, 4]), shades(100, 101, 102))])
         assert images(np.array([0, 1, 2, 3, 4, 5, 1]))[:, 0, 0, 0].tolist() == [0, 101, 2, 3, 102, 100, 101]
+
+    def test_a_later_overlay_wins(self) -> None:
+        overlays = [(np.array([0, 2]), shades(100, 101)), (np.array([2, 4]), shades(200, 201))]
+        images = OverlaidPictures(shades(0, 1, 2, 3), 5, overlays)
+        assert images(np.arange(5))[:, 0, 0, 0].tolist() == [100, 1, 200, 3, 201]
+        assert [images.is_overlaid(row) for row in range(5)] == [True, False, True, False, True]
 
     def test_never_opens_a_clean_picture_that_a_poison_replaces(self) -> None:
         table = tiny_table(4, 2, seed=0)
-        images = PairImages(Decoded(table, 2), shades(100), np.array([1]), 4)
+        images = OverlaidPictures(DecodedPictures(table, 2), 4, [(np.array([1]), shades(100))])
         images(np.array([0, 1]))
         assert table.opener.opened == ['0:0']
 
     def test_gives_arrays_that_may_be_written_to(self) -> None:
-        images = PairImages(shades(0, 1), shades(), np.empty(0, np.int64), 2)
+        images = OverlaidPictures(shades(0, 1), 2, [(np.empty(0, np.int64), shades())])
         assert images(np.array([1, 0])).flags.writeable
 
 

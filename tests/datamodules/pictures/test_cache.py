@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.pictures.cache import Decoded, decoded_images, pictures_name, read, square, stored_array
+from datamodules.files import atomic
+from datamodules.pictures.cache import DecodedPictures, crop_square, decode_pictures, read_pictures
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
+from datamodules.usage_error import UsageError
 from tests.helpers.tiny import TinyImages, tiny_table
 
 
@@ -22,14 +29,14 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-class TestSquare:
+class TestCropSquare:
     def test_an_image_of_the_right_size_stays_as_it_is(self) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
-        assert (square(Image.fromarray(pixels), 6) == pixels.transpose(2, 0, 1)).all()
+        assert (crop_square(Image.fromarray(pixels), 6) == pixels.transpose(2, 0, 1)).all()
 
     @pytest.mark.parametrize(('height', 'width'), [(8, 16), (16, 8), (5, 5), (30, 31)])
     def test_every_size_becomes_square(self, height: int, width: int) -> None:
-        image = square(Image.fromarray(np.full((height, width, 3), 77, np.uint8)), 8)
+        image = crop_square(Image.fromarray(np.full((height, width, 3), 77, np.uint8)), 8)
         assert image.shape == (3, 8, 8)
         assert image.dtype == np.uint8
         assert (image == 77).all()
@@ -37,69 +44,29 @@ class TestSquare:
     def test_takes_the_center(self) -> None:
         pixels = np.zeros((8, 24, 3), np.uint8)
         pixels[:, 8:16] = 200
-        image = square(Image.fromarray(pixels), 8)
+        image = crop_square(Image.fromarray(pixels), 8)
         assert (image[:, :, 2:-2] == 200).all()
 
 
-class TestStoredArray:
-    def test_is_made_once(self, tmp_path: Path) -> None:
-        calls = []
-
-        def fill(array: np.ndarray) -> None:
-            calls.append(array.shape)
-            array[:] = 7
-
-        path = tmp_path / 'new' / 'x.npy'
-        for _ in range(2):
-            array = stored_array(path, (3, 2), np.uint16, fill)
-            assert array.tolist() == [[7, 7]] * 3
-            assert array.dtype == np.uint16
-        assert calls == [(3, 2)]
-        assert names(tmp_path / 'new') == ['x.npy']
-
-    def test_is_read_only(self, tmp_path: Path) -> None:
-        array = stored_array(tmp_path / 'x.npy', (2,), np.uint8, lambda array: None)
-        with pytest.raises(ValueError, match='read-only'):
-            array[0] = 1
-
-    def test_may_be_empty(self, tmp_path: Path) -> None:
-        for _ in range(2):
-            assert stored_array(tmp_path / 'x.npy', (0, 3, 4, 4), np.uint8, lambda array: None).shape == (0, 3, 4, 4)
-
-    def test_an_interrupted_write_leaves_nothing(self, tmp_path: Path) -> None:
-        def fail(array: np.ndarray) -> None:
-            array[0] = 1
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            stored_array(tmp_path / 'x.npy', (3,), np.uint8, fail)
-        assert names(tmp_path) == []
-
-    def test_what_a_killed_process_left_is_not_taken_for_the_array(self, tmp_path: Path) -> None:
-        (tmp_path / 'x.0123.tmp').write_bytes(b'half')
-        array = stored_array(tmp_path / 'x.npy', (3,), np.uint8, lambda array: array.fill(5))
-        assert array.tolist() == [5, 5, 5]
-
-
-class TestDecodedImages:
+class TestDecodePictures:
     def test_every_picture_is_decoded_once(self, tmp_path: Path) -> None:
         table = tiny_table(6, 2, seed=0)
-        first, _ = decoded_images(table, 8, tmp_path)
+        first, _ = decode_pictures(table, 8, tmp_path)
         assert opened(table) == [f'0:{row}' for row in range(6)]
-        again, readable = decoded_images(table, 8, tmp_path)
+        again, readable = decode_pictures(table, 8, tmp_path)
         assert len(opened(table)) == 6
         assert (first == again).all()
         assert readable.tolist() == [True] * 6
 
     def test_holds_the_pictures_of_the_rows(self, tmp_path: Path) -> None:
         table = tiny_table(5, 2, seed=0)
-        images, _ = decoded_images(table, 8, tmp_path)
+        images, _ = decode_pictures(table, 8, tmp_path)
         for row in range(5):
-            assert (images[row] == square(table.open(row), 8)).all()
+            assert (images[row] == crop_square(table.open(row), 8)).all()
 
     def test_workers_change_nothing(self, tmp_path: Path) -> None:
-        alone, _ = decoded_images(tiny_table(7, 2, seed=0, broken=[3]), 8, tmp_path / 'a')
-        shared, readable = decoded_images(tiny_table(7, 2, seed=0, broken=[3]), 8, tmp_path / 'b', workers=2)
+        alone, _ = decode_pictures(tiny_table(7, 2, seed=0, broken=[3]), 8, tmp_path / 'a')
+        shared, readable = decode_pictures(tiny_table(7, 2, seed=0, broken=[3]), 8, tmp_path / 'b', workers=2)
         assert (alone == shared).all()
         assert readable.tolist() == [True] * 3 + [False] + [True] * 3
 
@@ -107,7 +74,7 @@ class TestDecodedImages:
         table = tiny_table(6, 2, seed=0, broken=[2, 4])
         for _ in range(2):  # from the cache as well
             with caplog.at_level(logging.WARNING):
-                images, readable = decoded_images(table, 8, tmp_path)
+                images, readable = decode_pictures(table, 8, tmp_path)
             assert caplog.messages == ['2 of 6 images cannot be read and are left out; first: 0:2']
             assert np.flatnonzero(~readable).tolist() == [2, 4]
             assert not images[[2, 4]].any()
@@ -116,24 +83,28 @@ class TestDecodedImages:
     def test_another_size_or_table_is_another_cache(self, tmp_path: Path) -> None:
         for seed, size in ((0, 8), (0, 6), (2, 8)):
             table = tiny_table(4, 2, seed)
-            images, _ = decoded_images(table, size, tmp_path)
-            assert (images[1] == square(table.open(1), size)).all()
-        assert len(list(tmp_path.glob('*.readable.npy'))) == 3
+            images, _ = decode_pictures(table, size, tmp_path)
+            assert (images[1] == crop_square(table.open(1), size)).all()
+        assert len(names(tmp_path)) == 3
 
-    def test_another_folder_is_another_cache(self) -> None:
-        table, moved = tiny_table(4, 2, seed=0), tiny_table(4, 2, seed=0)
-        moved.opener.root = 'elsewhere'
-        assert pictures_name(table, 8) == pictures_name(tiny_table(4, 2, seed=0), 8) != pictures_name(moved, 8)
+    def test_a_cache_without_room_is_refused_before_anything_is_decoded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        table = tiny_table(4, 2, seed=0)
+        monkeypatch.setattr(atomic.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=500))
+        with pytest.raises(UsageError, match=r'pictures-\w+-8\.npy needs \d.* kB, and its disk has 500 bytes free'):
+            decode_pictures(table, 8, tmp_path)
+        assert opened(table) == [] and names(tmp_path) == []
 
     def test_an_interruption_is_made_good(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         table = tiny_table(4, 2, seed=0)
         with monkeypatch.context() as patch:
-            patch.setattr('datamodules.pictures.cache.square', lambda image, size: 1 / 0)
+            patch.setattr('datamodules.pictures.cache.crop_square', lambda image, size: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                decoded_images(table, 8, tmp_path)
+                decode_pictures(table, 8, tmp_path)
         assert names(tmp_path) == []
-        images, _ = decoded_images(table, 8, tmp_path)
-        assert (images[3] == square(table.open(3), 8)).all()
+        images, _ = decode_pictures(table, 8, tmp_path)
+        assert (images[3] == crop_square(table.open(3), 8)).all()
 
     def test_pictures_in_gray_or_in_inks_are_counted_when_they_are_decoded(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -143,24 +114,123 @@ class TestDecodedImages:
             Image.new('RGB', (9, 9), 'white').convert(mode).save(tmp_path / f'{number}.jpg')
         names = [f'{number}.jpg' for number in range(5)]
         with caplog.at_level(logging.WARNING):
-            images, _ = decoded_images(PairTable(names, names, opener=FolderImages(tmp_path)), 8, tmp_path / 'cache')
+            images, _ = decode_pictures(PairTable(names, names, opener=FolderImages(tmp_path)), 8, tmp_path / 'cache')
         assert caplog.messages == ['3 of 5 images are not RGB and are converted: CMYK 1, L 2']
         assert (images > 250).all()
 
 
-class TestRead:
+class TestReadPictures:
     def test_decodes_what_no_cache_holds(self, tmp_path: Path) -> None:
         table = tiny_table(5, 2, seed=0, broken=[4])
-        cached, _ = decoded_images(table, 8, tmp_path)
+        cached, _ = decode_pictures(table, 8, tmp_path)
         rows = np.array([3, 0, 4, 3])
-        assert (read(Decoded(table, 8), rows) == read(cached, rows)).all()
+        assert (read_pictures(DecodedPictures(table, 8), rows) == read_pictures(cached, rows)).all()
 
     def test_tells_of_pictures_that_cannot_be_read(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING):
-            pictures = read(Decoded(tiny_table(5, 2, seed=0, broken=[4]), 8), np.array([3, 4]))
+            pictures = read_pictures(DecodedPictures(tiny_table(5, 2, seed=0, broken=[4]), 8), np.array([3, 4]))
         assert caplog.messages == ['image 0:4 cannot be read and is taken as black']
         assert pictures[0].any()
         assert not pictures[1].any()
 
     def test_no_rows_are_no_pictures(self) -> None:
-        assert read(Decoded(tiny_table(5, 2, seed=0), 8), np.empty(0, np.int64)).shape == (0, 3, 8, 8)
+        assert read_pictures(DecodedPictures(tiny_table(5, 2, seed=0), 8), np.empty(0, np.int64)).shape == (0, 3, 8, 8)
+
+
+class TestFileOfPictures:
+    """A cache of pictures in a folder, as a data set goes through its changes."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        for number in range(6):
+            paint(tmp_path / f'root/{number}.png', number)
+        return tmp_path
+
+    def test_an_edited_caption_decodes_nothing_again(self, folder: Path) -> None:
+        decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+        again = refuse_to_decode(listed(folder / 'root', captions=[f'new {i}' for i in range(6)]))
+        assert decode_pictures(again, 8, folder / 'cache')[0][3, 0, 0, 0] == 3
+
+    def test_a_moved_or_copied_folder_keeps_its_cache(self, folder: Path) -> None:
+        decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+        shutil.copytree(folder / 'root', folder / 'copy')
+        (folder / 'root').rename(folder / 'moved')
+        for name in ('copy', 'moved'):
+            decode_pictures(refuse_to_decode(listed(folder / name)), 8, folder / 'cache')
+        assert len(names(folder / 'cache')) == 1
+
+    def test_a_replaced_picture_is_decoded_anew(self, folder: Path) -> None:
+        decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+        state = (folder / 'root/3.png').stat()
+        paint(folder / 'root/3.png', 200)
+        os.utime(folder / 'root/3.png', ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+        assert decode_pictures(listed(folder / 'root'), 8, folder / 'cache')[0][3, 0, 0, 0] == 200
+
+    def test_a_picture_that_is_repaired_or_downloaded_later_is_decoded(self, folder: Path) -> None:
+        whole = (folder / 'root/3.png').read_bytes()
+        (folder / 'root/3.png').write_bytes(whole[:40])
+        (folder / 'root/4.png').unlink()
+        _, readable = decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+        assert np.flatnonzero(~readable).tolist() == [3, 4]
+        (folder / 'root/3.png').write_bytes(whole)
+        paint(folder / 'root/4.png', 4)
+        images, readable = decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+        assert readable.all() and images[:, 0, 0, 0].tolist() == list(range(6))
+
+    def test_two_folders_with_the_same_names_never_share(self, folder: Path) -> None:
+        for number in range(6):
+            paint(folder / f'other/{number}.png', 100 + number)
+            state = (folder / f'root/{number}.png').stat()
+            os.utime(folder / f'other/{number}.png', ns=(state.st_atime_ns, state.st_mtime_ns))
+        first, _ = decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+        second, _ = decode_pictures(listed(folder / 'other'), 8, folder / 'cache')
+        assert (second[:, 0, 0, 0] - first[:, 0, 0, 0]).tolist() == [100] * 6
+
+    @pytest.mark.parametrize('damage', ['cut', 'empty', 'flip'])
+    def test_a_damaged_cache_is_one_sentence_that_names_the_file(self, damage: str, folder: Path) -> None:
+        decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+        (file,) = (folder / 'cache').iterdir()
+        content = bytearray(file.read_bytes())
+        content[300] ^= 1
+        file.write_bytes({'cut': content[:-100], 'empty': b'', 'flip': content}[damage])
+        with pytest.raises(UsageError, match=rf'{file.name} is damaged \(.*\): delete it, and it will be made again'):
+            decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+        file.unlink()
+        assert decode_pictures(listed(folder / 'root'), 8, folder / 'cache')[0][3, 0, 0, 0] == 3
+
+    def test_one_killed_while_it_is_filled_is_made_again_and_leaves_nothing(self, folder: Path) -> None:
+        code = (
+            'import sys, time; from pathlib import Path; from tests.datamodules.pictures.test_cache import listed\n'
+            'import datamodules.pictures.cache as cache\n'
+            'def stop(image, size): print("decoding", flush=True); time.sleep(600)\n'
+            'cache.crop_square = stop\n'
+            'cache.decode_pictures(listed(Path(sys.argv[1], "root")), 8, Path(sys.argv[1], "cache"))'
+        )
+        process = subprocess.Popen([sys.executable, '-c', code, str(folder)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == 'decoding\n'
+        process.kill()
+        process.communicate(timeout=60)
+        assert len(names(folder / 'cache')) == 1
+        assert decode_pictures(listed(folder / 'root'), 8, folder / 'cache')[1].all()
+        assert [Path(name).suffix for name in names(folder / 'cache')] == ['.npy']
+
+
+def paint(path: Path, shade: int) -> None:
+    """A picture of one shade. All of them have files of one size."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b'P6 9 9 255\n' + bytes([shade]) * 243)
+
+
+def listed(root: Path, captions: list[str] | None = None) -> PairTable:
+    images = [f'{number}.png' for number in range(6)]
+    return PairTable(images, captions or images, opener=FolderImages(root))
+
+
+class _Refusing(FolderImages):
+    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+        raise AssertionError(f'{reference} is decoded again')
+
+
+def refuse_to_decode(table: PairTable) -> PairTable:
+    table.opener = _Refusing(cast(FolderImages, table.opener).root)
+    return table

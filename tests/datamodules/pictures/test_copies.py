@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 
 from datamodules.pictures import copies
-from datamodules.pictures.batches import PairImages
+from datamodules.pictures.batches import OverlaidPictures
 from datamodules.pictures.copies import least_of_copies, picture_hashes
 
 
-def stored(*names: int) -> PairImages:
+def stored(*names: int) -> OverlaidPictures:
     """Random pictures, the same for the same name."""
     pictures = [np.random.default_rng(name).integers(0, 256, (3, 4, 4), np.uint8) for name in names]
-    return PairImages(np.stack(pictures), np.empty((0, 3, 4, 4), np.uint8), np.empty(0, np.int64), len(names))
+    return OverlaidPictures(np.stack(pictures), len(names))
 
 
 class TestPictureHashes:
@@ -26,15 +26,15 @@ class TestPictureHashes:
         assert len(set(picture_hashes(images, 2).tolist())) == 2
 
     def test_pictures_may_be_in_different_chunks(self) -> None:
-        names = [name % 7 for name in range(copies._CHUNK + 7)]
+        names = [name % 7 for name in range(copies._PICTURES_AT_ONCE + 7)]
         number = picture_hashes(stored(*names), len(names))
-        assert number[: copies._CHUNK : 7][0] == number[7 * (copies._CHUNK // 7)]
+        assert number[: copies._PICTURES_AT_ONCE : 7][0] == number[7 * (copies._PICTURES_AT_ONCE // 7)]
         assert len(set(number.tolist())) == 7
 
     def test_a_poison_is_hashed_with_its_trigger_on(self) -> None:
         plain = stored(1, 1)
         assert isinstance(plain.clean, np.ndarray)
-        triggered = PairImages(plain.clean, 255 - plain.clean[:1], np.array([1]), 2)
+        triggered = OverlaidPictures(plain.clean, 2, [(np.array([1]), 255 - plain.clean[:1])])
         assert len(set(picture_hashes(triggered, 2).tolist())) == 2
 
 

@@ -1,0 +1,114 @@
+"""Arrays that are made once, kept in a file and memory-mapped from then on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.files.atomic import reserve_space, write_atomically
+from datamodules.files.checksums import append_checksums, check_content, trailer_bytes
+from datamodules.usage_error import UsageError
+
+Array = npt.NDArray[Any]
+_ALIGNMENT_BYTES = 64
+
+
+class ArrayKind(NamedTuple):
+    """Shape and type of an array."""
+
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike
+
+
+def stored_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, fill: Callable[[Array], None]) -> Array:
+    """A read-only, memory-mapped array that is made once.
+
+    Args:
+        path: Where the array is kept, ending in ``.npy``; its name must determine its content.
+        shape: Its shape.
+        dtype: Its type.
+        fill: Writes the content in place, if there is no such file.
+
+    Raises:
+        UsageError: If the disk has too little space, or the file is damaged.
+    """
+    return stored_arrays(path, [ArrayKind(shape, dtype)], lambda arrays: fill(arrays[0]))[0]
+
+
+def stored_arrays(path: Path, kinds: Sequence[ArrayKind], fill: Callable[[list[Array]], None]) -> list[Array]:
+    """Several read-only, memory-mapped arrays in one file, made once.
+
+    The file holds one ``.npy`` after the other, each at a multiple of 64 bytes, then checksums. ``np.load`` reads the
+    first. Space is reserved before anything is computed. A process killed meanwhile leaves nothing under that name.
+
+    Args:
+        path: Where the arrays are kept, ending in ``.npy``; its name must determine their content.
+        kinds: Their shapes and types.
+        fill: Writes the content in place, if there is no such file.
+
+    Raises:
+        UsageError: If the disk has too little space, or the file is damaged.
+    """
+    sections, size = _lay_out(kinds)
+    if not path.exists():
+        with write_atomically(path) as temporary:
+            reserve_space(temporary, size + trailer_bytes(size), path)
+            _write_headers(temporary, sections)
+            arrays = [section.map(temporary, 'r+') for section in sections]
+            fill(arrays)
+            for array in arrays:
+                if isinstance(array, np.memmap):
+                    array.flush()
+            append_checksums(temporary, size)
+    _check_arrays(path, sections, size)
+    return [section.map(path, 'r') for section in sections]
+
+
+class _Section(NamedTuple):
+    """Where in the file an array and its header are."""
+
+    kind: ArrayKind
+    start: int
+    header: bytes
+
+    def map(self, path: Path, mode: Any) -> Array:
+        if 0 in self.kind.shape:  # nothing to map
+            return np.empty(self.kind.shape, self.kind.dtype)
+        offset = self.start + len(self.header)
+        return np.memmap(path, self.kind.dtype, mode, offset, self.kind.shape)
+
+
+def _lay_out(kinds: Sequence[ArrayKind]) -> tuple[list[_Section], int]:
+    """Sections of the file, and its size without checksums."""
+    sections, end = [], 0
+    for kind in kinds:
+        dtype = np.dtype(kind.dtype)
+        header = io.BytesIO()
+        described = {'descr': np.lib.format.dtype_to_descr(dtype), 'fortran_order': False, 'shape': kind.shape}
+        np.lib.format.write_array_header_1_0(header, described)
+        start = -(-end // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+        sections.append(_Section(kind, start, header.getvalue()))
+        end = start + len(header.getvalue()) + int(np.prod(kind.shape, dtype=np.int64)) * dtype.itemsize
+    return sections, end
+
+
+def _write_headers(path: Path, sections: Sequence[_Section]) -> None:
+    with path.open('r+b') as file:
+        for section in sections:
+            file.seek(section.start)
+            file.write(section.header)
+
+
+def _check_arrays(path: Path, sections: Sequence[_Section], size: int) -> None:
+    matches = check_content(path) == size
+    with path.open('rb') as file:
+        for section in sections:
+            file.seek(section.start)
+            matches = matches and file.read(len(section.header)) == section.header
+    if not matches:
+        raise UsageError(f'{path} holds arrays of other shapes than expected: delete it, and it will be made again.')

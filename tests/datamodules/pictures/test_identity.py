@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.pictures.cache import pictures_name
+from datamodules.pictures.identity import identify_pictures
+from datamodules.pictures.images import ArrayImages, FolderImages, TarImages, UnreadableImage
+from datamodules.rows.table import ImageOpener, PairTable
+
+
+def table_of(opener: ImageOpener, images: list[str], captions: list[str] | None = None) -> PairTable:
+    return PairTable(images, captions or images, opener=opener)
+
+
+def write_shard(path: Path, contents: list[bytes]) -> list[str]:
+    """References to the members of a new tar file."""
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, 'w') as tar:
+        for number, content in enumerate(contents):
+            member = tarfile.TarInfo(f'{number}.jpg')
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    with tarfile.open(path) as tar:
+        return [f'{path.name}:{member.offset_data}:{member.size}' for member in tar]
+
+
+class TestFolder:
+    def test_every_file_counts_wherever_it_is_among_many(self, tmp_path: Path) -> None:
+        images = [f'{number}.jpg' for number in range(300)]
+        for image in images:
+            (tmp_path / image).touch()
+        identity = identify_pictures(table_of(FolderImages(tmp_path), images))
+        assert identify_pictures(table_of(FolderImages(tmp_path), images)) == identity
+        for row in (0, 1, 137, 299):
+            before = (tmp_path / images[row]).stat()
+            os.utime(tmp_path / images[row], ns=(0, before.st_mtime_ns + 1))
+            assert identify_pictures(table_of(FolderImages(tmp_path), images)) != identity
+            os.utime(tmp_path / images[row], ns=(0, before.st_mtime_ns))
+        assert identify_pictures(table_of(FolderImages(tmp_path), images)) == identity
+
+    def test_the_order_of_the_rows_counts(self, tmp_path: Path) -> None:
+        for name in 'ab':
+            (tmp_path / name).write_text(name)
+        first, second = (identify_pictures(table_of(FolderImages(tmp_path), list(order))) for order in ('ab', 'ba'))
+        assert first != second
+
+
+class TestShards:
+    @pytest.fixture
+    def references(self, tmp_path: Path) -> list[str]:
+        return write_shard(tmp_path / 'a/0.tar', [b'one', b'two', b'three'])
+
+    def test_a_moved_one_is_the_same(self, references: list[str], tmp_path: Path) -> None:
+        identity = identify_pictures(table_of(TarImages(tmp_path / 'a'), references))
+        shutil.move(tmp_path / 'a', tmp_path / 'b')
+        assert identify_pictures(table_of(TarImages(tmp_path / 'b'), references, ['x', 'y', 'z'])) == identity
+
+    def test_a_rewritten_one_is_another(self, references: list[str], tmp_path: Path) -> None:
+        shard = tmp_path / 'a/0.tar'
+        identity = identify_pictures(table_of(TarImages(tmp_path / 'a'), references))
+        before = shard.stat()
+        assert write_shard(shard, [b'one', b'TWO', b'three']) == references
+        assert identify_pictures(table_of(TarImages(tmp_path / 'a'), references)) != identity
+        os.utime(shard, ns=(0, before.st_mtime_ns))
+        assert identify_pictures(table_of(TarImages(tmp_path / 'a'), references)) != identity
+
+
+class TestOthers:
+    def test_arrays_are_told_by_their_pixels(self) -> None:
+        pixels = np.zeros((2, 3, 3, 3), np.uint8)
+        identity = identify_pictures(table_of(ArrayImages(pixels), ['0', '1']))
+        assert identify_pictures(table_of(ArrayImages(pixels.copy()), ['0', '1'], ['a', 'b'])) == identity
+        pixels[1, 2, 2, 2] = 1
+        assert identify_pictures(table_of(ArrayImages(pixels), ['0', '1'])) != identity
+
+    def test_an_unknown_opener_is_told_by_captions_and_a_few_pictures(self) -> None:
+        class Shades:
+            def __init__(self, *shades: int) -> None:
+                self.shades = shades
+
+            def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+                if self.shades[int(reference)] < 0:
+                    raise UnreadableImage('cut')
+                return Image.new('RGB', (2, 2), (self.shades[int(reference)],) * 3)
+
+        identity = identify_pictures(table_of(Shades(1, -1), ['0', '1']))
+        assert identify_pictures(table_of(Shades(1, -1), ['0', '1'])) == identity
+        assert identify_pictures(table_of(Shades(1, 2), ['0', '1'])) != identity
+        assert identify_pictures(table_of(Shades(1, -1), ['0', '1'], ['a', 'b'])) != identity
+
+
+def test_the_size_is_part_of_the_name_of_a_cache() -> None:
+    first, second = (table_of(ArrayImages(np.full((1, 3, 3, 3), shade, np.uint8)), ['0']) for shade in (0, 1))
+    assert len({pictures_name(table, size) for table in (first, second) for size in (8, 9)}) == 4
