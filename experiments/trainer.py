@@ -8,7 +8,8 @@ import lightning as L
 
 from datamodules.attacks import Patch
 from datamodules.attacks.triggers import Position
-from datamodules.export import Form, export, vacant
+from datamodules.export import Form, export
+from datamodules.files.writers import require_empty
 from datamodules.pairs import PairsDataModule
 from datamodules.rows.table import Origin
 from experiments.check.attack_check import print_report
@@ -35,7 +36,7 @@ class Trainer(L.Trainer):
             folder: Where to; must not exist yet, or be empty.
             form: ``csv`` with a PNG for each picture, or ``webdataset`` shards.
         """
-        place = vacant(Path(folder))  # is known before hours of decoding
+        place = require_empty(Path(folder))  # before hours of decoding
         print(f'{export(laid_out(model, datamodule), place, form):,} pairs in {folder}', flush=True)
 
     def harden(

@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 import tarfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from PIL import Image
 from datamodules import export as module
 from datamodules.attacks import BadNet, ClassSwap, Manifest, TargetedPoison
 from datamodules.csv_pairs import CSVPairs
-from datamodules.export import Form, export, vacant
+from datamodules.export import Form, export
+from datamodules.files.writers import write_shards
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.cache import crop_square
 from datamodules.rows.table import PairTable
 from datamodules.text.tokenizer import WordTokenizer
+from datamodules.usage_error import UsageError
 from datamodules.webdataset import WebDatasetPairs
 from tests.helpers.tiny import NAMES, TinyPairs, laid_out
 
@@ -32,7 +34,7 @@ SIZES: dict[str, Any] = {'batch_size': 8, 'class_names': [*NAMES[:4]], 'template
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of ten pairs, and one vocabulary for all tests."""
     monkeypatch.setattr('datamodules.pairs.WordTokenizer', TOKENIZERS)
-    monkeypatch.setattr(module, 'PAIRS_OF_A_SHARD', 10)
+    monkeypatch.setattr(module, 'write_shards', partial(write_shards, pairs_per_shard=10))
 
 
 def badnet(**arguments: Any) -> BadNet:
@@ -239,16 +241,16 @@ class TestTruth:
 
 class TestFolder:
     def test_one_that_is_in_use_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match='is there already and not empty: name another one'):
-            vacant(tmp_path.parent)
-        (tmp_path / 'file').touch()
-        with pytest.raises(ValueError, match='is there already and not empty'):
-            vacant(tmp_path / 'file')
+        (tmp_path / 'out').mkdir()
+        (tmp_path / 'out/file').touch()
+        with pytest.raises(UsageError, match=r'out.* already exists and is not empty: name another one'):
+            export(tiny(tmp_path), tmp_path / 'out')
 
     def test_an_empty_one_is_filled(self, tmp_path: Path) -> None:
         (tmp_path / 'out').mkdir()
         export(tiny(tmp_path), tmp_path / 'out')
-        assert (tmp_path / 'out/train.csv').exists() and not (tmp_path / 'out.part').exists()
+        assert (tmp_path / 'out/train.csv').exists()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ['cache', 'out']
 
     def test_a_stopped_export_is_never_taken_for_a_whole_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -257,9 +259,8 @@ class TestFolder:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(module, '_write_truth', stop)
             export(data, tmp_path / 'out')
-        assert not (tmp_path / 'out').exists()
-        with pytest.raises(ValueError, match=r'out\.part is what an export that was stopped has left behind: delete'):
-            export(data, tmp_path / 'out')
+        assert [path.name for path in tmp_path.iterdir()] == ['cache']
+        assert export(data, tmp_path / 'out') == 35
 
 
 def stop(*_: Any) -> None:

@@ -59,4 +59,4 @@ class TestExport:
         with pytest.raises(SystemExit) as exit:
             export(tmp_path)
         assert exit.value.code == 2 and not (tmp_path / 'cache').exists()
-        assert f"error: folder='{tmp_path}/out' is there already and not empty" in capsys.readouterr().err
+        assert f"error: folder='{tmp_path}/out' already exists and is not empty" in capsys.readouterr().err
