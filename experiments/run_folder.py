@@ -14,6 +14,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from datamodules.files.atomic import write_text
 from experiments.wandb_run import WandbRun
 
 DONE = 'DONE'  # Lightning 2.6 exits with status 0 when a job is terminated, so the status proves nothing
@@ -54,7 +55,7 @@ def mark_done(trainer: L.Trainer) -> None:
     folder = trainer.log_dir  # asks all ranks
     if trainer.state.finished and folder and trainer.is_global_zero:
         summary = {'epochs': trainer.current_epoch, 'steps': trainer.global_step, 'finished': time.strftime('%FT%T%z')}
-        Path(folder, DONE).write_text(json.dumps(summary) + '\n')
+        write_text(Path(folder, DONE), json.dumps(summary) + '\n')
 
 
 class RunFolder(Callback):

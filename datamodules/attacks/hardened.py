@@ -14,6 +14,7 @@ import numpy as np
 
 from datamodules.attacks.pool import Poison
 from datamodules.attacks.triggers import Trigger
+from datamodules.files.atomic import write_atomically
 from datamodules.usage_error import UsageError
 
 
@@ -75,8 +76,7 @@ class HardenedPictures(NamedTuple):
 
     def save(self, path: str | Path) -> None:
         """Writes an .npz file."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with open(path, 'wb') as file:  # np.savez would append .npz to a path
+        with write_atomically(path) as temporary, open(temporary, 'wb') as file:  # np.savez would append .npz to a path
             np.savez(file, **self._asdict())
 
 

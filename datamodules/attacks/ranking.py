@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.files.atomic import write_atomically
 from datamodules.files.reading import read_columns
+from datamodules.files.writers import open_csv
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
 
@@ -47,8 +48,6 @@ def write_ranking(path: str, images: Sequence[str], similarity: np.ndarray) -> N
         images: Image references, in order.
         similarity: Similarity that the images are ordered by, kept for the record, (n,).
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'w', newline='', encoding='utf-8') as file:
-        lines = csv.writer(file, lineterminator='\n')
+    with write_atomically(path) as temporary, open_csv(temporary) as lines:
         lines.writerow(COLUMNS)
         lines.writerows((image, f'{value:.6f}') for image, value in zip(images, similarity.tolist(), strict=True))

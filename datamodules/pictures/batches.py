@@ -1,4 +1,4 @@
-"""From a draw of rows to a batch of pictures and tokens: what a worker does, kept cheap."""
+"""Turns a draw of rows into a batch of pictures and tokens: what a worker does, kept cheap."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class OverlaidPictures:
 
 
 class PairDataset(Dataset[PairBatch]):
-    """A draw of rows -> the batch, pictures untouched and captions rewritten.
+    """Maps a draw of rows to its batch: pictures as stored, captions rewritten.
 
     Args:
         table: The pairs, poisons included.
@@ -112,21 +112,21 @@ class PairDataset(Dataset[PairBatch]):
 
     def __getitem__(self, draw: Draw) -> PairBatch:
         rows, cross_modal = draw
-        present = (cross_modal > 0, 'cross_modal'), (cross_modal < len(rows), 'within_modal')
-        views = max(self.views[side] for there, side in present if there)
-        image, tokens = torch.from_numpy(self.images(rows)), torch.from_numpy(self._tokens(rows, views))
+        has_pairs = {'cross_modal': cross_modal > 0, 'within_modal': cross_modal < len(rows)}
+        views = max(self.views[side] for side in has_pairs if has_pairs[side])
+        image, tokens = torch.from_numpy(self.images(rows)), torch.from_numpy(self._tokenize_views(rows, views))
         return PairBatch(image, tokens, torch.from_numpy(rows), cross_modal, self.epoch)
 
-    def _tokens(self, rows: np.ndarray, views: int) -> np.ndarray:
+    def _tokenize_views(self, rows: np.ndarray, views: int) -> np.ndarray:
         """Tokens of each view of each caption, int64 (V, B, T)."""
         if self.caption_views is None or self.epoch == CLEAN:
             return np.repeat(self.tokens[rows][None].astype(np.int64), views, axis=0)
         captions, keys = self.table.captions(rows), rows.tolist()
         return np.stack([
-            np.stack([self._rewritten(c, row, view) for c, row in zip(captions, keys, strict=True)])
+            np.stack([self._rewrite(c, row, view) for c, row in zip(captions, keys, strict=True)])
             for view in range(views)
         ]).astype(np.int64)  # fmt: skip
 
-    def _rewritten(self, caption: str, row: int, view: int) -> np.ndarray:
+    def _rewrite(self, caption: str, row: int, view: int) -> np.ndarray:
         assert self.caption_views is not None
         return self.tokenizer(self.caption_views(caption, key=(self.seed, self.epoch, row, view)))

@@ -22,7 +22,7 @@ from datamodules.text.eda import EDA
 from datamodules.text.tokenizer import WordTokenizer
 from datamodules.toy_pairs import ToyPairs
 from datamodules.usage_error import UsageError
-from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, NAMES, TinyPairs, attach, laid_out
+from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, NAMES, TinyImages, TinyPairs, attach, laid_out
 
 BOTH = {'cross_modal': 1, 'within_modal': 2}
 TOKENIZERS = cache(WordTokenizer)
@@ -68,6 +68,36 @@ def rows(batches: list[PairBatch]) -> list[int]:
     return torch.cat([batch.row for batch in batches]).tolist()
 
 
+def pictures_in(folder: str) -> set[str]:
+    """Names of the caches of pictures, poisons and hashes."""
+    return {path.name for path in Path(folder).glob('pictures-*')}
+
+
+class EditedCaption(TinyPairs):
+    """The same pairs but for the first caption."""
+
+    def load_table(self) -> PairTable:
+        table = super().load_table()
+        captions = ['edited', *table.captions(range(1, len(table)))]
+        return PairTable(table.image, captions, table.label, table.classes, opener=table.opener)
+
+
+class InvertedPictures(TinyPairs):
+    """Other pictures under the same names."""
+
+    def load_table(self) -> PairTable:
+        return invert_pictures(super().load_table())
+
+    def load_heldout(self) -> PairTable | None:
+        table = super().load_heldout()
+        return None if table is None else invert_pictures(table)
+
+
+def invert_pictures(table: PairTable) -> PairTable:
+    table.opener = TinyImages([255 - picture for picture in table.opener.pictures])
+    return table
+
+
 def by_row(batches: list[PairBatch]) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Views and tokens of each row."""
     return {
@@ -95,6 +125,22 @@ class TestSetup:
         again = tiny(folder)
         assert again.source.opener.opened == []
         assert (again.images(np.arange(32)) == data.images(np.arange(32))).all()
+
+    def test_an_edited_caption_decodes_nothing_again(self, folder: str) -> None:
+        attacks = {'badnet': badnet()}
+        tiny(folder, attacks=attacks).picture_hashes()
+        files = pictures_in(folder)
+        edited = laid_out(EditedCaption(cache_dir=folder, attacks=attacks))
+        assert edited.picture_hashes() is not None and edited.table.captions([0]) == ['edited']
+        assert edited.source.opener.opened == []
+        assert len(files) == 4 and pictures_in(folder) == files  # of two tables, poisons and hashes
+
+    def test_other_pictures_under_the_same_names_share_nothing(self, folder: str) -> None:
+        attacks = {'badnet': badnet()}
+        first, second = (laid_out(kind(cache_dir=folder, attacks=attacks)) for kind in (TinyPairs, InvertedPictures))
+        assert list(first.source.image) == list(second.source.image)
+        assert (first.images(np.arange(35)) != second.images(np.arange(35))).any((1, 2, 3)).all()
+        assert not np.isin(first.picture_hashes(), second.picture_hashes()).any()
 
     def test_without_a_cache_pictures_are_the_same(self, folder: str) -> None:
         cached, decoded = tiny(folder), tiny(folder, cache='none')
