@@ -18,7 +18,7 @@ SURROGATE = --config experiments/clip_cifar10.yaml --data.root=$(DATA) \
 SOURCE := lightning_modules datamodules callbacks experiments tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo attacks test test-slow lint bench check clean
+.PHONY: help setup demo attacks test test-slow lint docs bench check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,10 +51,13 @@ lint: $(READY) ## Check style, imports, docstrings and types
 	$(PYTHON) -m ruff format --check $(SOURCE)
 	$(PYTHON) -m mypy
 
+docs: $(READY) ## Build the documentation as a site in site/, without the network
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+
 bench: $(READY) ## Measure what a defense costs: seconds of an epoch's parts
 	$(PYTHON) -m experiments.bench
 
 check: lint test ## All that a change must pass
 
 clean: ## Remove runs and caches, but not the environment
-	rm -rf runs cache .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf runs cache site .pytest_cache .mypy_cache .ruff_cache build *.egg-info
