@@ -1,0 +1,90 @@
+"""The recipes of CONTRIBUTING.md, each run on tiny data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.attacks import Backdoor
+from datamodules.rows.partition import RISKY, SAFE
+from lightning_modules.clip import CLIP
+from lightning_modules.safeclip import SafeCLIP
+from tests.docs.snippets import ROOT, configuration, constructed, imported, snippets
+from tests.helpers.tiny import TinyPairs, laid_out, tiny_architecture, trainer
+
+RECIPES = snippets('CONTRIBUTING.md')
+
+
+def recipe(name: str, folder: Path) -> tuple[ModuleType, dict[str, Any]]:
+    """The file of a recipe, imported, and its YAML."""
+    return imported(RECIPES[name], name, folder), configuration(RECIPES[f'{name} overlay'])
+
+
+def attack_of(overlay: dict[str, Any]) -> dict[str, Any]:
+    """The only attack of an overlay, with as many poisons as tiny data has room for."""
+    (config,) = overlay['data']['init_args']['attacks'].values()
+    return {**config, 'init_args': {**config['init_args'], 'rate': 0.1}}
+
+
+def test_an_attack_of_ones_own_poisons_and_is_measured(tmp_path: Path) -> None:
+    module, overlay = recipe('attack', tmp_path)
+    attack = constructed(module, attack_of(overlay), size=2)
+    data = laid_out(TinyPairs(rows=40, attacks={'mine': attack}, cache_dir=str(tmp_path)))
+    assert len(data.manifest) == 4
+    assert (data.images(data.manifest.rows())[:, :, -2:, -2:] == 128).all()
+    assert data.evaluation_sets[-1].name == 'mine'
+
+
+def test_a_trigger_of_ones_own_goes_into_any_backdoor(tmp_path: Path) -> None:
+    module, overlay = recipe('trigger', tmp_path)
+    arguments = attack_of(overlay)['init_args']
+    attack = Backdoor(**{**arguments, 'trigger': constructed(module, {'init_args': {}, **arguments['trigger']})})
+    data = laid_out(TinyPairs(rows=40, attacks={'mine': attack}, cache_dir=str(tmp_path)))
+    sources = data.manifest.table['source'].to_numpy()
+    pictures = data.clean_pool()[1]('heldout', sources)
+    np.testing.assert_array_equal(data.images(data.manifest.rows()), 255 - pictures)
+
+
+def test_a_loss_of_ones_own_trains(tmp_path: Path) -> None:
+    module, overlay = recipe('loss', tmp_path)
+    model = constructed(module, overlay['model'], architecture=tiny_architecture(tmp_path))
+    assert isinstance(model, CLIP)
+    run = trainer(max_epochs=1)
+    run.fit(model, TinyPairs(cache_dir=str(tmp_path)))
+    assert {'train/cross_modal', 'train/uniformity'} <= run.logged_metrics.keys()
+
+
+def test_a_split_of_ones_own_decides_what_is_trained_on(tmp_path: Path) -> None:
+    module, overlay = recipe('split', tmp_path)
+    rule = constructed(module, overlay['callbacks']['repartition'])
+    model = SafeCLIP(unimodal_epochs=1, architecture=tiny_architecture(tmp_path))
+    data = TinyPairs(rows=32, cache_dir=str(tmp_path))
+    trainer(max_epochs=3, callbacks=[rule]).fit(model, data)
+    side, score = data.partition.side.numpy(), data.partition.score.numpy()
+    assert (side == SAFE).sum() == 16 and score[side == SAFE].min() >= score[side == RISKY].max()
+
+
+def test_a_data_set_of_ones_own_is_read_in_order(tmp_path: Path) -> None:
+    module, overlay = recipe('data', tmp_path)
+    for name in ('b', 'a', 'without'):
+        Image.new('RGB', (8, 8)).save(tmp_path / f'{name}.jpg')
+    for name in ('a', 'b'):
+        (tmp_path / f'{name}.txt').write_text(f'a picture\n of {name}\n')
+    table = constructed(module, overlay['data'], root=str(tmp_path)).load_table()
+    assert table.captions([0, 1]) == ['a picture of a', 'a picture of b']
+    assert table.open(1).size == (8, 8)
+
+
+@pytest.mark.parametrize('name', ['attack', 'trigger', 'loss', 'split', 'data'])
+def test_every_recipe_has_a_file_and_its_yaml(name: str) -> None:
+    assert {name, f'{name} overlay'} <= RECIPES.keys()
+
+
+def test_no_recipe_is_left_untested() -> None:
+    page = (ROOT / 'CONTRIBUTING.md').read_text()
+    assert page.count('```python') + page.count('```yaml') == len(RECIPES)
