@@ -33,7 +33,7 @@ $(VENV)/.ready: pyproject.toml
 demo: $(READY) ## See CLIP fall to two attacks and SafeCLIP hold, on a CPU in minutes
 	$(PYTHON) -m experiments.demo
 
-attacks: $(READY) ## Measure every attack on CIFAR-10 in DATA=data/cifar10, hours (docs/attacks.md)
+attacks: $(READY) ## Measure every attack on CIFAR-10 in DATA=data/cifar10, hours (docs/attack_results.md)
 	$(PYTHON) -m experiments.grid experiments/grids/cifar10_attacks.yaml --jobs 2 --data.root=$(DATA)
 	$(PYTHON) -m experiments.cli optimize_patch $(SURROGATE) --target airplane --size 8 --position random --steps 600 \
 		--file $(ATTACKS)/airplane.png
