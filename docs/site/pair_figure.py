@@ -18,7 +18,7 @@ BOXES = {  # name: column, top, title, what it is, file
     'files': (0, 48, 'Files', 'pictures and captions', 'your disk'),
     'table': (1, 48, 'Table', 'one row for each pair', 'datamodules/csv_pairs.py, ...'),
     'attacks': (2, 48, 'Attacks', 'images, triggers, captions', 'datamodules/attacks/base.py'),
-    'poisoned': (3, 48, 'Poisoned table', 'clean rows keep their place', 'datamodules/attacks/base.py'),
+    'poisoned': (3, 48, 'Poisoned table', 'clean rows keep their place', 'attacks/poisoned_table.py'),
     'manifest': (2, 166, 'Manifest', 'which rows are poison', 'attacks/manifest.py'),
     'cache': (3, 166, 'Cache', 'uint8 pictures, tokens', 'pictures/store.py'),
     'sampler': (0, 318, 'Sampler', 'rows of each batch', 'rows/partition.py'),

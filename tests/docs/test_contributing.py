@@ -46,7 +46,7 @@ def test_a_trigger_of_ones_own_goes_into_any_backdoor(tmp_path: Path) -> None:
     attack = Backdoor(**{**arguments, 'trigger': constructed(module, {'init_args': {}, **arguments['trigger']})})
     data = laid_out(TinyPairs(rows=40, attacks={'mine': attack}, cache_dir=str(tmp_path)))
     sources = data.manifest.table['source'].to_numpy()
-    pictures = data.clean_pool()[1]('heldout', sources)
+    pictures = data.pictures('heldout', sources)
     np.testing.assert_array_equal(data.images(data.manifest.rows()), 255 - pictures)
 
 
