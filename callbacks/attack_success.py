@@ -1,4 +1,4 @@
-"""Attack success rate: how often triggered or targeted images are taken for what the attack wants."""
+"""Attack success rate: how often triggered or targeted images are classified as the attack intends."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from callbacks.evaluation_tally import EvaluationTally
+from callbacks.metric_names import AsrQuantity, asr_metric
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet
 from datamodules.usage_error import UsageError
 
 
 class AttackSuccessRate(EvaluationTally):
-    """Logs the attack success rate (ASR) of every attack, with what it would be without the attack.
+    """Logs the attack success rate (ASR) of every attack beside the rate that clean images would reach.
 
     ASR is the fraction of an attack's test images whose most likely class is the attack's target. Images that show
-    the target class are left out: calling them by their name is no success. Logged for each attack:
+    the target class are excluded, because classifying them correctly is no success of the attack. Logged for each
+    attack:
 
-    - ``asr/<attack>``: the rate; ``_hits`` and ``_n``: images counted as success, and in all;
-    - ``_low``, ``_high``: Wilson interval of the rate;
-    - ``_clean``: how often clean images of the same true classes are taken for the target anyway, see
-      :func:`clean_rate`, measured on the first clean set with the same classes.
+    - ``asr/<attack>/rate``: the ASR;
+    - ``asr/<attack>/hits`` and ``asr/<attack>/n``: images that count as a success, and all images that count;
+    - ``asr/<attack>/low`` and ``asr/<attack>/high``: Wilson interval of the rate;
+    - ``asr/<attack>/clean``: how often clean images of the same true classes are classified as the target, see
+      :func:`clean_rate`. Measured on the first clean set with the same classes.
 
     Args:
-        confidence: Probability that the interval covers, in (0, 1).
+        confidence: Coverage of the interval, in (0, 1).
     """
 
     def __init__(self, confidence: float = 0.95) -> None:
@@ -53,32 +56,33 @@ class AttackSuccessRate(EvaluationTally):
         for index, attack in enumerate(sets):
             if attack.target is not None and index in counts:
                 hits, n = counts[index].tolist()
-                metrics |= self._rates(f'asr/{attack.name}', hits, n)
+                metrics |= self._measure_success(attack.name, hits, n)
                 clean = clean_set_for(attack, sets)
                 matrix = None if clean is None else counts.get(clean)
                 rate = math.nan if matrix is None else clean_rate(matrix, attack.label, attack.target)
-                metrics |= {} if math.isnan(rate) else {f'asr/{attack.name}_clean': rate}
+                metrics |= {} if math.isnan(rate) else {asr_metric(attack.name, 'clean'): rate}
         return metrics
 
-    def _rates(self, name: str, hits: int, n: int) -> dict[str, float]:
+    def _measure_success(self, attack: str, hits: int, n: int) -> dict[str, float]:
         low, high = wilson_interval(hits, n, self.confidence)
-        rate = {name: hits / n} if n else {}
-        return {**rate, f'{name}_low': low, f'{name}_high': high, f'{name}_hits': hits, f'{name}_n': n}
+        values: dict[AsrQuantity, float] = {'rate': hits / n} if n else {}
+        values |= {'low': low, 'high': high, 'hits': hits, 'n': n}
+        return {asr_metric(attack, what): value for what, value in values.items()}
 
 
 def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a binomial rate (Wilson, 1927); honest where the rate is 0 or 1.
+    """Wilson score interval of a binomial rate (Wilson, 1927), which stays meaningful at rates of 0 and 1.
 
     Args:
         hits: Successes, from 0 to ``n``.
         n: Trials.
-        confidence: Probability that the interval covers, in (0, 1).
+        confidence: Coverage of the interval, in (0, 1).
 
     Returns:
-        Lower and upper end in [0, 1]; (0, 1) without any trial.
+        Lower and upper bound in [0, 1]; (0, 1) if there are no trials.
 
     Raises:
-        UsageError: If there are more hits than trials, or fewer than none.
+        UsageError: If ``hits`` is negative or larger than ``n``.
     """
     if not 0 <= hits <= n:
         raise UsageError(f'hits must lie between 0 and n={n}, got {hits}.')
@@ -89,38 +93,40 @@ def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float,
     center = rate + extra / 2
     spread = z * math.sqrt(rate * (1 - rate) / n + extra / (4 * n))
     low, high = (center - spread) / (1 + extra), (center + spread) / (1 + extra)
-    return (low if hits else 0.0), (high if hits < n else 1.0)  # exactly, where rounding would leave 1e-17
+    return (low if hits else 0.0), (high if hits < n else 1.0)  # exact, where rounding would leave 1e-17
 
 
 def clean_rate(matrix: Tensor, label: np.ndarray, target: np.ndarray) -> float:
-    """How often clean images would count as a success of an attack that they have nothing to do with.
+    """Success rate that an attack would reach on clean images, which do not carry it.
 
-    For each of the attack's images the rate at which clean images of its true class are taken for its target; where
-    the true class is unknown, or has no clean image, the rate over all classes but the target. The mean over the
-    attack's images: of a backdoor, tested on all classes but the target, that is the rate over all clean images but
-    the target's; of targeted poison it is the mean over its pairs of true class and target.
+    For each of the attack's images, this takes the rate at which clean images of its true class are classified as its
+    target. If the true class is unknown, or has no clean images, the rate over all classes but the target is used.
+    The result is the mean over the attack's images. For a backdoor that is tested on all classes but the target, this
+    is the rate over all clean images outside the target class. For targeted poison, it is the mean over its pairs of
+    true class and target.
 
     Args:
         matrix: Confusion matrix of a clean set, int64 (C, C), row = true class, column = prediction.
         label: True class of each of the attack's images, (N,), -1 where unknown.
-        target: Class that the attack wants for it, (N,).
+        target: Class that the attack wants each image to be classified as, (N,).
 
     Returns:
-        Rate in [0, 1]; NaN if there is no clean image to tell from, or no image that is not of its target class.
+        Rate in [0, 1]; NaN if there are no clean images to compare with, or if all images show their target class.
     """
     counts = matrix.double().numpy()
     label, target = label[label != target], target[label != target]
     images = counts.sum(1)
-    own = (label >= 0) & (images[label] > 0)  # label -1 reads the last entry, which the first condition rules out
-    others = counts[:, target].sum(0) - counts[target, target]
-    with np.errstate(invalid='ignore'):  # 0 / 0 is NaN, which is what there is to say
-        pooled = others / (images.sum() - images[target])
-        rates = np.where(own, counts[label, target] / np.where(own, images[label], 1), pooled)
+    has_clean_images = (label >= 0) & (images[label] > 0)  # label -1 reads the last entry; the first condition drops it
+    mistaken = counts[:, target].sum(0) - counts[target, target]
+    with np.errstate(invalid='ignore'):  # 0 / 0 is NaN, the documented result
+        pooled = mistaken / (images.sum() - images[target])
+        by_class = counts[label, target] / np.where(has_clean_images, images[label], 1)
+        rates = np.where(has_clean_images, by_class, pooled)
     return float(rates.mean()) if len(rates) else math.nan
 
 
 def clean_set_for(attack: EvaluationSet, sets: Sequence[EvaluationSet]) -> int | None:
-    """Index of the first clean set with the same classes; ``None`` for a clean set, or if there is no such set."""
+    """Index of the first clean set with the attack's classes; ``None`` if there is none, or if ``attack`` is clean."""
     if attack.target is None:
         return None
     clean = (i for i, other in enumerate(sets) if other.target is None and other.classes == attack.classes)

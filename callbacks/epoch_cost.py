@@ -1,4 +1,4 @@
-"""What an epoch costs: seconds of training and of evaluation, and how much of it is spent waiting for data."""
+"""Cost of an epoch: seconds of training and of evaluation, and the fraction spent waiting for data."""
 
 from __future__ import annotations
 
@@ -15,41 +15,42 @@ Part = Literal['wait', 'step', 'evaluation', 'rest']
 class EpochCost(Callback):
     """Times the parts of every training epoch and logs the mean over all ranks.
 
-    - ``cost/train_s``: seconds of training, waiting for batches included, evaluation and epoch-end work not;
-    - ``cost/evaluation_s``: seconds of evaluation, if there was any;
-    - ``cost/data_wait``: fraction of the training time from the end of one step to the start of the next: reading the
-      batch, bringing it to the device and making its views, as far as workers and device have not done so meanwhile;
-    - ``cost/pairs_per_s``: pairs trained per second over all ranks.
+    - ``cost/train_s``: seconds of training, including waiting for batches, without evaluation and epoch-end work;
+    - ``cost/evaluation_s``: seconds of evaluation, logged if the epoch had any;
+    - ``cost/data_wait``: fraction of the training time between the end of one step and the start of the next. It
+      covers reading the batch, moving it to the device and making its views, unless workers and device did that while
+      the previous step ran;
+    - ``cost/pairs_per_s``: pairs trained per second, over all ranks.
     """
 
     def __init__(self) -> None:
-        self._begin()
+        self._reset()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._begin()
+        self._reset()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._lap('wait')
+        self._book('wait')
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.is_last_batch and pl_module.device.type == 'cuda':
-            torch.cuda.synchronize(pl_module.device)  # what the device still has to do belongs to training
-        self._lap('step')
+            torch.cuda.synchronize(pl_module.device)  # work still queued on the device belongs to training
+        self._book('step')
         self._pairs += len(batch.row)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._lap('rest')
+        self._book('rest')
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._lap('evaluation')
+        self._book('evaluation')
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         training = self._seconds['wait'] + self._seconds['step']
-        if not self._pairs:  # resumed where nothing of the epoch was left to do
+        if not self._pairs:  # resumed at the end of the epoch, with no steps left
             return
         metrics = {
             'cost/train_s': training,
@@ -60,13 +61,13 @@ class EpochCost(Callback):
             metrics['cost/evaluation_s'] = self._seconds['evaluation']
         pl_module.log_dict(metrics, sync_dist=True)
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._seconds: dict[Part, float] = {'wait': 0.0, 'step': 0.0, 'evaluation': 0.0, 'rest': 0.0}
         self._pairs = 0
-        self._since = time.perf_counter()
+        self._last_time = time.perf_counter()
 
-    def _lap(self, part: Part) -> None:
-        """Books the time since the last lap as ``part``."""
+    def _book(self, part: Part) -> None:
+        """Adds the time since the last call to ``part``."""
         now = time.perf_counter()
-        self._seconds[part] += now - self._since
-        self._since = now
+        self._seconds[part] += now - self._last_time
+        self._last_time = now

@@ -15,9 +15,9 @@ from datamodules.evaluation.sets import EvalBatch, EvaluationSet
 
 
 class EvaluationTally(Callback, ABC):
-    """Adds up integers over the batches of each evaluation set and over all ranks, then logs what they say.
+    """Sums integer counts over the batches of each evaluation set and over all ranks, then logs metrics of the sums.
 
-    Sums of counts, unlike means of batch means, do not depend on how images fall into batches and ranks.
+    Unlike means of batch means, sums of counts do not depend on how images are split into batches and ranks.
     """
 
     def __init__(self) -> None:
@@ -25,16 +25,16 @@ class EvaluationTally(Callback, ABC):
 
     @abstractmethod
     def count(self, sets: Sequence[EvaluationSet], index: int, logits: Tensor, batch: EvalBatch) -> Tensor | None:
-        """Counts in one batch.
+        """Counts over one batch.
 
         Args:
             sets: All evaluation sets.
-            index: The one that the batch is of.
+            index: Index of the set that the batch belongs to.
             logits: Score of each image for each class of the set, (B, C).
-            batch: Images, truth, and which rows are no padding.
+            batch: Images, labels and targets, and a mask of the images that are not padding.
 
         Returns:
-            Integers of the same shape for each batch of a set, to be added up; ``None`` for a set of no interest.
+            Integers to be summed, of the same shape for each batch of a set; ``None`` to ignore the set.
         """
 
     @abstractmethod
@@ -43,7 +43,7 @@ class EvaluationTally(Callback, ABC):
 
         Args:
             sets: All evaluation sets.
-            counts: Sums over the whole of each set, by its index, on the CPU.
+            counts: Index of a set -> sums over the whole set, on the CPU.
         """
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -66,7 +66,7 @@ class EvaluationTally(Callback, ABC):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         sums = {i: trainer.strategy.reduce(count, reduce_op='sum') for i, count in sorted(self.counts.items())}
         metrics = self.report(_sets(trainer), {i: total.cpu() for i, total in sums.items()})
-        # The values agree on all ranks already; without sync_dist Lightning warns that they may not.
+        # All ranks have the same values already; without sync_dist Lightning warns that they may differ.
         pl_module.log_dict(metrics, sync_dist=True)
 
     on_test_epoch_start = on_validation_epoch_start

@@ -1,4 +1,4 @@
-"""Figures of a run while it runs: in its folder, and in W&B where that is used."""
+"""Figures of a run, redrawn while it trains: in its folder, and in W&B if that is used."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from callbacks import plots
+from callbacks.metric_names import ASR_PREFIX, ZERO_SHOT_PREFIX, AsrQuantity, asr_metric, zero_shot_metric
 from callbacks.plots import AttackCurves, Curve, PoisonedPair
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
 from datamodules.contracts import Truth, truth_of
 from datamodules.usage_error import UsageError
 
-MEASURED = ('asr/', 'zero_shot/')  # what other callbacks log in an evaluation and figures show
+DRAWN_PREFIXES = (ASR_PREFIX, ZERO_SHOT_PREFIX)  # metrics of other callbacks that figures show
+ATTACK_CURVES: tuple[AsrQuantity, ...] = ('rate', 'low', 'high', 'clean')
 
 
 class Figures(Callback):
-    """Draws how a run goes, into ``figures/`` of its folder and to W&B.
+    """Draws the progress of a run into ``figures/`` of its folder, and sends the figures to W&B.
 
-    - ``poisons.png``: some poisoned pairs of each attack, once when training starts;
+    - ``poisons.png``: some poisoned pairs of each attack, drawn once when training starts;
     - ``success.png``: attack success and zero-shot accuracy against the epochs trained;
-    - ``mean_similarity.png``: that of clean and of poisoned pairs (Fig. 4 of SafeCLIP's paper);
+    - ``mean_similarity.png``: mean similarity of clean and of poisoned pairs (Fig. 4 of the SafeCLIP paper);
     - ``split.png``: size of the safe side, and the poison on it;
     - ``similarity_<epochs trained>.png``: histogram of the similarities behind a new split.
 
     Args:
-        every_n_epochs: Draw after so many epochs, after the first split and at the end of training, a second or two
-            each time. Measured is after every epoch.
+        every_n_epochs: Epochs between drawings, which take a second or two. Figures are also drawn after the first
+            split and at the end of training. Values are recorded after every epoch.
         examples: Pairs of each attack in ``poisons.png``.
 
     Attributes:
-        history: By name, pairs of epochs trained and value. Kept in checkpoints, so that the curves of a resumed run
-            are whole.
+        history: Name -> points of epochs trained and value. It is saved in checkpoints, so the curves of a resumed run
+            are complete.
     """
 
     def __init__(self, every_n_epochs: int = 5, examples: int = 6) -> None:
@@ -50,16 +52,16 @@ class Figures(Callback):
                 raise UsageError(f'callbacks.figures.{name} must be at least 1, got {value}.')
         self.every_n_epochs, self.examples = every_n_epochs, examples
         self.history: dict[str, list[list[float]]] = {}
-        self._drawn = 0  # epochs trained when figures were drawn last
-        self._group: Tensor | None = None  # of each row: 0 is clean, others are attacks in their order
-        self._while_training: RowSums | None = None
+        self._epochs_drawn = 0  # epochs trained when figures were drawn last
+        self._group: Tensor | None = None  # group of each row: 0 is clean, then the attacks in their order
+        self._training_similarity: RowSums | None = None  # by group
 
-    # --- measuring --------------------------------------------------------------------------------------------------
+    # --- recording --------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = truth_of(trainer)
         group = np.zeros(len(data.table), np.int64)
-        for number, rows in enumerate(_poisons(data).values(), 1):
+        for number, rows in enumerate(_poisoned_rows(data).values(), 1):
             group[rows] = number
         self._group = torch.from_numpy(group).to(pl_module.device)
         if (folder := _folder(trainer)) and data.manifest.attacks:
@@ -67,34 +69,35 @@ class Figures(Callback):
             _save(trainer, folder, 'poisons', plots.contact_sheet(pairs))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._while_training = RowSums(1 + len(truth_of(trainer).manifest.attacks), pl_module.device)
+        self._training_similarity = RowSums(1 + len(truth_of(trainer).manifest.attacks), pl_module.device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if isinstance(outputs, Mapping) and 'similarity' in outputs and self._while_training is not None:
+        if isinstance(outputs, Mapping) and 'similarity' in outputs and self._training_similarity is not None:
             assert self._group is not None
-            self._while_training.add(self._group[batch.row], outputs['similarity'])
+            self._training_similarity.add(self._group[batch.row], outputs['similarity'])
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == 'fit' and not trainer.sanity_checking:
             metrics = trainer.callback_metrics
-            measured = {name: float(value) for name, value in metrics.items() if name.startswith(MEASURED)}
-            self._note(trainer.current_epoch + 1, measured)
+            measured = {name: float(value) for name, value in metrics.items() if name.startswith(DRAWN_PREFIXES)}
+            self._record(trainer.current_epoch + 1, measured)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epochs, data = trainer.current_epoch + 1, truth_of(trainer)
-        if self._while_training is not None:
-            means = self._while_training.mean(trainer).tolist()
-            self._note(epochs, _named('similarity/training/', ('clean', *data.manifest.attacks), means))
-        if data.partition.scored_after == epochs:
-            self._note(epochs, of_split(data))
-        is_first_split = data.partition.scored_after == epochs and len(self.history['split/share']) == 1
+        if self._training_similarity is not None:
+            means = self._training_similarity.mean(trainer).tolist()
+            self._record(epochs, _prefix_names('similarity/training/', ('clean', *data.manifest.attacks), means))
+        is_new_split = data.partition.scored_after == epochs
+        if is_new_split:
+            self._record(epochs, measure_split(data))
+        is_first_split = is_new_split and len(self.history['split/share']) == 1
         if epochs % self.every_n_epochs == 0 or is_first_split:
             self._draw(trainer, pl_module, epochs)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._drawn != trainer.current_epoch:
+        if self._epochs_drawn != trainer.current_epoch:
             self._draw(trainer, pl_module, trainer.current_epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,8 +106,8 @@ class Figures(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = {name: [list(point) for point in points] for name, points in state_dict['history'].items()}
 
-    def _note(self, epochs: int, values: Mapping[str, float]) -> None:
-        """Adds a point to each curve; what was measured earlier in the same epoch makes way."""
+    def _record(self, epochs: int, values: Mapping[str, float]) -> None:
+        """Adds a point to each curve, replacing any value recorded earlier in the same epoch."""
         for name, value in values.items():
             if not np.isnan(value):
                 points = self.history.setdefault(name, [])
@@ -113,7 +116,7 @@ class Figures(Callback):
     # --- drawing ----------------------------------------------------------------------------------------------------
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs: int) -> None:
-        self._drawn, data = epochs, truth_of(trainer)
+        self._epochs_drawn, data = epochs, truth_of(trainer)
         if not (folder := _folder(trainer)):
             return
         phase: Any = getattr(pl_module, 'phase', lambda epoch: '')
@@ -123,18 +126,18 @@ class Figures(Callback):
         score = data.partition.score.numpy()
         if data.partition.scored_after == epochs and np.isfinite(score).any():
             title = f'Similarities after {epochs} epoch{"s" * (epochs > 1)}'
-            figure = plots.similarity_histogram(score, _poisons(data), data.partition.mixture, title)
+            figure = plots.similarity_histogram(score, _poisoned_rows(data), data.partition.mixture, title)
             _save(trainer, folder, f'similarity_{epochs:03d}', figure, key='similarity')
 
     def _curves(self, data: Truth, phases: list[str]) -> dict[str, Figure]:
-        """Every figure over the epochs that there is something to show in."""
-        figures, attacks = {}, data.manifest.attacks
-        success = {s.name: self._attack(s.name) for s in data.evaluation_sets if f'asr/{s.name}' in self.history}
-        accuracy = {s.name: f'zero_shot/{s.name}' for s in data.evaluation_sets}
-        shown = {name: self._curve(key) for name, key in accuracy.items() if key in self.history}
-        if success or shown:
-            figures['success'] = plots.success_and_accuracy(success, shown, phases)
-        during, after = (self._similarities(f'similarity/{when}/', attacks) for when in ('training', 'sweep'))
+        """Every figure over the epochs, as far as its values were recorded."""
+        figures, attacks, sets = {}, data.manifest.attacks, [source.name for source in data.evaluation_sets]
+        success = {name: self._attack_curves(name) for name in sets if asr_metric(name, 'rate') in self.history}
+        metrics = {name: zero_shot_metric(name) for name in sets}
+        accuracy = {name: self._curve(metric) for name, metric in metrics.items() if metric in self.history}
+        if success or accuracy:
+            figures['success'] = plots.success_and_accuracy(success, accuracy, phases)
+        during, after = (self._similarity_curves(f'similarity/{when}/', attacks) for when in ('training', 'sweep'))
         if during or after:
             figures['mean_similarity'] = plots.mean_similarity(during, after, phases)
         if 'split/share' in self.history:
@@ -148,57 +151,61 @@ class Figures(Callback):
         points = self.history.get(name, [])
         return Curve([epochs for epochs, _ in points], [value for _, value in points])
 
-    def _attack(self, name: str) -> AttackCurves:
-        rate, *others = (self._curve(f'asr/{name}{end}') for end in ('', '_low', '_high', '_clean'))
-        return AttackCurves(rate, *others)
+    def _attack_curves(self, attack: str) -> AttackCurves:
+        return AttackCurves(**{what: self._curve(asr_metric(attack, what)) for what in ATTACK_CURVES})
 
-    def _similarities(self, prefix: str, attacks: tuple[str, ...]) -> dict[str, Curve]:
+    def _similarity_curves(self, prefix: str, attacks: tuple[str, ...]) -> dict[str, Curve]:
         return {name: self._curve(prefix + name) for name in ('clean', *attacks) if prefix + name in self.history}
 
 
 def poisoned_pairs(data: Truth, attack: str, count: int) -> list[PoisonedPair]:
-    """Some pairs of an attack, as they are stored, spread evenly over all that it made.
+    """Example pairs of an attack as they are stored, spread evenly over its poisons.
 
     Args:
-        data: The datamodule, set up.
+        data: The datamodule, after its setup.
         attack: Name of the attack.
-        count: How many pairs, if there are as many.
+        count: Number of pairs; all of them if the attack made fewer.
     """
     lines = data.manifest.of_attack(attack)
     chosen = np.unique(np.linspace(0, len(lines) - 1, count).round().astype(np.int64))
-    some = lines.take(chosen).to_pylist()
-    images = data.images(np.array([line['row'] for line in some]))
+    poisons = lines.take(chosen).to_pylist()
+    images = data.images(np.array([poison['row'] for poison in poisons]))
     return [
-        PoisonedPair(image, line['caption'], line['target_class']) for image, line in zip(images, some, strict=True)
+        PoisonedPair(image, poison['caption'], poison['target_class'])
+        for image, poison in zip(images, poisons, strict=True)
     ]
 
 
-def of_split(data: Truth) -> dict[str, float]:
-    """What the truth says about the split that was just made, and mean similarities of clean pairs and each attack's.
+def measure_split(data: Truth) -> dict[str, float]:
+    """Poison on each side of the newest split, and the mean similarity of clean pairs and of each attack's poisons.
 
     Args:
-        data: The datamodule, with the split.
+        data: The datamodule that holds the split.
+
+    Returns:
+        ``split/<name>`` of :func:`callbacks.separation.separation`, ``split/share`` and ``similarity/sweep/<group>``,
+        whose groups are ``clean`` and the attacks.
     """
-    poisons, score, side = _poisons(data), data.partition.score.numpy(), data.partition.side.numpy()
+    poisons, score, side = _poisoned_rows(data), data.partition.score.numpy(), data.partition.side.numpy()
     is_clean = np.ones(len(score), bool)
     is_clean[data.manifest.rows()] = False
     groups = {'clean': score[is_clean], **{attack: score[rows] for attack, rows in poisons.items()}}
     means = [float(np.nanmean(group)) if np.isfinite(group).any() else np.nan for group in groups.values()]
     split = {f'split/{name}': value for name, value in separation(side, score, poisons).items()}
-    return {**_named('similarity/sweep/', tuple(groups), means), **split, 'split/share': data.partition.share}
+    return {**_prefix_names('similarity/sweep/', tuple(groups), means), **split, 'split/share': data.partition.share}
 
 
-def _poisons(data: Truth) -> dict[str, np.ndarray]:
+def _poisoned_rows(data: Truth) -> dict[str, np.ndarray]:
     return {attack: data.manifest.rows(attack) for attack in data.manifest.attacks}
 
 
-def _named(prefix: str, names: tuple[str, ...], values: list[float]) -> dict[str, float]:
+def _prefix_names(prefix: str, names: tuple[str, ...], values: list[float]) -> dict[str, float]:
     return {prefix + name: value for name, value in zip(names, values, strict=True)}
 
 
 def _folder(trainer: L.Trainer) -> Path | None:
-    """Where figures go; ``None`` where there is no such place, and on all processes but the first."""
-    folder = trainer.log_dir  # asks all of them
+    """Folder of the figures; ``None`` for a run without a folder, and on all processes but the first."""
+    folder = trainer.log_dir  # a collective call: every process must make it
     return Path(folder, 'figures') if folder and trainer.is_global_zero else None
 
 
@@ -206,7 +213,7 @@ def _save(trainer: L.Trainer, folder: Path, name: str, figure: Figure, key: str 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{name}.png'
     with warnings.catch_warnings():
-        # Captions may be written in a script that the font lacks; a box in its place is enough.
+        # Captions may use a script that the font lacks; boxes in place of its letters are good enough.
         warnings.filterwarnings('ignore', r'Glyph .* missing from', UserWarning)
         figure.savefig(path)
     for logger in trainer.loggers:

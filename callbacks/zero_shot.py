@@ -1,4 +1,4 @@
-"""Zero-shot accuracy: how often the most similar class prompt names the right class."""
+"""Zero-shot accuracy: how often the most similar class prompt names the true class."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ import torch
 from torch import Tensor
 
 from callbacks.evaluation_tally import EvaluationTally
+from callbacks.metric_names import zero_shot_metric, zero_shot_top5_metric
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet
 
-TOP = 5
-FEWEST_FOR_TOP = 11  # classes; with ten, five guesses are right half of the time by chance
+TOP_GUESSES = 5
+MIN_CLASSES_FOR_TOP5 = 11  # with ten classes, five guesses are right half of the time by chance
 
 
 class ZeroShot(EvaluationTally):
-    """Logs the accuracy of zero-shot classification on every clean set, over the images whose class is known.
+    """Logs the zero-shot classification accuracy on every clean set, over the images whose class is known.
 
-    ``zero_shot/<set>`` is top-1, ``zero_shot/<set>_top5`` top-5, the latter only where there are more than ten classes.
+    - ``zero_shot/<set>``: top-1 accuracy;
+    - ``zero_shot_top5/<set>``: top-5 accuracy, for sets with more than ten classes.
     """
 
     def count(self, sets: Sequence[EvaluationSet], index: int, logits: Tensor, batch: EvalBatch) -> Tensor | None:
         if sets[index].target is not None:
             return None
         known = batch.valid & (batch.label >= 0)
-        best = logits.topk(min(TOP, logits.shape[-1])).indices  # (B, 5), best first
+        best = logits.topk(min(TOP_GUESSES, logits.shape[-1])).indices  # (B, 5), best first
         right = (best == batch.label[:, None]) & known[:, None]
         return torch.stack([right[:, 0].sum(), right.sum(), known.sum()])
 
     def report(self, sets: Sequence[EvaluationSet], counts: Mapping[int, Tensor]) -> dict[str, float]:
         metrics = {}
         for index, count in counts.items():
-            first, among_five, images = count.tolist()
+            right_first, right_in_five, images = count.tolist()
             if images:
-                metrics[f'zero_shot/{sets[index].name}'] = first / images
-            if images and len(sets[index].classes) >= FEWEST_FOR_TOP:
-                metrics[f'zero_shot/{sets[index].name}_top5'] = among_five / images
+                metrics[zero_shot_metric(sets[index].name)] = right_first / images
+            if images and len(sets[index].classes) >= MIN_CLASSES_FOR_TOP5:
+                metrics[zero_shot_top5_metric(sets[index].name)] = right_in_five / images
         return metrics

@@ -1,6 +1,7 @@
-"""``make demo``: plain CLIP falls to two attacks, the control falls, SafeCLIP holds. Minutes on two CPU cores.
+"""``make demo``: two attacks succeed against plain CLIP and the control but not against SafeCLIP.
 
-The control is SafeCLIP without its split: the same warm-up, views and steps, every pair safe.
+It takes minutes on two CPU cores. The control is SafeCLIP without its split: it has the same warm-up, views and steps,
+and every pair is safe.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from experiments.report import figure, read_run, table
+from experiments.result_figures import success_over_epochs
+from experiments.results import read_run
+from experiments.tables import run_table
 
 HERE = Path(__file__).parent
 RUNS = {  # the longest first
@@ -24,15 +27,22 @@ RUNS = {  # the longest first
 
 
 def train(name: str, folder: Path) -> float:
-    """Runs ``clipward fit`` for one of the runs, its output in ``<folder>/<name>.log``; returns the seconds it took.
+    """Runs ``clipward fit`` for one of the runs, with its output in ``<folder>/<name>.log``.
+
+    Args:
+        name: A key of ``RUNS``.
+        folder: Folder of the runs and their logs.
+
+    Returns:
+        Seconds that it took.
 
     Raises:
-        SystemExit: If it fails, with the end of what it said.
+        SystemExit: If it fails, with the end of its output.
     """
     start = time.perf_counter()
     arguments = ['fit', *RUNS[name], f'--name={name}', f'--trainer.default_root_dir={folder}']
     log = folder / f'{name}.log'
-    # One thread a run: models this small lose more to hand-overs between threads than they gain.
+    # One thread for each run: models this small lose more to synchronizing threads than they gain.
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'WANDB_MODE': 'offline'}
     with open(log, 'w') as output:
         status = subprocess.run(
@@ -44,21 +54,23 @@ def train(name: str, folder: Path) -> float:
 
 
 def main() -> None:
-    """Trains the three, two at a time where there are two cores, then prints their table and draws their figure."""
+    """Trains the three models, two at a time if there are two cores, then prints their table and draws their figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--folder', type=Path, default=Path('runs/demo'), help='where to keep runs, table and figure')
+    parser.add_argument(
+        '--folder', type=Path, default=Path('runs/demo'), help='folder of the runs, the table and the figure'
+    )
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     print(f'Training {", ".join(reversed(RUNS))}; follow them in {folder}/*.log ...', flush=True)
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        waiting = {name: pool.submit(train, name, folder) for name in RUNS}
-        for name, run in waiting.items():
-            print(f'  {name}: {run.result():.0f} s', flush=True)
+        pending = {name: pool.submit(train, name, folder) for name in RUNS}
+        for name, seconds in pending.items():
+            print(f'  {name}: {seconds.result():.0f} s', flush=True)
     results = [read_run(folder / name) for name in reversed(RUNS)]
-    text = table(results)
-    (folder / 'table.md').write_text(text + '\n')
-    figure(results).savefig(folder / 'demo.png', dpi=150)
-    print(f'\n{text}\n\nFigure: {folder / "demo.png"}')
+    table = run_table(results)
+    (folder / 'table.md').write_text(table + '\n')
+    success_over_epochs(results).savefig(folder / 'demo.png', dpi=150)
+    print(f'\n{table}\n\nFigure: {folder / "demo.png"}')
 
 
 if __name__ == '__main__':

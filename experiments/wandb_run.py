@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 
-EPOCH_METRICS = ('asr/*', 'zero_shot/*', 'probe/*', 'retrieval/*', 'partition/*', 'cost/*')
+EPOCH_METRICS = ('asr/*', 'zero_shot/*', 'zero_shot_top5/*', 'probe/*', 'retrieval/*', 'partition/*', 'cost/*')
 
 
 def offline_by_environment() -> bool:

@@ -26,7 +26,7 @@ MAY_SEE_POISON = {  # who may know which rows are poisoned; a defense that did w
     'experiments/bench/split.py',
     'experiments/surrogates/harden.py',
     'experiments/plan.py',
-    'experiments/report.py',
+    'experiments/results.py',
 }
 
 

@@ -23,7 +23,7 @@ def logits(images: int, seed: int) -> Tensor:
 
 
 def sets(images: int = 47, seed: int = 0) -> list[EvaluationSet]:
-    """A clean set, a backdoor tested on the same images, and poison aimed at five single ones."""
+    """A clean set, a backdoor tested on the same images, and poison aimed at five individual images."""
     label = np.random.default_rng(seed).integers(0, CLASSES, images).tolist()
     return [
         evaluation_set('heldout', label, None, CLASSES),
@@ -37,14 +37,14 @@ def answers(all_sets: list[EvaluationSet]) -> list[Tensor]:
 
 
 def counted(
-    callback: AttackSuccessRate, all_sets: list[EvaluationSet], said: list[Tensor], size: int, world: int = 1
+    callback: AttackSuccessRate, all_sets: list[EvaluationSet], logits_by_set: list[Tensor], size: int, world: int = 1
 ) -> dict[str, float]:
-    """Metrics after batches of a size on some ranks, summed as the strategy would."""
+    """Metrics after evaluation in batches of one size, with counts summed over ranks as by the strategy."""
     totals: dict[int, Tensor] = {}
     for rank in range(world):
         for index, source in enumerate(all_sets):
             for batch in batches(source, size, rank, world):
-                count = callback.count(all_sets, index, said[index][numbers(batch)], batch)
+                count = callback.count(all_sets, index, logits_by_set[index][numbers(batch)], batch)
                 if count is not None:
                     totals[index] = totals.get(index, torch.zeros_like(count)) + count
     return callback.report(all_sets, totals)
@@ -52,40 +52,40 @@ def counted(
 
 class TestAttackSuccessRate:
     @pytest.mark.parametrize(('size', 'world'), [(1, 1), (7, 1), (100, 1), (4, 2), (7, 3), (5, 64)])
-    def test_counts_each_image_once_however_they_fall_into_batches_and_ranks(self, size: int, world: int) -> None:
+    def test_counts_each_image_once_for_every_batch_size_and_number_of_ranks(self, size: int, world: int) -> None:
         all_sets = sets()
-        said = answers(all_sets)
-        metrics = counted(AttackSuccessRate(), all_sets, said, size, world)
+        logits_by_set = answers(all_sets)
+        metrics = counted(AttackSuccessRate(), all_sets, logits_by_set, size, world)
         hits = n = 0
-        for label, answer in zip(all_sets[1].label, said[1].tolist(), strict=True):
+        for label, answer in zip(all_sets[1].label, logits_by_set[1].tolist(), strict=True):
             if label != TARGET:
                 n += 1
                 hits += answer.index(max(answer)) == TARGET
-        assert (metrics['asr/badnet_hits'], metrics['asr/badnet_n']) == (hits, n)
-        assert metrics['asr/badnet'] == hits / n
-        assert (metrics['asr/badnet_low'], metrics['asr/badnet_high']) == wilson_interval(hits, n)
+        assert (metrics['asr/badnet/hits'], metrics['asr/badnet/n']) == (hits, n)
+        assert metrics['asr/badnet/rate'] == hits / n
+        assert (metrics['asr/badnet/low'], metrics['asr/badnet/high']) == wilson_interval(hits, n)
 
     def test_follows_the_golden_example(self) -> None:
         predicted, label = [9, 9, 2, 1, 9, 9, 5, 9], [9, 1, 2, 9, 3, 4, 5, 6]
         source = [evaluation_set('badnet', label, [9] * 8, 10)]
         metrics = counted(AttackSuccessRate(), source, [torch.eye(10)[predicted]], 3)
-        assert (metrics['asr/badnet_hits'], metrics['asr/badnet_n']) == (4, 6)
+        assert (metrics['asr/badnet/hits'], metrics['asr/badnet/n']) == (4, 6)
 
-    def test_each_image_may_have_a_target_of_its_own(self) -> None:
+    def test_each_image_may_have_its_own_target(self) -> None:
         source = [evaluation_set('targeted', [0, 1, 2], [1, 2, 0], CLASSES)]
         metrics = counted(AttackSuccessRate(), source, [torch.eye(CLASSES)[[1, 2, 2]]], 2)
-        assert metrics['asr/targeted'] == 2 / 3
+        assert metrics['asr/targeted/rate'] == 2 / 3
 
     def test_an_image_of_unknown_class_counts(self) -> None:
         source = [evaluation_set('targeted', [-1, -1], [1, 2], CLASSES)]
-        assert counted(AttackSuccessRate(), source, [torch.eye(CLASSES)[[1, 1]]], 2)['asr/targeted'] == 0.5
+        assert counted(AttackSuccessRate(), source, [torch.eye(CLASSES)[[1, 1]]], 2)['asr/targeted/rate'] == 0.5
 
-    def test_says_nothing_of_a_rate_when_all_images_show_the_target(self) -> None:
+    def test_logs_no_rate_when_all_images_show_the_target(self) -> None:
         source = [evaluation_set('badnet', [1, 1], [1, 1], CLASSES)]
         metrics = counted(AttackSuccessRate(), source, [torch.eye(CLASSES)[[1, 1]]], 2)
-        assert metrics == {'asr/badnet_n': 0, 'asr/badnet_hits': 0, 'asr/badnet_low': 0.0, 'asr/badnet_high': 1.0}
+        assert metrics == {'asr/badnet/n': 0, 'asr/badnet/hits': 0, 'asr/badnet/low': 0.0, 'asr/badnet/high': 1.0}
 
-    def test_refuses_a_confidence_that_is_no_probability(self) -> None:
+    def test_refuses_a_confidence_that_is_not_a_probability(self) -> None:
         with pytest.raises(ValueError, match='confidence must lie between 0 and 1, got 95'):
             AttackSuccessRate(confidence=95)
 
@@ -98,29 +98,40 @@ class TestAttackSuccessRate:
         expected = counted(AttackSuccessRate(), all_sets, module.logits, 100)
         logged = {name: value.item() for name, value in run.callback_metrics.items()}
         assert logged == pytest.approx(expected)
-        names = {'', '_clean', '_low', '_high', '_n', '_hits'}
-        assert set(logged) == {f'asr/{attack}{name}' for attack in ('badnet', 'targeted') for name in names}
+        quantities = ('rate', 'clean', 'low', 'high', 'n', 'hits')
+        assert set(logged) == {f'asr/{attack}/{what}' for attack in ('badnet', 'targeted') for what in quantities}
+
+    def test_an_attack_named_like_a_metric_of_another_one_overwrites_nothing(self) -> None:
+        label, target = [0, 1, 2], [TARGET] * 3
+        all_sets = [evaluation_set('heldout', label, None, CLASSES)]
+        all_sets += [evaluation_set(name, label, target, CLASSES) for name in ('badnet', 'badnet_clean')]
+        one_hot = torch.eye(CLASSES)
+        predicted = [one_hot[[TARGET, 1, 2]], one_hot[[TARGET, TARGET, 2]], one_hot[[TARGET] * 3]]
+        metrics = counted(AttackSuccessRate(), all_sets, predicted, 2)
+        assert len(metrics) == 2 * 6
+        assert (metrics['asr/badnet/rate'], metrics['asr/badnet/clean']) == (2 / 3, pytest.approx(1 / 3))
+        assert (metrics['asr/badnet_clean/rate'], metrics['asr/badnet_clean/clean']) == (1.0, pytest.approx(1 / 3))
 
 
 class TestCleanRate:
-    def test_of_a_backdoor_is_the_rate_over_all_classes_but_the_target(self) -> None:
+    def test_of_a_backdoor_is_the_rate_outside_the_target_class(self) -> None:
         all_sets = sets()
-        said = answers(all_sets)
-        predicted, label = said[0].argmax(-1).numpy(), all_sets[0].label
+        logits_by_set = answers(all_sets)
+        predicted, label = logits_by_set[0].argmax(-1).numpy(), all_sets[0].label
         expected = (predicted == TARGET)[label != TARGET].mean()
-        metrics = counted(AttackSuccessRate(), all_sets, said, 8, world=3)
-        assert metrics['asr/badnet_clean'] == pytest.approx(expected)
+        metrics = counted(AttackSuccessRate(), all_sets, logits_by_set, 8, world=3)
+        assert metrics['asr/badnet/clean'] == pytest.approx(expected)
 
-    def test_of_targeted_poison_is_the_mean_over_its_pairs_of_classes(self) -> None:
+    def test_of_targeted_poison_is_the_mean_over_its_class_pairs(self) -> None:
         all_sets = sets()
-        said = answers(all_sets)
-        predicted, label = said[0].argmax(-1).numpy(), all_sets[0].label
+        logits_by_set = answers(all_sets)
+        predicted, label = logits_by_set[0].argmax(-1).numpy(), all_sets[0].label
         pairs = zip(all_sets[2].label, all_sets[2].target if all_sets[2].target is not None else [], strict=True)
         rates = [(predicted == t)[label != t if c < 0 else label == c].mean() for c, t in pairs]
-        metrics = counted(AttackSuccessRate(), all_sets, said, 8)
-        assert metrics['asr/targeted_clean'] == pytest.approx(np.mean(rates))
+        metrics = counted(AttackSuccessRate(), all_sets, logits_by_set, 8)
+        assert metrics['asr/targeted/clean'] == pytest.approx(np.mean(rates))
 
-    def test_takes_all_other_classes_where_the_true_one_has_no_clean_image(self) -> None:
+    def test_uses_all_other_classes_if_the_true_one_has_no_clean_image(self) -> None:
         matrix = torch.tensor([[0, 0, 0], [2, 6, 0], [1, 0, 3]])
         assert clean_rate(matrix, np.array([0]), np.array([1])) == 0.0
         assert clean_rate(matrix, np.array([-1]), np.array([0])) == pytest.approx(3 / 12)
@@ -131,8 +142,10 @@ class TestCleanRate:
 
     def test_is_not_logged_without_a_clean_set_of_the_same_classes(self) -> None:
         all_sets = [evaluation_set('other', [0, 1], None, 2), *sets()[1:]]
-        said = [torch.eye(2), *answers(sets())[1:]]
-        assert not [name for name in counted(AttackSuccessRate(), all_sets, said, 8) if name.endswith('clean')]
+        logits_by_set = [torch.eye(2), *answers(sets())[1:]]
+        assert not [
+            name for name in counted(AttackSuccessRate(), all_sets, logits_by_set, 8) if name.endswith('/clean')
+        ]
 
     def test_comes_from_the_first_clean_set(self) -> None:
         first, *attacks = sets()
@@ -143,8 +156,8 @@ class TestCleanRate:
     def test_leaves_out_images_of_unknown_class(self) -> None:
         clean = evaluation_set('heldout', [0, -1, -1], None, CLASSES)
         attack = evaluation_set('badnet', [0], [TARGET], CLASSES)
-        said = [torch.eye(CLASSES)[[0, TARGET, TARGET]], torch.eye(CLASSES)[[0]]]
-        assert counted(AttackSuccessRate(), [clean, attack], said, 2)['asr/badnet_clean'] == 0.0
+        logits_by_set = [torch.eye(CLASSES)[[0, TARGET, TARGET]], torch.eye(CLASSES)[[0]]]
+        assert counted(AttackSuccessRate(), [clean, attack], logits_by_set, 2)['asr/badnet/clean'] == 0.0
 
 
 class TestWilsonInterval:
@@ -156,18 +169,18 @@ class TestWilsonInterval:
         assert wilson_interval(hits, n) == pytest.approx((low, high), abs=5e-5)
 
     @pytest.mark.parametrize(('hits', 'n'), [(1, 7), (3, 10), (49_000, 49_950)])
-    def test_ends_are_where_the_score_test_just_rejects(self, hits: int, n: int) -> None:
+    def test_bounds_are_where_the_score_test_just_rejects(self, hits: int, n: int) -> None:
         for end in wilson_interval(hits, n, confidence=0.9):
             z = abs(hits / n - end) / math.sqrt(end * (1 - end) / n)
             assert z == pytest.approx(1.6448536, rel=1e-6)
 
     @pytest.mark.parametrize('n', [1, 2, 16, 300])
-    def test_holds_the_rate_and_stays_within_0_and_1(self, n: int) -> None:
+    def test_contains_the_rate_and_stays_between_0_and_1(self, n: int) -> None:
         for hits in range(n + 1):
             low, high = wilson_interval(hits, n)
             assert 0.0 <= low <= hits / n <= high <= 1.0
 
-    def test_no_trial_says_nothing(self) -> None:
+    def test_without_trials_the_interval_is_0_to_1(self) -> None:
         assert wilson_interval(0, 0) == (0.0, 1.0)
 
     def test_refuses_more_hits_than_trials(self) -> None:

@@ -14,12 +14,12 @@ from tests.callbacks.observed import QUIET, ROWS, Answers, Data, evaluation_set,
 
 pytestmark = QUIET
 
-WAIT, STEP, EVALUATION, LATER = 1.0, 4.0, 100.0, 1000.0  # seconds that something takes on the clock below
+WAIT, STEP, EVALUATION, LATER = 1.0, 4.0, 100.0, 1000.0  # seconds on the clock below
 STEPS = 6
 
 
 class Clock:
-    """Stands still until it is told to go on."""
+    """A clock that advances only when a test adds to ``now``."""
 
     def __init__(self) -> None:
         self.now = 17.0
@@ -29,7 +29,7 @@ class Clock:
 
 
 class Slow(Callback):
-    """Lets time pass where a loader, a step, an evaluation and a sweep at the epoch's end would."""
+    """Advances the clock where a loader, a step, an evaluation and a sweep at the end of an epoch would."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -48,7 +48,7 @@ class Slow(Callback):
 
 
 def costs(folder: Path, monkeypatch: pytest.MonkeyPatch, evaluates: bool = True, **kwargs: Any) -> dict[str, float]:
-    """What is logged when ``Slow`` comes before, so that what it takes at the start of a batch counts as waiting."""
+    """Costs that are logged with ``Slow`` in front, so that its time at the start of a batch counts as waiting."""
     clock = Clock()
     monkeypatch.setattr(epoch_cost.time, 'perf_counter', clock)
     sets = [evaluation_set('heldout', [0, 1, 2], None)] if evaluates else []
@@ -57,7 +57,7 @@ def costs(folder: Path, monkeypatch: pytest.MonkeyPatch, evaluates: bool = True,
     return {name: value.item() for name, value in run.callback_metrics.items() if name.startswith('cost/')}
 
 
-def test_books_each_part_of_an_epoch_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_each_part_of_an_epoch_separately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert costs(tmp_path, monkeypatch) == pytest.approx(
         {
             'cost/train_s': STEPS * (WAIT + STEP),
@@ -74,11 +74,11 @@ def test_evaluation_within_an_epoch_is_not_training(tmp_path: Path, monkeypatch:
     assert metrics['cost/evaluation_s'] == pytest.approx(2 * EVALUATION)
 
 
-def test_logs_no_seconds_of_an_evaluation_that_there_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_no_evaluation_seconds_without_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'cost/evaluation_s' not in costs(tmp_path, monkeypatch, evaluates=False)
 
 
-def test_real_seconds_add_up_to_no_more_than_the_run_took(tmp_path: Path) -> None:
+def test_real_seconds_are_at_most_those_of_the_run(tmp_path: Path) -> None:
     run = trainer(tmp_path, [EpochCost()], epochs=1)
     before = time.perf_counter()
     run.fit(Answers(), datamodule=Data())
@@ -86,7 +86,7 @@ def test_real_seconds_add_up_to_no_more_than_the_run_took(tmp_path: Path) -> Non
     assert 0 <= run.callback_metrics['cost/data_wait'].item() <= 1
 
 
-def test_evaluating_alone_costs_nothing(tmp_path: Path) -> None:
+def test_evaluation_alone_logs_no_costs(tmp_path: Path) -> None:
     run = trainer(tmp_path, [EpochCost()])
     run.validate(Answers([torch.eye(3)]), Data([evaluation_set('heldout', [0, 1, 2], None)]), verbose=False)
     assert not run.callback_metrics

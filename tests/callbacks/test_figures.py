@@ -32,12 +32,12 @@ def sets() -> list[EvaluationSet]:
     return [evaluation_set('heldout', [0, 1, 2], None), evaluation_set('badnet', [0, 1], [2, 2])]
 
 
-def said() -> list[Tensor]:
+def logits() -> list[Tensor]:
     return [torch.eye(3)[[0, 1, 0]], torch.eye(3)[[2, 0]]]
 
 
 class Saves(Callback):
-    """Keeps the newest checkpoint, without the opinions of Lightning's own about where."""
+    """Saves a checkpoint after each epoch to a fixed path, which Lightning's own callback would choose itself."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,7 +53,7 @@ def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty files where only their names matter: drawing takes seconds."""
+    """Writes empty files, for tests in which only the file names matter: drawing takes seconds."""
     monkeypatch.setattr(Figure, 'savefig', lambda self, path: Path(path).touch())
 
 
@@ -67,7 +67,7 @@ def fit(
 ) -> tuple[Figures, Data]:
     drawer, data = drawer or Figures(), Data(sets())
     run = trainer(folder, [AttackSuccessRate(), ZeroShot(), Splits(SCORE, 30), drawer, *more], epochs, **kwargs)
-    run.fit(Answers(said()), datamodule=data, ckpt_path=ckpt_path)
+    run.fit(Answers(logits()), datamodule=data, ckpt_path=ckpt_path)
     return drawer, data
 
 
@@ -80,7 +80,7 @@ class TestHistory:
     def test_holds_what_was_measured_at_each_epoch(self, tmp_path: Path) -> None:
         history = fit(tmp_path, 3)[0].history
         assert history['zero_shot/heldout'] == [[epoch, pytest.approx(2 / 3)] for epoch in (1, 2, 3)]
-        assert history['asr/badnet'] == [[epoch, 0.5] for epoch in (1, 2, 3)]
+        assert history['asr/badnet/rate'] == [[epoch, 0.5] for epoch in (1, 2, 3)]
         assert history['split/share'] == [[epoch, 0.5] for epoch in (2, 3)]
         assert history['split/leak/badnet'] == [[epoch, 1.0] for epoch in (2, 3)]
 
@@ -96,63 +96,63 @@ class TestHistory:
             swept = SCORE.numpy()[of_group].mean()
             assert drawer.history[f'similarity/sweep/{name}'] == [[2, pytest.approx(swept, abs=1e-6)]]
 
-    def test_of_a_resumed_run_is_whole(self, tmp_path: Path) -> None:
+    def test_is_complete_after_a_resume(self, tmp_path: Path) -> None:
         whole = fit(tmp_path / 'whole', 4)[0].history
         fit(tmp_path / 'first', 2, more=[Saves(tmp_path / 'last.ckpt')])
         resumed = fit(tmp_path / 'second', 4, ckpt_path=str(tmp_path / 'last.ckpt'))[0].history
         assert resumed == whole
 
-    def test_loads_without_trusting_the_file(self, tmp_path: Path) -> None:
+    def test_loads_with_weights_only(self, tmp_path: Path) -> None:
         drawer = fit(tmp_path, 2)[0]
         torch.save(drawer.state_dict(), tmp_path / 'state.pt')
         other = Figures()
         other.load_state_dict(torch.load(tmp_path / 'state.pt', weights_only=True))
         assert other.history == drawer.history
 
-    def test_a_state_is_a_copy(self) -> None:
+    def test_the_state_is_a_copy(self) -> None:
         drawer = Figures()
         drawer.history = {'a': [[1.0, 2.0]]}
         state = drawer.state_dict()
         drawer.history['a'][0][1] = 3.0
         assert state == {'history': {'a': [[1.0, 2.0]]}}
 
-    def test_epochs_without_an_evaluation_have_no_stale_point(self, tmp_path: Path) -> None:
+    def test_epochs_without_an_evaluation_have_no_point(self, tmp_path: Path) -> None:
         history = fit(tmp_path, 4, check_val_every_n_epoch=2)[0].history
-        assert [epoch for epoch, _ in history['asr/badnet']] == [2, 4]
+        assert [epoch for epoch, _ in history['asr/badnet/rate']] == [2, 4]
 
-    def test_random_weights_are_not_part_of_it(self, tmp_path: Path) -> None:
-        assert [e for e, _ in fit(tmp_path, 1, num_sanity_val_steps=2)[0].history['asr/badnet']] == [1]
+    def test_the_sanity_check_is_not_recorded(self, tmp_path: Path) -> None:
+        assert [e for e, _ in fit(tmp_path, 1, num_sanity_val_steps=2)[0].history['asr/badnet/rate']] == [1]
 
     def test_a_second_evaluation_in_an_epoch_replaces_the_first(self, tmp_path: Path) -> None:
         history = fit(tmp_path, 2, val_check_interval=0.5)[0].history
-        assert [epoch for epoch, _ in history['asr/badnet']] == [1, 2]
+        assert [epoch for epoch, _ in history['asr/badnet/rate']] == [1, 2]
 
 
 class TestDrawing:
     @pytest.mark.usefixtures('blank')
-    def test_draws_the_first_split_every_so_many_epochs_and_the_end(self, tmp_path: Path) -> None:
+    def test_draws_after_the_first_split_every_n_epochs_and_at_the_end(self, tmp_path: Path) -> None:
         fit(tmp_path, 5, Figures(every_n_epochs=4))
         histograms = {f'similarity_00{epoch}.png' for epoch in (WARM_UP, 4, 5)}
         assert drawn(tmp_path) == {'poisons.png', *CURVES, *histograms}
 
-    def test_figures_are_pictures_of_some_size(self, tmp_path: Path) -> None:
+    def test_figures_are_images_of_visible_size(self, tmp_path: Path) -> None:
         fit(tmp_path, WARM_UP)
         for name in drawn(tmp_path):
             with Image.open(tmp_path / 'figures' / name) as image:
                 assert min(image.size) > 100
 
-    def test_shows_what_there_is_without_attacks_evaluation_or_split(self, tmp_path: Path) -> None:
+    def test_draws_only_similarities_without_attacks_evaluation_or_split(self, tmp_path: Path) -> None:
         trainer(tmp_path, [Figures()], epochs=1).fit(Answers(), datamodule=Data(is_poisoned=False))
         assert drawn(tmp_path) == {'mean_similarity.png'}
 
-    def test_captions_in_a_script_that_the_font_lacks_are_no_trouble(self, tmp_path: Path) -> None:
+    def test_draws_captions_in_a_script_that_the_font_lacks(self, tmp_path: Path) -> None:
         data = Data()
         captions = [line | {'caption': '一艘船 🚢'} for line in data.manifest.table.to_pylist()]
         data.manifest.table = type(data.manifest.table).from_pylist(captions, data.manifest.table.schema)
         trainer(tmp_path, [Figures()], epochs=1).fit(Answers(), datamodule=data)
         assert 'poisons.png' in drawn(tmp_path)
 
-    def test_goes_to_wandb_as_well(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_sends_figures_to_wandb(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sent: list[tuple[Any, ...]] = []
         monkeypatch.setattr(WandbLogger, '__init__', lambda self: None)
         monkeypatch.setattr(WandbLogger, 'log_image', lambda self, key, images, step: sent.append((key, images, step)))
@@ -161,7 +161,7 @@ class TestDrawing:
         assert sent == [('figures/similarity', [str(tmp_path / 'similarity_006.png')], 7)]
 
     @pytest.mark.parametrize('name', ['every_n_epochs', 'examples'])
-    def test_refuses_what_is_no_count(self, name: str) -> None:
+    def test_refuses_counts_below_1(self, name: str) -> None:
         with pytest.raises(ValueError, match=f'{name} must be at least 1, got 0'):
             Figures(**{name: 0})
 
@@ -174,5 +174,5 @@ class TestPoisonedPairs:
         assert all(pair.target == 'boat' for pair in pairs)
         assert np.array_equal(pairs[0].image, data.images(np.array([40]))[0])
 
-    def test_are_all_where_there_are_fewer(self) -> None:
+    def test_are_all_of_a_smaller_attack(self) -> None:
         assert len(poisoned_pairs(Data(), 'targeted', 9)) == 4

@@ -76,21 +76,21 @@ def panels(figure: Figure) -> Iterator[Axes]:
 
 
 @pytest.mark.parametrize('name', ['success', 'mean', 'split', 'histogram', 'sheet'])
-def test_can_be_written_without_any_warning(name: str) -> None:
+def test_is_written_without_warnings(name: str) -> None:
     file = BytesIO()
     all_figures()[name].savefig(file)
     assert file.getvalue().startswith(b'\x89PNG')
 
 
 @pytest.mark.parametrize('name', ['success', 'mean', 'split', 'histogram'])
-def test_every_axis_is_labeled_and_the_last_one_says_what_is_along_it(name: str) -> None:
+def test_every_panel_labels_its_y_axis_and_the_last_one_its_x_axis(name: str) -> None:
     axes = list(panels(all_figures()[name]))
     assert all(axis.get_ylabel() for axis in axes)
     assert axes[-1].get_xlabel()
 
 
 @pytest.mark.parametrize('name', ['success', 'mean', 'split', 'histogram'])
-def test_legends_lie_beside_the_data(name: str) -> None:
+def test_legends_lie_beside_their_panels(name: str) -> None:
     figure = all_figures()[name]
     figure.draw_without_rendering()
     for axis in panels(figure):
@@ -108,7 +108,7 @@ def test_labels_fit_into_the_figure() -> None:
         assert bounds.x1 <= figure.bbox.x1 + 1 and bounds.y1 <= figure.bbox.y1 + 1
 
 
-def test_no_state_of_pyplot_is_touched() -> None:
+def test_pyplot_keeps_no_figures() -> None:
     all_figures()
     assert not pyplot.get_fignums()
 
@@ -126,12 +126,12 @@ class TestOverEpochs:
         assert legend_of(top) == ['badnet', 'badnet, clean images', 'Wilson intervals']
         assert legend_of(bottom) == ['heldout']
 
-    def test_leaves_out_the_panel_of_what_was_not_measured(self) -> None:
+    def test_leaves_out_panels_without_values(self) -> None:
         assert len(success_and_accuracy({}, {'heldout': curve()}, PHASES).axes) == 1
         assert len(success_and_accuracy({'badnet': attack()}, {}, PHASES).axes) == 1
         assert len(split_over_epochs(curve(), curve(), {}, 0.0, PHASES).axes) == 1
 
-    def test_shades_the_whole_plan_by_phase(self) -> None:
+    def test_shades_the_phases_of_the_whole_plan(self) -> None:
         figure = success_and_accuracy({}, {'heldout': curve()}, PHASES)
         bands = figure.axes[0].patches
         assert [(band.get_x(), band.get_x() + band.get_width()) for band in bands] == [(0, 2), (2, 3), (3, 5)]
@@ -139,12 +139,12 @@ class TestOverEpochs:
         named = [text.get_text() for text in figure.legends[0].get_texts()]
         assert named == ['unimodal phase', 'slow phase', 'mixed phase']
 
-    def test_names_a_phase_once_however_often_it_returns(self) -> None:
+    def test_names_a_repeated_phase_once(self) -> None:
         figure = success_and_accuracy({}, {'heldout': curve()}, ['a', 'b', 'a', 'b'])
         assert len(figure.axes[0].patches) == 4
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ['a phase', 'b phase']
 
-    def test_a_single_phase_needs_no_shade(self) -> None:
+    def test_a_single_phase_is_not_shaded(self) -> None:
         figure = success_and_accuracy({}, {'heldout': curve()}, ['clip'] * 3)
         assert not figure.axes[0].patches and not figure.legends
 
@@ -152,7 +152,7 @@ class TestOverEpochs:
         (axis,) = panels(mean_similarity({'clean': curve(), 'a': curve(), 'b': curve()}, {}, PHASES))
         assert [line.get_color() for line in axis.lines] == ['#000000', *COLORS[:2]]
 
-    def test_contamination_is_in_percent_beside_that_of_all_pairs(self) -> None:
+    def test_contamination_is_in_percent_beside_the_rate_of_all_pairs(self) -> None:
         split = split_over_epochs(curve(), curve(0.001, 0.002, 0.003), {'badnet': curve()}, 0.01, PHASES)
         values = [np.asarray(line.get_ydata(), float) for line in split.axes[2].lines]
         assert values[0] == pytest.approx([0.1, 0.2, 0.3])
@@ -181,11 +181,11 @@ class TestHistogram:
         assert legend_of(figure.axes[0])[-1] == 'safe from 0.400 on'
 
     @pytest.mark.parametrize('mixture', [None, {**MIXTURE, 'threshold': float('nan')}])
-    def test_does_without_mixture_or_threshold(self, mixture: dict[str, float] | None) -> None:
+    def test_is_drawn_without_mixture_or_threshold(self, mixture: dict[str, float] | None) -> None:
         (axis,) = similarity_histogram(score(), {}, mixture, '').axes
         assert not [label for label in legend_of(axis) if label.startswith('safe')]
 
-    def test_similarities_that_are_all_alike_can_be_drawn(self) -> None:
+    def test_equal_similarities_are_drawn(self) -> None:
         figure = similarity_histogram(np.full(9, 0.3, np.float32), {}, None, '')
         figure.savefig(BytesIO())
         (axis,) = figure.axes
@@ -200,7 +200,7 @@ class TestContactSheet:
         assert [axis.get_title() for axis in figure.axes if axis.images][-1] == 'target: dog'
 
     @pytest.mark.parametrize('caption', ['$5 and a_b^c $x', '\\frac{', '%s {}', 'x' * 300, 'word ' * 60, ''])
-    def test_captions_of_strangers_are_text_and_nothing_else(self, caption: str) -> None:
+    def test_captions_are_drawn_as_plain_text(self, caption: str) -> None:
         figure = contact_sheet({'$': [pair(caption, caption)]})
         figure.savefig(BytesIO())
         shown = figure.axes[0].get_xlabel()

@@ -15,7 +15,7 @@ pytestmark = QUIET
 
 
 def clean_set(classes: int, images: int = 53) -> EvaluationSet:
-    """One image in ten is of unknown class."""
+    """A set in which the class of one image in ten is unknown."""
     generator = np.random.default_rng(classes)
     label = np.where(generator.random(images) < 0.1, -1, generator.integers(0, classes, images))
     return evaluation_set('heldout', label.tolist(), None, classes)
@@ -25,19 +25,19 @@ def logits(source: EvaluationSet) -> Tensor:
     return torch.randn(len(source), len(source.classes), generator=torch.Generator().manual_seed(0))
 
 
-def counted(source: EvaluationSet, said: Tensor, size: int, world: int = 1) -> dict[str, float]:
+def counted(source: EvaluationSet, answers: Tensor, size: int, world: int = 1) -> dict[str, float]:
     total = torch.zeros(3, dtype=torch.int64)
     for rank in range(world):
         for batch in batches(source, size, rank, world):
-            count = ZeroShot().count([source], 0, said[numbers(batch)], batch)
+            count = ZeroShot().count([source], 0, answers[numbers(batch)], batch)
             assert count is not None
             total += count
     return ZeroShot().report([source], {0: total})
 
 
-def by_definition(source: EvaluationSet, said: Tensor, guesses: int) -> float:
+def by_definition(source: EvaluationSet, answers: Tensor, guesses: int) -> float:
     right = []
-    for label, answer in zip(source.label, said.tolist(), strict=True):
+    for label, answer in zip(source.label, answers.tolist(), strict=True):
         if label >= 0:
             ranked = sorted(range(len(answer)), key=lambda c: -answer[c])
             right.append(label in ranked[:guesses])
@@ -45,32 +45,40 @@ def by_definition(source: EvaluationSet, said: Tensor, guesses: int) -> float:
 
 
 @pytest.mark.parametrize(('size', 'world'), [(1, 1), (8, 1), (100, 1), (5, 2), (3, 7)])
-def test_counts_each_known_image_once_however_they_fall_into_batches_and_ranks(size: int, world: int) -> None:
+def test_counts_each_known_image_once_for_every_batch_size_and_number_of_ranks(size: int, world: int) -> None:
     source = clean_set(12)
-    said = logits(source)
+    answers = logits(source)
     expected = {
-        'zero_shot/heldout': by_definition(source, said, 1),
-        'zero_shot/heldout_top5': by_definition(source, said, 5),
+        'zero_shot/heldout': by_definition(source, answers, 1),
+        'zero_shot_top5/heldout': by_definition(source, answers, 5),
     }
-    assert counted(source, said, size, world) == expected
+    assert counted(source, answers, size, world) == expected
 
 
 @pytest.mark.parametrize(('classes', 'has_top_5'), [(3, False), (10, False), (11, True)])
 def test_top_5_needs_more_than_ten_classes(classes: int, has_top_5: bool) -> None:
     source = clean_set(classes)
-    assert ('zero_shot/heldout_top5' in counted(source, logits(source), 8)) == has_top_5
+    assert ('zero_shot_top5/heldout' in counted(source, logits(source), 8)) == has_top_5
 
 
-def test_says_nothing_of_a_set_without_a_known_class() -> None:
+def test_logs_nothing_for_a_set_without_known_classes() -> None:
     source = evaluation_set('heldout', [-1, -1], None, 12)
     assert counted(source, logits(source), 8) == {}
 
 
+def test_a_set_named_like_a_top_5_metric_overwrites_nothing() -> None:
+    plain, named_top5 = (evaluation_set(name, [0, 1], None, 12) for name in ('a', 'a_top5'))
+    counts = {0: torch.tensor([1, 2, 2]), 1: torch.tensor([0, 1, 2])}
+    assert ZeroShot().report([plain, named_top5], counts) == {
+        'zero_shot/a': 0.5, 'zero_shot_top5/a': 1.0, 'zero_shot/a_top5': 0.0, 'zero_shot_top5/a_top5': 0.5,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize('stage', ['fit', 'validate', 'test'])
-def test_logs_clean_sets_alone_in_every_kind_of_run(stage: str, tmp_path: Path) -> None:
+def test_logs_only_clean_sets_in_every_kind_of_run(stage: str, tmp_path: Path) -> None:
     sets = [clean_set(12), evaluation_set('badnet', [0, 1, 2], [2, 2, 2], 12)]
-    said = [logits(source) for source in sets]
+    answers = [logits(source) for source in sets]
     run = trainer(tmp_path, [ZeroShot()], epochs=1)
-    getattr(run, stage)(Answers(said), datamodule=Data(sets), **({} if stage == 'fit' else {'verbose': False}))
+    getattr(run, stage)(Answers(answers), datamodule=Data(sets), **({} if stage == 'fit' else {'verbose': False}))
     logged = {name: value.item() for name, value in run.callback_metrics.items()}
-    assert logged == pytest.approx(counted(sets[0], said[0], 100))
+    assert logged == pytest.approx(counted(sets[0], answers[0], 100))

@@ -11,7 +11,7 @@ import pytest
 from datamodules import attacks
 from datamodules.attacks.base import Attack, Poisoning
 from datamodules.text.prompts import imagenet_classes
-from experiments.grid import Cell, Grid, read_grid
+from experiments.grid_file import Cell, Grid, read_grid
 from lightning_modules.schedules import auto_slow_factor
 from tests.experiments.conftest import EXPERIMENTS, resolve
 

@@ -154,7 +154,7 @@ class TestCC3M:
     def test_attacks_are_measured_in_every_epoch_and_every_split(self, form: str, of_cc3m: Finished) -> None:
         run = of_cc3m(form)
         for epoch in range(len(PHASES)):
-            assert all(0 <= measured(run, epoch)[f'asr/{attack}'] <= 1 for attack in ('tdpa', 'badnet'))
+            assert all(0 <= measured(run, epoch)[f'asr/{attack}/rate'] <= 1 for attack in ('tdpa', 'badnet'))
         for epoch in (1, 2, 3):
             split = measured(run, epoch)
             assert 0 < split['partition/share'] < 1

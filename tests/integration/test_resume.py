@@ -56,10 +56,12 @@ def test_what_is_compared_holds_everything(whole: dict[str, Any]) -> None:
     partition = whole['TinyPairs']['partition']
     assert set(partition['side'].tolist()) == {SAFE, RISKY} and not partition['score'].isnan().any()
     assert {'Metrics', 'Curves', 'SafeRiskyRepartition'} <= whole['callbacks'].keys()
-    assert {'asr/badnet', 'zero_shot/heldout', 'partition/share'} <= whole['callbacks']['Metrics']['epochs'][-1].keys()
+    assert {'asr/badnet/rate', 'zero_shot/heldout', 'partition/share'} <= whole['callbacks']['Metrics']['epochs'][
+        -1
+    ].keys()
     history = whole['callbacks']['Curves']['history']
-    epochs = {name: [epochs for epochs, _ in history[name]] for name in ('asr/badnet', 'split/share')}
-    assert epochs == {'asr/badnet': [1, 2, 3, 4, 5], 'split/share': [3, 4, 5]}
+    epochs = {name: [epochs for epochs, _ in history[name]] for name in ('asr/badnet/rate', 'split/share')}
+    assert epochs == {'asr/badnet/rate': [1, 2, 3, 4, 5], 'split/share': [3, 4, 5]}
 
 
 class TestARunThatDied:

@@ -1,0 +1,77 @@
+"""Names of the metrics that evaluation logs, written and read here alone.
+
+The quantity is a path component of its own, never a suffix of a name that the user chose: whatever an attack is
+called, its metrics cannot overwrite those of another attack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal, NamedTuple, cast, get_args
+
+AsrQuantity = Literal['rate', 'clean', 'low', 'high', 'hits', 'n']
+
+ASR_PREFIX = 'asr/'
+ZERO_SHOT_PREFIX = 'zero_shot/'
+ZERO_SHOT_TOP5_PREFIX = 'zero_shot_top5/'
+
+
+class AsrName(NamedTuple):
+    """What the name of an attack success metric says.
+
+    Attributes:
+        attack: Name of the attack.
+        what: The quantity, see :class:`callbacks.attack_success.AttackSuccessRate`.
+    """
+
+    attack: str
+    what: AsrQuantity
+
+
+def asr_metric(attack: str, what: AsrQuantity) -> str:
+    """Name of a metric of an attack's success: ``asr/<attack>/<what>``."""
+    return f'{ASR_PREFIX}{attack}/{what}'
+
+
+def parse_asr_metric(metric: str) -> AsrName | None:
+    """Attack and quantity of a metric; ``None`` if it does not measure an attack's success."""
+    attack, _, what = metric.removeprefix(ASR_PREFIX).rpartition('/')
+    if not metric.startswith(ASR_PREFIX) or not attack or what not in get_args(AsrQuantity):
+        return None
+    return AsrName(attack, cast('AsrQuantity', what))
+
+
+def zero_shot_metric(set_name: str) -> str:
+    """Name of the top-1 accuracy on a clean set: ``zero_shot/<set>``."""
+    return f'{ZERO_SHOT_PREFIX}{set_name}'
+
+
+def zero_shot_top5_metric(set_name: str) -> str:
+    """Name of the top-5 accuracy on a clean set: ``zero_shot_top5/<set>``."""
+    return f'{ZERO_SHOT_TOP5_PREFIX}{set_name}'
+
+
+def renamed_since_version_1(metrics: Collection[str]) -> dict[str, str]:
+    """Current names of the metrics that result files of version 1, and runs of that time, named differently.
+
+    Version 1 had ``asr/<attack>``, ``asr/<attack>_clean`` and so on, and ``zero_shot/<set>_top5``. An attack is
+    recognized by its hits and counts. Two metrics could share a name, as the clean rate of ``badnet`` and the rate of
+    ``badnet_clean``; only one of the values was kept, and it is taken for the rate.
+
+    Args:
+        metrics: All metrics of one file.
+
+    Returns:
+        Old name -> current name; empty if the file uses current names.
+    """
+    present, current = set(metrics), dict[str, str]()
+    if any(parse_asr_metric(metric) or metric.startswith(ZERO_SHOT_TOP5_PREFIX) for metric in present):
+        return {}
+    counted = [m.removeprefix(ASR_PREFIX).removesuffix('_n') for m in present if m.startswith(ASR_PREFIX)]
+    attacks = [attack for attack in counted if {f'asr/{attack}_hits', f'asr/{attack}_n'} <= present]
+    for attack in attacks:
+        current |= {f'asr/{attack}_{what}': asr_metric(attack, what) for what in get_args(AsrQuantity)}
+    current |= {f'asr/{attack}': asr_metric(attack, 'rate') for attack in attacks}
+    sets = [m.removeprefix(ZERO_SHOT_PREFIX) for m in present if m.startswith(ZERO_SHOT_PREFIX)]
+    current |= {f'zero_shot/{name}_top5': zero_shot_top5_metric(name) for name in sets}
+    return {old: new for old, new in current.items() if old in present}

@@ -1,0 +1,71 @@
+"""Figures that compare finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from callbacks.metric_names import asr_metric, parse_asr_metric
+from callbacks.plots import COLORS, MARKERS
+from experiments.results import Result, attacks_in, group_by_name
+
+
+def success_over_epochs(results: Sequence[Result]) -> Figure:
+    """Success of each attack with its interval, and accuracy, against the epochs trained: one curve for each run."""
+    panels = {asr_metric(attack, 'rate'): f'{attack}: attack success rate' for attack in attacks_in(results)}
+    panels[results[0].accuracy_metric] = 'zero-shot accuracy'
+    figure = Figure(figsize=(3.6 * len(panels), 3.4), layout='constrained')
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (metric, title) in zip(axes, panels.items(), strict=True):
+        _draw_panel(axis, group_by_name(results), metric, title)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc='outside lower center', ncols=len(names), frameon=False)
+    return figure
+
+
+def success_against_accuracy(results: Sequence[Result]) -> Figure:
+    """Final success of each attack against zero-shot accuracy, one point for each run; the lower right is best."""
+    attacks = attacks_in(results)
+    figure = Figure(figsize=(4.4 * len(attacks), 3.8), layout='constrained')
+    axes = figure.subplots(1, len(attacks), squeeze=False)[0]
+    for axis, attack in zip(axes, attacks, strict=True):
+        for index, (name, runs) in enumerate(group_by_name(results).items()):
+            _draw_points(axis, index, name, runs, attack)
+        axis.set(title=attack, xlabel='zero-shot accuracy', ylabel='attack success rate', ylim=(-0.03, 1.03))
+        axis.grid(alpha=0.25)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc='outside lower center', ncols=min(len(names), 5), frameon=False)
+    return figure
+
+
+def _draw_points(axis: Axes, index: int, name: str, runs: Sequence[Result], attack: str) -> None:
+    values = [(run.last(run.accuracy_metric), run.last(asr_metric(attack, 'rate'))) for run in runs]
+    points = [point for point in values if None not in point]
+    if points:
+        axis.plot(
+            *zip(*points, strict=True), MARKERS[index % len(MARKERS)], color=_color(index), label=name, alpha=0.85
+        )
+
+
+def _draw_panel(axis: Axes, rows: Mapping[str, Sequence[Result]], metric: str, title: str) -> None:
+    for index, (name, runs) in enumerate(rows.items()):
+        for repetition, run in enumerate(runs):
+            _draw_curve(axis, index, run, metric, label=None if repetition else name)
+    axis.set(title=title, xlabel='epochs trained', ylim=(-0.03, 1.03))
+    axis.grid(alpha=0.25)
+
+
+def _draw_curve(axis: Axes, index: int, run: Result, metric: str, label: str | None) -> None:
+    color, marker, points = _color(index), MARKERS[index % len(MARKERS)], run.series.get(metric, [])
+    if points:
+        axis.plot(*zip(*points, strict=True), color=color, marker=marker, markersize=4, alpha=0.85, label=label)
+    if name := parse_asr_metric(metric):
+        low, high = (run.series.get(asr_metric(name.attack, bound), []) for bound in ('low', 'high'))
+        epochs, lower, upper = [epoch for epoch, _ in low], [value for _, value in low], [value for _, value in high]
+        axis.fill_between(epochs, lower, upper, color=color, alpha=0.1, linewidth=0)
+
+
+def _color(index: int) -> str:
+    return COLORS[index % len(COLORS)]

@@ -1,0 +1,112 @@
+"""Markdown tables of results.
+
+Runs of one name and different seeds share a cell. Hits and counts of an attack are added up, so the interval is that
+of all images together. Other numbers are means, followed by the smallest and the largest value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from callbacks.attack_success import wilson_interval
+from callbacks.metric_names import asr_metric
+from experiments.results import Result, attacks_in, first_values, group_by_name, last_values
+
+MIN_ESTABLISHED_RATE = 0.5  # success without a defense from which on an attack counts as established
+MIN_IMAGES_FOR_A_RATE = 101  # below, an attack's success is shown as hits of all images
+
+
+def run_table(results: Sequence[Result]) -> str:
+    """A Markdown table with a row for each name of a run."""
+    attacks = attacks_in(results)
+    head = ['run', 'seeds', 'zero-shot', *(f'{attack} ASR [95 %] (clean)' for attack in attacks)]
+    head += ['first split: share', *(f'leak {attack}' for attack in attacks)]
+    head += ['last split: share', 'contamination', 'training, s']
+    rows = [_run_row(name, runs, attacks) for name, runs in group_by_name(results).items()]
+    return _format_table([head, *rows])
+
+
+def _run_row(name: str, runs: Sequence[Result], attacks: Sequence[str]) -> list[str]:
+    row = [name, str(len(runs)), _format_spread(last_values(runs, runs[0].accuracy_metric))]
+    row += [attack_cell(runs, attack) for attack in attacks]
+    row += [_format_spread(first_values(runs, 'partition/share'))]
+    row += [_format_spread(first_values(runs, f'partition/leak/{attack}')) for attack in attacks]
+    row += [_format_spread(last_values(runs, f'partition/{quantity}')) for quantity in ('share', 'contamination')]
+    return [*row, f'{sum(run.seconds for run in runs) / len(runs):.0f}']
+
+
+def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended: str | None = None) -> str:
+    """A Markdown table with a row for each attack and a column for each method.
+
+    Args:
+        cells: Set of attacks -> method -> runs, repetitions with other seeds.
+        undefended: Method whose success tells whether an attack works. Attacks below ``MIN_ESTABLISHED_RATE`` are
+            marked as not established.
+    """
+    methods = list(dict.fromkeys(method for runs in cells.values() for method in runs))
+    rows = [['attack', 'poisons', *methods]]
+    for attack_set, runs_of in cells.items():
+        attacks = attacks_in(run for runs in runs_of.values() for run in runs)
+        for attack in attacks:
+            weak = _success_rate(runs_of.get(undefended or '', ()), attack) < MIN_ESTABLISHED_RATE
+            label = _label(attack, attack_set, is_alone=len(attacks) == 1) + ': attack not established' * weak
+            cells_of_row = [attack_cell(runs_of.get(method, ()), attack) for method in methods]
+            rows.append([label, _format_poisons(runs_of, attack), *cells_of_row])
+        accuracy = [_format_spread(_accuracies(runs_of.get(method, ()))) for method in methods]
+        rows.append([_label('zero-shot accuracy', attack_set), '', *accuracy])
+    return _format_table(rows)
+
+
+def attack_cell(runs: Sequence[Result], attack: str) -> str:
+    """Success over all images of all seeds, with its interval and the rate on clean images."""
+    hits, n = _hits_and_images(runs, attack)
+    if not n:
+        return '-'
+    low, high = wilson_interval(hits, n)
+    clean = last_values(runs, asr_metric(attack, 'clean'))
+    if n < MIN_IMAGES_FOR_A_RATE:
+        success = f'{hits}/{n} [{low:.2f}, {high:.2f}]'
+    else:
+        success = f'{hits / n:.3f} [{low:.3f}, {high:.3f}]'
+    return success + (f' ({sum(clean) / len(clean):.3f})' if clean else '')
+
+
+def _hits_and_images(runs: Sequence[Result], attack: str) -> tuple[int, int]:
+    hits, n = (sum(last_values(runs, asr_metric(attack, what))) for what in ('hits', 'n'))
+    return int(hits), int(n)
+
+
+def _success_rate(runs: Sequence[Result], attack: str) -> float:
+    """Success over all images of all runs; NaN if there are no images."""
+    hits, n = _hits_and_images(runs, attack)
+    return hits / n if n else math.nan
+
+
+def _accuracies(runs: Sequence[Result]) -> list[float]:
+    return last_values(runs, runs[0].accuracy_metric) if runs else []
+
+
+def _format_poisons(runs_of: Mapping[str, Sequence[Result]], attack: str) -> str:
+    """Numbers of poisons that the runs of an attack used, usually one number."""
+    counts = {run.poisons[attack] for runs in runs_of.values() for run in runs if attack in run.poisons}
+    return ' to '.join(map(str, sorted(counts))) or '-'
+
+
+def _label(row: str, attack_set: str, is_alone: bool = False) -> str:
+    if not attack_set:
+        return row
+    return attack_set if is_alone else f'{row} ({attack_set})'
+
+
+def _format_spread(values: Sequence[float]) -> str:
+    """Mean, then the smallest and the largest of several values."""
+    if not values:
+        return '-'
+    mean = f'{sum(values) / len(values):.3f}'
+    return mean if len(values) == 1 else f'{mean} ({min(values):.3f} to {max(values):.3f})'
+
+
+def _format_table(rows: Iterable[Sequence[str]]) -> str:
+    head, *body = rows
+    return '\n'.join(f'| {" | ".join(row)} |' for row in (head, ['---'] * len(head), *body))

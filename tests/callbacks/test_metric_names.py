@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from itertools import product
+from typing import get_args
+
+import pytest
+
+from callbacks.metric_names import (
+    AsrQuantity,
+    asr_metric,
+    parse_asr_metric,
+    renamed_since_version_1,
+    zero_shot_metric,
+    zero_shot_top5_metric,
+)
+
+QUANTITIES = get_args(AsrQuantity)
+ATTACKS = ('badnet', 'badnet_clean', 'clean', 'rate', 'badnet/clean', 'n', 'asr/')
+
+
+class TestAsrMetric:
+    def test_names_of_different_attacks_never_collide(self) -> None:
+        names = [asr_metric(attack, what) for attack, what in product(ATTACKS, QUANTITIES)]
+        assert len(set(names)) == len(names)
+
+    @pytest.mark.parametrize(('attack', 'what'), [*product(ATTACKS, QUANTITIES)])
+    def test_parsing_returns_attack_and_quantity(self, attack: str, what: AsrQuantity) -> None:
+        assert parse_asr_metric(asr_metric(attack, what)) == (attack, what)
+
+    @pytest.mark.parametrize(
+        'metric', ['asr/badnet', 'asr/badnet_hits', 'asr/rate', 'asr//n', 'asr/badnet/other', 'partition/leak/n', '']
+    )
+    def test_other_names_are_not_parsed(self, metric: str) -> None:
+        assert parse_asr_metric(metric) is None
+
+
+def test_a_set_named_like_a_top_5_metric_has_its_own_name() -> None:
+    assert len({named(name) for name in ('a', 'a_top5') for named in (zero_shot_metric, zero_shot_top5_metric)}) == 4
+
+
+def old_names(*attacks: str) -> set[str]:
+    ends = ('', '_clean', '_low', '_high', '_hits', '_n')
+    return {f'asr/{attack}{end}' for attack in attacks for end in ends}
+
+
+class TestRenamedSinceVersion1:
+    def test_finds_every_metric_of_each_attack(self) -> None:
+        renamed = renamed_since_version_1(old_names('badnet', 'tdpa_2') | {'partition/leak/badnet', 'zero_shot/a'})
+        assert renamed.keys() == old_names('badnet', 'tdpa_2')
+        assert set(renamed.values()) == {asr_metric(a, what) for a in ('badnet', 'tdpa_2') for what in QUANTITIES}
+        assert renamed['asr/tdpa_2'] == 'asr/tdpa_2/rate' and renamed['asr/tdpa_2_clean'] == 'asr/tdpa_2/clean'
+
+    def test_a_shared_name_is_taken_for_a_rate(self) -> None:
+        renamed = renamed_since_version_1(old_names('badnet', 'badnet_clean'))
+        assert renamed['asr/badnet_clean'] == 'asr/badnet_clean/rate'
+        assert renamed['asr/badnet_clean_clean'] == 'asr/badnet_clean/clean'
+        assert 'asr/badnet/clean' not in renamed.values()
+
+    def test_an_attack_may_end_like_a_count(self) -> None:
+        renamed = renamed_since_version_1(old_names('x_hits'))
+        assert set(renamed.values()) == {asr_metric('x_hits', what) for what in QUANTITIES}
+
+    def test_top_5_goes_with_the_set_whose_accuracy_is_there(self) -> None:
+        metrics = ['zero_shot/a', 'zero_shot/a_top5', 'zero_shot/b_top5']
+        assert renamed_since_version_1(metrics) == {'zero_shot/a_top5': 'zero_shot_top5/a'}
+
+    @pytest.mark.parametrize('current', ['asr/badnet/n', 'zero_shot_top5/a'])
+    def test_current_names_stay(self, current: str) -> None:
+        assert renamed_since_version_1([current, 'zero_shot/a', 'zero_shot/a_top5']) == {}

@@ -1,0 +1,27 @@
+"""The results of docs/results, which README and pages show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.grid import make_tables
+from experiments.grid_file import read_grid
+from experiments.results import VERSION, load
+
+RESULTS = Path(__file__).parents[2] / 'docs' / 'results'
+GRIDS = Path(__file__).parents[2] / 'experiments' / 'grids'
+TABLES = sorted(path.parent.name for path in RESULTS.glob('*/table.md'))
+
+
+def test_every_result_has_the_current_version_and_an_accuracy() -> None:
+    files = sorted(RESULTS.rglob('*.json'))
+    assert files and all(json.loads(file.read_text())['version'] == VERSION for file in files)
+    assert all((result := load(file)).last(result.accuracy_metric) is not None for file in files)
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_a_table_is_made_from_the_results_beside_it(name: str) -> None:
+    assert make_tables(read_grid(GRIDS / f'{name}.yaml'), RESULTS / name) == (RESULTS / name / 'table.md').read_text()

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.grid_file import Cell, read_grid
+from tests.experiments.grid_files import write_grid
+
+SHIPPED_GRIDS = sorted(Path('experiments/grids').glob('*.yaml'))
+
+
+class TestReadGrid:
+    def test_is_the_product_of_its_axes(self, tmp_path: Path) -> None:
+        cells = write_grid(tmp_path).cells()
+        assert len(cells) == len(set(cells)) == 2 * 2 * 1 * 2
+        assert cells[0] == Cell('clip', 'coco', 'badnet', 1, 1) and cells[-1] == Cell(
+            'cleanclip', 'toy', 'badnet', 2, 3
+        )
+
+    def test_arguments_of_a_cell_follow_the_shared_ones(self, tmp_path: Path) -> None:
+        command = write_grid(tmp_path).command(Cell('cleanclip', 'toy', 'badnet', 2, 3))
+        assert command[:5] == ['fit', '--config=cleanclip_toy.yaml', '--c=2', '--b=badnet', '--d=3']
+        assert command[5:] == ['--name=cleanclip-toy-badnet-d2-t3', '--data.seed=2', '--seed_everything=3']
+
+    def test_attacks_may_have_their_own_seeds(self, tmp_path: Path) -> None:
+        grid = write_grid(tmp_path, data=None, attacks={'tdpa': [], 'wanet': {'seeds': [[2, 3], 4]}})
+        runs = {(cell.attack, cell.data_seed, cell.seed) for cell in grid.cells()}
+        assert runs == {('tdpa', 1, 1), ('tdpa', 2, 3), ('wanet', 2, 3), ('wanet', 4, 4)}
+
+    def test_data_and_attacks_are_optional(self, tmp_path: Path) -> None:
+        grid = write_grid(tmp_path, data=None, attacks=None, seeds=[4])
+        assert [cell.name for cell in grid.cells()] == ['clip-d4-t4', 'cleanclip-d4-t4']
+
+    @pytest.mark.parametrize(
+        ('change', 'message'),
+        [
+            ({'method': {}}, 'method: unknown or missing. The keys of a grid are arguments, attacks, data'),
+            ({'seeds': None}, 'seeds: unknown or missing'),
+            ({'undefended': 'x'}, 'x: start and undefended must name one of the methods'),
+            ({'methods': {'clip': {'start': 'y'}}}, 'y: start and undefended must name'),
+        ],
+    )
+    def test_names_the_keys_and_methods_that_are_wrong(
+        self, change: dict[str, Any], message: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            write_grid(tmp_path, **change)
+
+    @pytest.mark.parametrize('file', SHIPPED_GRIDS, ids=lambda path: path.stem)
+    def test_the_shipped_grids_name_files_that_exist(self, file: Path) -> None:
+        grid = read_grid(file)
+        for cell in grid.cells():
+            files = [word.removeprefix('--config=') for word in grid.command(cell) if word.startswith('--config=')]
+            assert files and all(Path(name).is_file() for name in files), cell.name

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from callbacks.attack_success import wilson_interval
+from experiments.results import Result
+from experiments.tables import attack_cell, attack_table, run_table
+from tests.experiments.finished_runs import attacked_result
+
+
+class TestAttackCell:
+    def test_adds_up_the_images_of_all_seeds(self) -> None:
+        runs = [attacked_result('clip', 1, 90, 100), attacked_result('clip', 2, 10, 100, clean=0.2)]
+        low, high = wilson_interval(100, 200)
+        assert attack_cell(runs, 'badnet') == f'0.500 [{low:.3f}, {high:.3f}] (0.150)'
+
+    def test_shows_few_images_as_counts(self) -> None:
+        assert attack_cell([attacked_result('clip', 1, 3, 16)], 'badnet').startswith('3/16 [')
+
+    def test_an_attack_may_be_named_like_a_metric_of_another_one(self) -> None:
+        run = attacked_result('clip', 1, 3, 16)
+        assert attack_cell([run], 'badnet/clean') == attack_cell([run], 'badnet_clean') == '-'
+
+
+class TestRunTable:
+    def test_has_a_row_for_each_name_and_shows_the_spread_over_seeds(self) -> None:
+        clips = [attacked_result('clip', seed, 1, 200, accuracy) for seed, accuracy in ((1, 0.4), (2, 0.6))]
+        runs = [clips[0], attacked_result('safeclip', 1, 1, 200, 0.3), clips[1]]
+        head, _, clip, safeclip = run_table(runs).splitlines()
+        assert [line.count('|') for line in (head, clip, safeclip)] == [head.count('|')] * 3
+        assert '| clip | 2 | 0.500 (0.400 to 0.600) |' in clip and '| safeclip | 1 | 0.300 |' in safeclip
+
+    def test_a_run_without_attacks_leaves_its_cells_empty(self) -> None:
+        twin = Result('twin', 1, 4, {'zero_shot/heldout': [(4, 0.5)]}, 1.0)
+        assert '| - |' in run_table([attacked_result('clip', 1, 1, 200), twin]).splitlines()[-1]
+
+
+class TestAttackTable:
+    def test_marks_an_attack_that_fails_without_a_defense(self) -> None:
+        cells = {'': {'clip': [attacked_result('clip', 1, 60, 200)], 'safeclip': [attacked_result('x', 1, 2, 200)]}}
+        assert attack_table(cells, undefended='clip').splitlines()[2].startswith('| badnet: attack not established |')
+        assert attack_table(cells).splitlines()[2].startswith('| badnet | - | 0.300')
+
+    def test_names_the_set_of_attacks_where_a_grid_has_several(self) -> None:
+        runs = [attacked_result('clip', 1, 60, 200)]
+        runs[0].poisons['badnet'] = 25
+        labels = [line.split(' | ')[:2] for line in attack_table({'weak': {'clip': runs}}).splitlines()[2:]]
+        assert labels == [['| weak', '25'], ['| zero-shot accuracy (weak)', '']]
+
+    def test_a_method_without_runs_has_empty_cells(self) -> None:
+        cells = {
+            'a': {'clip': [attacked_result('clip', 1, 60, 200)]},
+            'b': {'safeclip': [attacked_result('x', 1, 2, 8)]},
+        }
+        lines = attack_table(cells).splitlines()
+        assert lines[2].endswith('| - |') and '| - | 2/8 [' in lines[4]
