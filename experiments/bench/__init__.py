@@ -1,1 +1,1 @@
-"""``make bench``: what a defense costs, as ratios of times taken in one run. One file for each measurement."""
+"""``make bench``: the cost of a defense, as ratios of times measured in one run. One file for each measurement."""

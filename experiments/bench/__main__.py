@@ -1,4 +1,4 @@
-"""``python -m experiments.bench``: measures and prints a Markdown table."""
+"""``python -m experiments.bench``: runs the measurements and prints a Markdown table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from experiments.bench import bookkeeping, epochs, mixture, split, triggers, views
 from experiments.bench.measure import Result
 
-MEASUREMENTS = {  # memory first, before anything else has used any
+MEASUREMENTS = {  # bookkeeping first: it measures memory, which the others would have used already
     'bookkeeping': bookkeeping.measure,
     'epochs': epochs.measure,
     'split': split.measure,
@@ -29,20 +29,23 @@ def line(cells: tuple[str, ...]) -> str:
 
 
 def main(args: list[str] | None = None) -> list[Result]:
-    """Measures what is asked for and prints each result as soon as it is known.
+    """Runs one or all measurements and prints each result as soon as it is known.
 
     Args:
-        args: What would follow the command's name in a shell; that itself if ``None``.
+        args: Arguments of the command; those of the process if ``None``.
 
     Returns:
-        What was measured.
+        All results, in the order of the table.
     """
-    parser = argparse.ArgumentParser(prog='python -m experiments.bench', description='Ratios taken in one run.')
-    parser.add_argument('--only', choices=MEASUREMENTS, help='one measurement instead of all')
-    parser.add_argument('--threads', type=int, default=1, help='threads of torch (default: 1, as a loader has)')
+    parser = argparse.ArgumentParser(
+        prog='python -m experiments.bench',
+        description='Measure what a defense costs, as ratios of times within one run.',
+    )
+    parser.add_argument('--only', choices=MEASUREMENTS, help='run one measurement instead of all')
+    parser.add_argument('--threads', type=int, default=1, help='threads of torch (default: 1, as in a loader worker)')
     chosen = parser.parse_args(args)
     torch.set_num_threads(chosen.threads)
-    quieten()
+    silence_lightning()
     print(line(COLUMNS), line(('---',) * len(COLUMNS)), sep='\n', flush=True)
     results = []
     for name in [chosen.only] if chosen.only else MEASUREMENTS:
@@ -52,8 +55,8 @@ def main(args: list[str] | None = None) -> list[Result]:
     return results
 
 
-def quieten() -> None:
-    """Leaves out what Lightning says about every trainer."""
+def silence_lightning() -> None:
+    """Hides the messages that Lightning logs for every trainer."""
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
     warnings.filterwarnings('ignore', module='lightning')
 

@@ -1,4 +1,4 @@
-"""Time and memory of everything that is kept for each pair: strings, tokens, sides, poisons, the order of an epoch."""
+"""Time and memory of everything stored for each pair: strings, tokens, sides, poisons and the order of an epoch."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from experiments.bench.measure import Memory, Result, seconds
 ROWS, HELDOUT_ROWS = 3_000_000, 15_000  # about CC3M and its validation set
 BATCH = 512
 MEGABYTE = 1e6
-_AT_ONCE = 100_000
-_WORDS = (
+ROWS_PER_CHUNK = 100_000
+WORDS = (
     'person man woman actor player team dog beach sunset street city house tree water sky photo portrait vector '
     'illustration background red white blue green black young old of the in on a with and at during for after before'
 )
 
 
 def random_strings(rows: int, seed: int) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """File names and captions of nine or ten words in pieces; the classes that they name differ in frequency."""
+    """Chunks of file names and of captions of about nine words, whose class names differ in frequency."""
     draw = np.random.default_rng(seed)
-    words, names = pa.array(_WORDS.split()), pa.array(imagenet_classes())
+    words, names = pa.array(WORDS.split()), pa.array(imagenet_classes())
     frequency = 1 / np.arange(1, len(names) + 1)
-    for start in range(0, rows, _AT_ONCE):
-        count = min(_AT_ONCE, rows - start)
+    for start in range(0, rows, ROWS_PER_CHUNK):
+        count = min(ROWS_PER_CHUNK, rows - start)
         columns = [words.take(pa.array(draw.integers(len(words), size=count))) for _ in range(8)]
         columns.append(names.take(pa.array(draw.choice(len(names), count, p=frequency / frequency.sum()))))
         row = pc.utf8_lpad(pc.cast(pa.array(np.arange(start, start + count)), pa.string()), 9, '0')
@@ -46,7 +46,7 @@ def random_strings(rows: int, seed: int) -> Iterator[tuple[pa.Array, pa.Array]]:
 
 
 def random_table(rows: int, seed: int) -> PairTable:
-    """Pairs in memory, as a reader leaves them: each column in one piece.
+    """Pairs in memory with each column in one chunk, as readers make them.
 
     Args:
         rows: Number of pairs.
@@ -54,26 +54,26 @@ def random_table(rows: int, seed: int) -> PairTable:
     """
     columns = zip(*random_strings(rows, seed), strict=True)
     image, caption = (pa.chunked_array(parts).combine_chunks() for parts in columns)
-    pa.default_memory_pool().release_unused()  # what making them took is not measured
+    pa.default_memory_pool().release_unused()  # generating the strings is not measured
     return PairTable(image, caption, opener=OnePicture())
 
 
 class OnePicture:
-    """The same black picture whatever the reference."""
+    """Opens the same black picture for every reference."""
 
     def __call__(self, reference: str, least: int | None = None) -> Image.Image:
         return Image.new('RGB', (8, 8))
 
 
 class RandomPairs(PairsDataModule):
-    """Pairs that are already read; see :func:`random_table`."""
+    """A datamodule of two tables in memory, see :func:`random_table`."""
 
     def __init__(self, table: PairTable, heldout: PairTable, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._tables = [heldout, table]
 
     def load_table(self) -> PairTable:
-        """The training pairs; here they are let go."""
+        """The training pairs, without keeping a reference to them."""
         return self._tables.pop()
 
     def load_heldout(self) -> PairTable:
@@ -93,15 +93,15 @@ def measure() -> Iterator[Result]:
             setup = seconds(lambda: pairs.setup('fit'))
         yield Result('set-up of 3 million pairs, of one core', setup, 's')
         yield Result('memory that they keep', setup_memory.kept / MEGABYTE, 'MB', 300)
-        yield Result('most memory during set-up', setup_memory.most / MEGABYTE, 'MB')
+        yield Result('most memory during set-up', setup_memory.peak / MEGABYTE, 'MB')
         with Memory(memory.before) as epoch_memory:
-            epoch = seconds(lambda: batches(pairs))
+            epoch = seconds(lambda: draw_batches(pairs))
         yield Result('batches of one epoch drawn, of one core', epoch, 's')
-        yield Result('most memory meanwhile', epoch_memory.most / MEGABYTE, 'MB')
+        yield Result('most memory meanwhile', epoch_memory.peak / MEGABYTE, 'MB')
 
 
-def batches(pairs: PairsDataModule) -> int:
-    """Draws the batches of an epoch with both sides and counts them."""
+def draw_batches(pairs: PairsDataModule) -> int:
+    """Draws the batches of an epoch with both sides and returns their number."""
     pairs.partition.side[::3] = RISKY
     safe, risky = pairs.rows_of_sides({'cross_modal': 2, 'within_modal': 2})
     return sum(1 for _ in PartitionSampler(safe, risky, pairs.steps_per_epoch, BATCH, seed=0, epoch=0))

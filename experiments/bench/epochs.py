@@ -1,4 +1,4 @@
-"""What SafeCLIP's epochs cost over CLIP's, through Lightning's own loop: loading, views, both towers, optimizer."""
+"""Cost of SafeCLIP's epochs relative to CLIP's in a Lightning loop: loading, views, both towers and the optimizer."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ MODEL = 'tiny_toy.json'
 
 
 def toy_pairs(folder: str, **kwargs: Any) -> ToyPairs:
-    """Drawn pairs with both kinds of views, as in ``safeclip_toy.yaml``."""
+    """Toy pairs with augmented images and captions, as in ``safeclip_toy.yaml``."""
     defaults: dict[str, Any] = {'rows': BATCH * STEPS, 'heldout_rows': BATCH, 'batch_size': BATCH, 'cache_dir': folder}
     images = SimCLRViews(crop_scale=(0.3, 1.0), blur=0.0)
     return ToyPairs(image_views=images, caption_views=EDA(operations=('swap', 'deletion')), **defaults | kwargs)
 
 
 def trainer(epochs: int, *callbacks: Callback) -> L.Trainer:
-    """A trainer that only trains."""
+    """A trainer without evaluation, logging and checkpoints."""
     return L.Trainer(
         accelerator='cpu', max_epochs=epochs, reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False,
         callbacks=list(callbacks), limit_val_batches=0, num_sanity_val_steps=0, logger=False,
@@ -42,10 +42,10 @@ def trainer(epochs: int, *callbacks: Callback) -> L.Trainer:
 
 
 class StepClock(Callback):
-    """Processor time from the end of one step to the end of the next.
+    """Measures CPU time from the end of one step to the end of the next.
 
     Attributes:
-        seconds: Of each step of the first epoch but the first one, which waits for the loader to start.
+        seconds: CPU seconds of each step of the first epoch, except the first step, which waits for the loader.
     """
 
     def __init__(self) -> None:
@@ -60,22 +60,22 @@ class StepClock(Callback):
 
 
 class HalfRisky(Callback):
-    """Puts every other pair on the risky side, as if a defense had."""
+    """Puts every other pair on the risky side, as a defense would."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # Not later: the optimizer's plan asks for the number of steps and so for the first loader.
+        # Later is too late: the schedule asks for the number of steps, which makes the first loader.
         pairs_of(trainer).partition.side[::2] = RISKY
 
 
 def epoch_seconds(module: CLIP, data: ToyPairs) -> np.ndarray:
-    """Processor time of each step of one epoch."""
+    """CPU seconds of each step of one epoch."""
     clock = StepClock()
     trainer(1, HalfRisky(), clock).fit(module, datamodule=data)
     return np.array(clock.seconds)
 
 
 def measure() -> Iterator[Result]:
-    """Epochs of equally many steps of equally many pairs; of each step the shortest of several takings of turns."""
+    """Compares epochs with the same number of steps and pairs, by the shortest of several repeats of each step."""
     modules = {
         'one view': CLIP(architecture=MODEL, views=1),
         'two views': CLIP(architecture=MODEL, views=2),
@@ -85,8 +85,8 @@ def measure() -> Iterator[Result]:
     }
     with tempfile.TemporaryDirectory() as folder:
         data = toy_pairs(folder)
-        steps = [{name: epoch_seconds(module, data) for name, module in modules.items()} for _ in range(REPEATS)]
-    epoch = {name: float(np.min([taken[name] for taken in steps], axis=0).sum()) for name in modules}
+        repeats = [{name: epoch_seconds(module, data) for name, module in modules.items()} for _ in range(REPEATS)]
+    epoch = {name: float(np.min([seconds[name] for seconds in repeats], axis=0).sum()) for name in modules}
     one, two = epoch['one view'], epoch['two views']
     yield Result('unimodal epoch over a two-view CLIP epoch', epoch['unimodal'] / two, target=1.05)
     yield Result('mixed epoch, two views on both sides, over a two-view CLIP epoch', epoch['mixed'] / two, target=1.05)

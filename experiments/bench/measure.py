@@ -1,4 +1,4 @@
-"""Times of things that take turns, and what they come to."""
+"""Times and memory of calls, and how a result compares with its target."""
 
 from __future__ import annotations
 
@@ -17,67 +17,73 @@ class Result(NamedTuple):
     """One line of the table.
 
     Attributes:
-        what: What was measured.
-        value: The number.
-        unit: What it counts, ``x`` for a ratio.
-        target: What it should come to; ``None`` where it only stands beside another one.
-        more: Whether more than the target is good, not less.
+        what: Description of the measured quantity.
+        value: The measured value.
+        unit: Unit of the value, ``x`` for a ratio.
+        target: Value to reach; ``None`` for a result that is only shown for comparison.
+        higher_is_better: Whether the target is a lower bound; otherwise it is an upper bound.
     """
 
     what: str
     value: float
     unit: str = 'x'
     target: float | None = None
-    more: bool = False
+    higher_is_better: bool = False
 
     @property
     def verdict(self) -> str:
-        """``pass`` or ``short``; nothing without a target."""
+        """``pass`` or ``short``; empty without a target."""
         if self.target is None:
             return ''
-        return 'pass' if (self.value >= self.target if self.more else self.value <= self.target) else 'short'
+        return (
+            'pass' if (self.value >= self.target if self.higher_is_better else self.value <= self.target) else 'short'
+        )
 
     def cells(self) -> tuple[str, str, str, str]:
         """Description, measured value, target and verdict, as a table shows them."""
-        bound = '' if self.target is None else f'{"at least" if self.more else "at most"} {_number(self.target)}'
-        return self.what, f'{_number(self.value)} {self.unit}'.strip(), bound, self.verdict
+        bound = (
+            ''
+            if self.target is None
+            else f'{"at least" if self.higher_is_better else "at most"} {_format_number(self.target)}'
+        )
+        return self.what, f'{_format_number(self.value)} {self.unit}'.strip(), bound, self.verdict
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f'{value:.0f}' if abs(value) >= 100 else f'{value:.3g}'
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Processor time of a call in seconds, that of all its threads: what a busy machine disturbs least."""
+    """CPU seconds of a call, summed over its threads. A busy machine disturbs CPU time less than elapsed time."""
     start = time.process_time()
     call()
     return time.process_time() - start
 
 
-def best_of(sides: Mapping[Name, Callable[[], object]], repeats: int) -> dict[Name, float]:
-    """The shortest time of each side, in seconds; they take turns, so that a slow minute is slow for all."""
-    for call in sides.values():  # whatever happens only the first time
+def best_of(calls: Mapping[Name, Callable[[], object]], repeats: int) -> dict[Name, float]:
+    """The shortest CPU seconds of each call. The calls take turns, so that a slow minute affects all of them."""
+    for call in calls.values():  # a warm-up, for work that is done only once
         call()
-    times = [{name: seconds(call) for name, call in sides.items()} for _ in range(repeats)]
-    return {name: min(time[name] for time in times) for name in sides}
+    times = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats)]
+    return {name: min(time[name] for time in times) for name in calls}
 
 
 class Memory:
-    """Memory of this process that belongs to no file, watched while something happens.
+    """Watches the anonymous memory of this process inside a ``with`` block.
 
-    Pages that are mapped from a file are left out: the system takes them back when it needs room.
+    Pages mapped from a file are not counted, because the system reclaims them when it needs memory.
 
     Args:
-        before: What it is compared with, in bytes; that at the beginning if ``None``.
+        before: Baseline in bytes; the memory on creation if ``None``.
 
     Attributes:
-        most: The most there was, over ``before``, in bytes.
-        kept: What is left at the end, over ``before``, in bytes.
+        peak: Largest memory above the baseline, in bytes.
+        kept: Memory above the baseline at the end, in bytes.
     """
 
     def __init__(self, before: int | None = None) -> None:
         self.before = anonymous_memory() if before is None else before
-        self.most = self.kept = 0
+        self.peak = self.kept = 0
 
     def __enter__(self) -> Memory:
         self._done = threading.Event()
@@ -92,17 +98,19 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._done.wait(0.01):
-            self.most = max(self.most, anonymous_memory() - self.before)
+            self.peak = max(self.peak, anonymous_memory() - self.before)
 
 
 def anonymous_memory() -> int:
     """Resident memory of this process that is not mapped from a file, in bytes.
 
     Raises:
-        UsageError: If the system does not tell, as only Linux does.
+        UsageError: On systems other than Linux.
     """
     status = Path('/proc/self/status')
     if not status.exists():
-        raise UsageError('the memory of bookkeeping is measured on Linux only: leave it out with --only.')
+        raise UsageError(
+            'bookkeeping measures memory, which works on Linux only: choose another measurement with --only.'
+        )
     (line,) = (line for line in status.read_text().splitlines() if line.startswith('RssAnon:'))
     return int(line.split()[1]) * 1024

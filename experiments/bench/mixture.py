@@ -1,4 +1,4 @@
-"""The mixture on its own, over scikit-learn's of the same values."""
+"""Time and accuracy of the mixture fit relative to scikit-learn's, on the same values."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ import numpy as np
 from callbacks.mixture import Array, fit_mixture
 from experiments.bench.measure import Result, best_of
 
-SIZES = {80_000: 10, 3_000_000: 1}  # values, and how often the fits take turns
+REPEATS_OF_SIZE = {80_000: 10, 3_000_000: 1}  # number of values -> how often the fits take turns
 
 
 def measure() -> Iterator[Result]:
-    """Time and greatest difference of the posterior, for each shape and size."""
-    for size, repeats in SIZES.items():
+    """Speed-up and largest difference of the posterior, for each shape and size."""
+    for size, repeats in REPEATS_OF_SIZE.items():
         for shape, draw in SHAPES.items():
             values = draw(size, 1)
             fits = {backend: partial(fit_mixture, values, backend=backend) for backend in ('histogram', 'sklearn')}
-            taken = best_of(fits, repeats)
+            times = best_of(fits, repeats)
             posteriors = [fit().posterior(values) for fit in fits.values()]
             difference = float(np.abs(np.subtract(*posteriors)).max())
             what = f'of {size:,} values, {shape.replace("_", " ")}'
             yield Result(
-                f'mixture {what}, faster than scikit-learn', taken['sklearn'] / taken['histogram'], 'x', 50, True
+                f'mixture {what}, faster than scikit-learn', times['sklearn'] / times['histogram'], 'x', 50, True
             )
             yield Result(f'greatest difference of the posterior {what}', difference, '', 0.01)
 
 
 def two_normals(size: int, seed: int, share: float, low: tuple[float, float], high: tuple[float, float]) -> Array:
-    """Values of two normal components in any order, (size,).
+    """Shuffled values of two normal components, (size,).
 
     Args:
         size: Number of values.
-        seed: Of the draw.
-        share: Share of the high component.
+        seed: Seed of the values and their order.
+        share: Fraction of values from the high component.
         low: Mean and standard deviation of the low component.
-        high: Those of the high one.
+        high: Mean and standard deviation of the high component.
     """
     generator = np.random.default_rng(seed)
-    of_high = round(size * share)
-    values = np.concatenate([generator.normal(*low, size - of_high), generator.normal(*high, of_high)])
+    high_count = round(size * share)
+    values = np.concatenate([generator.normal(*low, size - high_count), generator.normal(*high, high_count)])
     return generator.permutation(values)
 
 
 def skewed(size: int, seed: int) -> Array:
-    """Values of a single component that no normal distribution fits, (size,)."""
+    """Values of a single skewed component, which no normal distribution fits, (size,)."""
     return np.tanh(np.random.default_rng(seed).gamma(2.0, 0.08, size) - 0.05)
 
 

@@ -1,4 +1,4 @@
-"""Triggers on stored pictures, against decoding and resizing the photos that these are made from."""
+"""Time of each trigger on stored pictures relative to decoding and resizing the photos they come from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiments.bench.views import photos
 
 PICTURES, SIZE = 8, 224
 REPEATS = 7
-TRIGGERS: dict[str, tuple[Trigger, float | None]] = {  # and the share of decoding that each may take
+TRIGGERS: dict[str, tuple[Trigger, float | None]] = {  # with the largest allowed fraction of the decoding time
     'patch': (Patch(), 1 / 10),
     'patch at a random place': (Patch(position='random'), 1 / 10),
     'blend': (Blend(), 1 / 10),
@@ -32,7 +32,7 @@ TRIGGERS: dict[str, tuple[Trigger, float | None]] = {  # and the share of decodi
 
 
 def measure() -> Iterator[Result]:
-    """Time of each trigger over that of making a picture of 224 pixels from a JPEG of 640 x 480."""
+    """Compares each trigger with making a picture of 224 pixels from a JPEG of 640 x 480."""
     with tempfile.TemporaryDirectory() as folder:
         table, _ = photos(Path(folder), PICTURES)
         pictures, rows = DecodedPictures(table, SIZE), np.arange(PICTURES)

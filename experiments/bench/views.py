@@ -1,4 +1,4 @@
-"""Pictures to two views of each: batched on uint8 tensors, against a picture at a time in PIL as usual for SimCLR."""
+"""Speed of making two views of each picture: batched on uint8 tensors, and picture by picture in PIL as SimCLR does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPEATS = 7
 
 
 def photo(seed: int) -> Image.Image:
-    """Something of the size, the detail and the bytes of a photo: waves of many lengths and a little noise."""
+    """An image with about the size, detail and file size of a photo: waves of many lengths and a little noise."""
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[:480, :640]
     waves = [np.sin(x / draw.uniform(5, 80) + y / draw.uniform(5, 80)) for _ in range(4)]
@@ -32,7 +32,7 @@ def photo(seed: int) -> Image.Image:
 
 
 def photos(folder: Path, number: int) -> tuple[PairTable, list[Path]]:
-    """Photos as JPEG files in a folder, as pairs and as paths."""
+    """Writes photos as JPEG files into a folder; returns them as pairs and as paths."""
     files = [folder / f'{seed}.jpg' for seed in range(number)]
     for seed, file in enumerate(files):
         photo(seed).save(file, quality=90)
@@ -40,7 +40,7 @@ def photos(folder: Path, number: int) -> tuple[PairTable, list[Path]]:
 
 
 def pil_views() -> transforms.Compose:
-    """SimCLR's augmentation as torchvision does it for PIL pictures, blurring always, as SafeCLIP's released code."""
+    """SimCLR's augmentation on PIL images with torchvision; it always blurs, as the released SafeCLIP code does."""
     return transforms.Compose([
         transforms.RandomResizedCrop(SIZE),
         transforms.RandomHorizontalFlip(),
@@ -55,7 +55,7 @@ def pil_views() -> transforms.Compose:
 
 
 def measure() -> Iterator[Result]:
-    """Pairs per second of three ways from a picture to two views of 224 pixels."""
+    """Compares three ways of making two views of 224 pixels, in pairs per second."""
     with tempfile.TemporaryDirectory() as folder:
         table, files = photos(Path(folder), PAIRS)
         stored, _ = decode_pictures(table, SIZE, Path(folder))
@@ -75,8 +75,8 @@ def measure() -> Iterator[Result]:
             'jpeg': lambda: two_views(read_pictures(DecodedPictures(table, SIZE), rows)),
         }, REPEATS)  # fmt: skip
     speed = times['reference'] / times['cache'], times['reference'] / times['jpeg']
-    yield Result('two-view pairs a second from the cache, over PIL', speed[0], target=5, more=True)
-    yield Result('two-view pairs a second from JPEG, over PIL', speed[1], target=2, more=True)
+    yield Result('two-view pairs a second from the cache, over PIL', speed[0], target=5, higher_is_better=True)
+    yield Result('two-view pairs a second from JPEG, over PIL', speed[1], target=2, higher_is_better=True)
     yield Result('the same in pairs a second of one core: PIL', PAIRS / times['reference'], '/s')
     yield Result('… from JPEG', PAIRS / times['jpeg'], '/s')
     yield Result('… from the cache', PAIRS / times['cache'], '/s')

@@ -13,7 +13,7 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'bookkeeping': (bookkeeping, {'ROWS': 30_000, 'HELDOUT_ROWS': 2_000}),
     'epochs': (epochs, {'STEPS': 2, 'REPEATS': 1}),
     'split': (split, {'STEPS': 2, 'REPEATS': 1, 'ROWS': 480, 'EPOCHS': 4}),
-    'mixture': (mixture, {'SIZES': {300: 1}}),
+    'mixture': (mixture, {'REPEATS_OF_SIZE': {300: 1}}),
     'views': (views, {'PAIRS': 2, 'REPEATS': 1, 'SIZE': 32}),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
 }
@@ -21,9 +21,7 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', TINY)
-def test_prints_every_result_it_returns(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prints_every_result(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     module, sizes = TINY[name]
     for constant, value in sizes.items():
         monkeypatch.setattr(module, constant, value)

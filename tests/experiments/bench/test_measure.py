@@ -13,19 +13,21 @@ MEGABYTES = 1_000_000
 
 class TestResult:
     @pytest.mark.parametrize(
-        ('value', 'target', 'more', 'verdict'),
+        ('value', 'target', 'higher_is_better', 'verdict'),
         [(1.0, None, False, ''), (1.0, 1.05, False, 'pass'), (1.1, 1.05, False, 'short'), (6.0, 5.0, True, 'pass'),
          (4.0, 5.0, True, 'short')],
     )  # fmt: skip
-    def test_is_held_against_its_target(self, value: float, target: float | None, more: bool, verdict: str) -> None:
-        assert Result('a', value, target=target, more=more).verdict == verdict
+    def test_is_compared_with_its_target(
+        self, value: float, target: float | None, higher_is_better: bool, verdict: str
+    ) -> None:
+        assert Result('a', value, target=target, higher_is_better=higher_is_better).verdict == verdict
 
-    def test_tells_value_unit_and_bound(self) -> None:
+    def test_cells_show_value_unit_and_bound(self) -> None:
         assert Result('a', 1234.5, 'MB', 300).cells() == ('a', '1234 MB', 'at most 300', 'short')
         assert Result('b', 0.01234, '').cells() == ('b', '0.0123', '', '')
 
 
-def test_the_shortest_time_counts_and_sides_take_turns() -> None:
+def test_calls_take_turns_and_the_shortest_time_counts() -> None:
     order: list[str] = []
 
     def busy(name: str, seconds: float) -> None:
@@ -40,20 +42,20 @@ def test_the_shortest_time_counts_and_sides_take_turns() -> None:
 
 
 def resident(size: int) -> mmap.mmap:
-    """Memory fresh from the system: what malloc gives may have been this process's before."""
+    """Memory fresh from the system; malloc may return memory that this process already had."""
     block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for start in range(0, size, mmap.PAGESIZE):
         block[start] = 1
     return block
 
 
-@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='Linux alone tells')
-def test_memory_is_what_belongs_to_no_file() -> None:
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='anonymous memory is known on Linux only')
+def test_memory_is_measured_at_its_peak_and_at_the_end() -> None:
     before = anonymous_memory()
     with Memory(before) as memory:
         block = resident(64 * MEGABYTES)
         time.sleep(0.05)
         block.close()
         kept = resident(32 * MEGABYTES)
-    assert memory.most > 60 * MEGABYTES and memory.most > memory.kept > 28 * MEGABYTES
+    assert memory.peak > 60 * MEGABYTES and memory.peak > memory.kept > 28 * MEGABYTES
     kept.close()
