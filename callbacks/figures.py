@@ -16,13 +16,21 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from callbacks import plots
-from callbacks.metric_names import ASR_PREFIX, ZERO_SHOT_PREFIX, AsrQuantity, asr_metric, zero_shot_metric
+from callbacks.metric_names import (
+    ASR_PREFIX,
+    ZERO_SHOT_PREFIX,
+    AsrQuantity,
+    asr_metric,
+    renamed_since_version_1,
+    zero_shot_metric,
+)
 from callbacks.plots import AttackCurves, Curve, PoisonedPair
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
 from datamodules.contracts import Truth, truth_of
 from datamodules.usage_error import UsageError
 
+STATE_VERSION = 2  # of the history in a checkpoint; version 1 named metrics differently
 DRAWN_PREFIXES = (ASR_PREFIX, ZERO_SHOT_PREFIX)  # metrics of other callbacks that figures show
 ATTACK_CURVES: tuple[AsrQuantity, ...] = ('rate', 'low', 'high', 'clean')
 
@@ -101,10 +109,19 @@ class Figures(Callback):
             self._draw(trainer, pl_module, trainer.current_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        return {'history': {name: [list(point) for point in points] for name, points in self.history.items()}}
+        history = {name: [list(point) for point in points] for name, points in self.history.items()}
+        return {'version': STATE_VERSION, 'history': history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = {name: [list(point) for point in points] for name, points in state_dict['history'].items()}
+        """Restores a state, also one of version 1. Raises ``UsageError`` if a later release wrote it."""
+        if (version := state_dict.get('version', 1)) > STATE_VERSION:
+            raise UsageError(
+                f'the checkpoint holds version {version} of the state of callbacks.figures, this release reads up to '
+                f'{STATE_VERSION}: resume with the release that wrote it.'
+            )
+        history = state_dict['history']
+        renamed = renamed_since_version_1(history) if version == 1 else {}
+        self.history = {renamed.get(name, name): [list(point) for point in points] for name, points in history.items()}
 
     def _record(self, epochs: int, values: Mapping[str, float]) -> None:
         """Adds a point to each curve, replacing any value recorded earlier in the same epoch."""

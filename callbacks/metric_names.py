@@ -52,17 +52,17 @@ def zero_shot_top5_metric(set_name: str) -> str:
 
 
 def renamed_since_version_1(metrics: Collection[str]) -> dict[str, str]:
-    """Current names of the metrics that result files of version 1, and runs of that time, named differently.
+    """Current names of the metrics that result files and checkpoints of version 1 named differently.
 
     Version 1 had ``asr/<attack>``, ``asr/<attack>_clean`` and so on, and ``zero_shot/<set>_top5``. An attack is
     recognized by its hits and counts. Two metrics could share a name, as the clean rate of ``badnet`` and the rate of
     ``badnet_clean``; only one of the values was kept, and it is taken for the rate.
 
     Args:
-        metrics: All metrics of one file.
+        metrics: All metrics of one file or checkpoint.
 
     Returns:
-        Old name -> current name; empty if the file uses current names.
+        Old name -> current name; empty if current names are among them.
     """
     present, current = set(metrics), dict[str, str]()
     if any(parse_asr_metric(metric) or metric.startswith(ZERO_SHOT_TOP5_PREFIX) for metric in present):

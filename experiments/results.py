@@ -23,7 +23,7 @@ from callbacks.metric_names import (
 )
 from datamodules.usage_error import UsageError
 
-VERSION = 2  # of result files; version 1 named metrics differently and did not state its version
+VERSION = 2  # of result files; version 1 named metrics differently and is a file without the key
 KEPT_PREFIXES = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, 'partition/', 'cost/')
 TRAINING_COSTS = ('cost/train_s', 'cost/sweep_s', 'cost/mixture_s')
 
@@ -124,7 +124,7 @@ def load(path: Path) -> Result:
     """Reads a file that :func:`save` wrote, now or in version 1.
 
     Raises:
-        UsageError: If the file is not a result, or if a newer version wrote it.
+        UsageError: If the file is not a result, or if a later release wrote it.
     """
     fields: Any = json.loads(path.read_text())
     if not isinstance(fields, dict) or 'series' not in fields:
@@ -132,8 +132,8 @@ def load(path: Path) -> Result:
     version = fields.pop('version', 1)
     if version > VERSION:
         raise UsageError(
-            f'{path} is a result file of version {version}, and this Clipward reads up to version {VERSION}: '
-            'update Clipward.'
+            f'{path} is a result file of version {version}, this release reads up to {VERSION}: read it with the '
+            'release that wrote it.'
         )
     renamed = renamed_since_version_1(fields['series']) if version == 1 else {}
     series = {renamed.get(m, m): [(e, v) for e, v in points] for m, points in fields['series'].items()}

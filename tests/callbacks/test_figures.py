@@ -114,7 +114,39 @@ class TestHistory:
         drawer.history = {'a': [[1.0, 2.0]]}
         state = drawer.state_dict()
         drawer.history['a'][0][1] = 3.0
-        assert state == {'history': {'a': [[1.0, 2.0]]}}
+        assert state['history'] == {'a': [[1.0, 2.0]]}
+
+    def test_a_state_without_version_gets_current_names(self) -> None:
+        old_names = ('asr/badnet', 'asr/badnet_clean', 'asr/badnet_hits', 'asr/badnet_n', 'split/share')
+        drawer = Figures()
+        drawer.load_state_dict({'history': {name: [[1.0, 2.0]] for name in old_names}})
+        assert {*drawer.history} == {*(f'asr/badnet/{what}' for what in ('rate', 'clean', 'hits', 'n')), 'split/share'}
+
+    def test_refuses_the_state_of_a_later_release(self) -> None:
+        with pytest.raises(
+            ValueError, match=r'version 3 of the state of callbacks\.figures, this release reads up to 2'
+        ):
+            Figures().load_state_dict({'version': 3, 'history': {}})
+
+    def test_epochs_between_sweeps_have_no_point(self, tmp_path: Path) -> None:
+        drawer, data = Figures(), Data(sets())
+        partition = data.partition
+        splits = Splits(SCORE, 30)
+
+        class SweepsOnce(Callback):
+            """Makes a split after the warm-up and lets it hold for later epochs without a new sweep."""
+
+            def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+                if partition.scored_after is None:
+                    splits.on_train_epoch_end(trainer, pl_module)
+                elif trainer.current_epoch + 1 > WARM_UP:
+                    partition.epoch = trainer.current_epoch + 1
+
+        run = trainer(tmp_path, [SweepsOnce(), drawer], 4)
+        run.fit(Answers(logits()), datamodule=data)
+        assert partition.epoch == 4
+        assert [epoch for epoch, _ in drawer.history['split/share']] == [WARM_UP]
+        assert [epoch for epoch, _ in drawer.history['similarity/sweep/badnet']] == [WARM_UP]
 
     def test_epochs_without_an_evaluation_have_no_point(self, tmp_path: Path) -> None:
         history = fit(tmp_path, 4, check_val_every_n_epoch=2)[0].history

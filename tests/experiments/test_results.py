@@ -108,7 +108,9 @@ class TestLoad:
 
     def test_refuses_a_newer_version(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, version=3, series={})
-        with pytest.raises(ValueError, match=r'is a result file of version 3, .* up to version 2: update Clipward\.$'):
+        with pytest.raises(
+            ValueError, match=r'is a result file of version 3, this release reads up to 2: read it with .*\.$'
+        ):
             load(path)
 
     @pytest.mark.parametrize('content', ['[]', '{"epochs": 3}'])

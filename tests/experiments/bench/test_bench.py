@@ -10,7 +10,7 @@ from experiments.bench import __main__ as bench
 from experiments.bench import bookkeeping, epochs, mixture, split, triggers, views
 
 TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
-    'bookkeeping': (bookkeeping, {'ROWS': 30_000, 'HELDOUT_ROWS': 2_000}),
+    'bookkeeping': (bookkeeping, {'ROWS': 300_000, 'HELDOUT_ROWS': 5_000}),
     'epochs': (epochs, {'STEPS': 2, 'REPEATS': 1}),
     'split': (split, {'STEPS': 2, 'REPEATS': 1, 'ROWS': 480, 'EPOCHS': 4}),
     'mixture': (mixture, {'REPEATS_OF_SIZE': {300: 1}}),
