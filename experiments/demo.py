@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from datamodules.files.atomic import write_text
 from experiments.result_figures import success_over_epochs
 from experiments.results import read_run
 from experiments.tables import run_table
@@ -68,7 +69,7 @@ def main() -> None:
             print(f'  {name}: {seconds.result():.0f} s', flush=True)
     results = [read_run(folder / name) for name in reversed(RUNS)]
     table = run_table(results)
-    (folder / 'table.md').write_text(table + '\n')
+    write_text(folder / 'table.md', table + '\n')
     success_over_epochs(results).savefig(folder / 'demo.png', dpi=150)
     print(f'\n{table}\n\nFigure: {folder / "demo.png"}')
 

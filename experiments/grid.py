@@ -20,6 +20,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from datamodules.files.atomic import write_text
 from datamodules.usage_error import UsageError
 from experiments import grid_file
 from experiments.grid_file import Cell, Grid, read_grid
@@ -113,8 +114,7 @@ def main() -> None:
     for line in run_all(grid, runs, results, extra, options.jobs):
         print(line, flush=True)
     tables = make_tables(grid, results)
-    results.mkdir(parents=True, exist_ok=True)  # does not exist yet if every cell failed
-    (results / 'table.md').write_text(tables)
+    write_text(results / 'table.md', tables)
     print(tables)
 
 

@@ -21,6 +21,7 @@ from callbacks.metric_names import (
     renamed_since_version_1,
     zero_shot_metric,
 )
+from datamodules.files.atomic import write_text
 from datamodules.usage_error import UsageError
 
 VERSION = 2  # of result files; version 1 named metrics differently and is a file without the key
@@ -116,8 +117,7 @@ def save(result: Result, path: Path) -> None:
     fields = {'version': VERSION, **asdict(result)}
     fields['series'] = {m: [[e, float(f'{v:.6g}')] for e, v in points] for m, points in result.series.items()}
     fields['seconds'] = round(result.seconds, 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(fields) + '\n')
+    write_text(path, json.dumps(fields) + '\n')
 
 
 def load(path: Path) -> Result:

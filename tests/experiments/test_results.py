@@ -85,6 +85,18 @@ class TestSave:
         assert loaded.last('asr/badnet/rate') == pytest.approx(2 / 7, abs=1e-6)
         assert loaded.series.keys() == result.series.keys() and loaded.seconds == result.seconds
 
+    def test_a_failed_write_leaves_the_earlier_result(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / 'clip_1.json'
+        save(attacked_result('clip', 1, hits=2, n=7), path)
+
+        def stop(*_: object) -> None:
+            raise OSError('stopped')
+
+        monkeypatch.setattr('os.replace', stop)
+        with pytest.raises(OSError, match='stopped'):
+            save(attacked_result('clip', 1, hits=5, n=7), path)
+        assert load(path).last('asr/badnet/hits') == 2 and list(tmp_path.iterdir()) == [path]
+
     def test_a_file_states_its_version(self, tmp_path: Path) -> None:
         save(attacked_result('clip', 1, 2, 7), tmp_path / 'clip_1.json')
         assert json.loads((tmp_path / 'clip_1.json').read_text())['version'] == VERSION
