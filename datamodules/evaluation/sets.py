@@ -34,7 +34,7 @@ class EvaluationSet:
     """Images, the truth about them, and the classes that a zero-shot classifier may answer.
 
     Attributes:
-        name: Part of the metric's name, as in ``zero_shot/<name>`` or ``asr/<name>``.
+        name: Part of the metric's name, as in ``zero_shot/<name>`` or ``asr/<name>/rate``.
         pictures: uint8 (N, 3, h, w), or a function that makes them when they are first read.
         label: True class of each image, int64 (N,), -1 where unknown.
         target: Class that the attack wants for each image, int64 (N,); ``None`` in a clean set.
