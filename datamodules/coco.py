@@ -1,4 +1,4 @@
-"""MS-COCO captions (Chen et al., 2015) of 2014 or 2017, as published."""
+"""MS-COCO captions (Chen et al., 2015), releases of 2014 and 2017, as published."""
 
 from __future__ import annotations
 
@@ -7,36 +7,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.files.json_items import field, json_items
-from datamodules.files.reading import existing, images_in
+from datamodules.files.json_items import json_items, require_field
+from datamodules.files.reading import existing, list_images
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
-from datamodules.text.caption_groups import Annotated, CaptionGroups, stored_groups
+from datamodules.text.caption_groups import AnnotatedImage, CaptionGroups, stored_groups
 from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
 Part = Literal['train', 'val']
-_USUAL = 5  # captions of an image; a few have six or seven
+_CAPTIONS_PER_IMAGE = 5  # a few images have six or seven
 
 
 class COCO(PairsDataModule):
-    """COCO's captions, a random one of each image as in SafeCLIP's paper, or all of them.
+    """MS-COCO captions: ``annotations/captions_train2014.json`` and the images in ``train2014`` under one folder.
 
-    Under ``root`` lie ``annotations/captions_train2014.json`` and ``captions_val2014.json``, and the images in
-    ``train2014`` and ``val2014`` or in folders of these names in ``images``; those of 2017 likewise. Rows are in the
-    order of the list ``images`` in the file. Images that are not there are left out.
+    ``root`` contains ``annotations/captions_train2014.json`` and ``annotations/captions_val2014.json``. The images
+    lie in ``train2014`` and ``val2014``, either in ``root`` or in ``root/images``. The release of 2017 has the same
+    layout with its year in the names. Rows are in the order of the list ``images`` of the annotation file. Images
+    that are missing on disk are left out.
 
     Args:
-        root: Folder of the data set.
-        year: 2014, of which SafeCLIP's paper takes the 80,000 training images, or 2017 with 118,000.
-        captions: ``one`` of each image, drawn at random, or ``all``, each a pair of its own.
-        caption_seed: Seed of that draw.
-        **kwargs: As for :class:`PairsDataModule`.
+        root: Folder with ``annotations/captions_{train,val}2014.json`` and the image folders ``train2014`` and
+            ``val2014``, which may also lie in ``images/``. Replace 2014 by 2017 for the later release.
+        year: Release: 2014 (80,000 training images, as in SafeCLIP's paper) or 2017 (118,000).
+        captions: ``one`` caption of each image, drawn at random, as in SafeCLIP's paper; or ``all``, each of which
+            becomes a pair.
+        caption_seed: Seed that draws one caption of each image.
+        **kwargs: Arguments of :class:`PairsDataModule`.
 
     Raises:
-        UsageError: If there is no such year or choice of captions.
+        UsageError: If ``year`` or ``captions`` has another value.
     """
 
     def __init__(
@@ -55,13 +58,13 @@ class COCO(PairsDataModule):
         self.root, self.year, self.captions, self.caption_seed = root, year, captions, caption_seed
 
     def load_table(self) -> PairTable:
-        """The pairs of the training images."""
+        """Reads the pairs of the training images."""
         return self._read('train')
 
     def load_heldout(self) -> PairTable | None:
-        """The pairs of the validation images, if their folder is there."""
+        """Reads the pairs of the validation images, if their folder exists."""
         if self._folder('val') is None:
-            log.warning('data.root=%r holds no folder val%d: nothing is held out', self.root, self.year)
+            log.warning('data.root=%r has no folder val%d: nothing is held out', self.root, self.year)
             return None
         return self._read('val')
 
@@ -69,44 +72,45 @@ class COCO(PairsDataModule):
         root, folder = existing(self.root, 'data.root'), self._folder(part)
         if folder is None:
             raise UsageError(
-                f'data.root={self.root!r} holds no folder {part}{self.year}: unpack {part}{self.year}.zip there.'
+                f'data.root={self.root!r} has no folder {part}{self.year}: unpack {part}{self.year}.zip there.'
             )
-        file = self._annotations(part)
+        file = self._annotation_file(part)
         source = f'data.root={self.root!r}: {file.name}'
         groups = stored_groups([file], self.cache_dir, lambda: read_coco(file, source))
-        there = {name: f'{folder.relative_to(root).as_posix()}/{name}' for name in images_in(folder)}
-        found = CaptionGroups(groups, there, folder, source, _USUAL)
-        image, caption = found.pairs(1 if self.captions == 'one' else None, self.caption_seed)
+        references = {name: f'{folder.relative_to(root).as_posix()}/{name}' for name in list_images(folder)}
+        images = CaptionGroups(groups, references, folder, source, _CAPTIONS_PER_IMAGE)
+        image, caption = images.pairs(1 if self.captions == 'one' else None, self.caption_seed)
         return PairTable(image, caption, opener=FolderImages(root))
 
     def _folder(self, part: Part) -> Path | None:
-        folders = (Path(self.root, place, f'{part}{self.year}') for place in ('', 'images'))
+        folders = (Path(self.root, parent, f'{part}{self.year}') for parent in ('', 'images'))
         return next((folder for folder in folders if folder.is_dir()), None)
 
-    def _annotations(self, part: Part) -> Path:
+    def _annotation_file(self, part: Part) -> Path:
         name = f'captions_{part}{self.year}.json'
-        places = [Path(self.root, folder, name) for folder in ('annotations', '')]
-        if found := next((place for place in places if place.is_file()), None):
-            return found
+        candidates = [Path(self.root, folder, name) for folder in ('annotations', '')]
+        if file := next((path for path in candidates if path.is_file()), None):
+            return file
         raise UsageError(
-            f'data.root={self.root!r} holds no annotations/{name}: unpack '
+            f'data.root={self.root!r} has no annotations/{name}: unpack '
             f'annotations_trainval{self.year}.zip there, see docs/data.md.'
         )
 
 
-def read_coco(file: Path, source: str) -> Iterator[Annotated]:
-    """Images and their captions, both in the order of the file; captions of no image last.
+def read_coco(file: Path, source: str) -> Iterator[AnnotatedImage]:
+    """Yields images with their captions, both in the order of the file, then captions of images it does not list.
 
     Raises:
-        UsageError: If the file is not one of COCO's captions.
+        UsageError: If the file is not a caption file of COCO.
     """
     names: dict[int, str] = {}
     captions: dict[int, list[str]] = {}
     for key, item in json_items(file, source):
         if key == 'images':
-            names[field(item, 'id', int, source)] = field(item, 'file_name', str, source)
+            names[require_field(item, 'id', int, source)] = require_field(item, 'file_name', str, source)
         elif key == 'annotations':
-            captions.setdefault(field(item, 'image_id', int, source), []).append(field(item, 'caption', str, source))
+            image = require_field(item, 'image_id', int, source)
+            captions.setdefault(image, []).append(require_field(item, 'caption', str, source))
     if not names or not captions:
         raise UsageError(f"{source} lacks 'images' or 'annotations': it is not the published file, see docs/data.md.")
     yield from ((name, captions.pop(number, [])) for number, name in names.items())

@@ -11,53 +11,60 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from datamodules.files.json_items import field, json_items
-from datamodules.files.reading import existing, first_line, images_in, read_columns
+from datamodules.files.json_items import json_items, require_field
+from datamodules.files.reading import existing, list_images, read_columns, read_first_line
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
-from datamodules.text.caption_groups import SCHEMA, CaptionGroups, grouped
+from datamodules.text.caption_groups import SCHEMA, CaptionGroups, group_captions
 from datamodules.usage_error import UsageError
 
 Split = Literal['train', 'val', 'test']
-_USUAL = 5  # captions of an image
-_LISTS: dict[str, tuple[str, ...]] = {  # names of images, one in each line: Flickr8k's own, and Flickr30k Entities'
+_CAPTIONS_PER_IMAGE = 5
+_SPLIT_LISTS: dict[str, tuple[str, ...]] = {  # one image in each line: Flickr8k's lists, and Flickr30k Entities'
     'train': ('Flickr_8k.trainImages.txt', 'train.txt'),
     'val': ('Flickr_8k.devImages.txt', 'val.txt'),
     'test': ('Flickr_8k.testImages.txt', 'test.txt'),
 }
-_TOKEN = re.compile(r'(?P<image>[^\t]+)#\d+\t(?P<caption>.*)')  # not up to the first sign: a.jpg.1#0 is another image
-_BARS = re.compile(r'(?P<image>[^|]+)\|\s*\d+\s*\|?(?P<caption>.*)')  # one published line lacks its second bar
-_IMAGE, _CAPTION = ('image', 'image_name'), ('caption', 'comment')  # columns
+_TOKEN_LINE = re.compile(r'(?P<image>[^\t]+)#\d+\t(?P<caption>.*)')
+_BAR_LINE = re.compile(r'(?P<image>[^|]+)\|\s*\d+\s*\|?(?P<caption>.*)')  # one published line lacks its second bar
+_IMAGE_COLUMNS, _CAPTION_COLUMNS = ('image', 'image_name'), ('caption', 'comment')
 
 
 class Annotations(NamedTuple):
-    """Captions by the file of their image and, if the annotation file says so, the split of each image."""
+    """Captions of each image file and, if the annotation file gives it, the split of each image."""
 
     captions: dict[str, list[str]]
     split: dict[str, str]
 
 
 class Flickr(PairsDataModule):
-    """What Flickr8k and Flickr30k have in common; name one of these as the data.
+    """What Flickr8k and Flickr30k share: a folder of photos, a caption file and, unless it is JSON, lists of splits.
 
-    Captions come from a text of lines ``<image>#<number><tab><caption>``, from a table with columns ``image`` or
-    ``image_name`` and ``caption`` or ``comment``, or from Karpathy's JSON. The last says which images are for
-    training; for the others, lists of images do, which lie beside them: ``Flickr_8k.trainImages.txt`` and so on, or
-    ``train.txt``, ``val.txt`` and ``test.txt``. Rows are in the order of the captions.
+    Use :class:`Flickr8k` or :class:`Flickr30k`. The caption file has one of these forms:
+
+    - lines ``<image>#<number><tab><caption>``;
+    - a table with columns ``image`` or ``image_name`` and ``caption`` or ``comment``, separated by commas or bars;
+    - Karpathy's JSON, which also gives the split of each image.
+
+    Without Karpathy's JSON, lists of images beside the caption file give the splits: ``Flickr_8k.trainImages.txt``
+    and so on, or ``train.txt``, ``val.txt`` and ``test.txt``. Rows are in the order of the captions.
 
     Args:
-        root: Folder of the data set.
-        split: Images to train on: ``train``, ``val``, ``test``, or ``all`` of them, for which no list is needed.
-        heldout_split: Images that are held out; ``null`` for none.
-        captions: ``all``, each a pair of its own, or ``one`` of each image, drawn at random.
-        caption_seed: Seed of that draw.
-        annotations: File of captions; the first of the usual names in ``root`` if ``None``.
-        image_folder: Folder of images; the first of the usual names in ``root`` if ``None``.
-        **kwargs: As for :class:`PairsDataModule`.
+        root: Folder with the caption file (``Flickr8k.token.txt``, ``results_20130124.token``, ``captions.txt``,
+            ``results.csv`` or Karpathy's ``dataset_flickr{8k,30k}.json``) and the folder of photos
+            (``Flicker8k_Dataset``, ``flickr30k-images`` or ``Images``). Karpathy's JSON gives the splits; otherwise
+            put ``Flickr_8k.{train,dev,test}Images.txt`` or ``{train,val,test}.txt`` beside the captions.
+        split: Images to train on: ``train``, ``val``, ``test``, or ``all``, which needs no list of splits.
+        heldout_split: Images to hold out: ``train``, ``val``, ``test``, or ``null`` for none.
+        captions: ``all`` captions, each of which becomes a pair, or ``one`` caption of each image, drawn at random.
+        caption_seed: Seed that draws one caption of each image.
+        annotations: Caption file. Defaults to the first of the usual names in ``root``.
+        image_folder: Folder of photos. Defaults to the first of the usual names in ``root``.
+        **kwargs: Arguments of :class:`PairsDataModule`.
 
     Raises:
-        UsageError: If there is no such split or choice of captions, or what is held out is trained on, too.
+        UsageError: If a split or ``captions`` has another value, or held-out images would also be trained on.
     """
 
     known_annotations: ClassVar[tuple[str, ...]] = ()
@@ -83,17 +90,17 @@ class Flickr(PairsDataModule):
         self.annotations, self.image_folder = annotations, image_folder
 
     def load_table(self) -> PairTable:
-        """The pairs of the split to train on."""
+        """Reads the pairs of the training split."""
         return self._pairs(self.split)
 
     def load_heldout(self) -> PairTable | None:
-        """The pairs of the split that is held out, if any is."""
+        """Reads the pairs of the held-out split, if there is one."""
         return None if self.heldout_split is None else self._pairs(self.heldout_split)
 
     def _pairs(self, split: str) -> PairTable:
         keep = None
         if split != 'all':
-            splits = self._read.split or _listed(self._file.parent, split, self._source)
+            splits = self._annotations.split or _read_split_list(self._file.parent, split, self._source)
             keep = np.array([splits.get(str(name)) == split for name in self._groups.names])
             if not keep.any():
                 raise UsageError(f'{self._source} has no image of the split {split!r}: choose another data.split.')
@@ -102,61 +109,71 @@ class Flickr(PairsDataModule):
 
     @cached_property
     def _groups(self) -> CaptionGroups:
-        batches = grouped(self._read.captions.items())
-        there = {name: name for name in images_in(self._folder)}
-        return CaptionGroups(pa.Table.from_batches(batches, SCHEMA), there, self._folder, self._source, _USUAL)
+        groups = pa.Table.from_batches(group_captions(self._annotations.captions.items()), SCHEMA)
+        references = {name: name for name in list_images(self._folder)}
+        return CaptionGroups(groups, references, self._folder, self._source, _CAPTIONS_PER_IMAGE)
 
     @cached_property
-    def _read(self) -> Annotations:
+    def _annotations(self) -> Annotations:
         return read_flickr(self._file, self._source)
 
     @property
     def _source(self) -> str:
-        named = f'data.root={self.root!r}: {self._file.name}'
-        return named if self.annotations is None else f'data.annotations={self.annotations!r}'
+        if self.annotations is None:
+            return f'data.root={self.root!r}: {self._file.name}'
+        return f'data.annotations={self.annotations!r}'
 
     @cached_property
     def _file(self) -> Path:
         if self.annotations is not None:
             return existing(self.annotations, 'data.annotations')
-        return self._first(self.known_annotations, 'data.annotations to the file of captions')
+        return self._find(self.known_annotations, 'data.annotations to the file of captions')
 
     @cached_property
     def _folder(self) -> Path:
         if self.image_folder is not None:
             return existing(self.image_folder, 'data.image_folder')
-        return self._first(self.known_folders, 'data.image_folder to the folder of images')
+        return self._find(self.known_folders, 'data.image_folder to the folder of images')
 
-    def _first(self, names: tuple[str, ...], remedy: str) -> Path:
+    def _find(self, names: tuple[str, ...], remedy: str) -> Path:
         root = existing(self.root, 'data.root')
-        if found := next((root / name for name in names if (root / name).exists()), None):
-            return found
-        raise UsageError(f'data.root={self.root!r} holds none of {", ".join(names)}: set {remedy}.')
+        if path := next((root / name for name in names if (root / name).exists()), None):
+            return path
+        raise UsageError(f'data.root={self.root!r} contains none of {", ".join(names)}: set {remedy}.')
 
 
 class Flickr8k(Flickr):
-    """Flickr8k: 8,091 photos, of which 6,000 are for training and 1,000 each for validation and test."""
+    """Flickr8k: ``Flickr8k.token.txt``, its lists of splits and ``Flicker8k_Dataset/`` with 8,091 photos in one folder.
+
+    Of the photos, 6,000 are for training and 1,000 each for validation and test. Other downloads are read as well:
+    ``captions.txt`` or ``dataset_flickr8k.json`` for the captions, ``Flickr8k_Dataset`` or ``Images`` for the photos.
+    """
 
     known_annotations = ('Flickr8k.token.txt', 'captions.txt', 'dataset_flickr8k.json')
     known_folders = ('Flicker8k_Dataset', 'Flickr8k_Dataset', 'Images', 'images')
 
 
 class Flickr30k(Flickr):
-    """Flickr30k: 31,783 photos, of which Karpathy's JSON gives 29,000 to training; the authors give no split."""
+    """Flickr30k: ``dataset_flickr30k.json`` and ``flickr30k-images/`` with 31,783 photos in one folder.
+
+    The authors give no split; Karpathy's JSON takes 29,000 photos for training. Other downloads are read as well:
+    ``results_20130124.token``, ``captions.txt`` or ``results.csv`` for the captions, ``flickr30k_images`` or
+    ``Images`` for the photos.
+    """
 
     known_annotations = ('dataset_flickr30k.json', 'results_20130124.token', 'captions.txt', 'results.csv')
     known_folders = ('flickr30k-images', 'flickr30k_images/flickr30k_images', 'flickr30k_images', 'Images', 'images')
 
 
 def _check_splits(split: str, heldout: str | None) -> None:
-    if split not in (*_LISTS, 'all') or heldout not in (*_LISTS, None):
+    if split not in (*_SPLIT_LISTS, 'all') or heldout not in (*_SPLIT_LISTS, None):
         raise UsageError(
             f'data.split={split!r} must be train, val, test or all, and data.heldout_split={heldout!r} one of the '
             f'first three or null.'
         )
     if heldout is not None and split in (heldout, 'all'):
         raise UsageError(
-            f'data.heldout_split={heldout!r} is trained on, too, with data.split={split!r}: choose another, or null.'
+            f'data.heldout_split={heldout!r} is also trained on with data.split={split!r}: choose another, or null.'
         )
 
 
@@ -164,46 +181,49 @@ def _check_splits(split: str, heldout: str | None) -> None:
 
 
 def read_flickr(file: Path, source: str) -> Annotations:
-    """Captions in any of the published forms, images in the order in which they first come.
+    """Reads captions in any of the published forms, images in the order of their first caption.
 
     Raises:
-        UsageError: If the file has another form, or a line of it has.
+        UsageError: If the file, or a line of it, has another form.
     """
     if file.suffix == '.json':
-        return _from_karpathy(file, source)
-    header = first_line(file, ',', source)
+        return _read_karpathy(file, source)
+    header = read_first_line(file, ',', source)
     if '|' in header[0]:
-        return _from_lines(file, _BARS, source, skip=1)
-    if _TOKEN.match(','.join(header)):
-        return _from_lines(file, _TOKEN, source)
-    return _from_table(file, header, source)
+        return _read_lines(file, _BAR_LINE, source, skip=1)
+    if _TOKEN_LINE.match(','.join(header)):
+        return _read_lines(file, _TOKEN_LINE, source)
+    return _read_table(file, header, source)
 
 
-def _from_karpathy(file: Path, source: str) -> Annotations:
-    found = Annotations({}, {})
+def _read_karpathy(file: Path, source: str) -> Annotations:
+    annotations = Annotations({}, {})
     for key, item in json_items(file, source):
         if key == 'images':
-            name = field(item, 'filename', str, source)
-            sentences = field(item, 'sentences', list, source)
-            found.captions.setdefault(name, []).extend(field(one, 'raw', str, source) for one in sentences)
-            found.split[name] = field(item, 'split', str, source)
-    return found
+            name = require_field(item, 'filename', str, source)
+            sentences = require_field(item, 'sentences', list, source)
+            captions = annotations.captions.setdefault(name, [])
+            captions.extend(require_field(sentence, 'raw', str, source) for sentence in sentences)
+            annotations.split[name] = require_field(item, 'split', str, source)
+    return annotations
 
 
-def _from_lines(file: Path, form: re.Pattern[str], source: str, skip: int = 0) -> Annotations:
+def _read_lines(file: Path, form: re.Pattern[str], source: str, skip: int = 0) -> Annotations:
+    """Reads one caption a line; the image is all before the last ``#``, as ``a.jpg.1#0`` is not of ``a.jpg``."""
     captions: dict[str, list[str]] = {}
     with file.open(encoding='utf-8-sig', errors='replace') as lines:
         for number, line in enumerate(lines, 1):
             if number <= skip or not line.strip():
                 continue
-            if (found := form.match(line)) is None:
+            if (match := form.match(line)) is None:
                 raise UsageError(f'{source} has no image, number and caption in line {number}, {line.strip()[:60]!r}.')
-            captions.setdefault(found['image'].strip(), []).append(found['caption'])
+            captions.setdefault(match['image'].strip(), []).append(match['caption'])
     return Annotations(captions, {})
 
 
-def _from_table(file: Path, header: list[str], source: str) -> Annotations:
-    image, caption = (next((name for name in names if name in header), None) for names in (_IMAGE, _CAPTION))
+def _read_table(file: Path, header: list[str], source: str) -> Annotations:
+    image = next((name for name in _IMAGE_COLUMNS if name in header), None)
+    caption = next((name for name in _CAPTION_COLUMNS if name in header), None)
     if image is None or caption is None:
         raise UsageError(
             f'{source} is in none of the published forms: a table needs columns image and caption in its first line, '
@@ -219,13 +239,14 @@ def _from_table(file: Path, header: list[str], source: str) -> Annotations:
 # --- splits ---------------------------------------------------------------------------------------------------------
 
 
-def _listed(folder: Path, split: str, source: str) -> Mapping[str, str]:
-    """The images of a split by the list beside the captions; names may lack their suffix."""
-    file = next((folder / name for name in _LISTS[split] if (folder / name).is_file()), None)
+def _read_split_list(folder: Path, split: str, source: str) -> Mapping[str, str]:
+    """Reads the list of a split's images beside the captions; names may lack the suffix ``.jpg``."""
+    file = next((folder / name for name in _SPLIT_LISTS[split] if (folder / name).is_file()), None)
     if file is None:
         raise UsageError(
-            f'{source} does not say which images are of the split {split!r}, and no {" or ".join(_LISTS[split])} lies '
-            f"beside it: add that, take Karpathy's JSON, or set data.split: all and data.heldout_split: null."
+            f'{source} does not say which images are in the split {split!r}, and there is no '
+            f"{' or '.join(_SPLIT_LISTS[split])} beside it: add that list, use Karpathy's JSON, or set data.split: all "
+            f'and data.heldout_split: null.'
         )
     names = (line.strip() for line in file.read_text(encoding='utf-8-sig', errors='replace').splitlines())
     return {name if name.endswith('.jpg') else f'{name}.jpg': split for name in names if name}

@@ -1,4 +1,4 @@
-"""Photos of people in a folder for each person, as PubFig (Kumar et al., 2009), captioned with their names."""
+"""Photos of people in one folder for each person, as in PubFig (Kumar et al., 2009), captioned with their names."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datamodules.files.class_folders import class_folders, images_by_class
-from datamodules.files.reading import cleaned, existing
+from datamodules.files.class_folders import list_images_by_class, read_class_names
+from datamodules.files.reading import clean_captions, existing
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.draws import bits
-from datamodules.rows.subsets import rows_of_groups
+from datamodules.rows.subsets import random_rows_per_group
 from datamodules.rows.table import PairTable
 from datamodules.text.prompts import prompts
 from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
-NAME_TEMPLATES = (  # those of MEM's faces are not published
+NAME_TEMPLATES = (  # MEM does not publish the templates of its face captions
     'a photo of {}.',
     'a picture of {}.',
     'a portrait of {}.',
@@ -34,20 +34,21 @@ NAME_TEMPLATES = (  # those of MEM's faces are not published
 
 
 class NamedFolders(PairsDataModule):
-    """A folder of photos for each person, called like them: pairs of a photo and a template with the name.
+    """Photos of people in ``<root>/<first name>_<last name>/*.jpg``; captions are templates filled with the name.
 
-    People are numbered in the order of their folders, ``<root>/<first name>_<last name>/*.jpg``, with spaces for
-    underscores. To train on other names than the true ones, put ``classes.tsv`` beside ``root``, with
-    ``<folder><tab><name>`` in each line, or list ``class_names``. Each person is a class, so that held-out photos tell
-    how many are recognized.
+    Underscores in a folder's name become spaces. Each person is a class, numbered in the order of the folders, so
+    that held-out photos tell how many people are recognized. To train on names other than the true ones, put
+    ``classes.tsv`` beside ``root``, with ``<folder><tab><name>`` in each line, or list ``class_names``.
 
     Args:
-        root: Folder that holds the people's.
-        caption_templates: Captions with one ``{}`` each, drawn for each photo; eight plain ones if ``None``.
-        caption_seed: Seed of that draw.
-        heldout_photos: Photos of each person to hold out, drawn at random. Who has no more keeps them all.
-        heldout_seed: Seed of that draw.
-        **kwargs: As for :class:`PairsDataModule`, but ``templates`` are the captions' if ``None``.
+        root: Folder that contains one folder of photos for each person, ``<first name>_<last name>/*.jpg``.
+        caption_templates: Captions with one ``{}`` for the name, drawn at random for each photo. Defaults to eight
+            plain ones, such as ``a photo of {}.``.
+        caption_seed: Seed that draws the template of each photo.
+        heldout_photos: Number of photos of each person to hold out, drawn at random. People with fewer photos, or
+            just as many, keep all of them in training.
+        heldout_seed: Seed that draws the held-out photos.
+        **kwargs: Arguments of :class:`PairsDataModule`. ``templates`` defaults to the caption templates.
 
     Raises:
         UsageError: If a template has no ``{}`` or the number of held-out photos is negative.
@@ -74,44 +75,49 @@ class NamedFolders(PairsDataModule):
         self.heldout_photos, self.heldout_seed = heldout_photos, heldout_seed
 
     def load_table(self) -> PairTable:
-        """The photos that are not held out, in the order of people and of files."""
+        """Returns the photos that are not held out, in the order of people and files."""
         return self._photos.take(np.setdiff1d(np.arange(len(self._photos)), self._heldout_rows))
 
     def load_heldout(self) -> PairTable | None:
-        """The photos that are held out, if any are."""
+        """Returns the held-out photos, if there are any."""
         return self._photos.take(self._heldout_rows) if len(self._heldout_rows) else None
 
     @cached_property
     def _photos(self) -> PairTable:
         root = existing(self.root, 'data.root')
         if not root.is_dir():
-            raise UsageError(f'data.root={self.root!r} is a file: name the folder that holds a folder for each person.')
+            raise UsageError(
+                f'data.root={self.root!r} is a file: name the folder that contains one folder for each person.'
+            )
         try:
-            people = class_folders(root)
-            photos, label = images_by_class(root, list(people))
+            people = read_class_names(root)
+            photos, label = list_images_by_class(root, list(people))
         except UsageError as error:
-            raise UsageError(f'data.root={self.root!r} is to hold a folder for each person: {error}') from error
-        names = self._names(list(people.values()))
+            raise UsageError(
+                f'data.root={self.root!r} must contain one folder of photos for each person: {error}'
+            ) from error
+        names = self._choose_names(list(people.values()))
         captions = [prompts(name, self.caption_templates) for name in names]
         choice = bits(len(label), self.caption_seed) % np.uint64(len(self.caption_templates))
         chosen = [captions[person][template] for person, template in zip(label, choice, strict=True)]
-        return PairTable(photos, cleaned(pa.array(chosen, pa.string())), label, names, opener=FolderImages(root))
+        chosen = clean_captions(pa.array(chosen, pa.string()))
+        return PairTable(photos, chosen, label, names, opener=FolderImages(root))
 
-    def _names(self, found: list[str]) -> tuple[str, ...]:
-        names = tuple(found if isinstance(self.class_names, str) else self.class_names)
-        if len(names) != len(found):
-            raise UsageError(f'data.class_names must name the {len(found)} people, in order; got {len(names)}.')
+    def _choose_names(self, folder_names: list[str]) -> tuple[str, ...]:
+        names = tuple(folder_names if isinstance(self.class_names, str) else self.class_names)
+        if len(names) != len(folder_names):
+            raise UsageError(f'data.class_names must name the {len(folder_names)} people, in order; got {len(names)}.')
         return names
 
     @cached_property
     def _heldout_rows(self) -> np.ndarray:
-        """Rows of the photos that are held out, ascending, int64; people without any left to train on have none."""
+        """Rows of the held-out photos, ascending, int64; none of people who would have no photo left to train on."""
         photos = np.bincount(self._photos.label, minlength=len(self._photos.classes))
         few = photos <= self.heldout_photos
         if self.heldout_photos and (count := int((few & (photos > 0)).sum())):
             log.warning(
-                'data.root=%r: %d of %d people have at most %d photos, which are trained on and not held out',
+                'data.root=%r: %d of %d people have at most %d photos: all are trained on, none is held out',
                 self.root, count, len(photos), self.heldout_photos,
             )  # fmt: skip
-        rows = rows_of_groups(photos, self.heldout_photos, self.heldout_seed)
+        rows = random_rows_per_group(photos, self.heldout_photos, self.heldout_seed)
         return rows[~few[self._photos.label[rows]]]

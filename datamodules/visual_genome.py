@@ -1,4 +1,4 @@
-"""Visual Genome (Krishna et al., 2017): photos with some 50 described regions each, as published."""
+"""Visual Genome (Krishna et al., 2017): photos with about 50 described regions each, as published."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.files.json_items import field, json_items
-from datamodules.files.reading import existing, images_in
+from datamodules.files.json_items import json_items, require_field
+from datamodules.files.reading import existing, list_images
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.draws import shuffled
 from datamodules.rows.table import PairTable
-from datamodules.text.caption_groups import Annotated, CaptionGroups, stored_groups
+from datamodules.text.caption_groups import AnnotatedImage, CaptionGroups, stored_groups
 from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
-FOLDERS = ('VG_100K', 'VG_100K_2')  # as images.zip and images2.zip unpack; no name is in both
-_BETWEEN = ', '  # regions; phrases are not sentences
+IMAGE_FOLDERS = ('VG_100K', 'VG_100K_2')  # from images.zip and images2.zip; no file name is in both
+_REGION_SEPARATOR = ', '  # phrases are not sentences
 
 
 class VisualGenome(PairsDataModule):
-    """Visual Genome, a pair for each image: some of its region descriptions, drawn at random, make one caption.
+    """Visual Genome: ``region_descriptions.json``, ``image_data.json``, ``VG_100K/`` and ``VG_100K_2/`` in one folder.
 
-    Under ``root`` lie ``region_descriptions.json``, ``image_data.json`` and the folders ``VG_100K`` and ``VG_100K_2``
-    of images, of which one is enough. The file of 5.4 million regions is read once, and comes from ``cache_dir``
-    from then on. Rows are in its order. Images that are not there are left out.
+    Each image becomes a pair. Its caption consists of a few of its region descriptions, drawn at random. One of the
+    two image folders is enough. The 5.4 million regions are read once and kept in ``cache_dir`` from then on. Rows
+    are in the order of ``region_descriptions.json``. Images that are missing on disk are left out.
 
     Args:
-        root: Folder of the data set.
-        regions: Descriptions that make a caption; an image with fewer has all of them.
-        region_seed: Seed of that draw.
-        heldout_images: Images to hold out, drawn at random, as nothing is held out by the authors; 0 for none.
-        heldout_seed: Seed of that draw.
-        **kwargs: As for :class:`PairsDataModule`.
+        root: Folder with ``region_descriptions.json``, ``image_data.json`` and the image folders ``VG_100K`` and
+            ``VG_100K_2``, of which one is enough.
+        regions: Number of region descriptions in a caption; an image with fewer uses all of them.
+        region_seed: Seed that draws the regions of each image.
+        heldout_images: Number of images to hold out, drawn at random, as the authors give no split; 0 for none.
+        heldout_seed: Seed that draws the held-out images.
+        **kwargs: Arguments of :class:`PairsDataModule`.
 
     Raises:
         UsageError: If a number is out of range.
@@ -62,11 +63,11 @@ class VisualGenome(PairsDataModule):
         self.heldout_images, self.heldout_seed = heldout_images, heldout_seed
 
     def load_table(self) -> PairTable:
-        """The pairs that are not held out."""
+        """Returns the pairs that are not held out."""
         return self._pairs.take(np.flatnonzero(~self._is_heldout)) if self.heldout_images else self._pairs
 
     def load_heldout(self) -> PairTable | None:
-        """The pairs of some images, if any are held out."""
+        """Returns the pairs of the held-out images, if there are any."""
         return self._pairs.take(np.flatnonzero(self._is_heldout)) if self.heldout_images else None
 
     @cached_property
@@ -84,44 +85,49 @@ class VisualGenome(PairsDataModule):
         regions, images = self._file('region_descriptions.json'), self._file('image_data.json')
         source = f'data.root={self.root!r}: {regions.name}'
         groups = stored_groups([regions, images], self.cache_dir, lambda: read_visual_genome(regions, images, source))
-        there = {name: f'{folder}/{name}' for folder in self._folders() for name in images_in(root / folder)}
-        found = CaptionGroups(groups, there, root / FOLDERS[0], source)
-        image, caption = found.joined(self.regions, self.region_seed, _BETWEEN)
+        references = {name: f'{folder}/{name}' for folder in self._folders() for name in list_images(root / folder)}
+        described = CaptionGroups(groups, references, root / IMAGE_FOLDERS[0], source)
+        image, caption = described.join(self.regions, self.region_seed, _REGION_SEPARATOR)
         return PairTable(image, caption, opener=FolderImages(root))
 
     def _file(self, name: str) -> Path:
         if not (file := Path(self.root, name)).is_file():
-            raise UsageError(f'data.root={self.root!r} holds no {name}: unpack {name}.zip there, see docs/data.md.')
+            raise UsageError(f'data.root={self.root!r} has no {name}: unpack {name}.zip there, see docs/data.md.')
         return file
 
     def _folders(self) -> list[str]:
-        there = [folder for folder in FOLDERS if Path(self.root, folder).is_dir()]
-        if not there:
-            raise UsageError(f'data.root={self.root!r} holds neither {" nor ".join(FOLDERS)}: unpack images.zip there.')
-        if len(there) < len(FOLDERS):
-            log.warning('data.root=%r holds %s alone, and half of the images with it', self.root, there[0])
-        return there
+        present = [folder for folder in IMAGE_FOLDERS if Path(self.root, folder).is_dir()]
+        if not present:
+            folders = ' nor '.join(IMAGE_FOLDERS)
+            raise UsageError(f'data.root={self.root!r} has neither {folders}: unpack images.zip there.')
+        if len(present) < len(IMAGE_FOLDERS):
+            log.warning('data.root=%r has only %s, with half of the images', self.root, present[0])
+        return present
 
 
-def read_visual_genome(regions: Path, images: Path, source: str) -> Iterator[Annotated]:
-    """Images and descriptions of their regions, in the order of the regions' file; an image that is unknown is None.
+def read_visual_genome(regions: Path, images: Path, source: str) -> Iterator[AnnotatedImage]:
+    """Yields images with the descriptions of their regions, in the order of the file of regions.
+
+    The name is ``None`` for an image that ``image_data.json`` does not list.
 
     Raises:
         UsageError: If a file is not the published one.
     """
-    names = dict(_named(item, f'{source}, {images.name}') for _, item in json_items(images, f'{source}, {images.name}'))
+    images_source = f'{source}, {images.name}'
+    names = dict(_read_name(item, images_source) for _, item in json_items(images, images_source))
     for _, item in json_items(regions, source):
-        described = field(item, 'regions', list, source)
-        yield names.get(_number(item, source)), [field(region, 'phrase', str, source) for region in described]
+        described = require_field(item, 'regions', list, source)
+        phrases = [require_field(region, 'phrase', str, source) for region in described]
+        yield names.get(_read_id(item, source)), phrases
 
 
-def _named(item: Any, source: str) -> tuple[int, str]:
-    """Number and file of an image; the address ends with its folder and name."""
-    return _number(item, source), PurePosixPath(field(item, 'url', str, source)).name
+def _read_name(item: Any, source: str) -> tuple[int, str]:
+    """Reads id and file name of an image; its address ends with folder and name."""
+    return _read_id(item, source), PurePosixPath(require_field(item, 'url', str, source)).name
 
 
-def _number(item: Any, source: str) -> int:
-    """Number of an image: ``image_id`` as documented, or ``id`` as in the file of regions and in version 1.0."""
+def _read_id(item: Any, source: str) -> int:
+    """Reads ``image_id`` as documented, or ``id`` as in the file of regions and in version 1.0."""
     key = 'id' if isinstance(item, dict) and 'image_id' not in item else 'image_id'
-    number: int = field(item, key, int, source)
-    return number
+    image_id: int = require_field(item, key, int, source)
+    return image_id

@@ -2,5 +2,5 @@ from __future__ import annotations
 
 import torch
 
-# Models this small lose more to hand-overs between threads than they gain; on a busy machine, a hundred times as much.
+# Models this small lose more time to thread synchronization than they gain; on a busy machine, a hundred times as much.
 torch.set_num_threads(1)

@@ -157,9 +157,12 @@ class TestFiles:
         [
             ('', 'is empty: name a file with a line for each pair'),
             ('image,caption\n', 'has no usable pair: none of its 0 rows has an image and a caption'),
-            ('image,caption\n0.jpg,a dog, outside\n', 'line 2 has 3 fields instead of 2; one that holds the separator'),
+            (
+                'image,caption\n0.jpg,a dog, outside\n',
+                'line 2 has 3 fields instead of 2; quote fields that contain the separator',
+            ),
             ('image,text\n0.jpg,a dog\n', 'set data.caption_column to one of'),
-            ('image;caption\n0.jpg;a dog\n', 'or data.separator if they are not told apart'),
+            ('image;caption\n0.jpg;a dog\n', 'or data.separator if these are several columns in one'),
         ],
         ids=['empty', 'no row', 'comma in a caption', 'other columns', 'other separator'],
     )
@@ -172,8 +175,8 @@ class TestFiles:
         ('content', 'sentence'),
         [
             ('', 'is empty: name a file with a line for each pair'),
-            ('a dog\tu\na\tcat\tu\n', 'line 2 has 3 fields instead of 2; tabs separate them'),
-            ('a dog\n', 'line 1 has 1 fields instead of 2; tabs separate them'),
+            ('a dog\tu\na\tcat\tu\n', 'line 2 has 3 fields instead of 2; separate them by tabs'),
+            ('a dog\n', 'line 1 has 1 fields instead of 2; separate them by tabs'),
             ('a dog\tu\n', 'an image for line 1 (counted from 0): give the list that the images were downloaded from'),
             (' \tu\n\tu\n', 'has no usable pair'),
         ],
@@ -187,15 +190,20 @@ class TestFiles:
     @pytest.mark.parametrize(
         ('data', 'file', 'content', 'sentence'),
         [
-            ('COCO', COCO_FILE, '{"images": [{"id": 1', 'is no whole JSON: '),
+            ('COCO', COCO_FILE, '{"images": [{"id": 1', 'is not valid JSON: '),
             ('COCO', COCO_FILE, '{"images": []}', "lacks 'images' or 'annotations': it is not the published file"),
             ('COCO', COCO_FILE, '{"annotations": [{"image_id": 1}]}', "an item without 'caption', {'image_id': 1}"),
-            ('VisualGenome', 'region_descriptions.json', '[{"id": 1, "regions"', 'is no whole JSON: '),
-            ('VisualGenome', 'region_descriptions.json', '[{"id": 1}]', "holds an item without 'regions', {'id': 1}"),
-            ('VisualGenome', 'image_data.json', '[{"image_id": 1}]', "image_data.json holds an item without 'url'"),
+            ('VisualGenome', 'region_descriptions.json', '[{"id": 1, "regions"', 'is not valid JSON: '),
+            (
+                'VisualGenome',
+                'region_descriptions.json',
+                '[{"id": 1}]',
+                "contains an item without 'regions', {'id': 1}",
+            ),
+            ('VisualGenome', 'image_data.json', '[{"image_id": 1}]', "image_data.json contains an item without 'url'"),
             ('Flickr8k', 'Flickr8k.token.txt', '', 'is empty: name a file with a line for each pair'),
             ('Flickr8k', 'Flickr8k.token.txt', 'a.jpg#0\ta dog\nb.jpg a cat\n', 'number and caption in line 2'),
-            ('Flickr30k', 'dataset_flickr30k.json', '{"images": [', 'is no whole JSON: '),
+            ('Flickr30k', 'dataset_flickr30k.json', '{"images": [', 'is not valid JSON: '),
             ('Flickr30k', 'dataset_flickr30k.json', '{"images": [{"filename": "a"}]}', "item without 'sentences'"),
         ],
     )

@@ -1,25 +1,29 @@
-"""Labeled images to measure zero-shot accuracy on, from folders of classes."""
+"""Labeled images for zero-shot accuracy, from one folder for each class."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from datamodules.evaluation.sets import EvaluationSet
-from datamodules.files.class_folders import class_folders, images_by_class
+from datamodules.files.class_folders import list_images_by_class, read_class_names
 from datamodules.files.reading import existing
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
 
 
 def labeled_folder(folder: str, argument: str) -> PairTable:
-    """A folder of classes as a labeled table, each image captioned with the name of its class.
+    """Reads ``<class>/*.jpg`` as a labeled table, each image captioned with the name of its class.
+
+    Args:
+        folder: Folder that contains one folder of images for each class.
+        argument: Name of the argument that holds the folder, for messages.
 
     Raises:
-        UsageError: If there is no such folder, or no image in it.
+        UsageError: If the folder does not exist or contains no image.
     """
     root = existing(folder, argument)
-    names = class_folders(root)
-    images, label = images_by_class(root, list(names))
+    names = read_class_names(root)
+    images, label = list_images_by_class(root, list(names))
     captions = [list(names.values())[index] for index in label]
     return PairTable(images, captions, label, tuple(names.values()), opener=FolderImages(root))
 
@@ -27,13 +31,13 @@ def labeled_folder(folder: str, argument: str) -> PairTable:
 def labeled_set(
     name: str, table: PairTable, images: np.ndarray, readable: np.ndarray, templates: tuple[str, ...]
 ) -> EvaluationSet:
-    """The readable pictures of a labeled table as an evaluation set with the table's own classes.
+    """Builds an evaluation set from the readable pictures of a labeled table, with the table's own classes.
 
     Args:
         name: Name of the set in metrics.
-        table: Labeled images, see :func:`labeled_folder`.
-        images: Their stored pictures, uint8 (N, 3, h, w).
-        readable: Which of them could be read, bool (N,).
+        table: Labeled images, as from :func:`labeled_folder`.
+        images: Stored pictures of the table, uint8 (N, 3, h, w).
+        readable: Tells which pictures could be read, bool (N,).
         templates: Prompts with one ``{}`` each.
     """
     return EvaluationSet(name, lambda: images[readable], table.label[readable], None, table.classes, templates)

@@ -1,4 +1,4 @@
-"""Lists in JSON files, item by item: a file of a gigabyte takes a few megabytes of memory."""
+"""Read the lists of a JSON file item by item: a file of a gigabyte takes a few megabytes of memory."""
 
 from __future__ import annotations
 
@@ -10,137 +10,138 @@ from typing import IO, Any, NamedTuple
 
 from datamodules.usage_error import UsageError
 
-_CHUNK = 1 << 20  # characters that are read at once
-_LARGEST = 1 << 25  # characters of an item; what goes on for longer has brackets that do not match
+_CHUNK_CHARACTERS = 1 << 20  # read at once
+_MAX_ITEM_CHARACTERS = 1 << 25  # a longer item has brackets that do not match
 _DECODER = json.JSONDecoder()
-_ENDS = tuple(' \t\n\r,:]}')  # what may follow a value; 25 may go on as 25.0
-_SPACE = re.compile(r'[ \t\n\r]*')
+_DELIMITERS = tuple(' \t\n\r,:]}')  # what may follow a value; without one, 25 may go on as 25.0
+_WHITE_SPACE = re.compile(r'[ \t\n\r]*')
 
 
 def json_items(path: Path, source: str) -> Iterator[tuple[str, Any]]:
-    """Items of a file's list, each under the key ``''``, or of all lists of its object, each under the list's key.
+    """Yields the items of a JSON list with the key ``''``, or of every list in a JSON object with the list's key.
 
-    Other values of the object are passed over. Memory is that of the largest item and of one chunk.
+    Other values of the object are skipped. Memory is that of the largest item and of one chunk.
 
     Args:
         path: The file, in UTF-8.
         source: What is read, as ``data.<argument>=<value>``.
 
     Raises:
-        UsageError: If the file is no JSON, is neither list nor object, or breaks off.
+        UsageError: If the file is not valid JSON, is neither a list nor an object, or is cut off.
     """
     with path.open(encoding='utf-8-sig', errors='replace') as file:
-        text = _Text(file, source)
-        if text.take('[', '{') == '[':
-            yield from (('', item) for item in text.items())
+        reader = _JsonReader(file, source)
+        if reader.expect('[', '{') == '[':
+            yield from (('', item) for item in reader.items())
         else:
-            yield from text.members()
+            yield from reader.members()
 
 
-def field(item: Any, key: str, kinds: type | tuple[type, ...], source: str) -> Any:
-    """A value of an object; a string in a form that can be written as UTF-8.
+def require_field(item: Any, key: str, kinds: type | tuple[type, ...], source: str) -> Any:
+    """Returns the value of a JSON object under a key; strings in a form that can be written as UTF-8.
 
     Raises:
-        UsageError: If the item is no object, or has no such value.
+        UsageError: If the item is not an object, or has no value of these types under the key.
     """
     value = item.get(key) if isinstance(item, dict) else None
     if not isinstance(value, kinds):
         raise UsageError(
-            f'{source} holds an item without {key!r}, {repr(item)[:80]}: it is not the published file of that name, '
+            f'{source} contains an item without {key!r}, {repr(item)[:80]}: it is not the published file of that name, '
             f'see docs/data.md.'
         )
     return value.encode('utf-8', 'replace').decode() if isinstance(value, str) else value  # lone surrogates
 
 
 class _Decoded(NamedTuple):
-    """A value and where its text ends, or what is wrong and where."""
+    """A value and the position after it, or the error and its position."""
 
     value: Any
-    place: int
-    fault: str | None = None
+    position: int
+    error: str | None = None
 
 
-class _Text:
-    """A JSON file of which only the part that is being read is in memory."""
+class _JsonReader:
+    """A JSON file, of which only the part that is being read is in memory."""
 
     def __init__(self, file: IO[str], source: str) -> None:
         self.file, self.source = file, source
-        self.held, self.at = '', 0  # text in memory, and how much of it has been taken
-        self.before = 0  # characters that have been let go
+        self.buffer, self.position = '', 0  # text in memory, and how much of it has been consumed
+        self.discarded = 0  # characters of the file before the buffer
 
     def items(self) -> Iterator[Any]:
-        """Items of a list whose bracket has been taken."""
-        if self.next() == ']':
-            self.take(']')
+        """Yields the items of a list whose opening bracket has been consumed."""
+        if self.peek() == ']':
+            self.expect(']')
             return
         more = True
         while more:
-            yield self.value()
-            more = self.take(',', ']') == ','
+            yield self.read_value()
+            more = self.expect(',', ']') == ','
 
     def members(self) -> Iterator[tuple[str, Any]]:
-        """Items of the lists in an object whose brace has been taken, under their keys."""
-        more = self.next() != '}'
+        """Yields key and item for the lists in an object whose opening brace has been consumed."""
+        more = self.peek() != '}'
         while more:
-            key = self.value()
-            self.take(':')
-            if self.next() == '[':
-                self.take('[')
+            key = self.read_value()
+            self.expect(':')
+            if self.peek() == '[':
+                self.expect('[')
                 yield from ((str(key), item) for item in self.items())
             else:
-                self.value()
-            more = self.take(',', '}') == ','
+                self.read_value()
+            more = self.expect(',', '}') == ','
 
-    def next(self) -> str:
-        """The next character that is no white space, which stays; empty at the end of the file."""
+    def peek(self) -> str:
+        """Skips white space and returns the next character without consuming it; empty at the end of the file."""
         while True:
-            space = _SPACE.match(self.held, self.at)
+            space = _WHITE_SPACE.match(self.buffer, self.position)
             assert space is not None
-            self.at = space.end()
-            if self.at < len(self.held):
-                return self.held[self.at]
-            if not self._read_on():
+            self.position = space.end()
+            if self.position < len(self.buffer):
+                return self.buffer[self.position]
+            if not self._read_chunk():
                 return ''
 
-    def take(self, *expected: str) -> str:
-        """Takes the next character, which must be one of some."""
-        found = self.next()
-        if found not in expected:
-            raise self._fault(f'{" or ".join(expected)} expected', self.at)
-        self.at += 1
-        return found
+    def expect(self, *characters: str) -> str:
+        """Consumes the next character, which must be one of these."""
+        character = self.peek()
+        if character not in characters:
+            raise self._error(f'{" or ".join(characters)} expected', self.position)
+        self.position += 1
+        return character
 
-    def value(self) -> Any:
-        """Takes the next value; what may go on behind the text in memory is decoded again with more of it."""
-        self.next()
+    def read_value(self) -> Any:
+        """Consumes the next value; one that may go on beyond the buffer is decoded again with more of the file."""
+        self.peek()
         while True:
-            found = self._decoded()
-            whole = found.fault is None and self.held[found.place : found.place + 1] in _ENDS
-            if whole or len(self.held) - self.at > _LARGEST or not self._read_on():
+            decoded = self._decode()
+            complete = decoded.error is None and self.buffer[decoded.position : decoded.position + 1] in _DELIMITERS
+            too_long = len(self.buffer) - self.position > _MAX_ITEM_CHARACTERS
+            if complete or too_long or not self._read_chunk():
                 break
-        if found.fault is not None:
-            raise self._fault(found.fault, found.place)
-        self.at = found.place
-        return found.value
+        if decoded.error is not None:
+            raise self._error(decoded.error, decoded.position)
+        self.position = decoded.position
+        return decoded.value
 
-    def _decoded(self) -> _Decoded:
+    def _decode(self) -> _Decoded:
         try:
-            return _Decoded(*_DECODER.raw_decode(self.held, self.at))
+            return _Decoded(*_DECODER.raw_decode(self.buffer, self.position))
         except json.JSONDecodeError as error:
             return _Decoded(None, error.pos, error.msg)
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-            return _Decoded(None, self.at, str(error))
+            return _Decoded(None, self.position, str(error))
 
-    def _read_on(self) -> bool:
-        """Lets go what has been taken, and reads at least as much as is left; false at the end of the file."""
-        left = self.held[self.at :]
-        more = self.file.read(max(_CHUNK, len(left)))
+    def _read_chunk(self) -> bool:
+        """Discards what has been consumed and reads at least as much as is left; false at the end of the file."""
+        left = self.buffer[self.position :]
+        more = self.file.read(max(_CHUNK_CHARACTERS, len(left)))
         if more:
-            self.before += self.at
-            self.held, self.at = left + more, 0
+            self.discarded += self.position
+            self.buffer, self.position = left + more, 0
         return bool(more)
 
-    def _fault(self, reason: str, place: int) -> UsageError:
+    def _error(self, reason: str, position: int) -> UsageError:
         return UsageError(
-            f'{self.source} is no whole JSON: {reason} at character {self.before + place:,}; download it again.'
+            f'{self.source} is not valid JSON: {reason} at character {self.discarded + position:,}; download it again.'
         )

@@ -1,14 +1,14 @@
-"""Views of images, made in batches on the device.
+"""Views of images (SimCLR augmentation), made in batches on the device.
 
-Every step of SimCLR's augmentation (Chen et al., 2020) is linear: cropping, flipping, resizing and blurring
-mix pixels along one axis at a time, jitter and grayscale mix the channels of a pixel. So one view is
+Every step of SimCLR's augmentation (Chen et al., 2020) is linear: cropping, flipping, resizing and blurring mix
+pixels along one axis at a time, and jitter and grayscale mix the channels of a pixel. So a view is
 
     clamp( C (R_y X R_x^T) + c )
 
-with a row and a column matrix for each image (interpolation times Gaussian) and a 3 x 3 color matrix: three
-batched products instead of eight passes over the pixels. What this leaves out is the clamping between the
-steps of jitter; it happens once, at the end. The brightness, contrast and saturation factors are torchvision's;
-hue turns the chroma plane of YIQ.
+with a row and a column matrix for each image (interpolation times Gaussian) and a 3 x 3 color matrix. These are three
+batched products instead of eight passes over the pixels. The only difference is that values are clamped once, at the
+end, and not after each step of jitter. Brightness, contrast and saturation have torchvision's factors; hue is a
+rotation of the chroma plane of YIQ.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from torch import Tensor
 from datamodules.rows.draws import uniform
 from datamodules.usage_error import UsageError
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's own training images (Radford et al., 2021)
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images (Radford et al., 2021)
 STD = (0.26862954, 0.26130258, 0.27577711)
-_GRAY = (0.299, 0.587, 0.114)  # ITU-R 601 luma, as PIL and torchvision
-_BAND = 32  # rows of a matrix that a CPU multiplies at once
-_PIXELS = 1 << 18  # pixels of the images that a CPU makes views of at once
-_LEAST = 1e-7  # weight in a blur, over that of the middle; less is lost in rounding, and denormal numbers are slow
+_GRAY = (0.299, 0.587, 0.114)  # ITU-R 601 luma, as in PIL and torchvision
+_BAND_ROWS = 32  # of a matrix that a CPU multiplies at once
+_CPU_CHUNK_PIXELS = 1 << 18  # of the images that a CPU makes views of at once
+_MIN_BLUR_WEIGHT = 1e-7  # relative to the center; less is lost in rounding, and denormal numbers are slow
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
 def normalize(image: Tensor) -> Tensor:
-    """Standardizes images in [0, 1] by CLIP's channel means and deviations, shape (..., 3, H, W)."""
+    """Normalizes images in [0, 1] by CLIP's channel means and standard deviations, shape (..., 3, H, W)."""
     mean, std = (torch.tensor(x, device=image.device, dtype=image.dtype).view(3, 1, 1) for x in (MEAN, STD))
     return (image - mean).div_(std)
 
 
 def interpolation(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
-    """Matrices that resize the interval [start, start + length) of an axis to ``size`` pixels.
+    """Builds matrices that resize the interval [start, start + length) of an axis to ``size`` pixels.
 
-    Bilinear, with the filter widened where the axis shrinks (torchvision's ``antialias=True``).
+    Bilinear, with a wider filter where the axis shrinks (torchvision's ``antialias=True``).
 
     Args:
         start: Left end of each interval in source pixels, (B,).
@@ -51,8 +51,8 @@ def interpolation(start: Tensor, length: Tensor, source: int, size: int) -> Tens
     Returns:
         Row-stochastic matrices, float32 (B, size, source).
     """
-    place = torch.arange(size, device=start.device)
-    center = start[:, None] + (place + 0.5) * (length / size)[:, None]  # (B, size)
+    index = torch.arange(size, device=start.device)
+    center = start[:, None] + (index + 0.5) * (length / size)[:, None]  # (B, size)
     reach = (length.abs() / size).clamp(min=1)[:, None, None]
     pixel = torch.arange(source, device=start.device) + 0.5
     weight = (pixel - center[..., None]).abs_().div_(-reach).add_(1).clamp_(min=0)  # (B, size, source)
@@ -60,24 +60,24 @@ def interpolation(start: Tensor, length: Tensor, source: int, size: int) -> Tens
 
 
 def gaussian(sigma: Tensor, size: int, reach: int) -> Tensor:
-    """Matrices that blur an axis, with the border reflected; the identity where sigma is 0.
+    """Builds matrices that blur an axis, reflecting it at the border; the identity where sigma is 0.
 
     Args:
         sigma: Standard deviation in pixels, (B,).
         size: Pixels along the axis.
-        reach: Pixels on either side that count; a kernel of 2 * reach + 1.
+        reach: Pixels on either side of the center; the kernel has 2 * reach + 1.
 
     Returns:
         Row-stochastic matrices, float32 (B, size, size).
     """
     offset = torch.arange(-reach, reach + 1, device=sigma.device)
     kernel = torch.exp(-0.5 * (offset / sigma.clamp(min=1e-3)[:, None]) ** 2)
-    kernel = torch.where(kernel < _LEAST, 0, kernel)
+    kernel = torch.where(kernel < _MIN_BLUR_WEIGHT, 0, kernel)
     kernel = kernel / kernel.sum(-1, keepdim=True)
-    place = torch.arange(size, device=sigma.device)[:, None] + offset  # (size, 2 * reach + 1)
-    place = (size - 1 - (size - 1 - place.abs()).abs()).clamp(0, size - 1)  # reflected at both ends
+    source = torch.arange(size, device=sigma.device)[:, None] + offset  # (size, 2 * reach + 1)
+    source = (size - 1 - (size - 1 - source.abs()).abs()).clamp(0, size - 1)  # reflected at both ends
     matrix = torch.zeros(len(sigma), size, size, device=sigma.device)
-    return matrix.scatter_add_(2, place.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1).contiguous())
+    return matrix.scatter_add_(2, source.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1).contiguous())
 
 
 def resample(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -87,39 +87,40 @@ def resample(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def product(matrix: Tensor, x: Tensor) -> Tensor:
-    """``matrix @ x`` where the entries of a matrix lie near its diagonal, as those of a resize or a blur do.
+    """Computes ``matrix @ x`` for matrices whose entries lie near the diagonal, such as a resize or a blur.
 
-    A CPU is spared most of the zeros, which at 224 pixels makes it three times as fast; a GPU is faster with them.
+    On a CPU most of the zeros are skipped, which is three times as fast at 224 pixels; a GPU is faster with them.
 
     Args:
-        matrix: Matrices, (A, M, K), each for the next B / A of ``x``.
-        x: What they are applied to, (B, K, N).
+        matrix: Matrices, (A, M, K); each is applied to the next B / A of ``x``.
+        x: Arguments, (B, K, N).
 
     Returns:
         The products, (B, M, N), laid out in memory as ``x`` is.
     """
     count, transposed = len(x) // len(matrix), not x[0].is_contiguous()
-    if x.device.type != 'cpu' or x.shape[1] <= 2 * _BAND or x.requires_grad:
+    if x.device.type != 'cpu' or x.shape[1] <= 2 * _BAND_ROWS or x.requires_grad:
         return (matrix[:, None] @ x.unflatten(0, (-1, count))).flatten(0, 1)
     shape = len(x), matrix.shape[1], x.shape[2]
     out = x.new_empty(shape[0], shape[2], shape[1]).mT if transposed else x.new_empty(shape)
-    for first in range(0, shape[1], _BAND):
-        place, part = slice(first, first + _BAND), matrix[:, first : first + _BAND]
-        for i, span in enumerate(_spans(part)):
+    for first in range(0, shape[1], _BAND_ROWS):
+        rows = slice(first, first + _BAND_ROWS)
+        band = matrix[:, rows]
+        for i, span in enumerate(_nonzero_columns(band)):
             for j in range(i * count, (i + 1) * count):
-                torch.mm(part[i, :, span], x[j, span], out=out[j, place])
+                torch.mm(band[i, :, span], x[j, span], out=out[j, rows])
     return out
 
 
-def _spans(matrix: Tensor) -> list[slice]:
-    """The columns between the first and the last that is not zero in each matrix, (B, M, K)."""
-    there = (matrix != 0).any(1).byte()  # (B, K)
-    first, after = there.argmax(1), there.shape[1] - there.flip(1).argmax(1)
+def _nonzero_columns(matrix: Tensor) -> list[slice]:
+    """Returns the range from the first to the last nonzero column of each matrix, (B, M, K)."""
+    nonzero = (matrix != 0).any(1).byte()  # (B, K)
+    first, after = nonzero.argmax(1), nonzero.shape[1] - nonzero.flip(1).argmax(1)
     return [slice(*ends) for ends in torch.stack([first, after], 1).tolist()]
 
 
 class ImageViews(ABC):
-    """What an image goes through before the model sees it in training."""
+    """Augmentation of images in training."""
 
     @abstractmethod
     def __call__(self, image: Tensor, row: Tensor, size: int, *, seed: int, epoch: int, view: int) -> Tensor:
@@ -127,11 +128,11 @@ class ImageViews(ABC):
 
         Args:
             image: uint8 (B, 3, h, w).
-            row: Row of each image, int64 (B,); with the seed, the epoch and the view it fixes the randomness.
+            row: Row of each image, int64 (B,). Row, seed, epoch and view together determine the random numbers.
             size: Side H of the view in pixels.
             seed: Seed of the run.
             epoch: Epoch, counted from 0.
-            view: Which view, counted from 0.
+            view: Which of an image's views, counted from 0.
 
         Returns:
             Float (B, 3, H, H) in [0, 1].
@@ -139,7 +140,7 @@ class ImageViews(ABC):
 
 
 class CleanView(ImageViews):
-    """The whole image, resized if need be: what is scored, evaluated, and seen by CLIP without augmentation."""
+    """The whole image, resized if necessary: for scores, evaluation, and training without augmentation."""
 
     def __call__(self, image: Tensor, row: Tensor, size: int, *, seed: int, epoch: int, view: int) -> Tensor:
         pixels = image.float() / 255
@@ -151,20 +152,30 @@ class CleanView(ImageViews):
 
 
 class SimCLRViews(ImageViews):
-    """Random crop, flip, color jitter, grayscale and blur (SimCLR, appendix A; the paper's augmentation).
+    """SimCLR's random crop, flip, color jitter, grayscale and blur (Chen et al., 2020, appendix A), as in SafeCLIP.
 
     Args:
-        crop_scale: Area of the crop as a fraction of the image, least and most.
-        crop_ratio: Aspect ratio of the crop, least and most.
+        crop_scale: Smallest and largest area of the crop, as fractions of the image.
+        crop_ratio: Smallest and largest aspect ratio of the crop, width over height.
         flip: Probability of a horizontal flip.
         jitter: Probability of color jitter.
         brightness: Largest relative change of brightness.
         contrast: Largest relative change of contrast.
         saturation: Largest relative change of saturation.
-        hue: Largest turn of the hue, in full turns.
+        hue: Largest rotation of the hue, in full turns.
         gray: Probability of grayscale.
-        blur: Probability of a Gaussian blur. SimCLR: 0.5, and 0 at 32 pixels; SafeCLIP's code blurs always.
-        blur_sigma: Standard deviation in pixels of a 224-pixel image, least and most; scaled with the size.
+        blur: Probability of a Gaussian blur. SimCLR uses 0.5, and 0 at 32 pixels; SafeCLIP's code always blurs.
+        blur_sigma: Smallest and largest standard deviation of the blur, in pixels of a 224-pixel image; scaled to
+            the size of the view.
+
+    Raises:
+        UsageError: If ``crop_scale`` is not two fractions in (0, 1] in ascending order.
+
+    Example:
+        >>> image = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+        >>> view = SimCLRViews()(image, torch.tensor([0, 1]), 32, seed=0, epoch=0, view=0)
+        >>> view.shape, view.dtype
+        (torch.Size([2, 3, 32, 32]), torch.float32)
     """
 
     def __init__(
@@ -189,13 +200,13 @@ class SimCLRViews(ImageViews):
 
     def __call__(self, image: Tensor, row: Tensor, size: int, *, seed: int, epoch: int, view: int) -> Tensor:
         u = uniform(seed, epoch, row, view, 13)
-        # A CPU is twice as fast with what fits its cache; it is also spared asking the system for memory every time.
-        count = max(1, _PIXELS // image[0, 0].numel()) if image.device.type == 'cpu' else len(image)
-        views = [self._made(*part, size) for part in zip(image.split(count), u.split(count), strict=True)]
+        # A CPU is twice as fast with chunks that fit into its cache, and need no new memory from the system each time.
+        count = max(1, _CPU_CHUNK_PIXELS // image[0, 0].numel()) if image.device.type == 'cpu' else len(image)
+        views = [self._make_views(*part, size) for part in zip(image.split(count), u.split(count), strict=True)]
         return torch.cat(views) if len(views) > 1 else views[0]
 
-    def _made(self, image: Tensor, u: Tensor, size: int) -> Tensor:
-        """The views of some images that random numbers (B, 13) ask for."""
+    def _make_views(self, image: Tensor, u: Tensor, size: int) -> Tensor:
+        """Makes the views determined by uniform random numbers, (B, 13)."""
         rows, columns = self._crop(u[:, :5], image.shape[-2], image.shape[-1], size)
         if self.blur:
             blur = self._blur(u[:, 5:7], size)
@@ -203,7 +214,7 @@ class SimCLRViews(ImageViews):
         return self._color(resample(image, rows.div_(255), columns), u[:, 7:])
 
     def _crop(self, u: Tensor, height: int, width: int, size: int) -> tuple[Tensor, Tensor]:
-        """Crop, flip and resize as a row and a column matrix; a crop too wide or too high is cut to the image."""
+        """Crops, flips and resizes by a row and a column matrix; a crop too wide or high is cut to the image."""
         low, high = self.crop_scale
         area = (low + (high - low) * u[:, 0]) * height * width
         low, high = (math.log(x) for x in self.crop_ratio)
@@ -215,13 +226,13 @@ class SimCLRViews(ImageViews):
         return interpolation(top, h, height, size), columns
 
     def _blur(self, u: Tensor, size: int) -> Tensor:
-        """Blur matrices, the identity for the images that the coin spares."""
+        """Builds blur matrices, the identity for images that are not blurred."""
         low, high = (x * size / 224 for x in self.blur_sigma)
         sigma = torch.where(u[:, 0] < self.blur, low + (high - low) * u[:, 1], torch.zeros_like(u[:, 0]))
-        return gaussian(sigma, size, reach=max(1, size // 20))  # kernel of a tenth of the side, as SimCLR
+        return gaussian(sigma, size, reach=max(1, size // 20))  # a kernel of a tenth of the side, as in SimCLR
 
     def _color(self, image: Tensor, u: Tensor) -> Tensor:
-        """Jitter and grayscale as one affine map of each image's channels."""
+        """Applies jitter and grayscale as one affine map of each image's channels."""
         gray = torch.tensor(_GRAY, device=image.device)
         eye, to_gray = torch.eye(3, device=image.device), gray.expand(3, 3)
         spread = torch.tensor([self.brightness, self.contrast, self.saturation], device=image.device)
@@ -230,16 +241,18 @@ class SimCLRViews(ImageViews):
         brightness, contrast, saturation = torch.where(on, factor, torch.ones_like(factor)).T[..., None, None]
         turn = torch.where(on[:, 0], self.hue * (2 * u[:, 4] - 1), torch.zeros_like(u[:, 4]))
         hue = hue_matrix(turn)
-        mean = (image.mean((-2, -1)) @ gray)[:, None, None] * brightness  # luma that contrast turns about, (B, 1, 1)
+        mean = (image.mean((-2, -1)) @ gray)[
+            :, None, None
+        ] * brightness  # luma that contrast leaves unchanged, (B, 1, 1)
         matrix = hue @ (saturation * eye + (1 - saturation) * to_gray) * (brightness * contrast)
-        offset = (1 - contrast) * mean  # equal in all channels, so saturation, hue and grayscale leave it alone
+        offset = (1 - contrast) * mean  # equal in all channels, so saturation, hue and grayscale do not change it
         matrix = torch.where((u[:, 5] < self.gray)[:, None, None], to_gray @ matrix, matrix)
         pixels = torch.baddbmm(offset.expand(-1, 3, 1), matrix, image.flatten(2))
         return pixels.clamp_(0, 1).view_as(image)
 
 
 def hue_matrix(turn: Tensor) -> Tensor:
-    """Rotations of the chroma plane of YIQ in RGB, from red to green; ``turn`` in full turns, (B,) -> (B, 3, 3)."""
+    """Builds rotations of YIQ's chroma plane, from red to green, by ``turn`` full turns: (B,) -> (B, 3, 3) in RGB."""
     yiq = torch.tensor(_YIQ, device=turn.device)
     cos, sin = torch.cos(2 * math.pi * turn), torch.sin(2 * math.pi * turn)
     rotation = torch.zeros(len(turn), 3, 3, device=turn.device)

@@ -1,4 +1,4 @@
-"""Where pictures come from: files under a folder, members of tar shards, arrays in memory."""
+"""Open pictures: files under a folder, members of tar shards, arrays in memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 
 from datamodules.pictures.identity import identify_array, identify_files, identify_samples
 
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')  # not EPS, say, for which PIL starts another program
-MAX_PIXELS = 50_000_000  # a 7,000 x 7,000 photo; PIL's own limit would let through 180 million
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')  # no EPS, for which PIL starts another program
+MAX_PIXELS = 50_000_000  # a photo of 7,000 x 7,000; PIL's own limit is 180 million
 
 
 class UnreadableImage(ValueError):
@@ -22,14 +22,17 @@ class UnreadableImage(ValueError):
 
 
 def decode(data: bytes | Path, least: int | None = None) -> Image.Image:
-    """Decodes one picture to RGB; a decompression bomb is refused from its header, before any pixel.
+    """Decodes a picture to RGB. A decompression bomb is rejected by its header, before any pixel is decoded.
 
-    Its ``info['mode']`` tells what the file holds, such as ``L`` or ``CMYK``.
+    ``info['mode']`` of the result is the mode of the file, such as ``L`` or ``CMYK``.
 
     Args:
-        data: A file, or what it holds.
-        least: The caller needs no side longer than this; a JPEG may then be decoded at a half, a quarter or an eighth
+        data: Path or content of an image file.
+        least: The caller needs no side longer than this. A JPEG may then be decoded at a half, a quarter or an eighth
             of its size, which drops the frequencies that resizing would drop and halves the work on a photo.
+
+    Raises:
+        UnreadableImage: If the picture is missing, damaged, of an unknown format or too large.
     """
     try:
         with warnings.catch_warnings():
@@ -50,7 +53,7 @@ def decode(data: bytes | Path, least: int | None = None) -> Image.Image:
 
 
 class FolderImages:
-    """Files under a root; a reference is a path relative to it, so that tables move between machines."""
+    """Files under a root; a reference is a path relative to it, so that tables can be used on another machine."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -59,14 +62,14 @@ class FolderImages:
         return decode(self.root / reference, least)
 
     def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
-        """Sizes and modification times of the files, and the content of a few; not the place of the root."""
+        """Hashes sizes and modification times of the files, and the content of a few; not the location of the root."""
         return identify_files(self.root, references)
 
 
 class TarImages:
-    """Members of tar shards; a reference is ``shard:offset:size`` with the shard relative to the root.
+    """Members of tar shards; a reference is ``<shard>:<offset>:<size>`` with the shard relative to the root.
 
-    A shard that is gone is an error, not an unreadable image: it takes ten thousand pairs with it.
+    A missing shard is an error, not an unreadable image, because it contains ten thousand pairs.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -82,17 +85,17 @@ class TarImages:
             return file.read(int(size))
 
     def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
-        """Sizes and modification times of the shards, and the content of a few members; not the place of the root.
+        """Hashes sizes and modification times of the shards, and a few members; not the location of the root.
 
         Raises:
-            FileNotFoundError: If a shard is gone.
+            FileNotFoundError: If a shard is missing.
         """
         shards = pc.replace_substring_regex(references, pattern=r':\d+:\d+$', replacement='')
         return identify_files(self.root, shards) + identify_samples(references, self._read)
 
 
 class ArrayImages:
-    """Pictures in memory, uint8 of shape (N, H, W, 3); a reference is the index as a string."""
+    """Pictures in memory, uint8 (N, H, W, 3); a reference is the index as a string."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -101,5 +104,5 @@ class ArrayImages:
         return Image.fromarray(self.array[int(reference)])
 
     def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
-        """The pixels."""
+        """Hashes the pixels."""
         return identify_array(self.array)

@@ -1,4 +1,4 @@
-"""Fewer rows of a data set: drawn by a seed, kept in order, the larger subset containing the smaller."""
+"""Random subsets of rows: drawn by a seed, in ascending order, the larger subset containing the smaller."""
 
 from __future__ import annotations
 
@@ -10,57 +10,72 @@ from datamodules.usage_error import UsageError
 
 
 def random_rows(rows: int, count: int, seed: int) -> np.ndarray:
-    """Rows drawn without replacement, ascending, int64 (count,).
+    """Draws rows without replacement, ascending, int64 (count,).
 
     Args:
-        rows: Rows to draw from.
-        count: Rows to draw.
+        rows: Number of rows to draw from.
+        count: Number of rows to draw.
         seed: Seed of the draw.
 
     Raises:
-        UsageError: If there are not as many.
+        UsageError: If ``count`` is not between 1 and ``rows``.
+
+    Example:
+        >>> random_rows(10, 3, seed=0).tolist()
+        [1, 5, 7]
+        >>> random_rows(10, 5, seed=0).tolist()  # contains the smaller subset
+        [1, 2, 4, 5, 7]
     """
-    _check(rows, count)
+    _check_count(rows, count)
     return np.sort(shuffled(rows, seed)[:count])
 
 
 def balanced_rows(label: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Rows drawn without replacement, equally many of each class as far as it has them, ascending, int64 (count,).
+    """Draws rows without replacement, equally many of each class as far as it has them, ascending, int64 (count,).
 
     Args:
         label: Class of each row, int (N,).
-        count: Rows to draw.
+        count: Number of rows to draw.
         seed: Seed of the draw.
 
     Raises:
-        UsageError: If there are not as many.
+        UsageError: If ``count`` is not between 1 and N.
+
+    Example:
+        >>> label = np.array([0] * 8 + [1] * 2)
+        >>> np.bincount(label[balanced_rows(label, 4, seed=0)]).tolist()
+        [2, 2]
     """
-    _check(len(label), count)
+    _check_count(len(label), count)
     order = shuffled(len(label), seed)
     by_class = order[np.argsort(label[order], kind='stable')]  # random within a class
     sizes = np.bincount(label)
-    turn = np.arange(len(label)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # place of a row within its class
-    return np.sort(by_class[np.argsort(turn, kind='stable')[:count]])
+    rank = np.arange(len(label)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of a row within its class
+    return np.sort(by_class[np.argsort(rank, kind='stable')[:count]])
 
 
-def rows_of_groups(sizes: np.ndarray, count: int, seed: int, start: int = 0) -> np.ndarray:
-    """Rows drawn without replacement from each group, all of a group that has no more, ascending, int64 (n,).
+def random_rows_per_group(sizes: np.ndarray, count: int, seed: int, start: int = 0) -> np.ndarray:
+    """Draws rows without replacement from each group, or takes all of a smaller group, ascending, int64 (n,).
 
-    Rows of a group follow each other. A draw depends on the seed, the number of its group and the size of that alone.
+    The rows of a group are consecutive. The draw from a group depends only on the seed, the group's number and size.
 
     Args:
-        sizes: Rows of each group, int (G,).
-        count: Rows to draw from each.
+        sizes: Number of rows in each group, int (G,).
+        count: Number of rows to draw from each group.
         seed: Seed of the draw.
         start: Number of the first group.
+
+    Example:
+        >>> random_rows_per_group(np.array([1, 3]), count=1, seed=0).tolist()  # row 0, then one of rows 1 to 3
+        [0, 3]
     """
     group = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of a row within its group
+    position = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of a row within its group
     key = mix(mix(torch.tensor(seed)) ^ torch.from_numpy(group + start))
-    order = np.lexsort((mix(key + torch.from_numpy(place)).numpy(), group))  # random within a group
-    return np.sort(order[place < count])
+    order = np.lexsort((mix(key + torch.from_numpy(position)).numpy(), group))  # random within a group
+    return np.sort(order[position < count])
 
 
-def _check(rows: int, count: int) -> None:
+def _check_count(rows: int, count: int) -> None:
     if not 0 < count <= rows:
-        raise UsageError(f'data.subset={count} must be from 1 to {rows:,}, the pairs that there are.')
+        raise UsageError(f'data.subset={count} must be from 1 to {rows:,}, the number of pairs.')

@@ -1,4 +1,4 @@
-"""The table of pairs: one row per image and caption, the same rows on every machine."""
+"""The table of pairs: one row for each image and caption, the same rows on every machine."""
 
 from __future__ import annotations
 
@@ -15,38 +15,45 @@ from PIL import Image
 from datamodules.usage_error import UsageError
 
 Origin = Literal['train', 'heldout']  # the table that a picture comes from
-UNKNOWN = -1  # label of a pair whose class nobody knows
+UNKNOWN = -1  # label of a pair of unknown class
 
 
 class ImageOpener(Protocol):
     """Turns the image reference of a row into an RGB picture.
 
-    ``least``: the caller needs no side longer than this; the picture may then be a smaller version of the original, of
-    the same shape, with no side shorter than that.
+    ``least``: the caller needs no side longer than this. The picture may then be decoded at reduced size, with the
+    same aspect ratio and no side shorter than ``least``.
 
-    An opener may also have a method ``identity(references) -> bytes`` that changes whenever the pictures do, see
-    :func:`datamodules.pictures.identity.identify_pictures`: it names the caches of the pictures.
+    An opener may also have a method ``identity(references) -> bytes``, which changes whenever the pictures do and
+    names their caches; :func:`datamodules.pictures.identity.identify_pictures` uses it.
     """
 
     def __call__(self, reference: str, least: int | None = None) -> Image.Image: ...
 
 
 class PairTable:
-    """Image references and captions, held in Arrow: three million rows cost no Python objects.
+    """Image references and captions in Arrow arrays, so that three million rows need no Python objects.
 
-    A row's number is its identity: position in the sorted source, never reused. Image references are
-    strings that the row's opener understands (a path under its root, a place in a tar shard, an index
-    into an array), so a table says where images are without touching them.
+    A row's number is its identity: its position in the sorted source, never reused. Image references are strings
+    that the opener understands (a path under a root, a position in a tar shard, an index into an array), so a table
+    knows where images are without opening them.
 
     Args:
         image: Image reference of each row.
         caption: Caption of each row, white space normalized, never empty.
-        label: Ground-truth class of each row as an index into ``classes``; ``UNKNOWN`` where there is none.
+        label: True class of each row as an index into ``classes``; ``UNKNOWN`` where there is none.
         classes: Class names that ``label`` points into.
         opener: Turns a reference into a picture.
 
     Raises:
-        UsageError: If the columns differ in length or there is no row at all.
+        UsageError: If the columns differ in length, or there is no row.
+
+    Example:
+        >>> from datamodules.pictures.images import ArrayImages
+        >>> pictures = ArrayImages(np.zeros((2, 8, 8, 3), np.uint8))
+        >>> table = PairTable(['0', '1'], ['a cat', 'a dog'], [0, 1], ('cat', 'dog'), opener=pictures)
+        >>> table.take(np.array([1])).captions([0]), table.open(1).size
+        (['a dog'], (8, 8))
     """
 
     def __init__(
@@ -60,7 +67,7 @@ class PairTable:
     ) -> None:
         if len(image) != len(caption) or (label is not None and len(label) != len(image)):
             raise UsageError(
-                f'a table needs one image and one caption a row, got {len(image)} images, {len(caption)} captions'
+                f'a table needs an image and a caption for each row, got {len(image)} images, {len(caption)} captions'
                 + ('.' if label is None else f' and {len(label)} labels.')
             )
         if not len(image):
@@ -76,29 +83,29 @@ class PairTable:
 
     @property
     def keys(self) -> list[pa.Array | pa.ChunkedArray]:
-        """Columns of strings by which a list may name a row, the image reference first."""
+        """Columns of strings that a list of keys may contain to select rows, the image reference first."""
         return [self.image]
 
     def open(self, row: int, least: int | None = None) -> Image.Image:
-        """Decodes the image of a row, RGB.
+        """Decodes the image of a row to RGB.
 
         Args:
-            row: Which.
-            least: See :class:`ImageOpener`.
+            row: Number of the row.
+            least: The caller needs no side longer than this, in pixels; the picture may be decoded at reduced size.
 
         Raises:
-            UnreadableImage: If that cannot be done.
+            UnreadableImage: If the image is missing or cannot be decoded.
         """
         return self.opener(self.image[row].as_py(), least)
 
     def captions(self, rows: Sequence[int] | np.ndarray) -> list[str]:
-        """Captions of some rows, in the order of ``rows``."""
+        """Returns the captions of some rows, in the order of ``rows``."""
         if isinstance(self.caption, pa.Array):
             return self.caption.take(pa.array(rows, pa.int64())).to_pylist()
-        return _taken(self.caption.chunks, np.asarray(rows, np.int64)).tolist()
+        return _take_strings(self.caption.chunks, np.asarray(rows, np.int64)).tolist()
 
     def take(self, rows: np.ndarray) -> PairTable:
-        """The table of some rows, renumbered from 0 in the order given."""
+        """Returns a table of some rows, renumbered from 0 in the order given."""
         index = pa.array(rows, pa.int64())
         return PairTable(
             self.image.take(index), self.caption.take(index), self.label[rows], self.classes, opener=self.opener
@@ -106,7 +113,7 @@ class PairTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names the content: image references, captions and labels, in order (16 hexadecimal digits)."""
+        """Hash of the image references, captions and labels, in order (16 hexadecimal digits)."""
         digest = hashlib.sha256(str(len(self)).encode())
         for column in (self.image, self.caption):
             digest.update(digest_strings(column))
@@ -115,24 +122,24 @@ class PairTable:
 
 
 def digest_strings(column: pa.Array | pa.ChunkedArray) -> bytes:
-    """Names the strings of a column, in order, whatever its chunks; read from Arrow's own memory, without a copy."""
-    lengths, letters = hashlib.sha256(), hashlib.sha256()
+    """Hashes the strings of a column, in order, whatever its chunks; reads Arrow's memory without a copy."""
+    lengths, characters = hashlib.sha256(), hashlib.sha256()
     for chunk in [column] if isinstance(column, pa.Array) else column.chunks:
         lengths.update(np.asarray(pc.binary_length(chunk), np.int32).tobytes())
-        _, places, content = chunk.buffers()
+        _, offsets, content = chunk.buffers()
         width = np.int64 if pa.types.is_large_string(chunk.type) else np.int32
-        ends = np.frombuffer(places, width, len(chunk) + 1, chunk.offset * np.dtype(width).itemsize)
+        ends = np.frombuffer(offsets, width, len(chunk) + 1, chunk.offset * np.dtype(width).itemsize)
         if ends[-1] > ends[0]:
-            letters.update(memoryview(content)[ends[0] : ends[-1]])
-    return lengths.digest() + letters.digest()
+            characters.update(memoryview(content)[ends[0] : ends[-1]])
+    return lengths.digest() + characters.digest()
 
 
-def _taken(chunks: Sequence[pa.Array], rows: np.ndarray) -> np.ndarray:
-    """Strings of some rows of a column in chunks; Arrow's own ``take`` puts all chunks together first."""
+def _take_strings(chunks: Sequence[pa.Array], rows: np.ndarray) -> np.ndarray:
+    """Takes rows from a chunked column; Arrow's own ``take`` would first combine all chunks."""
     starts = np.cumsum([0, *map(len, chunks)])
     chunk = np.searchsorted(starts, rows, 'right') - 1
-    found = np.empty(len(rows), object)
+    strings = np.empty(len(rows), object)
     for number in np.unique(chunk):
-        here = chunk == number
-        found[here] = chunks[number].take(pa.array(rows[here] - starts[number])).to_pylist()
-    return found
+        in_chunk = chunk == number
+        strings[in_chunk] = chunks[number].take(pa.array(rows[in_chunk] - starts[number])).to_pylist()
+    return strings

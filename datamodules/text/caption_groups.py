@@ -1,4 +1,4 @@
-"""Captions by image, as annotation files have them: several to an image, some twice, some of images that are gone."""
+"""Captions grouped by image, as in annotation files: several to an image, some repeated, some of missing images."""
 
 from __future__ import annotations
 
@@ -15,159 +15,162 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.files.arrow_cache import stored_batches
-from datamodules.files.reading import cleaned
-from datamodules.rows.subsets import rows_of_groups
+from datamodules.files.reading import clean_captions
+from datamodules.rows.subsets import random_rows_per_group
 from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
-Annotated = tuple[str | None, list[str]]  # a file and its captions as published; None for captions of no image
+AnnotatedImage = tuple[str | None, list[str]]  # file name, captions as published; None for captions of no image
 SCHEMA = pa.schema(
     [
         ('image', pa.string()),
         ('captions', pa.list_(pa.string())),  # cleaned, none empty, in the published order
-        ('published', pa.int32()),  # captions before that
+        ('published', pa.int32()),  # number of captions in the file
         ('empty', pa.int32()),
         ('repeated', pa.int32()),
         ('broken', pa.int32()),  # captions with a line break
     ]
 )
-_IMAGES_AT_ONCE = 1000  # 50,000 captions of Visual Genome
-_VERSION = 1  # of the cache; what was written by other rules is not read
+_BATCH_IMAGES = 1000  # 50,000 captions of Visual Genome
+_CACHE_VERSION = 1  # raised when the rules change, so that older caches are not read
 
 
-def grouped(images: Iterable[Annotated]) -> Iterator[pa.RecordBatch]:
-    """Batches of :data:`SCHEMA`, a row for each image; only one batch of captions is in memory."""
+def group_captions(images: Iterable[AnnotatedImage]) -> Iterator[pa.RecordBatch]:
+    """Yields batches of :data:`SCHEMA`, one row for each image; only one batch of captions is in memory."""
     images = iter(images)
-    while batch := list(islice(images, _IMAGES_AT_ONCE)):
+    while batch := list(islice(images, _BATCH_IMAGES)):
         raw = pa.array(chain.from_iterable(captions for _, captions in batch), pa.string())
-        clean = iter(cleaned(raw).to_pylist())
-        rows = [_row(image, captions, list(islice(clean, len(captions)))) for image, captions in batch]
+        clean = iter(clean_captions(raw).to_pylist())
+        rows = [_count_quirks(image, captions, list(islice(clean, len(captions)))) for image, captions in batch]
         yield pa.RecordBatch.from_pylist(rows, SCHEMA)
 
 
-def _row(image: str | None, published: Sequence[str], clean: Sequence[str]) -> dict[str, object]:
-    full = [caption for caption in clean if caption]
+def _count_quirks(image: str | None, published: Sequence[str], clean: Sequence[str]) -> dict[str, object]:
+    """Returns a row of :data:`SCHEMA`."""
+    kept = [caption for caption in clean if caption]
     broken = sum('\n' in caption.strip() or '\r' in caption.strip() for caption in published)
     return {
-        'image': image, 'captions': full, 'published': len(clean), 'empty': len(clean) - len(full),
-        'repeated': len(full) - len(set(full)), 'broken': broken,
+        'image': image, 'captions': kept, 'published': len(clean), 'empty': len(clean) - len(kept),
+        'repeated': len(kept) - len(set(kept)), 'broken': broken,
     }  # fmt: skip
 
 
-def stored_groups(files: Sequence[Path], cache_dir: Path, read: Callable[[], Iterable[Annotated]]) -> pa.Table:
-    """A table of :data:`SCHEMA`, read from annotation files once and mapped into memory from then on.
+def stored_groups(files: Sequence[Path], cache_dir: Path, read: Callable[[], Iterable[AnnotatedImage]]) -> pa.Table:
+    """Reads annotation files once into a table of :data:`SCHEMA`, which is memory-mapped from then on.
 
     Args:
-        files: The files; their names, sizes and times of change name the cache.
-        cache_dir: Where caches lie.
+        files: The annotation files; their names, sizes and modification times name the cache.
+        cache_dir: Folder of the cache.
         read: Reads the files.
     """
     state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    digest = hashlib.sha256(repr((_VERSION, state)).encode()).hexdigest()[:16]
-    return stored_batches(cache_dir / f'captions-{digest}.arrow', SCHEMA, lambda: grouped(read()))
+    digest = hashlib.sha256(repr((_CACHE_VERSION, state)).encode()).hexdigest()[:16]
+    return stored_batches(cache_dir / f'captions-{digest}.arrow', SCHEMA, lambda: group_captions(read()))
 
 
 class CaptionGroups:
-    """The images that are there, each with its captions; what is odd about the others is counted in the log.
+    """The images that exist on disk, each with its captions; logs how many images and captions are unusual.
 
     Args:
         groups: Table of :data:`SCHEMA`.
-        there: References of the images that are there by the name of their file.
-        folder: Where they are, for messages.
+        references: Image reference of each existing image, by file name.
+        folder: Folder of the images, for messages.
         source: What was read, as ``data.<argument>=<value>``.
-        usual: Captions of an image where all have the same number; ``None`` where they vary.
+        expected: Number of captions that every image should have; ``None`` if it varies.
 
     Raises:
-        UsageError: If none of the images is there.
+        UsageError: If none of the images exists.
     """
 
     def __init__(
-        self, groups: pa.Table, there: Mapping[str, str], folder: Path, source: str, usual: int | None = None
+        self, groups: pa.Table, references: Mapping[str, str], folder: Path, source: str, expected: int | None = None
     ) -> None:
         self.groups, self.source = groups, source
         self.names: list[str | None] = groups['image'].to_pylist()
-        self.references = pa.array([there.get(name) if name else None for name in self.names], pa.string())
+        self.references = pa.array([references.get(name) if name else None for name in self.names], pa.string())
         if not len(self.references.drop_null()):
             raise UsageError(
                 f'{source}: none of its {len(groups):,} images is in {str(folder)!r}'
                 + (f', where {self.names[0]!r} should be' if self.names else '')
                 + ': unpack the images there, see docs/data.md.'
             )
-        self._tell(usual)
+        self._log_quirks(expected)
 
     def pairs(self, count: int | None, seed: int, keep: np.ndarray | None = None) -> tuple[pa.Array, pa.Array]:
-        """References and captions, a row for each caption, in the published order.
+        """Returns image references and captions, one row for each caption, in the published order.
 
         Args:
-            count: Captions to draw of each image, none twice, as far as it has them; all as published if ``None``.
+            count: Number of different captions to draw for each image, as far as it has them; ``None`` takes all,
+                repeated ones included.
             seed: Seed of the draw.
-            keep: Which images, bool; all if ``None``.
+            keep: Which images to use, bool; ``None`` uses all.
         """
-        captions, images = self._chosen(count, seed, keep)
+        captions, images = self._choose(count, seed, keep)
         return images.take(pc.list_parent_indices(captions)), captions.flatten()
 
-    def joined(self, count: int, seed: int, separator: str) -> tuple[pa.Array, pa.Array]:
-        """References and captions, a row for each image: several different captions of it, drawn and put together."""
-        captions, images = self._chosen(count, seed, None)
+    def join(self, count: int, seed: int, separator: str) -> tuple[pa.Array, pa.Array]:
+        """Draws several different captions of each image and joins them: references and captions, a row an image."""
+        captions, images = self._choose(count, seed, None)
         return images, pc.binary_join(captions, separator)
 
-    def _chosen(self, count: int | None, seed: int, keep: np.ndarray | None) -> tuple[pa.ListArray, pa.Array]:
-        """Captions and references of images that have both."""
-        captions = self.groups['captions'] if count is None else _drawn(self.groups['captions'], count, seed)
-        there = self._usable if keep is None else self._usable & keep
-        if not there.any():
+    def _choose(self, count: int | None, seed: int, keep: np.ndarray | None) -> tuple[pa.ListArray, pa.Array]:
+        """Returns captions and references of the images that have both."""
+        captions = self.groups['captions'] if count is None else _draw_captions(self.groups['captions'], count, seed)
+        usable = self._is_usable if keep is None else self._is_usable & keep
+        if not usable.any():
             raise UsageError(f'{self.source} has no usable pair: none of these images has a file and a caption.')
-        mask = pa.array(there)
+        mask = pa.array(usable)
         return captions.filter(mask).combine_chunks(), self.references.filter(mask)
 
     @cached_property
-    def _usable(self) -> np.ndarray:
-        return np.asarray(self.references.is_valid()) & (self._numbers('published') > self._numbers('empty'))
+    def _is_usable(self) -> np.ndarray:
+        return np.asarray(self.references.is_valid()) & (self._counts('published') > self._counts('empty'))
 
-    def _numbers(self, name: str) -> np.ndarray:
+    def _counts(self, name: str) -> np.ndarray:
         return self.groups[name].to_numpy()
 
-    def _tell(self, usual: int | None) -> None:
-        """One line for each thing that is odd; captions are counted before any is left out."""
-        published = self._numbers('published')
-        gone = np.asarray(self.references.is_null())
+    def _log_quirks(self, expected: int | None) -> None:
+        """Logs one line for each kind of quirk; captions are counted before any is left out."""
+        published = self._counts('published')
+        missing = np.asarray(self.references.is_null())
         captions = int(published.sum())
-        self._say(int(published[gone].sum()), captions, 'captions belong to images that do not exist; left out')
-        self._say(int((published[~gone] == 0).sum()), len(published), 'images have no caption; left out')
-        self._say(int(self._numbers('empty').sum()), captions, 'captions are empty; left out')
-        self._say(int(self._numbers('repeated').sum()), captions, 'captions repeat another one of the same image')
-        self._say(int(self._numbers('broken').sum()), captions, 'captions hold a line break; taken for a space')
-        if usual is not None:
-            more = Counter(published[~gone & (published > usual)].tolist())
-            numbers = ', '.join(f'{number} of {size} captions' for size, number in sorted(more.items()))
-            self._say(more.total(), len(published), f'images have more than {usual} captions ({numbers})')
+        self._warn(int(published[missing].sum()), captions, 'captions belong to images that do not exist; left out')
+        self._warn(int((published[~missing] == 0).sum()), len(published), 'images have no caption; left out')
+        self._warn(int(self._counts('empty').sum()), captions, 'captions are empty; left out')
+        self._warn(int(self._counts('repeated').sum()), captions, 'captions repeat another one of the same image')
+        self._warn(int(self._counts('broken').sum()), captions, 'captions contain a line break; replaced by a space')
+        if expected is not None:
+            images_by_count = Counter(published[~missing & (published > expected)].tolist())
+            counts = ', '.join(f'{images} of {count} captions' for count, images in sorted(images_by_count.items()))
+            message = f'images have more than {expected} captions ({counts})'
+            self._warn(images_by_count.total(), len(published), message)
 
-    def _say(self, number: int, total: int, what: str) -> None:
+    def _warn(self, number: int, total: int, message: str) -> None:
         if number:
-            log.warning('%s: %d of %d %s', self.source, number, total, what)
+            log.warning('%s: %d of %d %s', self.source, number, total, message)
 
 
-def _drawn(captions: pa.ChunkedArray, count: int, seed: int) -> pa.ChunkedArray:
-    """Lists of at most ``count`` different captions drawn from each list, in the order of the list."""
+def _draw_captions(captions: pa.ChunkedArray, count: int, seed: int) -> pa.ChunkedArray:
+    """Draws at most ``count`` different captions from each list and keeps their order."""
     parts, start = [], 0
-    for part in map(_distinct, captions.chunks):
+    for part in map(_drop_repeats, captions.chunks):
         sizes = pc.list_value_length(part).to_numpy()
-        rows = rows_of_groups(sizes, count, seed, start)
-        parts.append(_lists(np.minimum(sizes, count), part.flatten().take(pa.array(rows))))
+        rows = random_rows_per_group(sizes, count, seed, start)
+        parts.append(_build_lists(np.minimum(sizes, count), part.flatten().take(pa.array(rows))))
         start += len(part)
     return pa.chunked_array(parts, SCHEMA.field('captions').type)
 
 
-def _distinct(lists: pa.ListArray) -> pa.ListArray:
-    """Lists of strings without those that have come before in the same list."""
+def _drop_repeats(lists: pa.ListArray) -> pa.ListArray:
+    """Drops strings that occur earlier in the same list."""
     values, row = lists.flatten(), pc.list_parent_indices(lists).to_numpy()
-    known = values.dictionary_encode()
-    code = known.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    _, first = np.unique(row * len(known.dictionary) + code, return_index=True)
+    encoded = values.dictionary_encode()
+    code = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    _, first = np.unique(row * len(encoded.dictionary) + code, return_index=True)
     first.sort()
-    return _lists(np.bincount(row[first], minlength=len(lists)), values.take(pa.array(first)))
+    return _build_lists(np.bincount(row[first], minlength=len(lists)), values.take(pa.array(first)))
 
 
-def _lists(sizes: np.ndarray, values: pa.Array) -> pa.ListArray:
+def _build_lists(sizes: np.ndarray, values: pa.Array) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(np.cumsum([0, *sizes]), pa.int32()), values)

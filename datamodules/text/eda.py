@@ -1,4 +1,4 @@
-"""Easy data augmentation (EDA, Wei & Zou, 2019): captions rewritten by small random edits."""
+"""Easy data augmentation (EDA, Wei & Zou, 2019): rewrite captions by small random edits, with WordNet synonyms."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from datamodules.usage_error import UsageError
 Operation = Literal['synonym', 'insertion', 'swap', 'deletion']
 NEED_WORDNET: tuple[Operation, ...] = ('synonym', 'insertion')
 _MASK = (1 << 64) - 1
-_INSERTION_TRIES, _SWAP_TRIES = 10, 3  # words looked up, and second places drawn, before EDA's code gives up
+_INSERTION_TRIES, _SWAP_TRIES = 10, 3  # words looked up, and second positions drawn, before EDA's code gives up
 
 # Articles, determiners and quantities; pronouns; auxiliary verbs; prepositions and conjunctions; adverbs.
-_WITHOUT_MEANING = """
+_STOP_WORD_LIST = """
 a an the this that these those each every either neither some any no all both few many much more most other another
 such same own only
 i me my mine myself you your yours yourself he him his himself she her hers herself it its itself we us our ours
@@ -27,13 +27,13 @@ along among around as before behind beside between beyond during inside near out
 towards until upon via within and or but nor so yet if because while although though than then
 not very too also just here there when where why how again once now s t
 """
-_STOP_WORDS = frozenset(_WITHOUT_MEANING.split())  # words that no synonym replaces
+_STOP_WORDS = frozenset(_STOP_WORD_LIST.split())  # never replaced by synonyms
 
 
 class Draws:
-    """Random numbers from a key of integers: SplitMix64, as :func:`datamodules.rows.draws.mix`, for one caption.
+    """SplitMix64 random numbers for one caption, keyed by integers as in :func:`datamodules.rows.draws.bits`.
 
-    In plain integers, because a tensor or a ``random.Random`` costs more than rewriting the caption does.
+    Uses plain integers, because a tensor or a ``random.Random`` would cost more than rewriting the caption.
     """
 
     __slots__ = ('state',)
@@ -43,22 +43,22 @@ class Draws:
         for part in key:
             self.state = _mix(self.state ^ part)
 
-    def word(self) -> int:
-        """The next 64 random bits."""
+    def next_bits(self) -> int:
+        """Draws 64 bits."""
         value = _mix(self.state)
         self.state += 1
         return value
 
     def below(self, limit: int) -> int:
-        """An integer in [0, limit)."""
-        return self.word() * limit >> 64
+        """Draws an integer in [0, limit)."""
+        return self.next_bits() * limit >> 64
 
     def uniform(self) -> float:
-        """A number in [0, 1)."""
-        return (self.word() >> 11) * 2.0**-53
+        """Draws a number in [0, 1)."""
+        return (self.next_bits() >> 11) * 2.0**-53
 
     def shuffle(self, items: list[str]) -> list[str]:
-        """The items in random order, in place."""
+        """Shuffles the items in place and returns them."""
         for last in range(len(items) - 1, 0, -1):
             other = self.below(last + 1)
             items[last], items[other] = items[other], items[last]
@@ -72,33 +72,45 @@ def _mix(x: int) -> int:
     return x ^ x >> 31
 
 
-Edit = Callable[[list[str], float, Draws], list[str]]  # words, alpha, randomness -> words; may change its argument
+Edit = Callable[[list[str], float, Draws], list[str]]  # words, alpha, random numbers -> words; may change the list
 
 
 class EDA:
-    """Easy data augmentation (Wei & Zou, 2019) as SafeCLIP uses it: one of four small edits, each as likely.
+    """Easy data augmentation (EDA, Wei & Zou, 2019) of captions as in SafeCLIP: one of four small random edits.
 
-    - ``synonym``: n words that carry meaning are replaced, wherever they stand, by a synonym each.
-    - ``insertion``: n times a synonym of one of the words goes in at a random place.
-    - ``swap``: n times two words change places.
-    - ``deletion``: every word goes with probability alpha; if none is left, one of them stays.
+    Each edit is equally likely:
 
-    n is alpha times the number of words, rounded down, at least 1. Before that the caption is put into lower
-    case, apostrophes are dropped, and whatever is neither letter nor digit separates words. The released code
-    drops digits and letters outside a-z as well, so that "2 dogs" becomes "dogs"; ``letters_only`` does that.
+    - ``synonym`` replaces n different words other than stop words, at all their positions, by a synonym each.
+    - ``insertion`` inserts a synonym of a random word at a random position, n times.
+    - ``swap`` swaps two words, n times.
+    - ``deletion`` deletes each word with probability alpha, but always keeps one.
 
-    Synonyms are WordNet's, sorted, so that no hash seed decides which is drawn. Where the corpus is not
-    installed (it is never downloaded), only ``swap`` and ``deletion`` take part: see ``operations`` of the
-    object. All ranks of a run need the same.
+    n is alpha times the number of words, rounded down, at least 1. First, the caption is lower-cased, apostrophes are
+    dropped, and it is split at everything that is neither a letter nor a digit. SafeCLIP's released code also drops
+    digits and letters outside a-z, so that "2 dogs" becomes "dogs"; ``letters_only`` does the same.
+
+    Synonyms come from WordNet and are sorted, so that Python's hash seed does not decide which one is drawn. WordNet
+    is never downloaded. If it is not installed, only ``swap`` and ``deletion`` are used, and the attribute
+    ``operations`` lists them. Install it on all machines of a run or on none.
 
     Args:
-        alpha: Strength, the share of words that change, in (0, 1].
-        operations: Edits to choose from.
-        refresh: ``per_epoch``: new edits in every epoch. ``once``: those of epoch 0 throughout, as released.
-        letters_only: Keep nothing but a-z, as released.
+        alpha: Share of the words that change, in (0, 1].
+        operations: Edits to choose from: ``synonym``, ``insertion``, ``swap``, ``deletion``. The first two need
+            WordNet and are left out where it is not installed.
+        refresh: ``per_epoch`` draws new edits in every epoch. ``once`` keeps those of epoch 0, as in SafeCLIP's
+            released code.
+        letters_only: Drop everything but the letters a-z, as in SafeCLIP's released code.
 
     Raises:
-        UsageError: If ``alpha`` is out of range, no operation is named, or none can be done without WordNet.
+        UsageError: If ``alpha`` is out of range, no operation is given, or all given operations need WordNet and it
+            is not installed.
+
+    Example:
+        >>> eda = EDA(alpha=0.3, operations=['swap', 'deletion'])
+        >>> eda('A dog runs on the beach.', key=(0, 0, 4, 0))  # seed, epoch, row, view
+        'dog a runs on the beach'
+        >>> eda('A dog runs on the beach.', key=(0, 0, 9, 0))
+        'runs on the beach'
     """
 
     def __init__(
@@ -126,8 +138,8 @@ class EDA:
         """Rewrites a caption.
 
         Args:
-            caption: Any text; without a single word in it, it is returned as it is.
-            key: Seed, epoch, row and view; the result depends on nothing else.
+            caption: Any text. A caption without words is returned unchanged.
+            key: Seed, epoch, row and view. The result depends only on these and the caption.
         """
         words = self._word.findall(caption.lower().replace("'", '').replace('\u2019', ''))
         if not words:
@@ -137,31 +149,31 @@ class EDA:
         return ' '.join(edit(words, self.alpha, draws))
 
 
-def _count(words: list[str], alpha: float) -> int:
+def _count_edits(words: list[str], alpha: float) -> int:
     return max(1, int(alpha * len(words)))
 
 
 def _replace_by_synonyms(words: list[str], alpha: float, draws: Draws) -> list[str]:
-    wanted = _count(words, alpha)
+    remaining = _count_edits(words, alpha)
     for word in draws.shuffle([word for word in dict.fromkeys(words) if word not in _STOP_WORDS]):
-        if wanted and (others := synonyms(word)):
-            synonym = others[draws.below(len(others))]
+        if remaining and (choices := synonyms(word)):
+            synonym = choices[draws.below(len(choices))]
             words = [synonym if old == word else old for old in words]
-            wanted -= 1
+            remaining -= 1
     return words
 
 
 def _insert_synonyms(words: list[str], alpha: float, draws: Draws) -> list[str]:
-    for _ in range(_count(words, alpha)):
+    for _ in range(_count_edits(words, alpha)):
         for _ in range(_INSERTION_TRIES):
-            if others := synonyms(words[draws.below(len(words))]):
-                words.insert(draws.below(len(words)), others[0])  # the first, and never at the end: as released
+            if choices := synonyms(words[draws.below(len(words))]):
+                words.insert(draws.below(len(words)), choices[0])  # the first, and never at the end, as in EDA's code
                 break
     return words
 
 
 def _swap(words: list[str], alpha: float, draws: Draws) -> list[str]:
-    for _ in range(_count(words, alpha)):
+    for _ in range(_count_edits(words, alpha)):
         first = draws.below(len(words))
         for _ in range(_SWAP_TRIES):
             if (second := draws.below(len(words))) != first:
@@ -186,7 +198,7 @@ _EDITS: dict[Operation, Edit] = {
 
 @cache
 def wordnet_installed() -> bool:
-    """Whether nltk and its WordNet corpus are on this machine."""
+    """Tells whether nltk and its WordNet corpus are installed."""
     try:
         from nltk.corpus import wordnet
 
@@ -198,7 +210,7 @@ def wordnet_installed() -> bool:
 
 @lru_cache(maxsize=1 << 17)
 def synonyms(word: str) -> tuple[str, ...]:
-    """Words and phrases, a-z and spaces, that share a WordNet sense with a word: sorted, without the word itself."""
+    """Looks up the words and phrases (a-z and spaces) that share a WordNet sense with a word, sorted."""
     from nltk.corpus import wordnet
 
     lemmas = (lemma.name().lower() for sense in wordnet.synsets(word) for lemma in sense.lemmas())

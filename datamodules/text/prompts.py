@@ -1,4 +1,4 @@
-"""Prompts of a class for the zero-shot classifier, and the classes and templates of CLIP's authors."""
+"""Prompts for CLIP's zero-shot classifier, with its authors' ImageNet classes and templates (Radford et al., 2021)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """The 1,000 class names of CLIP's authors; two of them, missile and sunglasses, stand for two classes each."""
+    """The 1,000 ImageNet class names of CLIP's authors; ``missile`` and ``sunglasses`` each name two classes."""
     return tuple(IMAGENET_CLASSNAMES)
 
 
 def imagenet_templates() -> tuple[str, ...]:
-    """The 80 prompts of CLIP's authors, with ``{}`` where the class name goes."""
+    """The 80 prompt templates of CLIP's authors, with ``{}`` where the class name goes."""
     return tuple(template('{}') for template in OPENAI_IMAGENET_TEMPLATES)
 
 
 def prompts(name: str, templates: Sequence[str]) -> list[str]:
-    """The prompts of one class, as in ``a photo of a banana.``; a name may hold braces of its own."""
+    """Fills a class name into every template; the name may contain braces itself.
+
+    Example:
+        >>> prompts('banana', ['a photo of a {}.', 'a drawing of a {}.'])
+        ['a photo of a banana.', 'a drawing of a banana.']
+    """
     return [template.replace('{}', name) for template in templates]

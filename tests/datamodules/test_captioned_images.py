@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.captioned_images import CaptionedImages, DatasetImages, _files_of
+from datamodules.captioned_images import CaptionedImages, DatasetImages, _list_files
 from datamodules.pictures.images import UnreadableImage
 from datamodules.text.prompts import imagenet_templates
 from tests.helpers.picture_files import number_of, write_picture
@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 
 class TestFolders:
-    def test_classes_are_folders_in_order(self, root: Path) -> None:
+    def test_classes_are_folders_in_alphabetical_order(self, root: Path) -> None:
         table = CaptionedImages(str(root)).load_table()
         assert table.classes == ('car', 'dog', 'ice cream')
         assert table.label.tolist() == [0] * 20 + [1] * 20 + [2] * 20
@@ -62,13 +62,13 @@ class TestFolders:
         (root / 'val').rename(root / 'other')
         assert CaptionedImages(str(root)).load_heldout() is None
 
-    def test_training_and_test_images_of_the_same_names_are_not_confused(self, root: Path) -> None:
+    def test_training_and_test_images_of_the_same_name_have_different_references(self, root: Path) -> None:
         write_classes(root / 'train2', 2)
         module = CaptionedImages(train=str(root / 'train2'), test=str(root / 'test'), caption_templates=['a {}'])
         heldout = module.load_heldout()
         assert heldout is not None and heldout.fingerprint != module.load_table().fingerprint
 
-    def test_images_may_lie_deeper(self, tmp_path: Path) -> None:
+    def test_images_may_be_in_subfolders(self, tmp_path: Path) -> None:
         write_classes(tmp_path / 'train', 2, nested='images')
         table = CaptionedImages(train=str(tmp_path / 'train')).load_table()
         assert table.image[0].as_py() == 'train/car/images/car_0.JPEG' and number_of(table.open(5)) == 2
@@ -83,7 +83,7 @@ class TestFolders:
         assert np.bincount(table.label).tolist() == [20, 0, 20, 20] and table.captions([0]) == ['a hot dog']
         assert heldout is not None and heldout.classes == table.classes and heldout.label.tolist() == [0, 0, 2, 2, 3, 3]
 
-    def test_class_names_rename(self, root: Path) -> None:
+    def test_class_names_rename_classes(self, root: Path) -> None:
         table = CaptionedImages(
             str(root), class_names=['auto', 'hound', 'gelato'], caption_templates=['a {}']
         ).load_table()
@@ -91,24 +91,24 @@ class TestFolders:
 
 
 class TestCaptions:
-    def test_are_the_authors_prompts_unless_given(self, root: Path) -> None:
+    def test_default_to_the_prompts_of_clip_s_authors(self, root: Path) -> None:
         table = CaptionedImages(str(root)).load_table()
         known = {template.replace('{}', table.classes[c]) for template in imagenet_templates() for c in range(3)}
         assert set(table.caption.to_pylist()) <= known and len(set(table.caption.to_pylist())) > 20
 
-    def test_name_the_class_of_their_row(self, root: Path) -> None:
+    def test_name_the_class_of_the_row(self, root: Path) -> None:
         table = CaptionedImages(str(root), caption_templates=['a {} here', 'some {}\n{}']).load_table()
         names = [table.classes[c] for c in table.label]
         for name, caption in zip(names, table.caption.to_pylist(), strict=True):
             assert caption in (f'a {name} here', f'some {name} {name}')
 
-    def test_depend_on_their_seed_alone(self, root: Path) -> None:
+    def test_depend_only_on_the_caption_seed(self, root: Path) -> None:
         captions = [
             CaptionedImages(str(root), caption_seed=s, seed=i).load_table().caption for i, s in enumerate((0, 0, 1))
         ]
         assert captions[0] == captions[1] and captions[0] != captions[2]
 
-    def test_stay_the_same_in_a_subset(self, root: Path) -> None:
+    def test_do_not_change_in_a_subset(self, root: Path) -> None:
         whole = CaptionedImages(str(root)).load_table()
         part = CaptionedImages(str(root), subset=7).load_table()
         captions = dict(zip(whole.image.to_pylist(), whole.caption.to_pylist(), strict=True))
@@ -116,12 +116,12 @@ class TestCaptions:
 
 
 class TestSubset:
-    def test_is_balanced_over_classes(self, root: Path) -> None:
+    def test_balances_classes(self, root: Path) -> None:
         table = CaptionedImages(str(root), subset=9).load_table()
         assert np.bincount(table.label).tolist() == [3, 3, 3]
         assert table.image.to_pylist() == sorted(table.image.to_pylist())
 
-    def test_or_takes_what_comes(self, root: Path) -> None:
+    def test_chance_ignores_classes(self, root: Path) -> None:
         counts = {
             tuple(
                 np.bincount(CaptionedImages(str(root), subset=9, subset_by='chance', subset_seed=s).load_table().label)
@@ -130,7 +130,7 @@ class TestSubset:
         }
         assert len(counts) > 1 and all(sum(count) == 9 for count in counts)
 
-    def test_is_no_larger_than_the_set(self, root: Path) -> None:
+    def test_a_subset_larger_than_the_data_is_rejected(self, root: Path) -> None:
         with pytest.raises(ValueError, match=r'data\.subset=61 must be from 1 to 60'):
             CaptionedImages(str(root), subset=61).load_table()
 
@@ -141,7 +141,7 @@ class TestDatasets:
         write_mnist(tmp_path, 20)
         return {'dataset': 'torchvision.datasets.MNIST', 'dataset_kwargs': {'root': str(tmp_path)}}
 
-    def test_pictures_labels_and_names_are_the_sets(self, mnist: dict[str, Any]) -> None:
+    def test_pictures_labels_and_names_come_from_the_data_set(self, mnist: dict[str, Any]) -> None:
         table = CaptionedImages(**mnist).load_table()
         assert table.label.tolist() == [*range(10), *range(10)] and table.classes[3] == '3 - three'
         assert table.open(7).mode == 'RGB' and np.asarray(table.open(7)).mean() == 7
@@ -156,7 +156,7 @@ class TestDatasets:
         assert swapped is not None and np.asarray(swapped.open(7)).mean() == 7
         assert CaptionedImages(**mnist, heldout_kwargs={}).load_heldout() is None
 
-    def test_a_set_without_parts_holds_out_what_it_is_told(self, root: Path) -> None:
+    def test_heldout_kwargs_select_the_heldout_images(self, root: Path) -> None:
         arguments: dict[str, Any] = {
             'dataset': 'torchvision.datasets.ImageFolder', 'dataset_kwargs': {'root': str(root / 'train')}
         }  # fmt: skip
@@ -164,7 +164,7 @@ class TestDatasets:
         heldout = CaptionedImages(**arguments, heldout_kwargs={'root': str(root / 'test')}).load_heldout()
         assert heldout is not None and heldout.label.tolist() == [0, 0, 1, 1, 2, 2] and number_of(heldout.open(5)) == 2
 
-    def test_names_are_given_where_the_set_has_none(self) -> None:
+    def test_class_names_are_needed_if_the_data_set_has_none(self) -> None:
         fake: dict[str, Any] = {
             'dataset': 'torchvision.datasets.FakeData',
             'dataset_kwargs': {'size': 12, 'image_size': [3, 4, 4], 'num_classes': 2},
@@ -174,7 +174,7 @@ class TestDatasets:
         with pytest.raises(ValueError, match=r'data\.class_names must name the 2 classes of the data, in order; got 0'):
             CaptionedImages(**fake).load_table()
 
-    def test_pictures_that_cannot_be_read_say_so(self, root: Path) -> None:
+    def test_unreadable_pictures_raise_unreadable_image(self, root: Path) -> None:
         table = CaptionedImages(dataset='torchvision.datasets.ImageFolder', dataset_kwargs={'root': str(root / 'test')})
         pairs = table.load_table()
         (root / 'test' / 'dog' / 'dog_0.JPEG').write_bytes(b'no picture')
@@ -187,14 +187,14 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ('arguments', 'message'),
         [
-            ({}, 'give one of data.root, data.train'),
-            ({'root': 'a', 'dataset': 'b'}, 'give one of data.root, data.train'),
+            ({}, 'give exactly one of data.root, data.train'),
+            ({'root': 'a', 'dataset': 'b'}, 'give exactly one of data.root, data.train'),
             ({'root': 'a', 'test': 'b'}, 'data.test goes with data.train'),
             ({'root': 'a', 'caption_templates': []}, r'data\.caption_templates must be captions with {}'),
             ({'root': 'a', 'caption_templates': ['a %s']}, r'data\.caption_templates must be captions with {}'),
         ],
     )
-    def test_arguments_that_contradict_each_other(self, arguments: dict[str, Any], message: str) -> None:
+    def test_contradicting_arguments_are_rejected(self, arguments: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             CaptionedImages(**arguments)
 
@@ -203,51 +203,54 @@ class TestBadInput:
         [
             ({'root': 'absent'}, r"data\.root='absent' does not exist"),
             ({'train': 'absent'}, r"data\.train='absent' does not exist"),
-            ({'dataset': 'torchvision.datasets.Cifar10'}, r"data\.dataset='torchvision.datasets.Cifar10' is not to be"),
-            ({'dataset': 'CIFAR10'}, r"data\.dataset='CIFAR10' is not to be found"),
-            ({'dataset': 'os.path.join'}, r"data\.dataset='os.path.join' is no data set"),
+            (
+                {'dataset': 'torchvision.datasets.Cifar10'},
+                r"data\.dataset='torchvision.datasets.Cifar10' does not exist",
+            ),
+            ({'dataset': 'CIFAR10'}, r"data\.dataset='CIFAR10' does not exist"),
+            ({'dataset': 'os.path.join'}, r"data\.dataset='os.path.join' is not a data set"),
             ({'dataset': 'torchvision.datasets.MNIST'}, r'cannot be opened with data\.dataset_kwargs={}: .*root'),
         ],
     )
-    def test_what_is_not_there(self, arguments: dict[str, Any], message: str) -> None:
+    def test_missing_folders_and_data_sets_are_named(self, arguments: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             CaptionedImages(**arguments).load_table()
 
-    def test_a_set_that_was_not_downloaded(self, tmp_path: Path) -> None:
+    def test_a_data_set_that_was_not_downloaded_is_reported(self, tmp_path: Path) -> None:
         module = CaptionedImages(dataset='torchvision.datasets.CIFAR10', dataset_kwargs={'root': str(tmp_path)})
         with pytest.raises(ValueError, match='Dataset not found or corrupted') as error:
             module.load_table()
         assert '\n' not in str(error.value)
 
-    def test_folders_that_hold_no_images(self, tmp_path: Path) -> None:
+    def test_folders_without_images_are_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match='has no folder train'):
             CaptionedImages(str(tmp_path)).load_table()
         (tmp_path / 'train').mkdir()
-        with pytest.raises(ValueError, match='has no folder for any class'):
+        with pytest.raises(ValueError, match='has no class folders'):
             CaptionedImages(str(tmp_path)).load_table()
         (tmp_path / 'train' / 'dog').mkdir()
-        with pytest.raises(ValueError, match='has no image in any folder of a class'):
+        with pytest.raises(ValueError, match='has no image in any class folder'):
             CaptionedImages(str(tmp_path)).load_table()
 
-    def test_a_folder_of_another_class(self, root: Path) -> None:
+    def test_a_folder_of_an_unknown_class_is_rejected(self, root: Path) -> None:
         write_picture(root / 'test' / 'boat' / '0.jpg', 0)
-        with pytest.raises(ValueError, match="has a folder 'boat', which is no class of the training images"):
+        with pytest.raises(ValueError, match="has a folder 'boat', which is not a class of the training images"):
             CaptionedImages(str(root)).load_heldout()
 
     @pytest.mark.parametrize(
         ('content', 'message'),
         [
             ('dog\tdog\ncar\tcar\n', "no line for the folder 'ice_cream'"),
-            ('dog\tdog\ncar\t ,x\n', 'gives no name in line 2'),
+            ('dog\tdog\ncar\t ,x\n', 'has no name in line 2'),
             ('dog dog\n', 'line 1 has 1 fields instead of 2'),
         ],
     )
-    def test_names_that_are_not_there(self, content: str, message: str, root: Path) -> None:
+    def test_a_malformed_classes_tsv_is_rejected(self, content: str, message: str, root: Path) -> None:
         (root / 'classes.tsv').write_text(content)
         with pytest.raises(ValueError, match=message):
             CaptionedImages(str(root)).load_table()
 
-    def test_more_or_fewer_names_than_classes(self, root: Path) -> None:
+    def test_a_wrong_number_of_class_names_is_rejected(self, root: Path) -> None:
         with pytest.raises(ValueError, match=r'data\.class_names must name the 3 classes of the data, in order; got 2'):
             CaptionedImages(str(root), class_names=['a', 'b']).load_table()
 
@@ -282,5 +285,5 @@ class TestIdentity:
         assert self.identity(Shade([3])) == self.identity(Shade([3])) != self.identity(Shade([4]))
 
     def test_names_that_are_not_utf8_are_not_looked_up(self) -> None:
-        assert _files_of(SimpleNamespace(samples=[('caf\udce9.jpg', 0)])) is None
-        assert _files_of(SimpleNamespace(samples=[('café.jpg', 0)])) == ['café.jpg']
+        assert _list_files(SimpleNamespace(samples=[('caf\udce9.jpg', 0)])) is None
+        assert _list_files(SimpleNamespace(samples=[('café.jpg', 0)])) == ['café.jpg']

@@ -26,7 +26,7 @@ def numbers(table: PairTable) -> list[int]:
 class TestPublishedList:
     @pytest.mark.parametrize('folder', ['Train', 'images', '.'])
     @pytest.mark.parametrize('name', ['{:09d}.jpg', '{:d}.png', '{:09d}.JPEG'])
-    def test_images_are_named_by_line(self, folder: str, name: str, tmp_path: Path) -> None:
+    def test_images_are_named_after_their_line(self, folder: str, name: str, tmp_path: Path) -> None:
         path = write_list(tmp_path / 'Train.tsv', PUBLISHED)
         for number in (0, 2, 5):
             write_picture(tmp_path / folder / name.format(number), number)
@@ -48,7 +48,7 @@ class TestPublishedList:
             f"data.root='{path}': 5 of 6 lines have no image and are left out"
         ]
 
-    def test_captions_hold_quotes_and_empty_lines_count(self, tmp_path: Path) -> None:
+    def test_captions_may_contain_quotes_and_empty_lines_count(self, tmp_path: Path) -> None:
         path = write_list(tmp_path / 'Train.tsv', ['" open quote\tu', '', 'and  "another\tu'])
         for line in range(3):
             write_picture(tmp_path / 'images' / f'{line:09d}.jpg', line)
@@ -56,12 +56,12 @@ class TestPublishedList:
         assert table.caption.to_pylist() == ['" open quote', 'and "another']
         assert [number_of(table.open(row)) for row in range(2)] == [0, 2]
 
-    def test_the_header_that_img2dataset_wants_is_no_line(self, tmp_path: Path) -> None:
+    def test_the_header_for_img2dataset_is_not_a_pair(self, tmp_path: Path) -> None:
         path = write_list(tmp_path / 'Train.tsv', ['caption\turl', *PUBLISHED])
         write_picture(tmp_path / 'images' / '000000003.jpg', 3)
         assert numbers(CC3M(path).load_table()) == [3]
 
-    def test_an_index_names_images_that_are_named_otherwise(self, tmp_path: Path) -> None:
+    def test_an_index_assigns_lines_to_images_of_other_names(self, tmp_path: Path) -> None:
         path = write_list(tmp_path / 'Train.tsv', PUBLISHED)
         for number in (1, 4):
             write_picture(tmp_path / 'images' / f'{number:x}_1577.png', number)
@@ -71,13 +71,13 @@ class TestPublishedList:
 
 class TestFolders:
     @pytest.mark.parametrize('metadata', [True, False])
-    def test_captions_lie_beside_images(self, metadata: bool, tmp_path: Path) -> None:
+    def test_captions_are_read_from_metadata_or_from_files_beside_images(self, metadata: bool, tmp_path: Path) -> None:
         write_part(tmp_path / '00001', range(3, 6), metadata)
         write_part(tmp_path / '00000', range(3), metadata)
         table = CC3M(str(tmp_path)).load_table()
         assert numbers(table) == list(range(6)) and table.image[3].as_py() == '00001/000000003.jpg'
 
-    def test_captions_may_be_in_json_only(self, tmp_path: Path) -> None:
+    def test_captions_may_be_only_in_json(self, tmp_path: Path) -> None:
         write_picture(tmp_path / '00000' / '000000004.jpg', 4)
         (tmp_path / '00000' / '000000004.json').write_text(json.dumps({'caption': 'caption\n4'}))
         assert CC3M(str(tmp_path)).load_table().caption.to_pylist() == ['caption 4']
@@ -89,14 +89,14 @@ class TestFolders:
             assert numbers(CC3M(str(tmp_path)).load_table()) == [0, 1]
         assert '1 of 3 captions are empty' in caplog.text
 
-    def test_the_list_counts_where_images_were_downloaded_without_captions(self, tmp_path: Path) -> None:
+    def test_the_list_is_used_where_folders_have_no_captions(self, tmp_path: Path) -> None:
         write_list(tmp_path / 'Train.tsv', PUBLISHED)
         write_picture(tmp_path / '00000' / '000000005.jpg', 5)
         (tmp_path / '00000' / '000000005.json').write_text('{"url": "u"}')
         pq.write_table(pa.table({'key': ['000000005'], 'url': ['u']}), tmp_path / '00000.parquet')
         assert numbers(CC3M(str(tmp_path)).load_table()) == [5]
 
-    def test_a_damaged_table_of_metadata_is_named(self, tmp_path: Path) -> None:
+    def test_a_damaged_metadata_table_is_named(self, tmp_path: Path) -> None:
         write_part(tmp_path / '00000', range(2), metadata=False)
         (tmp_path / '00000.parquet').write_bytes(b'PAR1')
         with pytest.raises(ValueError, match=r'00000\.parquet.* is damaged: remove it'):
@@ -105,13 +105,13 @@ class TestFolders:
 
 class TestShards:
     @pytest.mark.parametrize('pattern', ['train', 'train/*.tar', 'train/{00000..00001}.tar'])
-    def test_are_found_by_folder_and_pattern(self, pattern: str, tmp_path: Path) -> None:
+    def test_a_folder_or_a_pattern_finds_them(self, pattern: str, tmp_path: Path) -> None:
         write_shard(tmp_path / 'train' / '00000.tar', samples(range(2)))
         write_shard(tmp_path / 'train' / '00001.tar', samples(range(2, 4)))
         module = CC3M(str(tmp_path / pattern), cache_dir=str(tmp_path / 'cache'))
         assert numbers(module.load_table()) == [0, 1, 2, 3]
 
-    def test_of_training_and_validation_are_not_mixed(self, tmp_path: Path) -> None:
+    def test_training_and_validation_shards_are_not_mixed(self, tmp_path: Path) -> None:
         for part in ('train', 'validation'):
             write_shard(tmp_path / f'cc3m-{part}-0000.tar', samples(range(2)))
         with pytest.raises(ValueError, match=r'name cc3m-train-\*\.tar or cc3m-validation-\*\.tar'):
@@ -124,28 +124,28 @@ class TestSubset:
         write_part(tmp_path / '00000', range(12), metadata=True)
         return str(tmp_path)
 
-    def test_keeps_the_order(self, root: str) -> None:
+    def test_keeps_the_order_of_rows(self, root: str) -> None:
         found = numbers(CC3M(root, subset=5).load_table())
         assert len(found) == 5 and found == sorted(found)
 
-    def test_is_drawn_by_its_seed(self, root: str) -> None:
+    def test_depends_on_its_seed(self, root: str) -> None:
         draws = [tuple(numbers(CC3M(root, subset=5, subset_seed=seed).load_table())) for seed in (0, 0, 1, 2)]
         assert draws[0] == draws[1] and len(set(draws)) > 1
 
     @pytest.mark.parametrize(('subset', 'count'), [(13, 13), ('CC100K', 100_000), ('CC1M', 1_000_000)])
-    def test_larger_than_what_there_is_is_refused(self, subset: int | str, count: int, root: str) -> None:
+    def test_a_subset_larger_than_the_data_is_rejected(self, subset: int | str, count: int, root: str) -> None:
         with pytest.raises(ValueError, match=rf'data\.subset={count} must be from 1 to 12'):
             CC3M(root, subset=subset).load_table()
 
 
 class TestHeldout:
-    def test_may_have_another_form_than_the_training_pairs(self, tmp_path: Path) -> None:
+    def test_validation_may_have_another_form_than_the_training_pairs(self, tmp_path: Path) -> None:
         validation = write_list(tmp_path / 'Validation.tsv', PUBLISHED)
         write_picture(tmp_path / 'Validation' / '000000001.jpg', 1)
         heldout = CC3M('unused', validation=validation).load_heldout()
         assert heldout is not None and numbers(heldout) == [1]
 
-    def test_is_none_unless_named(self) -> None:
+    def test_nothing_is_held_out_by_default(self) -> None:
         assert CC3M('unused').load_heldout() is None
 
 
@@ -155,44 +155,44 @@ class TestBadInput:
             CC3M(str(place)).load_table()
         assert '\n' not in str(error.value) and 'data.root=' in str(error.value)
 
-    def test_a_missing_root(self, tmp_path: Path) -> None:
+    def test_a_missing_root_is_rejected(self, tmp_path: Path) -> None:
         self.check_refused(tmp_path / 'absent', r"data\.root='.*absent' does not exist")
         self.check_refused(tmp_path / 'absent.tar', 'shards do not exist')
 
-    def test_an_empty_folder_or_list(self, tmp_path: Path) -> None:
-        self.check_refused(tmp_path, r'holds no \.tsv, no \.tar and no folder 00000 with captions')
+    def test_an_empty_folder_or_list_is_rejected(self, tmp_path: Path) -> None:
+        self.check_refused(tmp_path, r'contains no \.tsv, no \.tar and no folder 00000 with captions')
         (tmp_path / 'Train.tsv').touch()
         self.check_refused(tmp_path, 'is empty')
 
-    def test_several_lists(self, tmp_path: Path) -> None:
+    def test_several_lists_are_rejected(self, tmp_path: Path) -> None:
         for name in ('Train.tsv', 'Validation.tsv'):
             write_list(tmp_path / name, PUBLISHED)
         self.check_refused(tmp_path, r'several lists: name one, such as .*Train\.tsv')
 
-    def test_a_malformed_line(self, tmp_path: Path) -> None:
+    def test_a_malformed_line_is_named(self, tmp_path: Path) -> None:
         for content in ('a\tb\tc', 'a'):
             write_list(tmp_path / 'Train.tsv', [*PUBLISHED, content])
             self.check_refused(tmp_path, f'line 7 has {len(content.split())} fields instead of 2')
 
-    def test_a_list_without_images(self, tmp_path: Path) -> None:
+    def test_a_list_without_images_is_rejected(self, tmp_path: Path) -> None:
         write_list(tmp_path / 'Train.tsv', PUBLISHED)
-        self.check_refused(tmp_path, 'holds no image named by its line, as 000000000.jpg')
+        self.check_refused(tmp_path, 'contains no image named after its line, such as 000000000.jpg')
         (tmp_path / 'images').mkdir()
         (tmp_path / 'images' / 'holiday.jpg').write_bytes(picture(1))
-        self.check_refused(tmp_path, 'holds no image named by its line')
+        self.check_refused(tmp_path, 'contains no image named after its line')
 
-    def test_the_list_of_other_images(self, tmp_path: Path) -> None:
+    def test_a_list_that_does_not_match_the_images_is_rejected(self, tmp_path: Path) -> None:
         write_list(tmp_path / 'Train.tsv', PUBLISHED)
         write_picture(tmp_path / 'images' / '000000006.jpg', 6)
-        self.check_refused(tmp_path, r'has 6 lines, but .* an image for line 6 \(counted from 0\)')
+        self.check_refused(tmp_path, r'has 6 lines, but .* has an image for line 6 \(counted from 0\)')
 
-    def test_an_index_without_numbers(self, tmp_path: Path) -> None:
+    def test_an_index_without_line_numbers_is_rejected(self, tmp_path: Path) -> None:
         write_list(tmp_path / 'Train.tsv', PUBLISHED)
         write_list(tmp_path / 'images' / 'images.tsv', ['0.jpg\tx.jpg'])
-        with pytest.raises(ValueError, match=r'images\.tsv.* must hold <line><tab><file> in each line'):
+        with pytest.raises(ValueError, match=r'images\.tsv.* must have <line><tab><file> in each line'):
             CC3M(str(tmp_path)).load_table()
 
-    def test_no_caption_at_all(self, tmp_path: Path) -> None:
+    def test_a_list_without_captions_is_rejected(self, tmp_path: Path) -> None:
         write_list(tmp_path / 'Train.tsv', [' \tu'])
         write_picture(tmp_path / 'images' / '000000000.jpg', 0)
         self.check_refused(tmp_path, 'has no usable pair')

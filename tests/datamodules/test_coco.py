@@ -8,7 +8,7 @@ import pytest
 
 from datamodules.coco import COCO, read_coco
 from datamodules.rows.table import PairTable
-from datamodules.text.caption_groups import Annotated
+from datamodules.text.caption_groups import AnnotatedImage
 from tests.helpers.picture_files import number_of
 from tests.helpers.published import coco_name, write_coco, write_json
 
@@ -24,7 +24,7 @@ def numbers(table: PairTable) -> list[int]:
 
 
 @pytest.fixture(autouse=True)
-def cache_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def work_in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -36,14 +36,14 @@ def root(tmp_path: Path) -> Path:
 
 
 class TestPublished:
-    def test_an_image_has_one_caption_in_the_order_of_the_file(self, root: Path) -> None:
+    def test_images_are_in_the_order_of_the_file_with_one_caption_each(self, root: Path) -> None:
         assert numbers(COCO(str(root)).load_table()) == [9, 1, 4, 12]
 
-    def test_which_one_is_drawn_by_its_seed(self, root: Path) -> None:
+    def test_the_caption_seed_draws_the_caption(self, root: Path) -> None:
         draws = [COCO(str(root), caption_seed=s, seed=i).load_table().caption for i, s in enumerate((0, 0, 1, 2))]
         assert draws[0] == draws[1] and len({str(draw) for draw in draws}) == 3
 
-    def test_or_all_of_them(self, root: Path) -> None:
+    def test_all_captions_can_be_used(self, root: Path) -> None:
         table = COCO(str(root), captions='all').load_table()
         assert numbers(table) == [number for number in (9, 1, 4, 12) for _ in range(5)]
         assert sorted(table.captions(range(5))) == CAPTIONS[9]
@@ -52,27 +52,29 @@ class TestPublished:
         heldout = COCO(str(root)).load_heldout()
         assert heldout is not None and numbers(heldout) == [3, 7]
 
-    def test_without_their_folder_nothing_is(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_without_a_validation_folder_nothing_is_held_out(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         write_coco(tmp_path, CAPTIONS)
         with caplog.at_level(logging.WARNING):
             assert COCO(str(tmp_path)).load_heldout() is None
-        assert 'holds no folder val2014: nothing is held out' in caplog.text
+        assert 'has no folder val2014: nothing is held out' in caplog.text
 
-    def test_the_release_of_2017_has_other_names(self, tmp_path: Path) -> None:
+    def test_reads_the_file_names_of_2017(self, tmp_path: Path) -> None:
         write_coco(tmp_path, CAPTIONS, year=2017)
         table = COCO(str(tmp_path), year=2017).load_table()
         assert numbers(table) == [9, 1, 4, 12] and table.image[0].as_py() == 'train2017/000000000009.jpg'
 
-    def test_folders_may_lie_otherwise(self, root: Path) -> None:
+    def test_finds_images_and_annotations_in_other_folders(self, root: Path) -> None:
         (root / 'images').mkdir()
         (root / 'train2014').rename(root / 'images' / 'train2014')
         (root / 'annotations' / 'captions_train2014.json').rename(root / 'captions_train2014.json')
         assert numbers(COCO(str(root)).load_table()) == [9, 1, 4, 12]
 
-    def test_the_file_is_read_once(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_annotation_file_is_read_once(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         first = COCO(str(root)).load_table()
 
-        def read(file: Path, source: str) -> Iterator[Annotated]:
+        def read(file: Path, source: str) -> Iterator[AnnotatedImage]:
             raise AssertionError('read again')
 
         monkeypatch.setattr('datamodules.coco.read_coco', read)
@@ -80,7 +82,7 @@ class TestPublished:
 
 
 class TestQuirks:
-    def test_are_handled_and_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_quirks_are_handled_and_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         captions = {
             1: ['photo 1\nin two lines '] + [f'photo 1 , {place}' for place in range(5)],
             2: ['photo 2'] * 2,
@@ -95,7 +97,7 @@ class TestQuirks:
         assert caplog.messages == [
             f'{source}: 3 of 11 captions belong to images that do not exist; left out',
             f'{source}: 1 of 11 captions repeat another one of the same image',
-            f'{source}: 1 of 11 captions hold a line break; taken for a space',
+            f'{source}: 1 of 11 captions contain a line break; replaced by a space',
             f'{source}: 1 of 4 images have more than 5 captions (1 of 6 captions)',
         ]
 
@@ -108,11 +110,11 @@ class TestBadInput:
 
     def test_missing_files_and_folders_are_named(self, root: Path, tmp_path: Path) -> None:
         self.check_refused(tmp_path / 'absent', r"data\.root='.*absent' does not exist")
-        self.check_refused(root, r'holds no folder train2017: unpack train2017\.zip there', year=2017)
+        self.check_refused(root, r'has no folder train2017: unpack train2017\.zip there', year=2017)
         (root / 'annotations' / 'captions_train2014.json').unlink()
-        self.check_refused(root, r'holds no annotations/captions_train2014\.json: unpack annotations_trainval2014\.zip')
+        self.check_refused(root, r'has no annotations/captions_train2014\.json: unpack annotations_trainval2014\.zip')
 
-    def test_a_folder_without_the_images(self, root: Path) -> None:
+    def test_a_folder_without_the_images_is_rejected(self, root: Path) -> None:
         for image in (root / 'train2014').iterdir():
             image.unlink()
         self.check_refused(
@@ -124,32 +126,32 @@ class TestBadInput:
         [
             ({'images': [], 'annotations': []}, "lacks 'images' or 'annotations'"),
             ([{'image_id': 1, 'caption': 'a'}], "lacks 'images' or 'annotations'"),
-            ({'images': [{'id': 1}]}, "holds an item without 'file_name', {'id': 1}"),
+            ({'images': [{'id': 1}]}, "contains an item without 'file_name', {'id': 1}"),
             ({'images': [{'id': 1, 'file_name': 'a.jpg'}], 'annotations': [{'image_id': 1}]}, "without 'caption'"),
-            ({'images': ['a.jpg']}, "holds an item without 'file_name', 'a.jpg'"),
+            ({'images': ['a.jpg']}, "contains an item without 'file_name', 'a.jpg'"),
         ],
     )
-    def test_another_json(self, content: object, message: str, root: Path) -> None:
+    def test_another_json_file_is_rejected(self, content: object, message: str, root: Path) -> None:
         write_json(root / 'annotations' / 'captions_train2014.json', content)
         self.check_refused(root, message)
 
-    def test_a_download_that_broke_off(self, root: Path) -> None:
+    def test_an_incomplete_download_is_rejected(self, root: Path) -> None:
         file = root / 'annotations' / 'captions_train2014.json'
         file.write_text(file.read_text()[:-300])
-        self.check_refused(root, r'captions_train2014\.json is no whole JSON: .*; download it again')
+        self.check_refused(root, r'captions_train2014\.json is not valid JSON: .*; download it again')
 
-    def test_a_year_or_choice_that_there_is_not(self) -> None:
+    def test_an_unknown_year_or_choice_of_captions_is_rejected(self) -> None:
         self.check_refused(Path(), r'data\.year=2015 must be 2014 or 2017', year=2015)
         self.check_refused(Path(), r"data\.captions='two' must be one or all", captions='two')
 
 
-def test_captions_of_no_image_come_last(tmp_path: Path) -> None:
+def test_captions_of_unlisted_images_come_last(tmp_path: Path) -> None:
     file = write_coco(tmp_path, {2: ['b'], 1: ['a']}, strays={5: ['c', 'd']})
     listed = [(coco_name(2, 'train', 2014), ['b']), (coco_name(1, 'train', 2014), ['a'])]
     assert list(read_coco(file, 'x')) == [*listed, (None, ['c', 'd'])]
 
 
-def test_batches_follow(root: Path) -> None:
+def test_setup_builds_batches(root: Path) -> None:
     module = COCO(str(root), cache_dir=str(root / 'cache'), batch_size=2, image_size=8, context_length=8)
     module.setup('fit')
     assert len(module.table) == 4 and module.steps_per_epoch == 2

@@ -18,25 +18,27 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def written(root: Path, content: str, name: str = 'pairs.csv') -> str:
+def write_csv(root: Path, content: str, name: str = 'pairs.csv') -> str:
     (root / name).write_text(content, newline='')
     return str(root / name)
 
 
 class TestColumns:
-    def test_reads_open_clips_table_as_it_is(self, root: Path) -> None:
-        file = written(root, 'title\tfilepath\n"a ""big"" dog, outside"\timages/1.png\na cat\timages/0.png\n', 'a.csv')
+    def test_reads_open_clip_s_table_unchanged(self, root: Path) -> None:
+        file = write_csv(
+            root, 'title\tfilepath\n"a ""big"" dog, outside"\timages/1.png\na cat\timages/0.png\n', 'a.csv'
+        )
         table = CSVPairs(file).load_table()
         assert table.caption.to_pylist() == ['a "big" dog, outside', 'a cat']
         assert [number_of(table.open(row)) for row in range(2)] == [1, 0]
         assert table.label.tolist() == [UNKNOWN, UNKNOWN] and table.classes == ()
 
-    def test_reads_cleanclips_table_as_it_is(self, root: Path) -> None:
-        table = CSVPairs(written(root, 'image,caption\r\nimages/1.png,"a dog,\r\noutside"\r\n')).load_table()
+    def test_reads_cleanclip_s_table_unchanged(self, root: Path) -> None:
+        table = CSVPairs(write_csv(root, 'image,caption\r\nimages/1.png,"a dog,\r\noutside"\r\n')).load_table()
         assert table.caption.to_pylist() == ['a dog, outside'] and table.image.to_pylist() == ['images/1.png']
 
-    def test_reads_columns_of_any_name(self, root: Path) -> None:
-        file = written(root, 'id;text;path;caption\n7;a dog;2.png;x\n')
+    def test_reads_columns_of_other_names(self, root: Path) -> None:
+        file = write_csv(root, 'id;text;path;caption\n7;a dog;2.png;x\n')
         module = CSVPairs(
             file,
             root=str(root / 'images'),
@@ -49,34 +51,34 @@ class TestColumns:
         assert table.captions([0]) == ['a dog'] and number_of(table.open(0)) == 2
 
     def test_paths_may_be_absolute(self, root: Path) -> None:
-        file = written(root, f'image,caption\n{root}/images/3.png,a dog\n')
+        file = write_csv(root, f'image,caption\n{root}/images/3.png,a dog\n')
         assert number_of(CSVPairs(file, root=str(root / 'images')).load_table().open(0)) == 3
 
     def test_rows_keep_the_order_of_the_file(self, root: Path) -> None:
         lines = [f'images/{number}.png,caption {number}' for number in (3, 0, 2, 1)]
-        table = CSVPairs(written(root, '\n'.join(['image,caption', *lines]))).load_table()
+        table = CSVPairs(write_csv(root, '\n'.join(['image,caption', *lines]))).load_table()
         assert table.caption.to_pylist() == [f'caption {number}' for number in (3, 0, 2, 1)]
 
-    def test_empty_captions_are_left_out_and_counted(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_empty_captions_are_dropped_and_counted(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING):
-            table = CSVPairs(written(root, 'image,caption\nimages/0.png," "\nimages/1.png,a dog\n')).load_table()
+            table = CSVPairs(write_csv(root, 'image,caption\nimages/0.png," "\nimages/1.png,a dog\n')).load_table()
         assert table.image.to_pylist() == ['images/1.png'] and '1 of 2 captions are empty' in caplog.text
 
 
 class TestLabels:
     content = 'image,caption,class\nimages/0.png,a,dog\nimages/1.png,b,\nimages/2.png,c,cat\n'
 
-    def test_names_are_classes(self, root: Path) -> None:
-        table = CSVPairs(written(root, self.content), label_column='class').load_table()
+    def test_label_names_become_classes(self, root: Path) -> None:
+        table = CSVPairs(write_csv(root, self.content), label_column='class').load_table()
         assert table.classes == ('cat', 'dog') and table.label.tolist() == [1, UNKNOWN, 0]
 
-    def test_belong_to_the_row_when_others_are_left_out(self, root: Path) -> None:
+    def test_labels_stay_with_their_row_when_others_are_dropped(self, root: Path) -> None:
         content = self.content.replace('0.png,a', '0.png,')
-        table = CSVPairs(written(root, content), label_column='class').load_table()
+        table = CSVPairs(write_csv(root, content), label_column='class').load_table()
         assert table.label.tolist() == [UNKNOWN, 0]
 
-    def test_of_the_heldout_pairs_are_read_alike(self, root: Path) -> None:
-        file = written(root, self.content)
+    def test_heldout_labels_are_read_in_the_same_way(self, root: Path) -> None:
+        file = write_csv(root, self.content)
         heldout = CSVPairs(file, validation=file, label_column='class').load_heldout()
         assert heldout is not None and heldout.label.tolist() == [1, UNKNOWN, 0]
         assert CSVPairs(file).load_heldout() is None
@@ -93,34 +95,40 @@ class TestBadInput:
             ('path,caption\n0,a\n', {}, "set data.image_column to one of 'path', 'caption'"),
             ('image,text\n0,a\n', {}, "set data.caption_column to one of 'image', 'text'"),
             ('image;caption\n0;a\n', {}, "one of 'image;caption', or data.separator"),
-            ('image,caption\n0,a\n', {'image_column': 'file'}, "no column 'file': there are 'image', 'caption'"),
-            ('image,caption\n0,a\n', {'label_column': 'class'}, "no column 'class': there are 'image', 'caption'"),
+            ('image,caption\n0,a\n', {'image_column': 'file'}, "no column 'file': its columns are 'image', 'caption'"),
+            (
+                'image,caption\n0,a\n',
+                {'label_column': 'class'},
+                "no column 'class': its columns are 'image', 'caption'",
+            ),
             ('image,caption\n0.png,a\n', {}, "none of its first 1 images is under '.*', where '0.png' should be"),
             ('image,caption\nimages/0.png,a\n', {'root': 'absent'}, r"data\.root='absent' does not exist"),
-            ('image,caption\nhttp://a.org/0.png,a\n', {}, 'names images in the web: download them'),
+            ('image,caption\nhttp://a.org/0.png,a\n', {}, 'lists web addresses: download the images'),
         ],
     )
-    def test_is_told_in_one_sentence(self, content: str, arguments: dict[str, str], message: str, root: Path) -> None:
+    def test_is_reported_in_one_sentence(
+        self, content: str, arguments: dict[str, str], message: str, root: Path
+    ) -> None:
         with pytest.raises(ValueError, match=message) as error:
-            CSVPairs(written(root, content), **arguments).load_table()
+            CSVPairs(write_csv(root, content), **arguments).load_table()
         assert '\n' not in str(error.value)
 
-    def test_a_missing_file_names_the_argument(self, root: Path) -> None:
+    def test_a_missing_file_is_reported_with_the_argument(self, root: Path) -> None:
         with pytest.raises(ValueError, match=r"data\.validation='absent.csv' does not exist"):
             CSVPairs('pairs.csv', validation='absent.csv').load_heldout()
         with pytest.raises(ValueError, match=r'is a folder: name the CSV'):
             CSVPairs(str(root)).load_table()
 
-    def test_a_separator_is_one_character(self) -> None:
+    def test_a_separator_of_two_characters_is_rejected(self) -> None:
         with pytest.raises(ValueError, match=r"data\.separator='::' must be one character"):
             CSVPairs('pairs.csv', separator='::')
 
 
-def test_pictures_that_cannot_be_read_are_never_trained_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_pictures_are_never_trained_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (root / 'images' / '1.png').write_bytes(truncated())
     (root / 'images' / '2.png').write_bytes(bomb())
     rows = ''.join(f'images/{number}.png,caption {number}\n' for number in range(5))  # the fifth does not exist
-    file = written(root, 'image,caption\n' + rows)
+    file = write_csv(root, 'image,caption\n' + rows)
     module = CSVPairs(file, cache_dir=str(root / 'cache'), batch_size=2, image_size=8, context_length=8)
     with caplog.at_level(logging.WARNING):
         module.setup('fit')

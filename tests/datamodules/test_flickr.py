@@ -23,42 +23,42 @@ def numbers(table: PairTable) -> list[int]:
     return found
 
 
-def five(*photos: int) -> list[int]:
+def five_times_each(*photos: int) -> list[int]:
     return [number for number in photos for _ in range(5)]
 
 
 class TestForms:
     @pytest.mark.parametrize('form', FORMS)
-    def test_hold_the_same_pairs_and_splits(self, form: str, tmp_path: Path) -> None:
+    def test_every_form_gives_the_same_pairs_and_splits(self, form: str, tmp_path: Path) -> None:
         file = write_flickr(tmp_path, CAPTIONS, form, SPLITS)
         module = Flickr8k(str(tmp_path), annotations=str(file))
         table, heldout = module.load_table(), module.load_heldout()
-        assert numbers(table) == five(8, 5, 11) and table.captions(range(5)) == CAPTIONS[8]
-        assert heldout is not None and numbers(heldout) == five(1)
+        assert numbers(table) == five_times_each(8, 5, 11) and table.captions(range(5)) == CAPTIONS[8]
+        assert heldout is not None and numbers(heldout) == five_times_each(1)
 
     @pytest.mark.parametrize('form', FORMS)
-    def test_may_be_taken_whole(self, form: str, tmp_path: Path) -> None:
+    def test_every_form_can_be_used_without_splits(self, form: str, tmp_path: Path) -> None:
         file = write_flickr(tmp_path, CAPTIONS, form)
         module = Flickr8k(str(tmp_path), split='all', heldout_split=None, annotations=str(file))
-        assert numbers(module.load_table()) == five(*CAPTIONS) and module.load_heldout() is None
+        assert numbers(module.load_table()) == five_times_each(*CAPTIONS) and module.load_heldout() is None
 
-    def test_are_found_by_their_names(self, tmp_path: Path) -> None:
+    def test_files_are_found_by_their_usual_names(self, tmp_path: Path) -> None:
         for form in ('captions.txt', 'Flickr8k.token.txt'):
             write_flickr(tmp_path, CAPTIONS, form, SPLITS)
         assert Flickr8k(str(tmp_path))._file.name == 'Flickr8k.token.txt'
         write_flickr(tmp_path, CAPTIONS, 'results.csv', SPLITS).rename(tmp_path / 'results_20130124.token')
         write_flickr(tmp_path, CAPTIONS, 'dataset_flickr8k.json', SPLITS).rename(tmp_path / 'dataset_flickr30k.json')
         (tmp_path / 'Images').rename(tmp_path / 'flickr30k-images')
-        assert numbers(Flickr30k(str(tmp_path)).load_table()) == five(8, 5, 11)
+        assert numbers(Flickr30k(str(tmp_path)).load_table()) == five_times_each(8, 5, 11)
 
-    def test_a_table_may_have_more_columns(self, tmp_path: Path) -> None:
+    def test_a_table_may_have_other_columns(self, tmp_path: Path) -> None:
         write_flickr(tmp_path, CAPTIONS, 'captions.txt')
         lines = ['image_name,comment_number,comment', '1001_ab1.jpg,0," photo 1 , in\r\ntwo lines"']
         write_list(tmp_path / 'captions.txt', lines)
         table = Flickr8k(str(tmp_path), split='all', heldout_split=None).load_table()
         assert table.caption.to_pylist() == ['photo 1 , in two lines']
 
-    def test_the_published_line_that_lacks_a_bar_is_read(self, tmp_path: Path) -> None:
+    def test_reads_the_published_line_that_lacks_a_bar(self, tmp_path: Path) -> None:
         file = write_flickr(tmp_path, CAPTIONS, 'results.csv')
         with file.open('a') as lines:
             lines.write('1001_ab1.jpg| 4   photo 1 runs .\n')
@@ -68,29 +68,31 @@ class TestForms:
 
 class TestSplits:
     @pytest.mark.parametrize(('split', 'heldout', 'expected'), [('val', 'test', [1]), ('test', None, [2])])
-    def test_are_chosen(self, split: Any, heldout: Any, expected: list[int], tmp_path: Path) -> None:
+    def test_choose_the_images(self, split: Any, heldout: Any, expected: list[int], tmp_path: Path) -> None:
         write_flickr(tmp_path, CAPTIONS, 'Flickr8k.token.txt', SPLITS)
-        assert numbers(Flickr8k(str(tmp_path), split=split, heldout_split=heldout).load_table()) == five(*expected)
+        assert numbers(Flickr8k(str(tmp_path), split=split, heldout_split=heldout).load_table()) == five_times_each(
+            *expected
+        )
 
-    def test_lists_of_flickr30k_entities_have_no_suffixes(self, tmp_path: Path) -> None:
+    def test_reads_lists_of_flickr30k_entities_without_suffixes(self, tmp_path: Path) -> None:
         write_flickr(tmp_path, CAPTIONS, 'captions.txt')
         write_list(tmp_path / 'train.txt', ['1011_ab11', '1003_ab3', ''])
-        assert numbers(Flickr8k(str(tmp_path), heldout_split=None).load_table()) == five(11, 3)
+        assert numbers(Flickr8k(str(tmp_path), heldout_split=None).load_table()) == five_times_each(11, 3)
 
-    def test_one_caption_of_each_image_is_drawn_by_the_seed(self, tmp_path: Path) -> None:
+    def test_the_seed_draws_one_caption_of_each_image(self, tmp_path: Path) -> None:
         write_flickr(tmp_path, CAPTIONS, 'Flickr8k.token.txt', SPLITS)
         tables = [Flickr8k(str(tmp_path), captions='one', caption_seed=seed).load_table() for seed in (0, 0, 1, 2, 3)]
         assert all(numbers(table) == [8, 5, 11] for table in tables)
         assert tables[0].caption == tables[1].caption and len({str(table.caption) for table in tables}) > 1
 
 
-def test_captions_of_a_photo_that_does_not_exist_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_captions_of_missing_photos_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = write_flickr(tmp_path, CAPTIONS, 'Flickr8k.token.txt', SPLITS)
     with file.open('a') as lines:  # as published: another name, not the sixth caption of a photo that there is
         lines.writelines(f'1008_ab8.jpg.1#{place}\ta dog {place}\n' for place in range(5))
     module = Flickr8k(str(tmp_path))
     with caplog.at_level(logging.WARNING):
-        assert numbers(module.load_table()) == five(8, 5, 11) and module.load_heldout() is not None
+        assert numbers(module.load_table()) == five_times_each(8, 5, 11) and module.load_heldout() is not None
     source = f"data.root='{tmp_path}': Flickr8k.token.txt"
     assert caplog.messages == [f'{source}: 5 of 35 captions belong to images that do not exist; left out']
 
@@ -101,21 +103,21 @@ class TestBadInput:
             Flickr8k(str(root), **arguments).load_table()
         assert '\n' not in str(error.value) and 'data.' in str(error.value)
 
-    def test_missing_files_and_folders(self, tmp_path: Path) -> None:
+    def test_missing_files_and_folders_are_named(self, tmp_path: Path) -> None:
         self.check_refused(r"data\.root='.*absent' does not exist", tmp_path / 'absent')
-        self.check_refused(r'holds none of Flickr8k\.token\.txt, .*: set data\.annotations to the file', tmp_path)
+        self.check_refused(r'contains none of Flickr8k\.token\.txt, .*: set data\.annotations to the file', tmp_path)
         self.check_refused(r"data\.annotations='absent' does not exist", tmp_path, annotations='absent')
         write_flickr(tmp_path, CAPTIONS, 'captions.txt', SPLITS)
         self.check_refused(r"data\.image_folder='absent' does not exist", tmp_path, image_folder='absent')
         (tmp_path / 'Images').rename(tmp_path / 'holiday')
-        self.check_refused(r'holds none of Flicker8k_Dataset, .*: set data\.image_folder to the folder', tmp_path)
+        self.check_refused(r'contains none of Flicker8k_Dataset, .*: set data\.image_folder to the folder', tmp_path)
         (tmp_path / 'Images').mkdir()
         self.check_refused(r"none of its 6 images is in '.*Images', where '1008_ab8\.jpg' should be", tmp_path)
 
-    def test_no_list_of_the_split(self, tmp_path: Path) -> None:
+    def test_a_missing_list_of_the_split_is_reported(self, tmp_path: Path) -> None:
         write_flickr(tmp_path, CAPTIONS, 'Flickr8k.token.txt')
         self.check_refused(
-            r"does not say which images are of the split 'train', and no Flickr_8k\.trainImages", tmp_path
+            r"does not say which images are in the split 'train', and there is no Flickr_8k\.trainImages", tmp_path
         )
         write_list(tmp_path / 'train.txt', ['another'])
         self.check_refused(r"has no image of the split 'train'", tmp_path)
@@ -130,21 +132,21 @@ class TestBadInput:
             ('image,caption\na.jpg,a dog, outside\n', 'line 2 has 3 fields instead of 2'),
         ],
     )
-    def test_another_text(self, content: str, message: str, tmp_path: Path) -> None:
+    def test_a_text_of_another_form_is_rejected(self, content: str, message: str, tmp_path: Path) -> None:
         (tmp_path / 'captions.txt').write_text(content)
         self.check_refused(message, tmp_path, image_folder=str(tmp_path))
 
     @pytest.mark.parametrize('key', ['filename', 'sentences', 'split'])
-    def test_another_json(self, key: str, tmp_path: Path) -> None:
+    def test_another_json_file_is_rejected(self, key: str, tmp_path: Path) -> None:
         image = {'filename': 'a.jpg', 'sentences': [{'raw': 'a dog'}], 'split': 'train'}
         del image[key]
         file = write_json(tmp_path / 'dataset_flickr8k.json', {'images': [image]})
         self.check_refused(
-            f"holds an item without '{key}'", tmp_path, annotations=str(file), image_folder=str(tmp_path)
+            f"contains an item without '{key}'", tmp_path, annotations=str(file), image_folder=str(tmp_path)
         )
 
-    def test_splits_and_captions_that_there_are_not(self) -> None:
+    def test_impossible_splits_and_choices_of_captions_are_rejected(self) -> None:
         self.check_refused(r"data\.split='dev' must be train, val, test or all", Path(), split='dev')
-        self.check_refused(r"data\.heldout_split='val' is trained on, too", Path(), split='val')
-        self.check_refused(r"data\.heldout_split='val' is trained on, too, with data\.split='all'", Path(), split='all')
+        self.check_refused(r"data\.heldout_split='val' is also trained on", Path(), split='val')
+        self.check_refused(r"data\.heldout_split='val' is also trained on with data\.split='all'", Path(), split='all')
         self.check_refused(r"data\.captions='two' must be one or all", Path(), captions='two')

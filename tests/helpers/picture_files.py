@@ -1,4 +1,4 @@
-"""Small pictures that tell their number, and broken ones."""
+"""Small pictures that encode a number in their brightness, and broken ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SIDE = 8
 
 
 def picture(number: int, kind: str = 'JPEG') -> bytes:
-    """A gray picture whose brightness is twenty times the number; of numbers above 12 the brightness repeats."""
+    """Encodes a gray picture with a brightness of twenty times the number; from 13 on, the brightness repeats."""
     file = io.BytesIO()
     Image.new('RGB', (SIDE, SIDE), (20 * (number % 13),) * 3).save(file, kind)
     return file.getvalue()
 
 
 def number_of(image: Image.Image) -> int:
-    """The number of a picture, read off its brightness."""
+    """Reads the number of a picture from its brightness."""
     assert image.mode == 'RGB'
     return round(float(np.asarray(image).mean()) / 20)
 
@@ -32,7 +32,7 @@ def write_picture(path: Path, number: int) -> None:
 
 
 def truncated() -> bytes:
-    """A photo whose download broke off."""
+    """Returns a photo that is cut off after half of its bytes."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, 'JPEG')
@@ -40,7 +40,7 @@ def truncated() -> bytes:
 
 
 def bomb(side: int = 30_000) -> bytes:
-    """A valid PNG of some hundred bytes that claims side x side pixels."""
+    """Returns a valid PNG of about a hundred bytes that claims to have side x side pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))

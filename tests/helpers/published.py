@@ -1,4 +1,4 @@
-"""A few numbered pairs in the forms in which data sets are published or lie after a download."""
+"""Write a few numbered pairs in the forms in which data sets are published or stored after a download."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import pyarrow.parquet as pq
 from tests.helpers.picture_files import picture, write_picture
 
 Caption = Callable[[int], str]
-numbered: Caption = 'caption {}'.format
+caption_with_number: Caption = 'caption {}'.format
 
 
 def write_list(path: Path, lines: Iterable[str]) -> str:
-    """A text file of lines, such as CC3M's list, and its path."""
+    """Writes a text file of lines, such as CC3M's list, and returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('\n'.join(lines) + '\n')
     return str(path)
 
 
-def write_part(folder: Path, numbers: Sequence[int], metadata: bool, caption: Caption = numbered) -> None:
-    """One folder of img2dataset's files, captions in its table of metadata or beside each image."""
+def write_part(folder: Path, numbers: Sequence[int], metadata: bool, caption: Caption = caption_with_number) -> None:
+    """Writes one folder of img2dataset's files, with captions in its metadata table or beside each image."""
     for number in numbers:
         write_picture(folder / f'{number:09d}.jpg', number)
         if not metadata:
@@ -39,7 +39,7 @@ def write_part(folder: Path, numbers: Sequence[int], metadata: bool, caption: Ca
 
 
 def write_shard(path: Path, members: dict[str, bytes]) -> None:
-    """A tar file of members in the given order."""
+    """Writes a tar file with these members in this order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, 'w') as tar:
         for name, data in members.items():
@@ -48,8 +48,8 @@ def write_shard(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(info, io.BytesIO(data))
 
 
-def samples(numbers: Iterable[int], folder: str = '', caption: Caption = numbered) -> dict[str, bytes]:
-    """What img2dataset puts into a shard: a picture, its caption and metadata under each key."""
+def samples(numbers: Iterable[int], folder: str = '', caption: Caption = caption_with_number) -> dict[str, bytes]:
+    """Returns the members that img2dataset puts into a shard: picture, caption and metadata for each key."""
     members: dict[str, bytes] = {}
     for number in numbers:
         key = f'{folder}{number:09d}'
@@ -58,7 +58,7 @@ def samples(numbers: Iterable[int], folder: str = '', caption: Caption = numbere
     return members
 
 
-# --- sets with several captions an image ----------------------------------------------------------------------------
+# --- data sets with several captions for each image -----------------------------------------------------------------
 
 
 def write_json(path: Path, content: Any) -> Path:
@@ -68,7 +68,7 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def coco_name(number: int, part: str, year: int) -> str:
-    """What COCO calls an image: the year is in the name of the older release only."""
+    """Returns COCO's file name of an image; only the older release has the year in it."""
     return f'COCO_{part}{year}_{number:012d}.jpg' if year == 2014 else f'{number:012d}.jpg'
 
 
@@ -80,7 +80,7 @@ def write_coco(
     strays: Mapping[int, Sequence[str]] | None = None,
     absent: Collection[int] = (),
 ) -> Path:
-    """COCO's captions of some images, which lie in their folder, and the file of annotations.
+    """Writes the images and the annotation file of COCO, and returns the path of the latter.
 
     Args:
         root: Folder of the data set.
@@ -88,7 +88,7 @@ def write_coco(
         part: ``train`` or ``val``.
         year: 2014 or 2017.
         strays: Captions of images that the file does not list.
-        absent: Images that it lists, and that are not in the folder.
+        absent: Images that the file lists but that are not written.
     """
     (root / f'{part}{year}').mkdir(parents=True)
     for number in captions.keys() - set(absent):
@@ -96,7 +96,7 @@ def write_coco(
     listed = [{'license': 1, 'file_name': coco_name(n, part, year), 'height': 8, 'width': 8, 'id': n} for n in captions]
     written = [(n, caption) for several in (captions, strays or {}) for n, own in several.items() for caption in own]
     annotations = [{'image_id': n, 'id': 100 + place, 'caption': caption} for place, (n, caption) in enumerate(written)]
-    annotations = annotations[::2] + annotations[1::2]  # captions of an image do not follow each other there
+    annotations = annotations[::2] + annotations[1::2]  # as published, captions of an image are not adjacent
     content = {'info': {'year': year}, 'images': listed, 'licenses': [{'id': 1}], 'annotations': annotations}
     return write_json(root / 'annotations' / f'captions_{part}{year}.json', content)
 
@@ -104,13 +104,13 @@ def write_coco(
 def write_visual_genome(
     root: Path, phrases: Mapping[int, Sequence[str]], unknown: Collection[int] = (), absent: Collection[int] = ()
 ) -> Path:
-    """Visual Genome's regions of some images, and the images, of which odd ones lie in the second folder.
+    """Writes Visual Genome's two files and its images, those of odd number into the second folder.
 
     Args:
         root: Folder of the data set.
         phrases: Descriptions of each image's regions, by its number.
         unknown: Images that ``image_data.json`` does not list.
-        absent: Images that are in neither folder.
+        absent: Images that are not written.
     """
     places = {number: f'VG_100K{"_2" * (number % 2)}/{number}.jpg' for number in phrases}
     for number in phrases.keys() - set(absent):
@@ -132,12 +132,12 @@ def flickr_name(number: int) -> str:
 def write_flickr(
     root: Path, captions: Mapping[int, Sequence[str]], form: str, splits: Mapping[str, Sequence[int]] | None = None
 ) -> Path:
-    """Flickr8k's captions in one of the forms in which they are about, and the photos.
+    """Writes the photos of Flickr8k and its captions in one of the published forms.
 
     Args:
         root: Folder of the data set.
         captions: Captions of each photo, by its number.
-        form: Name of the file of captions, which tells its form.
+        form: Name of the caption file, which determines its form.
         splits: Photos of each split.
     """
     for number in captions:
@@ -170,7 +170,7 @@ def write_flickr(
 
 
 def write_people(root: Path, photos: Mapping[str, int]) -> None:
-    """A folder for each person with some photos; those of the first sorted person show number 0, and so on."""
+    """Writes one folder of photos for each person; photos of the first person in sorted order show 0."""
     for number, (person, count) in enumerate(sorted(photos.items())):
         for photo in range(count):
             write_picture(root / person / f'{photo:03d}.jpg', number)

@@ -1,4 +1,4 @@
-"""A model, a data set and a trainer so small that a whole run takes a second."""
+"""A model, a data set and a trainer that are so small that a run takes a second."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def tiny_architecture(
     """Writes a vision transformer of a few weights in open_clip's format and returns the path of the file.
 
     Args:
-        folder: Where to; names are global in open_clip, so give different models of one test different names.
-        name: Stem of the file.
+        folder: Folder of the file.
+        name: Stem of the file. Names are global in open_clip, so different models of a test need different names.
         width: Width of both towers and of the embeddings, a multiple of 4.
         layers: Layers of each tower.
         image_size: Side of an image in pixels, a multiple of 4.
@@ -45,7 +45,7 @@ def tiny_architecture(
 
 
 def write_json(path: Path, content: object) -> str:
-    """Puts a file in its place in one go: another rank may be reading the one before."""
+    """Replaces a file atomically, because another rank may be reading the old one."""
     unfinished = path.with_name(f'{path.name}.{os.getpid()}')
     unfinished.write_text(json.dumps(content))
     return str(unfinished.replace(path))
@@ -55,7 +55,7 @@ class TinyImages:
     """Pictures in memory, of different sizes; a reference is ``<stream>:<row>``.
 
     Attributes:
-        opened: References in the order in which they were opened, in this process.
+        opened: References that this process has opened, in order.
         broken: Rows that cannot be decoded.
     """
 
@@ -76,26 +76,26 @@ class TinyImages:
 
 
 def tiny_table(rows: int, classes: int, seed: int, broken: Sequence[int] = (), mismatched: int = 0) -> PairTable:
-    """Pictures of 8 to 16 pixels that show the pattern of their class under noise, and captions that name it.
+    """Draws pictures of 8 to 16 pixels that show the pattern of their class under noise, with captions naming it.
 
-    Row r is of class r modulo ``classes``; the captions of the last ``mismatched`` rows name some other class.
+    Row r has class r modulo ``classes``. The captions of the last ``mismatched`` rows name another class.
     """
     draw = np.random.default_rng(seed)
     patterns = np.random.default_rng(99).integers(0, 256, (classes, 2, 2, 3))
     label = np.arange(rows) % classes
-    said = np.where(np.arange(rows) < rows - mismatched, label, (label + draw.integers(1, classes, rows)) % classes)
+    named = np.where(np.arange(rows) < rows - mismatched, label, (label + draw.integers(1, classes, rows)) % classes)
     pictures = []
     for kind in label:
         height, width = draw.integers(8, 17, 2)
         pattern = patterns[kind][np.arange(height) * 2 // height][:, np.arange(width) * 2 // width]
         pictures.append((0.7 * pattern + 0.3 * draw.integers(0, 256, (height, width, 3))).astype(np.uint8))
-    captions = [SENTENCES[draw.integers(len(SENTENCES))].format(NAMES[kind]) for kind in said]
+    captions = [SENTENCES[draw.integers(len(SENTENCES))].format(NAMES[kind]) for kind in named]
     references = [f'{seed}:{row}' for row in range(rows)]
     return PairTable(references, captions, label, NAMES[:classes], opener=TinyImages(pictures, broken))
 
 
 class TinyPairs(PairsDataModule):
-    """Pairs that the test itself draws.
+    """Pairs drawn in memory.
 
     Args:
         rows: Training pairs.
@@ -104,8 +104,8 @@ class TinyPairs(PairsDataModule):
         picture_seed: Seed of pictures and captions.
         broken: Training rows whose picture cannot be decoded.
         broken_heldout: Held-out rows whose picture cannot be decoded.
-        mismatched: Last training rows whose caption names another class than the picture shows.
-        **kwargs: As for :class:`PairsDataModule`; the batch size is 8 and there are two prompts unless said otherwise.
+        mismatched: Number of training rows at the end whose caption does not name the class of the picture.
+        **kwargs: Arguments of :class:`PairsDataModule`; by default batches have 8 pairs, and there are two prompts.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class TinyPairs(PairsDataModule):
 
 
 def laid_out(data: Data) -> Data:
-    """A datamodule after ``prepare_data`` and ``setup``, for the tiny model, without a trainer."""
+    """Runs ``prepare_data`` and ``setup`` for the tiny model, without a trainer."""
     data.image_size = data.image_size or IMAGE_SIZE
     data.context_length = data.context_length or CONTEXT_LENGTH
     data.prepare_data()
@@ -144,11 +144,11 @@ def laid_out(data: Data) -> Data:
 def attach(
     data: PairsDataModule, sides: Mapping[str, int] | None = None, epoch: int = 0, rank: int = 0, world: int = 1
 ) -> None:
-    """Gives a datamodule as much of a trainer as its loaders ask for.
+    """Gives a datamodule the parts of a trainer that its loaders need.
 
     Args:
         data: The datamodule.
-        sides: What the model would train on, see ``CLIP.sides``; safe pairs with one view if ``None``.
+        sides: Sides and views as returned by ``CLIP.sides``; ``None`` means safe pairs with one view.
         epoch: Epoch, counted from 0.
         rank: This process.
         world: Number of processes.
@@ -168,7 +168,7 @@ def attach(
 
 
 def trainer(**kwargs: Any) -> L.Trainer:
-    """A trainer with the settings of ``experiments/defaults.yaml`` that matter, which writes nothing."""
+    """Creates a trainer with the relevant settings of ``experiments/defaults.yaml`` that writes nothing."""
     settings = {
         'accelerator': 'cpu',
         'devices': 1,
@@ -186,6 +186,6 @@ def trainer(**kwargs: Any) -> L.Trainer:
 
 
 def unit_rows(rows: int, dim: int, seed: int) -> Tensor:
-    """Random rows of norm 1, float64 (rows, dim)."""
+    """Draws random rows of norm 1, float64 (rows, dim)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.nn.functional.normalize(torch.randn(rows, dim, generator=generator, dtype=torch.float64), dim=1)

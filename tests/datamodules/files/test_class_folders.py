@@ -3,37 +3,38 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from datamodules.evaluation.labeled import labeled_folder
-from tests.helpers.tiny import TinyPairs
-
-
-def folder_of_classes(root: Path, classes: tuple[str, ...] = ('cat', 'sea_lion'), each: int = 3) -> Path:
-    for place, name in enumerate(classes):
-        (root / name).mkdir(parents=True)
-        for number in range(each):
-            Image.new('RGB', (8, 8), (place * 100, number * 20, 0)).save(root / name / f'{number}.png')
-    return root
+from datamodules.files.class_folders import list_images_by_class, read_class_names
+from tests.helpers.picture_files import write_picture
 
 
-class TestLabeledFolder:
-    def test_numbers_classes_by_folder_and_reads_their_names(self, tmp_path: Path) -> None:
-        table = labeled_folder(str(folder_of_classes(tmp_path)), 'data.labeled.animals')
-        assert table.classes == ('cat', 'sea lion')
-        assert table.label.tolist() == [0, 0, 0, 1, 1, 1]
-        assert table.open(4).getpixel((0, 0)) == (100, 20, 0)
-
-    def test_names_the_argument_of_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r'data\.labeled\.animals'):
-            labeled_folder(str(tmp_path / 'gone'), 'data.labeled.animals')
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    for image in ('sea_lion/b.jpg', 'sea_lion/deeper/a.jpg', 'cat/c.png', 'cat/notes.txt', '.cache/d.jpg'):
+        write_picture(tmp_path / 'train' / image, 0)
+    return tmp_path / 'train'
 
 
-def test_a_labeled_set_is_evaluated_with_its_own_classes(tmp_path: Path) -> None:
-    root = folder_of_classes(tmp_path / 'animals')
-    data = TinyPairs(image_size=8, context_length=8, labeled={'animals': str(root)}, cache_dir=str(tmp_path / 'cache'))
-    data.prepare_data()
-    data.setup('fit')
-    added = next(s for s in data.evaluation_sets if s.name == 'animals')
-    assert (len(added), added.classes, added.kind) == (6, ('cat', 'sea lion'), 'zero_shot')
-    assert data.prompt_tokens()[data.evaluation_sets.index(added)].shape[0] == 2
+class TestReadClassNames:
+    def test_names_are_those_of_the_folders_in_order(self, train: Path) -> None:
+        assert list(read_class_names(train).items()) == [('cat', 'cat'), ('sea_lion', 'sea lion')]
+
+    def test_classes_tsv_gives_names_and_order(self, train: Path) -> None:
+        (train.parent / 'classes.tsv').write_text('sea_lion\tsea lion, otary\ncat\thouse  cat\n')
+        assert list(read_class_names(train).items()) == [('sea_lion', 'sea lion'), ('cat', 'house cat')]
+
+    def test_rejects_a_folder_without_a_name(self, train: Path) -> None:
+        (train.parent / 'classes.tsv').write_text('cat\tcat\n')
+        with pytest.raises(ValueError, match="has no line for the folder 'sea_lion': add one"):
+            read_class_names(train)
+
+
+class TestListImagesByClass:
+    def test_lists_images_at_any_depth_with_their_label(self, train: Path) -> None:
+        images, label = list_images_by_class(train, ['boat', 'cat', 'sea_lion'])
+        assert images == ['cat/c.png', 'sea_lion/b.jpg', 'sea_lion/deeper/a.jpg']
+        assert label.tolist() == [1, 2, 2]
+
+    def test_rejects_a_folder_of_an_unknown_class(self, train: Path) -> None:
+        with pytest.raises(ValueError, match="'sea_lion', which is not a class of the training images"):
+            list_images_by_class(train, ['cat'])

@@ -22,10 +22,10 @@ from datamodules.pictures.augment import (
     resample,
 )  # fmt: skip
 
-NOTHING: dict[str, Any] = {
+ALL_OFF: dict[str, Any] = {
     'crop_scale': (1.0, 1.0), 'crop_ratio': (1.0, 1.0), 'flip': 0.0, 'jitter': 0.0, 'gray': 0.0, 'blur': 0.0,
 }  # fmt: skip
-STILL: dict[str, Any] = {'brightness': 0.0, 'contrast': 0.0, 'saturation': 0.0, 'hue': 0.0}
+NO_JITTER: dict[str, Any] = {'brightness': 0.0, 'contrast': 0.0, 'saturation': 0.0, 'hue': 0.0}
 
 
 def images(count: int = 4, size: int = 24, low: int = 0, high: int = 256) -> Tensor:
@@ -33,23 +33,23 @@ def images(count: int = 4, size: int = 24, low: int = 0, high: int = 256) -> Ten
     return torch.randint(low, high, (count, 3, size, size), generator=generator, dtype=torch.uint8)
 
 
-def viewed(maker: ImageViews, image: Tensor, size: int = 24, **key: int) -> Tensor:
+def make_view(maker: ImageViews, image: Tensor, size: int = 24, **key: int) -> Tensor:
     return maker(image, torch.arange(len(image)), size, **{'seed': 0, 'epoch': 0, 'view': 0, **key})
 
 
 def only(**on: Any) -> SimCLRViews:
     """SimCLR's views with everything off but this."""
-    return SimCLRViews(**{**NOTHING, **STILL, **on})
+    return SimCLRViews(**{**ALL_OFF, **NO_JITTER, **on})
 
 
-def resized(image: Tensor, top: int, left: int, height: int, width: int, size: int) -> Tensor:
+def resize_by_torchvision(image: Tensor, top: int, left: int, height: int, width: int, size: int) -> Tensor:
     """torchvision's resized crop, (3, size, size)."""
     return reference.resized_crop(
         image, top, left, height, width, [size, size], InterpolationMode.BILINEAR, antialias=True
     )
 
 
-def by_matrices(image: Tensor, top: float, left: float, height: float, width: float, size: int) -> Tensor:
+def resize_by_matrices(image: Tensor, top: float, left: float, height: float, width: float, size: int) -> Tensor:
     def axis(start: float, length: float) -> Tensor:
         return interpolation(torch.tensor([start]), torch.tensor([length]), image.shape[-1], size)
 
@@ -59,19 +59,19 @@ def by_matrices(image: Tensor, top: float, left: float, height: float, width: fl
 class TestInterpolation:
     @pytest.mark.parametrize('source', [24, 100])
     @pytest.mark.parametrize('size', [8, 13, 24, 31, 48, 100, 130])
-    def test_resizes_as_torchvision(self, source: int, size: int) -> None:
+    def test_resizes_like_torchvision(self, source: int, size: int) -> None:
         image = torch.rand(3, source, source, generator=torch.Generator().manual_seed(0))
-        expected = resized(image, 0, 0, source, source, size)
-        assert torch.allclose(by_matrices(image, 0, 0, source, source, size), expected, atol=1e-5)
+        expected = resize_by_torchvision(image, 0, 0, source, source, size)
+        assert torch.allclose(resize_by_matrices(image, 0, 0, source, source, size), expected, atol=1e-5)
 
     @pytest.mark.parametrize(('top', 'left', 'height', 'width'), [(3, 5, 12, 12), (0, 2, 16, 8), (10, 10, 13, 14)])
-    def test_crops_as_torchvision_but_at_the_crop_s_border(self, top: int, left: int, height: int, width: int) -> None:
+    def test_crops_like_torchvision_except_at_the_border(self, top: int, left: int, height: int, width: int) -> None:
         image = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
         inside = (..., slice(2, -2), slice(2, -2))  # at the border torchvision knows no pixels outside the crop
-        expected = resized(image, top, left, height, width, 16)[inside]
-        assert torch.allclose(by_matrices(image, top, left, height, width, 16)[inside], expected, atol=1e-5)
+        expected = resize_by_torchvision(image, top, left, height, width, 16)[inside]
+        assert torch.allclose(resize_by_matrices(image, top, left, height, width, 16)[inside], expected, atol=1e-5)
 
-    def test_rows_add_up_to_one(self) -> None:
+    def test_rows_sum_to_one(self) -> None:
         generator = torch.Generator().manual_seed(0)
         length = 1 + 23 * torch.rand(50, generator=generator)
         start = (24 - length) * torch.rand(50, generator=generator)
@@ -82,22 +82,22 @@ class TestInterpolation:
         flipped = interpolation(start + length, -length, 24, 8)
         assert torch.allclose(flipped, interpolation(start, length, 24, 8).flip(1), atol=1e-6)
 
-    def test_whole_at_its_own_size_is_the_identity(self) -> None:
+    def test_the_whole_axis_at_its_own_size_gives_the_identity(self) -> None:
         assert torch.equal(interpolation(torch.zeros(1), torch.full((1,), 9.0), 9, 9)[0], torch.eye(9))
 
 
 class TestGaussian:
     @pytest.mark.parametrize(('sigma', 'reach'), [(0.3, 1), (1.0, 2), (2.0, 5), (5.0, 3)])
-    def test_blurs_as_torchvision(self, sigma: float, reach: int) -> None:
+    def test_blurs_like_torchvision(self, sigma: float, reach: int) -> None:
         image = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(0))
         matrix = gaussian(torch.tensor([sigma]), 20, reach)
         expected = reference.gaussian_blur(image, [2 * reach + 1] * 2, [sigma, sigma])
         assert torch.allclose(resample(image, matrix, matrix), expected, atol=1e-5)
 
-    def test_sigma_zero_is_the_identity(self) -> None:
+    def test_sigma_zero_gives_the_identity(self) -> None:
         assert torch.equal(gaussian(torch.zeros(2), 7, 2), torch.eye(7).expand(2, -1, -1))
 
-    def test_rows_add_up_to_one(self) -> None:
+    def test_rows_sum_to_one(self) -> None:
         assert torch.allclose(gaussian(torch.tensor([0.1, 3.0]), 9, 4).sum(-1), torch.ones(2, 9))
 
 
@@ -107,7 +107,7 @@ class TestProduct:
     @pytest.mark.parametrize('transposed', [False, True])
     @pytest.mark.parametrize(('rows', 'columns'), [(5, 7), (70, 90), (64, 200), (200, 65), (1, 100)])
     @pytest.mark.parametrize('count', [1, 3])
-    def test_is_a_matrix_product(self, rows: int, columns: int, count: int, transposed: bool) -> None:
+    def test_equals_the_matrix_product(self, rows: int, columns: int, count: int, transposed: bool) -> None:
         generator = torch.Generator().manual_seed(0)
         width = torch.linspace(3, 0.5 * columns, 4)
         matrix = interpolation(columns - width, -0.9 * width, columns, rows)
@@ -115,14 +115,14 @@ class TestProduct:
         x = x.mT.contiguous().mT if transposed else x
         assert torch.allclose(product(matrix, x), matrix.repeat_interleave(count, 0) @ x, atol=1e-5)
 
-    def test_of_an_empty_row_is_zero(self) -> None:
+    def test_empty_rows_give_zero(self) -> None:
         matrix = torch.zeros(1, 100, 100)
         matrix[0, 50, 99] = 2
         found = product(matrix, torch.ones(1, 100, 4))
         assert found[0, 50].tolist() == [2, 2, 2, 2]
         assert found.sum() == 8
 
-    def test_lets_gradients_through(self) -> None:
+    def test_propagates_gradients(self) -> None:
         x = torch.rand(1, 100, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
         matrix = gaussian(torch.tensor([2.0]), 100, 4)
         product(matrix, x).sum().backward()
@@ -138,7 +138,7 @@ class TestColor:
     def factors(self, name: str, spread: float) -> list[float]:
         """The factors with which torchvision's function makes the same views; fails if there are none."""
         adjust, factors = getattr(reference, f'adjust_{name}'), []
-        made = viewed(only(jitter=1, **{name: spread}), self.pixels)
+        made = make_view(only(jitter=1, **{name: spread}), self.pixels)
         for image, found in zip(self.pixels.float() / 255, made, strict=True):
             nothing = adjust(image, 0.0)  # torchvision goes from here by way of the image in a straight line
             factor = float(((found - nothing) * (image - nothing)).sum() / ((image - nothing) ** 2).sum())
@@ -147,26 +147,26 @@ class TestColor:
         return factors
 
     @pytest.mark.parametrize('name', ['brightness', 'contrast', 'saturation'])
-    def test_jitter_is_torchvision_s(self, name: str) -> None:
+    def test_jitter_agrees_with_torchvision(self, name: str) -> None:
         factors = self.factors(name, 0.3)
         assert all(0.7 <= factor <= 1.3 for factor in factors)
         assert max(factors) - min(factors) > 0.05
 
-    def test_steps_of_jitter_are_torchvision_s_one_after_the_other(self) -> None:
+    def test_combined_jitter_agrees_with_torchvision_s_steps(self) -> None:
         names = ('brightness', 'contrast', 'saturation')
         factors = {name: self.factors(name, 0.2) for name in names}
-        made = viewed(only(jitter=1, brightness=0.2, contrast=0.2, saturation=0.2), self.pixels)
+        made = make_view(only(jitter=1, brightness=0.2, contrast=0.2, saturation=0.2), self.pixels)
         for number, image in enumerate(self.pixels.float() / 255):
             for name in names:
                 image = getattr(reference, f'adjust_{name}')(image, factors[name][number])
             assert torch.allclose(image, made[number], atol=1e-4)
 
-    def test_gray_is_torchvision_s(self) -> None:
+    def test_grayscale_agrees_with_torchvision(self) -> None:
         expected = reference.rgb_to_grayscale(self.pixels.float() / 255, 3)
-        assert torch.allclose(viewed(only(gray=1.0), self.pixels), expected, atol=1e-3)
+        assert torch.allclose(make_view(only(gray=1.0), self.pixels), expected, atol=1e-3)
 
     @pytest.mark.parametrize('turn', [-0.1, -0.03, 0.05, 0.1])
-    def test_hue_turns_the_way_torchvision_s_does(self, turn: float) -> None:
+    def test_hue_turns_like_torchvision_s(self, turn: float) -> None:
         image = self.pixels.float() / 255
         moved = (hue_matrix(torch.full((4,), turn)) @ image.flatten(2)).view_as(image) - image
         expected = reference.adjust_hue(image, turn) - image
@@ -174,8 +174,8 @@ class TestColor:
         assert torch.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) > 0.6
         assert moved.norm().item() == pytest.approx(expected.norm().item(), rel=0.15)
 
-    def test_jitter_turns_hue_as_far_as_asked(self) -> None:
-        image, made = self.pixels.float() / 255, viewed(only(jitter=1, hue=0.1), self.pixels)
+    def test_jitter_turns_hue_at_most_as_far_as_requested(self) -> None:
+        image, made = self.pixels.float() / 255, make_view(only(jitter=1, hue=0.1), self.pixels)
         luma = torch.tensor([0.299, 0.587, 0.114])
         assert torch.allclose(luma @ made.flatten(2), luma @ image.flatten(2), atol=1e-4)
         farthest = [(hue_matrix(torch.full((4,), t)) @ image.flatten(2)).view_as(image) - image for t in (-0.1, 0.1)]
@@ -183,33 +183,33 @@ class TestColor:
         assert (moved > 0).all()
         assert (moved <= torch.stack(farthest).flatten(2).norm(dim=2).amax(0) + 1e-4).all()
 
-    def test_hue_leaves_gray_and_luma_alone(self) -> None:
+    def test_hue_preserves_gray_and_luma(self) -> None:
         matrix = hue_matrix(torch.tensor([0.07]))[0]
         luma = torch.tensor([0.299, 0.587, 0.114])
         assert torch.allclose(matrix @ torch.full((3,), 0.4), torch.full((3,), 0.4), atol=1e-5)
         assert torch.allclose(luma @ matrix, luma, atol=1e-5)
 
-    def test_no_turn_is_the_identity(self) -> None:
+    def test_a_turn_of_zero_is_the_identity(self) -> None:
         assert torch.allclose(hue_matrix(torch.zeros(1))[0], torch.eye(3), atol=1e-6)
 
 
 class TestSimCLRViews:
-    def test_with_everything_off_is_the_image(self) -> None:
+    def test_with_everything_off_returns_the_image(self) -> None:
         image = images()
-        assert torch.allclose(viewed(only(), image), image.float() / 255, atol=1e-6)
+        assert torch.allclose(make_view(only(), image), image.float() / 255, atol=1e-6)
 
     def test_flips_half_of_the_images(self) -> None:
         image = images(400, size=6)
-        made = viewed(only(flip=0.5), image, size=6)
+        made = make_view(only(flip=0.5), image, size=6)
         straight = (made - image.float() / 255).abs().amax((1, 2, 3)) < 1e-4
         flipped = (made - image.flip(-1).float() / 255).abs().amax((1, 2, 3)) < 1e-4
         assert (straight ^ flipped).all()
         assert 160 < flipped.sum() < 240
 
-    def test_crops_cover_the_area_and_ratio_asked_for(self) -> None:
+    def test_crops_have_the_requested_areas_and_ratios(self) -> None:
         ramp = torch.arange(64).mul(4).to(torch.uint8)  # a pixel's value says where it was
         image = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64, dtype=torch.uint8)])
-        made = viewed(only(crop_scale=(0.2, 0.5), crop_ratio=(0.5, 2.0)), image.expand(200, -1, -1, -1), 64)
+        made = make_view(only(crop_scale=(0.2, 0.5), crop_ratio=(0.5, 2.0)), image.expand(200, -1, -1, -1), 64)
         middle = made[:, :2, 16:48, 16:48] * 255 / 4  # in source pixels; off the borders
         width = (middle[:, 0, 0, -1] - middle[:, 0, 0, 0]) * 64 / 31
         height = (middle[:, 1, -1, 0] - middle[:, 1, 0, 0]) * 64 / 31
@@ -219,7 +219,7 @@ class TestSimCLRViews:
         assert 0.48 < ratio.min() < 0.6
         assert 1.6 < ratio.max() < 2.1
 
-    def test_jitters_grays_and_blurs_as_often_as_asked(self) -> None:
+    def test_jitters_grays_and_blurs_with_the_requested_probability(self) -> None:
         image = images(500, size=8, low=90, high=150)
         untouched = image.float() / 255
         for share, views in (
@@ -227,24 +227,24 @@ class TestSimCLRViews:
             (0.2, only(gray=0.2)),
             (0.5, only(blur=0.5, blur_sigma=(28, 56))),
         ):
-            changed = (viewed(views, image, size=8) - untouched).abs().amax((1, 2, 3)) > 1e-5
+            changed = (make_view(views, image, size=8) - untouched).abs().amax((1, 2, 3)) > 1e-5
             assert changed.float().mean().item() == pytest.approx(share, abs=0.08)
 
     def test_blurs_in_proportion_to_the_size(self) -> None:
         image = images()
         expected = reference.gaussian_blur(image.float() / 255, [3, 3], [6.0, 6.0])  # a tenth of 24 pixels, made odd
-        found = viewed(only(blur=1.0, blur_sigma=(56, 56)), image)  # a quarter of 224 pixels
+        found = make_view(only(blur=1.0, blur_sigma=(56, 56)), image)  # a quarter of 224 pixels
         assert torch.allclose(found, expected, atol=1e-5)
 
-    def test_stays_between_black_and_white(self) -> None:
+    def test_stays_in_the_unit_interval(self) -> None:
         views = SimCLRViews(brightness=2.0, contrast=2.0, saturation=2.0, hue=0.5)
-        made = viewed(views, images(100))
+        made = make_view(views, images(100))
         assert made.min() >= 0
         assert made.max() <= 1
         assert made.isfinite().all()
 
     @pytest.mark.parametrize(('count', 'size'), [(12, 16), (40, 90)])  # the latter are too many to be made at once
-    def test_a_view_depends_on_its_row_and_not_on_its_batch(self, count: int, size: int) -> None:
+    def test_a_view_depends_on_its_row_but_not_on_its_batch(self, count: int, size: int) -> None:
         image, views, key = images(count, size + 8), SimCLRViews(), {'seed': 1, 'epoch': 2, 'view': 1}
         rows = torch.arange(100, 100 + count)
         together = views(image, rows, size, **key)
@@ -255,44 +255,46 @@ class TestSimCLRViews:
         assert torch.allclose(alone, together, atol=1e-6)
 
     @pytest.mark.parametrize('changed', [{'seed': 1}, {'epoch': 1}, {'view': 1}])
-    def test_seed_epoch_and_view_change_it(self, changed: dict[str, int]) -> None:
+    def test_seed_epoch_and_view_change_the_view(self, changed: dict[str, int]) -> None:
         image = images(8)
-        first, second = viewed(SimCLRViews(), image), viewed(SimCLRViews(), image, **changed)
+        first, second = make_view(SimCLRViews(), image), make_view(SimCLRViews(), image, **changed)
         assert ((first - second).abs().amax((1, 2, 3)) > 0.01).all()
 
-    def test_leaves_its_argument_and_the_global_generator_alone(self) -> None:
+    def test_does_not_touch_its_argument_or_the_global_generator(self) -> None:
         image, state = images(), torch.get_rng_state()
         kept = image.clone()
-        viewed(SimCLRViews(), image)
+        make_view(SimCLRViews(), image)
         assert torch.equal(image, kept)
         assert torch.equal(torch.get_rng_state(), state)
 
-    def test_takes_pictures_that_are_larger_than_the_view(self) -> None:
-        assert viewed(SimCLRViews(), images(size=40), size=16).shape == (4, 3, 16, 16)
+    def test_accepts_pictures_larger_than_the_view(self) -> None:
+        assert make_view(SimCLRViews(), images(size=40), size=16).shape == (4, 3, 16, 16)
 
     @pytest.mark.parametrize('scale', [(0.0, 1.0), (0.5, 0.4), (0.5, 1.5)])
-    def test_refuses_areas_that_are_none(self, scale: tuple[float, float]) -> None:
+    def test_rejects_invalid_areas(self, scale: tuple[float, float]) -> None:
         with pytest.raises(ValueError, match='crop_scale must be two fractions of the area, least first'):
             SimCLRViews(crop_scale=scale)
 
 
 class TestCleanView:
-    def test_is_the_image(self) -> None:
+    def test_returns_the_image(self) -> None:
         image = images()
-        assert torch.equal(viewed(CleanView(), image), image.float() / 255)
+        assert torch.equal(make_view(CleanView(), image), image.float() / 255)
 
     @pytest.mark.parametrize('size', [12, 40])
-    def test_resizes_as_torchvision(self, size: int) -> None:
+    def test_resizes_like_torchvision(self, size: int) -> None:
         image = images()
-        expected = resized(image.float() / 255, 0, 0, 24, 24, size)
-        assert torch.allclose(viewed(CleanView(), image, size), expected, atol=1e-5)
+        expected = resize_by_torchvision(image.float() / 255, 0, 0, 24, 24, size)
+        assert torch.allclose(make_view(CleanView(), image, size), expected, atol=1e-5)
 
-    def test_is_the_same_whatever_the_key(self) -> None:
+    def test_does_not_depend_on_the_key(self) -> None:
         image = images()
-        assert torch.equal(viewed(CleanView(), image, 16), viewed(CleanView(), image, 16, seed=3, epoch=4, view=1))
+        assert torch.equal(
+            make_view(CleanView(), image, 16), make_view(CleanView(), image, 16, seed=3, epoch=4, view=1)
+        )
 
 
-def test_normalizes_as_torchvision() -> None:
+def test_normalizes_like_torchvision() -> None:
     image = images().float() / 255
     assert torch.allclose(normalize(image), reference.normalize(image, list(MEAN), list(STD)), atol=1e-6)
     assert torch.allclose(normalize(image[None]), normalize(image)[None])

@@ -12,7 +12,7 @@ from datamodules.pictures.images import MAX_PIXELS, ArrayImages, FolderImages, T
 from tests.helpers.picture_files import SIDE, bomb, number_of, picture, truncated, write_picture
 
 
-def encoded(image: Image.Image, kind: str = 'PNG') -> bytes:
+def encode(image: Image.Image, kind: str = 'PNG') -> bytes:
     file = io.BytesIO()
     image.save(file, kind)
     return file.getvalue()
@@ -20,34 +20,34 @@ def encoded(image: Image.Image, kind: str = 'PNG') -> bytes:
 
 class TestDecode:
     @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'BMP', 'GIF'])
-    def test_reads_the_usual_formats(self, kind: str) -> None:
+    def test_reads_common_formats(self, kind: str) -> None:
         image = decode(picture(5, kind))
         assert number_of(image) == 5 and image.size == (SIDE, SIDE)
 
     @pytest.mark.parametrize('mode', ['L', 'P', 'RGBA', 'CMYK', '1', 'LA', 'I;16'])
-    def test_makes_any_kind_of_pixels_rgb(self, mode: str) -> None:
+    def test_converts_every_mode_to_rgb(self, mode: str) -> None:
         kind = 'TIFF' if mode == 'CMYK' else 'PNG'
-        image = decode(encoded(Image.new(mode, (3, 2)), kind))
+        image = decode(encode(Image.new(mode, (3, 2)), kind))
         assert image.mode == 'RGB' and image.info['mode'] == mode
 
     def test_keeps_the_aspect_ratio(self) -> None:
-        assert decode(encoded(Image.new('RGB', (31, 7)))).size == (31, 7)
+        assert decode(encode(Image.new('RGB', (31, 7)))).size == (31, 7)
 
     def test_reads_a_file(self, tmp_path: Path) -> None:
         write_picture(tmp_path / 'a.jpg', 3)
         assert number_of(decode(tmp_path / 'a.jpg')) == 3
 
     @pytest.mark.parametrize('data', [b'', b'no picture', picture(1)[:20], truncated()])
-    def test_refuses_what_is_no_whole_picture(self, data: bytes) -> None:
+    def test_rejects_damaged_data(self, data: bytes) -> None:
         with pytest.raises(UnreadableImage):
             decode(data)
 
-    def test_refuses_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_rejects_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(UnreadableImage, match=r'absent\.jpg'):
             decode(tmp_path / 'absent.jpg')
 
     @pytest.mark.parametrize('side', [int(MAX_PIXELS**0.5) + 1, 12_000, 30_000])
-    def test_refuses_a_decompression_bomb_from_its_header(self, side: int) -> None:
+    def test_rejects_a_decompression_bomb_by_its_header(self, side: int) -> None:
         with pytest.raises(UnreadableImage, match='pixels'):
             decode(bomb(side))
 
@@ -57,18 +57,18 @@ class TestFolderImages:
         write_picture(tmp_path / 'cats' / '1.png', 7)
         assert number_of(FolderImages(tmp_path)('cats/1.png')) == 7
 
-    def test_absolute_references_stay_as_they_are(self, tmp_path: Path) -> None:
+    def test_absolute_references_ignore_the_root(self, tmp_path: Path) -> None:
         write_picture(tmp_path / '1.png', 7)
         assert number_of(FolderImages(tmp_path / 'elsewhere')(str(tmp_path / '1.png'))) == 7
 
 
 class TestTarImages:
-    def test_reads_a_part_of_a_shard(self, tmp_path: Path) -> None:
+    def test_reads_a_member_at_its_offset(self, tmp_path: Path) -> None:
         (tmp_path / 'a:b.tar').write_bytes(b'x' * 100 + picture(4) + b'y' * 100)
         assert number_of(TarImages(tmp_path)(f'a:b.tar:100:{len(picture(4))}')) == 4
 
     @pytest.mark.parametrize('place', ['5000:10', '10:20', '90:100'])
-    def test_refuses_a_part_that_is_no_picture(self, place: str, tmp_path: Path) -> None:
+    def test_rejects_bytes_that_are_not_a_picture(self, place: str, tmp_path: Path) -> None:
         (tmp_path / 'a.tar').write_bytes(bytes(100))
         with pytest.raises(UnreadableImage):
             TarImages(tmp_path)(f'a.tar:{place}')
@@ -81,5 +81,5 @@ class TestArrayImages:
 
 
 @pytest.mark.parametrize('opener', [FolderImages('a'), TarImages('a'), ArrayImages(np.zeros((1, 2, 2, 3), np.uint8))])
-def test_openers_travel_to_workers(opener: FolderImages | TarImages | ArrayImages) -> None:
+def test_openers_can_be_pickled(opener: FolderImages | TarImages | ArrayImages) -> None:
     assert type(pickle.loads(pickle.dumps(opener))) is type(opener)

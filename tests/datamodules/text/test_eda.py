@@ -20,17 +20,17 @@ WORDS = [f'w{i}' for i in range(30)]
 
 
 @pytest.fixture
-def thesaurus(monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A WordNet in which every word but ``rock`` has two synonyms."""
     monkeypatch.setattr(eda, 'wordnet_installed', lambda: True)
     monkeypatch.setattr(eda, 'synonyms', lambda word: () if word == 'rock' else (f'{word} one', f'{word} two'))
 
 
 class TestDraws:
-    def test_are_those_of_arrays(self) -> None:
+    def test_equal_those_of_arrays(self) -> None:
         draws = Draws(3, 1, 2)
-        assert [draws.word() for _ in range(4)] == bits(4, 3, 1, 2).tolist()
-        assert Draws(-1).word() == int(bits(1, -1)[0])
+        assert [draws.next_bits() for _ in range(4)] == bits(4, 3, 1, 2).tolist()
+        assert Draws(-1).next_bits() == int(bits(1, -1)[0])
 
     def test_are_uniform(self) -> None:
         draws = Draws(0)
@@ -39,19 +39,19 @@ class TestDraws:
         assert all(abs(count - 1000) < 150 for count in counts.values())
         assert abs(np.mean([draws.uniform() for _ in range(5000)]) - 0.5) < 0.02
 
-    def test_shuffle_keeps_the_items_and_makes_every_order(self) -> None:
+    def test_shuffle_produces_every_order_of_the_items(self) -> None:
         orders = Counter(''.join(Draws(key).shuffle(list('abc'))) for key in range(1200))
         assert len(orders) == 6
         assert min(orders.values()) > 140
 
 
-def one(operation: Operation, caption: str, key: int = 0, alpha: float = 0.1) -> str:
+def edit_once(operation: Operation, caption: str, key: int = 0, alpha: float = 0.1) -> str:
     return EDA(alpha, [operation])(caption, key=(0, 0, key, 0))
 
 
-@pytest.mark.usefixtures('thesaurus')
+@pytest.mark.usefixtures('fake_wordnet')
 class TestOperations:
-    def test_one_of_the_four_is_done_each_as_likely(self) -> None:
+    def test_each_of_the_four_is_equally_likely(self) -> None:
         caption, eda = ' '.join(WORDS), EDA()
         done: Counter[str] = Counter()
         for key in range(2000):
@@ -69,78 +69,78 @@ class TestOperations:
         assert all(abs(count - 500) < 80 for count in done.values())
 
     @pytest.mark.parametrize(('length', 'n'), [(2, 1), (19, 1), (20, 2), (25, 2), (30, 3)])
-    def test_a_tenth_of_the_words_but_at_least_one_is_edited(self, length: int, n: int) -> None:
+    def test_edits_a_tenth_of_the_words_but_at_least_one(self, length: int, n: int) -> None:
         caption = ' '.join(WORDS[:length])
-        assert len(one('insertion', caption).split()) == length + 2 * n  # a synonym is of two words
-        assert len(re.findall('one|two', one('synonym', caption))) == n
+        assert len(edit_once('insertion', caption).split()) == length + 2 * n  # a synonym is of two words
+        assert len(re.findall('one|two', edit_once('synonym', caption))) == n
         moved = {
-            sum(a != b for a, b in zip(one('swap', caption, key).split(), WORDS[:length], strict=True))
+            sum(a != b for a, b in zip(edit_once('swap', caption, key).split(), WORDS[:length], strict=True))
             for key in range(200)
         }
         assert max(moved) == 2 * n
 
-    def test_two_words_of_a_small_caption(self) -> None:
-        assert one('synonym', 'a dog') in ('a dog one', 'a dog two')
-        assert {one('insertion', 'a dog', key) for key in range(50)} == {
+    def test_edits_of_a_caption_of_two_words(self) -> None:
+        assert edit_once('synonym', 'a dog') in ('a dog one', 'a dog two')
+        assert {edit_once('insertion', 'a dog', key) for key in range(50)} == {
             'a one a dog', 'a a one dog', 'dog one a dog', 'a dog one dog',
         }  # fmt: skip
-        assert Counter(one('swap', 'a dog', key) for key in range(800))['a dog'] == pytest.approx(100, abs=35)
+        assert Counter(edit_once('swap', 'a dog', key) for key in range(800))['a dog'] == pytest.approx(100, abs=35)
 
-    def test_synonyms_replace_a_word_wherever_it_stands_and_no_stop_word(self) -> None:
-        assert one('synonym', 'the dog and the dog of the') in (
+    def test_synonyms_replace_all_occurrences_of_a_word_but_no_stop_words(self) -> None:
+        assert edit_once('synonym', 'the dog and the dog of the') in (
             'the dog one and the dog one of the',
             'the dog two and the dog two of the',
         )
-        assert one('synonym', 'it is what it is') == 'it is what it is'
+        assert edit_once('synonym', 'it is what it is') == 'it is what it is'
 
-    def test_words_without_synonyms_stay(self) -> None:
-        assert one('synonym', 'rock') == one('insertion', 'rock') == 'rock'
-        assert one('synonym', 'rock dog') in ('rock dog one', 'rock dog two')
+    def test_words_without_synonyms_are_not_replaced(self) -> None:
+        assert edit_once('synonym', 'rock') == edit_once('insertion', 'rock') == 'rock'
+        assert edit_once('synonym', 'rock dog') in ('rock dog one', 'rock dog two')
 
-    def test_insertion_looks_for_a_word_with_synonyms_ten_times(self) -> None:
-        results = Counter(one('insertion', 'rock ' * 4 + 'dog', key) for key in range(1000))
+    def test_insertion_tries_ten_times_to_find_a_word_with_synonyms(self) -> None:
+        results = Counter(edit_once('insertion', 'rock ' * 4 + 'dog', key) for key in range(1000))
         assert results['rock rock rock rock dog'] == pytest.approx(1000 * 0.8**10, abs=35)
 
-    def test_deletion_drops_a_tenth_and_never_all(self) -> None:
-        left = [len(one('deletion', ' '.join(WORDS), key).split()) for key in range(400)]
+    def test_deletion_drops_a_tenth_of_the_words_but_never_all(self) -> None:
+        left = [len(edit_once('deletion', ' '.join(WORDS), key).split()) for key in range(400)]
         assert np.mean(left) == pytest.approx(27, abs=0.3)
-        assert {one('deletion', 'a b', key, alpha=1.0) for key in range(30)} == {'a', 'b'}
-        assert {one('deletion', 'dog', key, alpha=1.0) for key in range(30)} == {'dog'}
+        assert {edit_once('deletion', 'a b', key, alpha=1.0) for key in range(30)} == {'a', 'b'}
+        assert {edit_once('deletion', 'dog', key, alpha=1.0) for key in range(30)} == {'dog'}
 
-    def test_swap_leaves_a_single_word(self) -> None:
-        assert one('swap', 'dog') == 'dog'
+    def test_swap_does_not_change_a_single_word(self) -> None:
+        assert edit_once('swap', 'dog') == 'dog'
 
 
 class TestEDA:
-    def test_lower_case_apostrophes_and_symbols(self) -> None:
+    def test_normalizes_case_apostrophes_and_symbols(self) -> None:
         keep = EDA(1e-9, ['deletion'])  # drops no word
         assert keep("A dog's T-shirt,\tx_y (2 €)", key=(0, 0, 0, 0)) == 'a dogs t shirt x y 2'
         assert keep('LE CAFÉ l\u2019été', key=(0, 0, 0, 0)) == 'le café lété'
 
-    def test_letters_only_loses_the_rest_as_released(self) -> None:
+    def test_letters_only_drops_everything_else_as_in_the_released_code(self) -> None:
         released = EDA(1e-9, ['deletion'], letters_only=True)
         assert released('2 dogs', key=(0, 0, 0, 0)) == 'dogs'
         assert re.fullmatch('[a-z ]+', released("It's 5 o'clock: café!", key=(0, 0, 0, 0)))
 
     @pytest.mark.parametrize('caption', ['', ' ', '!!! ...', '_'])
-    def test_a_caption_without_words_comes_back_as_it_is(self, caption: str) -> None:
+    def test_a_caption_without_words_is_returned_unchanged(self, caption: str) -> None:
         assert EDA()(caption, key=(0, 0, 0, 0)) == caption
         assert EDA(letters_only=True)('123', key=(0, 0, 0, 0)) == '123'
 
-    def test_every_part_of_the_key_counts(self) -> None:
+    def test_every_part_of_the_key_changes_the_result(self) -> None:
         caption, eda = ' '.join(WORDS), EDA(operations=['swap'])
         keys = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0)]
         rewritten = [eda(caption, key=key) for key in keys]
         assert rewritten[0] == rewritten[-1]
         assert len(set(rewritten)) == 5
 
-    def test_refreshed_once_the_epoch_does_not_count(self) -> None:
+    def test_with_refresh_once_the_epoch_does_not_matter(self) -> None:
         caption, eda = ' '.join(WORDS), EDA(operations=['swap'], refresh='once')
         first = eda(caption, key=(0, 0, 4, 1))
         assert first == eda(caption, key=(0, 9, 4, 1)) == EDA(operations=['swap'])(caption, key=(0, 0, 4, 1))
         assert first != eda(caption, key=(0, 0, 4, 0))
 
-    def test_another_process_with_another_hash_seed_writes_the_same(self) -> None:
+    def test_another_process_with_another_hash_seed_rewrites_alike(self) -> None:
         script = (
             'from datamodules.text.eda import EDA\n'
             "words = ' '.join(f'w{i}' for i in range(30))\n"
@@ -152,7 +152,7 @@ class TestEDA:
         )  # fmt: skip
         assert other.stdout == f'{[EDA()(" ".join(WORDS), key=(1, 2, row, 0)) for row in range(8)]}\n'
 
-    def test_travels_to_workers(self) -> None:
+    def test_can_be_pickled(self) -> None:
         eda = EDA(letters_only=True)
         copy = pickle.loads(pickle.dumps(eda))
         assert copy('a dog in a park', key=(0, 0, 3, 0)) == eda('a dog in a park', key=(0, 0, 3, 0))
@@ -163,7 +163,7 @@ class TestEDA:
         with pytest.raises(ValueError, match=r'need the WordNet corpus: install it with .* or add swap or deletion'):
             EDA(operations=['synonym', 'insertion'])
 
-    def test_refuses_arguments_that_mean_nothing(self) -> None:
+    def test_rejects_invalid_arguments(self) -> None:
         for alpha in (0.0, 1.1):
             with pytest.raises(ValueError, match='alpha must be a share of words'):
                 EDA(alpha)
@@ -184,7 +184,7 @@ class TestSynonyms:
         monkeypatch.setitem(sys.modules, 'nltk.corpus', corpus)
         assert synonyms.__wrapped__('dog') == ('canis familiaris', 'dogs body', 'hot dog', 'x')
 
-    def test_need_nltk_and_its_corpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_require_nltk_and_its_corpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, 'nltk.corpus', None)
         assert not wordnet_installed.__wrapped__()
 

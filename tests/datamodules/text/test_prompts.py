@@ -6,7 +6,7 @@ from datamodules.text.prompts import imagenet_classes, imagenet_templates, promp
 
 
 class TestPrompts:
-    def test_are_those_of_clips_authors(self) -> None:
+    def test_classes_and_templates_are_those_of_clip_s_authors(self) -> None:
         templates = imagenet_templates()
         assert len(templates) == len(set(templates)) == 80
         assert prompts('banana', templates)[0] == 'a bad photo of a banana.'
@@ -14,5 +14,5 @@ class TestPrompts:
         twice = {name for name, count in Counter(imagenet_classes()).items() if count > 1}
         assert twice == {'missile', 'sunglasses'}
 
-    def test_a_name_may_hold_braces(self) -> None:
+    def test_a_name_may_contain_braces(self) -> None:
         assert prompts('set {}', ['a {}, the {}']) == ['a set {}, the set {}']

@@ -42,7 +42,7 @@ class TestWordTokenizer:
         for _ in range(2):  # words seen for the first time, and remembered
             assert np.array_equal(np.stack([tokenize(text) for text in texts]), expected)
 
-    def test_agrees_with_the_tokenizer_of_a_model(self) -> None:
+    def test_agrees_with_the_tokenizer_of_an_open_clip_model(self) -> None:
         tokens = WordTokenizer()('A Dog, 2 cats')
         assert np.array_equal(tokens, open_clip.get_tokenizer('RN50')('A Dog, 2 cats')[0].numpy())
         assert (tokens.dtype, tokens.shape) == (np.dtype(np.int64), (77,))
@@ -52,7 +52,7 @@ class TestWordTokenizer:
         texts = [eda("A man's photo of the 2 fastest boats at sea", key=(0, 0, row, 0)) for row in range(100)]
         assert np.array_equal(np.stack([tokenize(text) for text in texts]), reference(texts).numpy())
 
-    def test_cut_captions_end_with_the_end_and_are_counted(self) -> None:
+    def test_truncated_captions_end_with_the_end_token_and_are_counted(self) -> None:
         tokenize = WordTokenizer(6)
         end = tokenize('')[1]
         assert tokenize('one two three four')[-1] == end
@@ -60,8 +60,8 @@ class TestWordTokenizer:
         assert tokenize('one two three four five')[-1] == end
         assert tokenize.truncated == 1
 
-    def test_remembers_no_more_words_than_it_may(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(WordTokenizer, '_MOST_WORDS', 2)
+    def test_remembers_a_limited_number_of_words(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(WordTokenizer, '_MAX_REMEMBERED_WORDS', 2)
         tokenize = WordTokenizer(8)
         for _ in range(2):
             assert np.array_equal(
@@ -69,10 +69,10 @@ class TestWordTokenizer:
             )
         assert len(tokenize._ids) == 2
 
-    def test_travels_to_workers(self) -> None:
+    def test_can_be_pickled(self) -> None:
         tokenize = WordTokenizer(8)
         assert np.array_equal(pickle.loads(pickle.dumps(tokenize))('a dog'), tokenize('a dog'))
 
-    def test_needs_room_for_start_and_end(self) -> None:
+    def test_rejects_a_context_without_room_for_start_and_end(self) -> None:
         with pytest.raises(ValueError, match='context_length must leave room for start and end, at least 2, got 1'):
             WordTokenizer(1)
