@@ -13,6 +13,8 @@ MAY_IMPORT = {  # experiments -> callbacks -> lightning_modules -> what is share
     'callbacks': {'lightning_modules', 'datamodules'},
     'experiments': {'callbacks', 'lightning_modules', 'datamodules'},
 }
+FOLDERS = ('files', 'rows', 'text', 'pictures', 'evaluation', 'attacks')  # of datamodules, lowest layer first
+SHARED = {'usage_error', 'contracts'}  # modules of datamodules that every folder may import
 MAY_SEE_POISON = {  # who may know which rows are poisoned; a defense that did would prove nothing
     'datamodules/contracts.py',
     'datamodules/export.py',
@@ -49,6 +51,20 @@ def imported_packages(path: Path) -> set[str]:
     return found
 
 
+def imported_datamodules(path: Path) -> set[str]:
+    """Names directly below ``datamodules`` that a file imports, such as ``rows``; ``''`` for the package itself."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=aliases):
+                modules |= {alias.name for alias in aliases}
+            case ast.ImportFrom(module='datamodules', names=aliases):
+                modules |= {f'datamodules.{alias.name}' for alias in aliases}
+            case ast.ImportFrom(module=str(module)):
+                modules.add(module)
+    return {f'{module}.'.split('.')[1] for module in modules if module.split('.')[0] == 'datamodules'}
+
+
 def identifiers(path: Path) -> set[str]:
     """Every name, attribute, argument, keyword and imported module of a file, and strings that are but one word."""
     found: set[str] = set()
@@ -68,6 +84,12 @@ def test_imports_point_one_way(path: Path) -> None:
     package = name(path).split('/')[0]
     refused = (set(PACKAGES) - MAY_IMPORT[package] - {package}) | {'tests', 'a relative import'}
     assert not imported_packages(path) & refused
+
+
+@pytest.mark.parametrize('path', [path for path in sources() if path.parts[-3] == 'datamodules'], ids=name)
+def test_folders_of_datamodules_are_layered(path: Path) -> None:
+    folder = path.parent.name
+    assert imported_datamodules(path) <= {*FOLDERS[: FOLDERS.index(folder) + 1], *SHARED}
 
 
 @pytest.mark.parametrize('path', sources(), ids=name)
