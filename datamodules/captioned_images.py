@@ -16,14 +16,14 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datamodules.files.class_folders import list_images_by_class, read_class_names
-from datamodules.files.reading import clean_captions, existing
+from datamodules.files.reading import clean_captions, require_path
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.identity import identify_array, identify_files, identify_pixels
 from datamodules.pictures.images import FolderImages, UnreadableImage
 from datamodules.rows.draws import bits
 from datamodules.rows.subsets import balanced_rows, random_rows
 from datamodules.rows.table import ImageOpener, PairTable, digest_strings
-from datamodules.text.prompts import imagenet_templates, prompts
+from datamodules.text.prompts import fill_templates, imagenet_templates
 from datamodules.usage_error import UsageError
 
 _TRAIN, _HELDOUT = 0, 1  # random streams that captions are drawn from
@@ -118,8 +118,8 @@ class CaptionedImages(PairsDataModule):
 
     def _train_folder(self) -> Path:
         if self.root is None:
-            return existing(str(self.train), 'data.train')
-        if not (existing(self.root, 'data.root') / 'train').is_dir():
+            return require_path(str(self.train), 'data.train')
+        if not (require_path(self.root, 'data.root') / 'train').is_dir():
             raise UsageError(
                 f'data.root={self.root!r} has no folder train: add it, or name the training images as data.train.'
             )
@@ -127,7 +127,7 @@ class CaptionedImages(PairsDataModule):
 
     def _test_folder(self) -> Path | None:
         if self.root is None:
-            return None if self.test is None else existing(self.test, 'data.test')
+            return None if self.test is None else require_path(self.test, 'data.test')
         return next((folder for name in ('test', 'val') if (folder := Path(self.root, name)).is_dir()), None)
 
     def _read_folder(self, folder: Path, stream: int) -> PairTable:
@@ -161,7 +161,7 @@ class CaptionedImages(PairsDataModule):
             raise UsageError(
                 f'data.class_names must name the {count} classes of the data, in order; got {len(classes)}.'
             )
-        captions = [prompts(name, self.caption_templates) for name in classes]
+        captions = [fill_templates(name, self.caption_templates) for name in classes]
         choice = bits(len(label), self.caption_seed, stream) % np.uint64(len(self.caption_templates))
         captions = [captions[c][t] for c, t in zip(label.tolist(), choice.tolist(), strict=True)]
         return PairTable(images, clean_captions(pa.array(captions, pa.string())), label, classes, opener=opener)
@@ -184,7 +184,7 @@ class DatasetImages:
         names = pa.array([os.path.relpath(file, root) for file in files], pa.string())
         return digest_strings(names) + identify_files(root, names)
 
-    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         try:
             picture: Image.Image = self.data[int(reference.rpartition(':')[2])][0]
             return picture.convert('RGB')

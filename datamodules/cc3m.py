@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from datamodules.files.reading import (
     column,
     drop_empty_captions,
-    existing,
     list_images,
     read_columns,
     read_first_line,
+    require_path,
 )
 from datamodules.files.shards import choose_caption, find_shards, index_shards, is_pattern, shards_root
 from datamodules.pairs import PairsDataModule
@@ -102,7 +102,7 @@ def read_cc3m(location: str, argument: str, cache_dir: Path) -> PairTable:
         shards = find_shards(location, argument)
         index = index_shards(shards, cache_dir, source)
         return PairTable(column(index, 'image'), column(index, 'caption'), opener=TarImages(shards_root(shards)))
-    path = existing(location, argument)
+    path = require_path(location, argument)
     if path.is_file():
         return _read_list(path, source)
     if any(_has_captions(folder) for folder in _list_numbered_folders(path)[:_PROBED_FOLDERS]):

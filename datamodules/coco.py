@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datamodules.files.json_items import json_items, require_field
-from datamodules.files.reading import existing, list_images
+from datamodules.files.reading import list_images, require_path
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
@@ -69,7 +69,7 @@ class COCO(PairsDataModule):
         return self._read('val')
 
     def _read(self, part: Part) -> PairTable:
-        root, folder = existing(self.root, 'data.root'), self._folder(part)
+        root, folder = require_path(self.root, 'data.root'), self._folder(part)
         if folder is None:
             raise UsageError(
                 f'data.root={self.root!r} has no folder {part}{self.year}: unpack {part}{self.year}.zip there.'

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from datamodules.files.reading import column, drop_empty_captions, existing, read_columns, read_first_line
+from datamodules.files.reading import column, drop_empty_captions, read_columns, read_first_line, require_path
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
@@ -79,12 +79,12 @@ class CSVPairs(PairsDataModule):
         return None if self.validation is None else self._read(self.validation, 'data.validation')
 
     def _read(self, path: str, argument: str) -> PairTable:
-        file, source = existing(path, argument), f'{argument}={path!r}'
+        file, source = require_path(path, argument), f'{argument}={path!r}'
         if file.is_dir():
             raise UsageError(f'{source} is a folder: name the CSV or TSV in it.')
         separator = self.separator or ('\t' if len(read_first_line(file, '\t', source)) > 1 else ',')
         pairs = drop_empty_captions(self._read_columns(file, separator, source), source)
-        images = FolderImages(file.parent if self.root is None else existing(self.root, 'data.root'))
+        images = FolderImages(file.parent if self.root is None else require_path(self.root, 'data.root'))
         _check_images(column(pairs, 'image'), images.root, source)
         if self.label_column is None:
             return PairTable(column(pairs, 'image'), column(pairs, 'caption'), opener=images)

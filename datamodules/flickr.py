@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.files.json_items import json_items, require_field
-from datamodules.files.reading import existing, list_images, read_columns, read_first_line
+from datamodules.files.reading import list_images, read_columns, read_first_line, require_path
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
@@ -126,17 +126,17 @@ class Flickr(PairsDataModule):
     @cached_property
     def _file(self) -> Path:
         if self.annotations is not None:
-            return existing(self.annotations, 'data.annotations')
+            return require_path(self.annotations, 'data.annotations')
         return self._find(self.known_annotations, 'data.annotations to the file of captions')
 
     @cached_property
     def _folder(self) -> Path:
         if self.image_folder is not None:
-            return existing(self.image_folder, 'data.image_folder')
+            return require_path(self.image_folder, 'data.image_folder')
         return self._find(self.known_folders, 'data.image_folder to the folder of images')
 
     def _find(self, names: tuple[str, ...], remedy: str) -> Path:
-        root = existing(self.root, 'data.root')
+        root = require_path(self.root, 'data.root')
         if path := next((root / name for name in names if (root / name).exists()), None):
             return path
         raise UsageError(f'data.root={self.root!r} contains none of {", ".join(names)}: set {remedy}.')

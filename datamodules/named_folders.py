@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.files.class_folders import list_images_by_class, read_class_names
-from datamodules.files.reading import clean_captions, existing
+from datamodules.files.reading import clean_captions, require_path
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.draws import bits
 from datamodules.rows.subsets import random_rows_per_group
 from datamodules.rows.table import PairTable
-from datamodules.text.prompts import prompts
+from datamodules.text.prompts import fill_templates
 from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class NamedFolders(PairsDataModule):
 
     @cached_property
     def _photos(self) -> PairTable:
-        root = existing(self.root, 'data.root')
+        root = require_path(self.root, 'data.root')
         if not root.is_dir():
             raise UsageError(
                 f'data.root={self.root!r} is a file: name the folder that contains one folder for each person.'
@@ -97,7 +97,7 @@ class NamedFolders(PairsDataModule):
                 f'data.root={self.root!r} must contain one folder of photos for each person: {error}'
             ) from error
         names = self._choose_names(list(people.values()))
-        captions = [prompts(name, self.caption_templates) for name in names]
+        captions = [fill_templates(name, self.caption_templates) for name in names]
         choice = bits(len(label), self.caption_seed) % np.uint64(len(self.caption_templates))
         chosen = [captions[person][template] for person, template in zip(label, choice, strict=True)]
         chosen = clean_captions(pa.array(chosen, pa.string()))

@@ -70,7 +70,7 @@ class ToyPairs(PairsDataModule):
 class SceneImages(ArrayImages):
     """Drawn pictures; a reference is ``<side>px-<digest of pixels>:<index>``, so other drawings get other caches."""
 
-    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         return super().__call__(reference.rpartition(':')[2])
 
 

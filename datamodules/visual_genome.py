@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from datamodules.files.json_items import json_items, require_field
-from datamodules.files.reading import existing, list_images
+from datamodules.files.reading import list_images, require_path
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
-from datamodules.rows.draws import shuffled
+from datamodules.rows.draws import permutation
 from datamodules.rows.table import PairTable
 from datamodules.text.caption_groups import AnnotatedImage, CaptionGroups, stored_groups
 from datamodules.usage_error import UsageError
@@ -77,11 +77,11 @@ class VisualGenome(PairsDataModule):
             raise UsageError(
                 f'data.heldout_images={self.heldout_images} leaves none of the {images:,} images to train on: lower it.'
             )
-        return shuffled(images, self.heldout_seed) < self.heldout_images
+        return permutation(images, self.heldout_seed) < self.heldout_images
 
     @cached_property
     def _pairs(self) -> PairTable:
-        root = existing(self.root, 'data.root')
+        root = require_path(self.root, 'data.root')
         regions, images = self._file('region_descriptions.json'), self._file('image_data.json')
         source = f'data.root={self.root!r}: {regions.name}'
         groups = stored_groups([regions, images], self.cache_dir, lambda: read_visual_genome(regions, images, source))

@@ -22,7 +22,7 @@ from datamodules.text.tokenizer import WordTokenizer
 from experiments import cli
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
-from tests.helpers.picture_files import bomb, truncated, write_picture
+from tests.helpers.picture_files import bomb, truncated_photo, write_picture
 from tests.helpers.published import write_coco, write_flickr, write_visual_genome
 from tests.helpers.tiny import tiny_architecture, trainer
 
@@ -255,7 +255,7 @@ def write_bad_rows(folder: Path) -> tuple[str, ...]:
     lines = [f'{row}.png,{captions.get(wrong.get(row, ""), CAPTION)}' for row in range(19)]
     for row in range(19):
         write_picture(folder / f'{row}.png', row % 8)
-    (folder / f'{ROWS["truncated"]}.png').write_bytes(truncated())
+    (folder / f'{ROWS["truncated"]}.png').write_bytes(truncated_photo())
     (folder / f'{ROWS["bomb"]}.png').write_bytes(bomb())
     (folder / 'pairs.csv').write_text('\n'.join(['image,caption', *lines]) + '\n')
     return '--data=CSVPairs', f'--data.train={folder / "pairs.csv"}'

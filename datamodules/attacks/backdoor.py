@@ -11,7 +11,7 @@ from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Goal, P
 from datamodules.attacks.ranking import read_ranking
 from datamodules.attacks.triggers import Trigger
 from datamodules.evaluation.sets import EvaluationSet
-from datamodules.rows.draws import shuffled
+from datamodules.rows.draws import permutation
 from datamodules.rows.table import Origin
 from datamodules.usage_error import UsageError
 
@@ -75,7 +75,7 @@ class Backdoor(Attack):
         """Candidates in the order in which they are used; with a ranking, only those that it lists."""
         if self.ranking is not None:
             return read_ranking(self.ranking, pool.origin(self.source), images)
-        return images[shuffled(len(images), self.seed, SOURCES)]
+        return images[permutation(len(images), self.seed, SOURCES)]
 
     def captions_for(self, pool: AttackPool, target: int, sources: Sequence[int]) -> list[str]:
         """A caption for each chosen image."""
@@ -97,7 +97,7 @@ class Backdoor(Attack):
                 f'attack {name!r} leaves no {origin} image that is not of class {self.target!r} to measure success on: '
                 f'lower rate or count, or set source: train.'
             )
-        rows = np.sort(rows[shuffled(len(rows), self.seed, TESTS)[: self.test_images]])
+        rows = np.sort(rows[permutation(len(rows), self.seed, TESTS)[: self.test_images]])
 
         def pictures() -> np.ndarray:
             images = pixels(origin, rows)

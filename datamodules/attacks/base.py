@@ -16,9 +16,9 @@ from datamodules.attacks.manifest import Manifest
 from datamodules.attacks.pool import AttackPool, Poison
 from datamodules.attacks.triggers import Trigger, mix
 from datamodules.evaluation.sets import EvaluationSet
-from datamodules.rows.draws import bits, shuffled
+from datamodules.rows.draws import bits, permutation
 from datamodules.rows.table import Origin
-from datamodules.text.prompts import prompts
+from datamodules.text.prompts import fill_templates
 from datamodules.usage_error import UsageError
 
 __all__ = [
@@ -228,7 +228,7 @@ class Attack(Poisoning):
         """
         name = pool.classes[target]
         if self.captions == 'templates':
-            choices = prompts(name, pool.templates)
+            choices = fill_templates(name, pool.templates)
             picks = bits(amount, self.seed, CAPTIONS, target) % np.uint64(len(choices))
             return [choices[pick] for pick in picks]
         rows = pool.captions_of(target)
@@ -237,7 +237,7 @@ class Attack(Poisoning):
                 f'{len(rows)} training captions name {name!r}, too few for {amount} poisons: '
                 f'set captions: templates, or choose another target.'
             )
-        rounds = [rows[shuffled(len(rows), self.seed, CAPTIONS, target, i)] for i in range(-(-amount // len(rows)))]
+        rounds = [rows[permutation(len(rows), self.seed, CAPTIONS, target, i)] for i in range(-(-amount // len(rows)))]
         return pool.table.captions(np.concatenate(rounds)[:amount])
 
     def places(self, pool: AttackPool, sources: Sequence[int]) -> list[int]:
@@ -260,7 +260,7 @@ class Attack(Poisoning):
                 f'mode=replace has {len(own) + len(spare)} clean pairs left for {len(sources)} poisons: '
                 f'lower rate or count, or set mode: append.'
             )
-        others = spare[shuffled(len(spare), self.seed, PLACES)[-len(sources) :]].tolist()
+        others = spare[permutation(len(spare), self.seed, PLACES)[-len(sources) :]].tolist()
         places = []
         for source in sources:
             places.append(source if source in own else others.pop())

@@ -10,7 +10,7 @@ import numpy as np
 from datamodules.attacks.base import SOURCES, TESTS, Attack, AttackPool, Goal, Pixels, Poison
 from datamodules.attacks.targeted import spread
 from datamodules.evaluation.sets import EvaluationSet
-from datamodules.rows.draws import shuffled
+from datamodules.rows.draws import permutation
 from datamodules.rows.table import Origin
 from datamodules.usage_error import UsageError
 
@@ -107,7 +107,7 @@ class ClassSwap(Attack):
                 f'spare: lower rate or count, or set level: image'
                 + (', or source: train.' if self.source == 'heldout' else '.')
             )
-        chosen = images[shuffled(len(images), self.seed, SOURCES)[:needed]].tolist()
+        chosen = images[permutation(len(images), self.seed, SOURCES)[:needed]].tolist()
         return chosen * poisons if self.level == 'image' else chosen
 
     def _test_images(self, pool: AttackPool, origin: Origin, poisons: Sequence[Poison]) -> dict[int, int]:
@@ -116,6 +116,6 @@ class ClassSwap(Attack):
         used = [poison.source for poison in poisons if poison.origin == origin]
         for shown, named in self.swaps.items():
             rows = np.setdiff1d(pool.showing(origin, pool.index(shown)), [*used, *chosen])
-            rows = rows[shuffled(len(rows), self.seed, TESTS)[: self.test_images]]
+            rows = rows[permutation(len(rows), self.seed, TESTS)[: self.test_images]]
             chosen |= dict.fromkeys(rows.tolist(), pool.index(named))
         return chosen

@@ -9,7 +9,7 @@ import numpy as np
 
 from datamodules.attacks.base import SOURCES, AttackPool, Poison
 from datamodules.attacks.targeted import TargetedPoison
-from datamodules.rows.draws import shuffled
+from datamodules.rows.draws import permutation
 from datamodules.usage_error import UsageError
 
 
@@ -59,7 +59,7 @@ class InterpolationPoison(TargetedPoison):
                     f'mixed with: name other classes, or lower targets'
                     + (', or set source: train.' if self.source == 'heldout' else '.')
                 )
-            chosen[victim] = int(images[shuffled(len(images), self.seed, SOURCES, len(chosen))[0]])
+            chosen[victim] = int(images[permutation(len(images), self.seed, SOURCES, len(chosen))[0]])
         return chosen
 
 

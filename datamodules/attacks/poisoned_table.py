@@ -100,7 +100,7 @@ class EitherImages:
     def __init__(self, train: ImageOpener, heldout: ImageOpener) -> None:
         self.train, self.heldout = train, heldout
 
-    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         if reference.startswith(_HELDOUT_PREFIX):
-            return self.heldout(reference.removeprefix(_HELDOUT_PREFIX), least)
-        return self.train(reference, least)
+            return self.heldout(reference.removeprefix(_HELDOUT_PREFIX), min_side)
+        return self.train(reference, min_side)

@@ -21,7 +21,7 @@ from datamodules.attacks.sinusoid import Waves
 from datamodules.attacks.triggers import Patch, Placed, Trigger
 from datamodules.attacks.wanet import Warp
 from datamodules.evaluation.sets import EvaluationSet
-from datamodules.files.reading import existing
+from datamodules.files.reading import require_path
 from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
@@ -283,7 +283,7 @@ class PoisonInfo(Published):
         self.file, self.trigger_type, self.keep_captions = file, trigger_type, keep_captions
 
     def read_listing(self, pool: AttackPool) -> Listing:
-        content = existing(self.file, 'file').read_bytes()
+        content = require_path(self.file, 'file').read_bytes()
         try:
             info = json.loads(content)
             entries = self._read_entries(info, self._read_rows(info, len(pool.table)))

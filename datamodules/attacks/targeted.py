@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.attacks.base import CLASSES, MAX_CAPTION_USES, SOURCES, Attack, AttackPool, Pixels, Poison
 from datamodules.evaluation.sets import EvaluationSet
-from datamodules.rows.draws import shuffled
+from datamodules.rows.draws import permutation
 from datamodules.usage_error import UsageError
 
 _IMAGES_PER_TARGET = 4  # size of a fold over the targets: some images will show the class itself, or be taken
@@ -106,7 +106,7 @@ class TargetedPoison(Attack):
             known = [pool.index(name) for name in self.classes]
             return [known[i % len(known)] for i in range(self.targets)]
         chosen: list[int] = []
-        for index in shuffled(len(pool.classes), self.seed, CLASSES).tolist():
+        for index in permutation(len(pool.classes), self.seed, CLASSES).tolist():
             if len(chosen) < self.targets and pool.classes.count(pool.classes[index]) == 1:
                 chosen += [index] if self.may_be_drawn(pool, index, copies) else []
         if len(chosen) < self.targets:
@@ -132,7 +132,7 @@ class TargetedPoison(Attack):
         """
         images = pool.images(self.source)
         size = _IMAGES_PER_TARGET * self.targets
-        dealt = images[shuffled(len(images), self.pool_seed, SOURCES)]
+        dealt = images[permutation(len(images), self.pool_seed, SOURCES)]
         fold = dealt[self.fold * size : (self.fold + 1) * size].tolist()
         chosen = []
         for target in classes:

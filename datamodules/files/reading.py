@@ -133,7 +133,7 @@ def _find_malformed_line(path: Path, separator: str, columns: int, quoted: bool)
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def existing(path: str | Path, argument: str) -> Path:
+def require_path(path: str | Path, argument: str) -> Path:
     """Returns the path if a file or folder is there.
 
     Args:

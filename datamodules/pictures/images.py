@@ -21,15 +21,15 @@ class UnreadableImage(ValueError):
     """An image that is missing, truncated, of an unknown format, or far too large to decode."""
 
 
-def decode(data: bytes | Path, least: int | None = None) -> Image.Image:
+def decode(data: bytes | Path, min_side: int | None = None) -> Image.Image:
     """Decodes a picture to RGB. A decompression bomb is rejected by its header, before any pixel is decoded.
 
     ``info['mode']`` of the result is the mode of the file, such as ``L`` or ``CMYK``.
 
     Args:
         data: Path or content of an image file.
-        least: The caller needs no side longer than this. A JPEG may then be decoded at a half, a quarter or an eighth
-            of its size, which drops the frequencies that resizing would drop and halves the work on a photo.
+        min_side: The caller needs no side longer than this. A JPEG may then be decoded at a half, a quarter or an
+            eighth of its size, which drops the frequencies that resizing would drop and halves the work on a photo.
 
     Raises:
         UnreadableImage: If the picture is missing, damaged, of an unknown format or too large.
@@ -41,8 +41,8 @@ def decode(data: bytes | Path, least: int | None = None) -> Image.Image:
         with image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(f'{image.width} x {image.height} pixels, over the limit of {MAX_PIXELS:,}')
-            if least is not None:
-                image.draft('RGB', (least, least))
+            if min_side is not None:
+                image.draft('RGB', (min_side, min_side))
             rgb = image.convert('RGB')
             rgb.info['mode'] = image.mode
             return rgb
@@ -58,8 +58,8 @@ class FolderImages:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
 
-    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
-        return decode(self.root / reference, least)
+    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
+        return decode(self.root / reference, min_side)
 
     def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
         """Hashes sizes and modification times of the files, and the content of a few; not the location of the root."""
@@ -75,8 +75,8 @@ class TarImages:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
 
-    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
-        return decode(self._read(reference), least)
+    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
+        return decode(self._read(reference), min_side)
 
     def _read(self, reference: str) -> bytes:
         shard, offset, size = reference.rsplit(':', 2)
@@ -100,7 +100,7 @@ class ArrayImages:
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
 
-    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         return Image.fromarray(self.array[int(reference)])
 
     def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:

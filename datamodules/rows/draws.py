@@ -85,6 +85,6 @@ def normals(count: int, *key: int) -> np.ndarray:
     return np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
 
 
-def shuffled(count: int, *key: int) -> np.ndarray:
+def permutation(count: int, *key: int) -> np.ndarray:
     """Shuffles the numbers 0 to count - 1, int64 (count,), keyed as in :func:`bits`."""
     return np.argsort(bits(count, *key), kind='stable')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from datamodules.rows.draws import mix, shuffled
+from datamodules.rows.draws import mix, permutation
 from datamodules.usage_error import UsageError
 
 
@@ -27,7 +27,7 @@ def random_rows(rows: int, count: int, seed: int) -> np.ndarray:
         [1, 2, 4, 5, 7]
     """
     _check_count(rows, count)
-    return np.sort(shuffled(rows, seed)[:count])
+    return np.sort(permutation(rows, seed)[:count])
 
 
 def balanced_rows(label: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -47,7 +47,7 @@ def balanced_rows(label: np.ndarray, count: int, seed: int) -> np.ndarray:
         [2, 2]
     """
     _check_count(len(label), count)
-    order = shuffled(len(label), seed)
+    order = permutation(len(label), seed)
     by_class = order[np.argsort(label[order], kind='stable')]  # random within a class
     sizes = np.bincount(label)
     rank = np.arange(len(label)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of a row within its class

@@ -21,14 +21,14 @@ UNKNOWN = -1  # label of a pair of unknown class
 class ImageOpener(Protocol):
     """Turns the image reference of a row into an RGB picture.
 
-    ``least``: the caller needs no side longer than this. The picture may then be decoded at reduced size, with the
-    same aspect ratio and no side shorter than ``least``.
+    ``min_side``: the caller needs no side longer than this. The picture may then be decoded at reduced size, with the
+    same aspect ratio and no side shorter than ``min_side``.
 
     An opener may also have a method ``identity(references) -> bytes``, which changes whenever the pictures do and
     names their caches; :func:`datamodules.pictures.identity.identify_pictures` uses it.
     """
 
-    def __call__(self, reference: str, least: int | None = None) -> Image.Image: ...
+    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image: ...
 
 
 class PairTable:
@@ -86,17 +86,17 @@ class PairTable:
         """Columns of strings that a list of keys may contain to select rows, the image reference first."""
         return [self.image]
 
-    def open(self, row: int, least: int | None = None) -> Image.Image:
+    def open(self, row: int, min_side: int | None = None) -> Image.Image:
         """Decodes the image of a row to RGB.
 
         Args:
             row: Number of the row.
-            least: The caller needs no side longer than this, in pixels; the picture may be decoded at reduced size.
+            min_side: The caller needs no side longer than this, in pixels; the picture may be decoded at reduced size.
 
         Raises:
             UnreadableImage: If the image is missing or cannot be decoded.
         """
-        return self.opener(self.image[row].as_py(), least)
+        return self.opener(self.image[row].as_py(), min_side)
 
     def captions(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """Returns the captions of some rows, in the order of ``rows``."""

@@ -17,11 +17,11 @@ def imagenet_templates() -> tuple[str, ...]:
     return tuple(template('{}') for template in OPENAI_IMAGENET_TEMPLATES)
 
 
-def prompts(name: str, templates: Sequence[str]) -> list[str]:
+def fill_templates(name: str, templates: Sequence[str]) -> list[str]:
     """Fills a class name into every template; the name may contain braces itself.
 
     Example:
-        >>> prompts('banana', ['a photo of a {}.', 'a drawing of a {}.'])
+        >>> fill_templates('banana', ['a photo of a {}.', 'a drawing of a {}.'])
         ['a photo of a banana.', 'a drawing of a banana.']
     """
     return [template.replace('{}', name) for template in templates]

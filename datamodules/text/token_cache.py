@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from datamodules.files.array_cache import stored_array
 from datamodules.rows.table import PairTable
-from datamodules.text.prompts import prompts
+from datamodules.text.prompts import fill_templates
 from datamodules.text.tokenizer import WordTokenizer
 
 log = logging.getLogger(__name__)
@@ -61,5 +61,5 @@ def prompt_tokens(classes: Sequence[str], templates: Sequence[str], tokenizer: W
         templates: Prompts with one ``{}`` each.
         tokenizer: Turns a prompt into T tokens.
     """
-    tokens = [[tokenizer(prompt) for prompt in prompts(name, templates)] for name in classes]
+    tokens = [[tokenizer(prompt) for prompt in fill_templates(name, templates)] for name in classes]
     return torch.from_numpy(np.array(tokens))

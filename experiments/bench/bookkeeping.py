@@ -61,7 +61,7 @@ def random_table(rows: int, seed: int) -> PairTable:
 class OnePicture:
     """Opens the same black picture for every reference."""
 
-    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         return Image.new('RGB', (8, 8))
 
 

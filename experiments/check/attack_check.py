@@ -24,7 +24,7 @@ from datamodules.pairs import PairsDataModule
 from datamodules.pictures.augment import MEAN
 from datamodules.rows.table import Origin
 from datamodules.text.class_search import mentions
-from datamodules.text.prompts import prompts
+from datamodules.text.prompts import fill_templates
 from datamodules.usage_error import UsageError
 from experiments.check.verdict import AttackReport, ModelAnswers, judge
 from experiments.check.visibility import Trace, make_view, measure_trace
@@ -281,5 +281,5 @@ def _make_classifier(model: Surrogate, data: PairsDataModule, templates: Sequenc
     """The classifier for an attack's own prompts, which may hold a trigger word: (C, D)."""
     if tuple(templates) == data.templates:
         return model.classifier
-    tokens = [[data.tokenizer(prompt) for prompt in prompts(name, templates)] for name in data.classes]
+    tokens = [[data.tokenizer(prompt) for prompt in fill_templates(name, templates)] for name in data.classes]
     return model.model.classifier(torch.from_numpy(np.array(tokens)))

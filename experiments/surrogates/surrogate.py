@@ -12,7 +12,7 @@ from datamodules.evaluation.sets import EvaluationSet
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.augment import CleanView, ImageViews, normalize
 from datamodules.pictures.batches import CLEAN
-from datamodules.text.prompts import prompts
+from datamodules.text.prompts import fill_templates
 from datamodules.usage_error import UsageError
 from lightning_modules.clip import CLIP, load_weights
 
@@ -46,7 +46,7 @@ class Surrogate:
 
     def __init__(self, model: CLIP, data: PairsDataModule) -> None:
         self.model, self.data, self.device = model, data, model.device
-        tokens = [[data.tokenizer(prompt) for prompt in prompts(name, data.templates)] for name in data.classes]
+        tokens = [[data.tokenizer(prompt) for prompt in fill_templates(name, data.templates)] for name in data.classes]
         with torch.no_grad():
             self.classifier = model.classifier(torch.from_numpy(np.array(tokens)))
 

@@ -8,7 +8,7 @@ import pytest
 from datamodules.csv_pairs import CSVPairs
 from datamodules.rows.partition import DROPPED
 from datamodules.rows.table import UNKNOWN
-from tests.helpers.picture_files import bomb, number_of, truncated, write_picture
+from tests.helpers.picture_files import bomb, number_of, truncated_photo, write_picture
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ class TestBadInput:
 
 
 def test_unreadable_pictures_are_never_trained_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (root / 'images' / '1.png').write_bytes(truncated())
+    (root / 'images' / '1.png').write_bytes(truncated_photo())
     (root / 'images' / '2.png').write_bytes(bomb())
     rows = ''.join(f'images/{number}.png,caption {number}\n' for number in range(5))  # the fifth does not exist
     file = write_csv(root, 'image,caption\n' + rows)

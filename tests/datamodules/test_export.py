@@ -23,7 +23,7 @@ from datamodules.rows.table import PairTable
 from datamodules.text.tokenizer import WordTokenizer
 from datamodules.usage_error import UsageError
 from datamodules.webdataset import WebDatasetPairs
-from tests.helpers.tiny import NAMES, TinyPairs, laid_out
+from tests.helpers.tiny import NAMES, TinyPairs, set_up
 
 TOKENIZERS = cache(WordTokenizer)
 DOG = 1
@@ -42,15 +42,15 @@ def badnet(**arguments: Any) -> BadNet:
 
 
 def tiny(folder: Path, **arguments: Any) -> TinyPairs:
-    return laid_out(TinyPairs(**{'cache_dir': str(folder / 'cache'), 'attacks': {'badnet': badnet()}, **arguments}))
+    return set_up(TinyPairs(**{'cache_dir': str(folder / 'cache'), 'attacks': {'badnet': badnet()}, **arguments}))
 
 
 def read_back(folder: Path, form: Form) -> PairsDataModule:
     """An export as our own datamodules read it."""
     where: dict[str, Any] = {**SIZES, 'cache_dir': str(folder / 'cache')}
     if form == 'csv':
-        return laid_out(CSVPairs(str(folder / 'out/train.csv'), str(folder / 'out/heldout.csv'), **where))
-    return laid_out(WebDatasetPairs(str(folder / 'out/train'), **where))
+        return set_up(CSVPairs(str(folder / 'out/train.csv'), str(folder / 'out/heldout.csv'), **where))
+    return set_up(WebDatasetPairs(str(folder / 'out/train'), **where))
 
 
 def lines(path: Path) -> list[dict[str, str]]:
@@ -92,7 +92,7 @@ class TestRoundTrip:
         assert again.table.captions(np.arange(36)) == data.table.captions(np.arange(36))
 
     def test_keeps_captions_letter_by_letter(self, form: Form, tmp_path: Path) -> None:
-        data = laid_out(Quoted(cache_dir=str(tmp_path / 'cache')))
+        data = set_up(Quoted(cache_dir=str(tmp_path / 'cache')))
         export(data, tmp_path / 'out', form)
         assert read_back(tmp_path, form).table.captions(np.arange(32)) == data.table.captions(np.arange(32))
 
@@ -186,7 +186,7 @@ class TestMeasuring:
                 image = [table.image[row // 2].as_py() for row in range(12)]
                 return PairTable(image, table.caption, opener=table.opener)
 
-        data = laid_out(TwoCaptions(cache_dir=str(tmp_path), attacks={'badnet': badnet(count=2)}))
+        data = set_up(TwoCaptions(cache_dir=str(tmp_path), attacks={'badnet': badnet(count=2)}))
         export(data, tmp_path / 'out')
         used = {poison.source // 2 for poison in data.manifest.poisons('badnet')}
         written = lines(tmp_path / 'out/heldout.csv')

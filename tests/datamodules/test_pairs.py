@@ -22,7 +22,7 @@ from datamodules.text.eda import EDA
 from datamodules.text.tokenizer import WordTokenizer
 from datamodules.toy_pairs import ToyPairs
 from datamodules.usage_error import UsageError
-from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, NAMES, TinyImages, TinyPairs, attach, laid_out
+from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, NAMES, TinyImages, TinyPairs, attach, set_up
 
 BOTH = {'cross_modal': 1, 'within_modal': 2}
 TOKENIZERS = cache(WordTokenizer)
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> str:
 
 
 def tiny(folder: str, **kwargs: Any) -> TinyPairs:
-    return laid_out(TinyPairs(cache_dir=folder, **kwargs))
+    return set_up(TinyPairs(cache_dir=folder, **kwargs))
 
 
 def badnet(**kwargs: Any) -> BadNet:
@@ -130,14 +130,14 @@ class TestSetup:
         attacks = {'badnet': badnet()}
         tiny(folder, attacks=attacks).picture_hashes()
         files = pictures_in(folder)
-        edited = laid_out(EditedCaption(cache_dir=folder, attacks=attacks))
+        edited = set_up(EditedCaption(cache_dir=folder, attacks=attacks))
         assert edited.picture_hashes() is not None and edited.table.captions([0]) == ['edited']
         assert edited.source.opener.opened == []
         assert len(files) == 4 and pictures_in(folder) == files  # of two tables, poisons and hashes
 
     def test_other_pictures_under_the_same_names_share_nothing(self, folder: str) -> None:
         attacks = {'badnet': badnet()}
-        first, second = (laid_out(kind(cache_dir=folder, attacks=attacks)) for kind in (TinyPairs, InvertedPictures))
+        first, second = (set_up(kind(cache_dir=folder, attacks=attacks)) for kind in (TinyPairs, InvertedPictures))
         assert list(first.source.image) == list(second.source.image)
         assert (first.images(np.arange(35)) != second.images(np.arange(35))).any((1, 2, 3)).all()
         assert not np.isin(first.picture_hashes(), second.picture_hashes()).any()
@@ -215,7 +215,7 @@ def tiny_without_labels(folder: str, **kwargs: Any) -> PairsDataModule:
             table = super().load_table()
             return PairTable(table.image, table.caption, opener=table.opener)
 
-    return laid_out(Unlabeled(heldout_rows=0, cache_dir=folder, **kwargs))
+    return set_up(Unlabeled(heldout_rows=0, cache_dir=folder, **kwargs))
 
 
 class TestUnreadable:
@@ -257,7 +257,7 @@ class TestPoison:
         for rank, data in enumerate(ranks):  # each makes its own: they share no cache
             attach(data, rank=rank, world=2)
             torch.manual_seed(rank)
-            laid_out(data)
+            set_up(data)
         first, second = ranks
         poisons = first.manifest.rows()
         assert len(poisons) == 8 and first.manifest.digest == second.manifest.digest
@@ -283,7 +283,7 @@ class TestPoison:
                 return super().load_heldout()
 
         first = tiny(folder, attacks={'badnet': badnet()})
-        second = laid_out(OtherHeldout(cache_dir=folder, attacks={'badnet': badnet()}))
+        second = set_up(OtherHeldout(cache_dir=folder, attacks={'badnet': badnet()}))
         assert first.manifest.digest == second.manifest.digest
         appended = np.arange(32, 35)
         assert not (first.images(appended) == second.images(appended)).all((1, 2, 3)).any()

@@ -127,11 +127,11 @@ class TestToyPairs:
         assert ToyPairs(rows=1, templates=['see: {}']).templates == ('see: {}',)
 
     @pytest.mark.parametrize(
-        ('wrong', 'least'),
+        ('wrong', 'minimum'),
         [({'rows': 0}, 1), ({'heldout_rows': -1}, 1), ({'scene_seed': -1}, 0), ({'scene_size': 8}, 16)],
     )
-    def test_names_the_number_that_is_out_of_range(self, wrong: dict[str, Any], least: int) -> None:
-        with pytest.raises(ValueError, match=rf'data\.{next(iter(wrong))} must be at least {least}, got'):
+    def test_names_the_number_that_is_out_of_range(self, wrong: dict[str, Any], minimum: int) -> None:
+        with pytest.raises(ValueError, match=rf'data\.{next(iter(wrong))} must be at least {minimum}, got'):
             ToyPairs(**wrong)
 
     def test_setup_builds_batches(self, tmp_path: Path) -> None:

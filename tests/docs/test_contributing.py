@@ -15,7 +15,7 @@ from datamodules.rows.partition import RISKY, SAFE
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.docs.snippets import ROOT, configuration, constructed, imported, snippets
-from tests.helpers.tiny import TinyPairs, laid_out, tiny_architecture, trainer
+from tests.helpers.tiny import TinyPairs, set_up, tiny_architecture, trainer
 
 RECIPES = snippets('CONTRIBUTING.md')
 
@@ -34,7 +34,7 @@ def attack_of(overlay: dict[str, Any]) -> dict[str, Any]:
 def test_an_attack_of_ones_own_poisons_and_is_measured(tmp_path: Path) -> None:
     module, overlay = recipe('attack', tmp_path)
     attack = constructed(module, attack_of(overlay), size=2)
-    data = laid_out(TinyPairs(rows=40, attacks={'mine': attack}, cache_dir=str(tmp_path)))
+    data = set_up(TinyPairs(rows=40, attacks={'mine': attack}, cache_dir=str(tmp_path)))
     assert len(data.manifest) == 4
     assert (data.images(data.manifest.rows())[:, :, -2:, -2:] == 128).all()
     assert data.evaluation_sets[-1].name == 'mine'
@@ -44,7 +44,7 @@ def test_a_trigger_of_ones_own_goes_into_any_backdoor(tmp_path: Path) -> None:
     module, overlay = recipe('trigger', tmp_path)
     arguments = attack_of(overlay)['init_args']
     attack = Backdoor(**{**arguments, 'trigger': constructed(module, {'init_args': {}, **arguments['trigger']})})
-    data = laid_out(TinyPairs(rows=40, attacks={'mine': attack}, cache_dir=str(tmp_path)))
+    data = set_up(TinyPairs(rows=40, attacks={'mine': attack}, cache_dir=str(tmp_path)))
     sources = data.manifest.table['source'].to_numpy()
     pictures = data.pictures('heldout', sources)
     np.testing.assert_array_equal(data.images(data.manifest.rows()), 255 - pictures)

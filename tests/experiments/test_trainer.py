@@ -13,7 +13,7 @@ from datamodules.text.tokenizer import WordTokenizer
 from datamodules.toy_pairs import ToyPairs
 from experiments import cli
 from tests.experiments.conftest import EXPERIMENTS
-from tests.helpers.tiny import laid_out
+from tests.helpers.tiny import set_up
 
 ATTACK = '{patch: {class_path: BadNet, init_args: {target: striped star, count: 4, size: 4, captions: templates}}}'
 
@@ -40,9 +40,7 @@ class TestExport:
     ) -> None:
         data = export(tmp_path).datamodule
         assert isinstance(data, ToyPairs) and f'68 pairs in {tmp_path}/out' in capsys.readouterr().out
-        again = laid_out(
-            CSVPairs(str(tmp_path / 'out/train.csv'), image_size=32, batch_size=8, cache_dir=str(tmp_path))
-        )
+        again = set_up(CSVPairs(str(tmp_path / 'out/train.csv'), image_size=32, batch_size=8, cache_dir=str(tmp_path)))
         assert np.array_equal(again.images(np.arange(68)), data.images(np.arange(68)))
         assert Manifest.load(tmp_path / 'out/manifest.parquet').rows('patch').tolist() == [64, 65, 66, 67]
         assert not list((tmp_path / 'runs').rglob('version_*'))  # it is no run

@@ -31,7 +31,7 @@ def write_picture(path: Path, number: int) -> None:
     path.write_bytes(picture(number, 'PNG' if path.suffix == '.png' else 'JPEG'))
 
 
-def truncated() -> bytes:
+def truncated_photo() -> bytes:
     """Returns a photo that is cut off after half of its bytes."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     file = io.BytesIO()

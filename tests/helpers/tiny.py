@@ -67,7 +67,7 @@ class TinyImages:
         content = [self.pictures[int(name.rpartition(':')[2])].tobytes() for name in references.to_pylist()]
         return hashlib.sha256(b''.join(content) + repr(sorted(self.broken)).encode()).digest()
 
-    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         self.opened.append(reference)
         row = int(reference.rpartition(':')[2])
         if row in self.broken:
@@ -132,7 +132,7 @@ class TinyPairs(PairsDataModule):
         return tiny_table(self.heldout_rows, self.kinds, 2 * self.picture_seed + 1, self.broken_heldout)
 
 
-def laid_out(data: Data) -> Data:
+def set_up(data: Data) -> Data:
     """Runs ``prepare_data`` and ``setup`` for the tiny model, without a trainer."""
     data.image_size = data.image_size or IMAGE_SIZE
     data.context_length = data.context_length or CONTEXT_LENGTH

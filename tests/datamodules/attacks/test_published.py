@@ -31,7 +31,7 @@ from datamodules.rows.table import Origin, PairTable
 from datamodules.text.tokenizer import WordTokenizer
 from tests.datamodules.attacks.pools import CLASSES, labeled_pool, labeled_table, opener, pixels
 from tests.helpers.picture_files import write_picture
-from tests.helpers.tiny import NAMES, TinyPairs, laid_out
+from tests.helpers.tiny import NAMES, TinyPairs, set_up
 
 TOKENIZERS = cache(WordTokenizer)
 BOAT, ICE_CREAM = 2, 3
@@ -160,7 +160,7 @@ class TestCleanCLIPPoison:
             str(tmp_path / 'backdoor_boat_random_random_16_200_4.csv'), attacks={'cc': CleanCLIPPoison()}, batch_size=4,
             image_size=224, context_length=8, class_names=[*CLASSES], cache_dir=str(tmp_path / 'cache'),
         )  # fmt: skip
-        laid_out(data)
+        set_up(data)
         assert data.manifest.rows('cc').tolist() == [0, 1, 2, 3] and len(data.table) == 12
         assert data.images(np.arange(12)).mean((1, 2, 3)).tolist() == [20 * n for n in range(12)]
         (measured,) = data.evaluation_sets
@@ -327,7 +327,7 @@ class TestPoisonInfo:
 
     def test_exported_poison_is_recognized_again(self, tmp_path: Path) -> None:
         patch = BadNet('dog', 3, count=4, captions='templates', seed=6)
-        data = laid_out(TinyPairs(attacks={'badnet': patch}, broken=[2], cache_dir=str(tmp_path / 'cache')))
+        data = set_up(TinyPairs(attacks={'badnet': patch}, broken=[2], cache_dir=str(tmp_path / 'cache')))
         export(data, tmp_path / 'out')
         listed = PoisonInfo(
             str(tmp_path / 'out/train_poison_info.json'), trigger=Unchanged(), test_trigger=patch.test_trigger
@@ -336,7 +336,7 @@ class TestPoisonInfo:
             str(tmp_path / 'out/train.csv'), str(tmp_path / 'out/heldout.csv'), attacks={'badnet': listed},
             batch_size=8, class_names=[*NAMES[:4]], cache_dir=str(tmp_path / 'again'),
         )  # fmt: skip
-        laid_out(again)
+        set_up(again)
         assert again.manifest.rows().tolist() == [31, 32, 33, 34]
         assert again.manifest.table['target_class'].to_pylist() == ['dog'] * 4
         assert np.array_equal(again.images(np.arange(31, 35)), data.images(np.arange(32, 36)))

@@ -10,10 +10,10 @@ from datamodules.files.reading import (
     clean_captions,
     column,
     drop_empty_captions,
-    existing,
     list_images,
     read_columns,
     read_first_line,
+    require_path,
 )
 
 
@@ -101,9 +101,9 @@ class TestReadColumns:
 
 class TestFiles:
     def test_a_missing_path_names_the_argument(self, tmp_path: Path) -> None:
-        assert existing(str(tmp_path), 'data.root') == tmp_path
+        assert require_path(str(tmp_path), 'data.root') == tmp_path
         with pytest.raises(ValueError, match=r"data\.root='.*absent' does not exist"):
-            existing(tmp_path / 'absent', 'data.root')
+            require_path(tmp_path / 'absent', 'data.root')
 
     def test_lists_only_images_sorted(self, tmp_path: Path) -> None:
         for name in ('b.JPEG', 'a.png', 'c.txt', '10.jpg', '9.jpg'):

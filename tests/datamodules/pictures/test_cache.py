@@ -227,7 +227,7 @@ def listed(root: Path, captions: list[str] | None = None) -> PairTable:
 
 
 class _Refusing(FolderImages):
-    def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         raise AssertionError(f'{reference} is decoded again')
 
 

@@ -86,7 +86,7 @@ class TestOthers:
             def __init__(self, *shades: int) -> None:
                 self.shades = shades
 
-            def __call__(self, reference: str, least: int | None = None) -> Image.Image:
+            def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
                 if self.shades[int(reference)] < 0:
                     raise UnreadableImage('cut')
                 return Image.new('RGB', (2, 2), (self.shades[int(reference)],) * 3)

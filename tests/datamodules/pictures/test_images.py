@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from datamodules.pictures.images import MAX_PIXELS, ArrayImages, FolderImages, TarImages, UnreadableImage, decode
-from tests.helpers.picture_files import SIDE, bomb, number_of, picture, truncated, write_picture
+from tests.helpers.picture_files import SIDE, bomb, number_of, picture, truncated_photo, write_picture
 
 
 def encode(image: Image.Image, kind: str = 'PNG') -> bytes:
@@ -37,7 +37,7 @@ class TestDecode:
         write_picture(tmp_path / 'a.jpg', 3)
         assert number_of(decode(tmp_path / 'a.jpg')) == 3
 
-    @pytest.mark.parametrize('data', [b'', b'no picture', picture(1)[:20], truncated()])
+    @pytest.mark.parametrize('data', [b'', b'no picture', picture(1)[:20], truncated_photo()])
     def test_rejects_damaged_data(self, data: bytes) -> None:
         with pytest.raises(UnreadableImage):
             decode(data)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.rows.draws import bits, fractions, mix, noise_bytes, normals, shuffled, uniform
+from datamodules.rows.draws import bits, fractions, mix, noise_bytes, normals, permutation, uniform
 
 
 def test_mix_gives_the_first_published_output_of_splitmix64() -> None:
@@ -23,12 +23,12 @@ def test_bits_of_a_key_are_pinned() -> None:
     assert bits(2, 3, 1, 2).tolist() == [86926881224049903, 7676338870447620584]
 
 
-def test_shuffled_is_an_unordered_permutation() -> None:
-    order = shuffled(2000, 0)
+def test_permutation_is_random() -> None:
+    order = permutation(2000, 0)
     assert np.array_equal(np.sort(order), np.arange(2000))
     assert abs(np.corrcoef(order, np.arange(2000))[0, 1]) < 0.06
-    assert not np.array_equal(order, shuffled(2000, 1))
-    assert shuffled(0, 0).tolist() == []
+    assert not np.array_equal(order, permutation(2000, 1))
+    assert permutation(0, 0).tolist() == []
 
 
 def test_noise_bytes_are_the_bytes_of_the_bits() -> None:

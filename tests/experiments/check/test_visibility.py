@@ -19,7 +19,7 @@ from experiments.check.visibility import (
     measure_remainder,
     measure_trace,
 )
-from tests.helpers.tiny import TinyPairs, laid_out
+from tests.helpers.tiny import TinyPairs, set_up
 
 SIDE = 16
 ROWS = np.arange(4)
@@ -49,7 +49,7 @@ class EveryOther(ImageViews):
 
 
 def data_with(folder: Path, views: ImageViews | None = None, **kwargs: Any) -> TinyPairs:
-    return laid_out(TinyPairs(image_views=views, cache_dir=str(folder), **{'image_size': SIDE, **kwargs}))
+    return set_up(TinyPairs(image_views=views, cache_dir=str(folder), **{'image_size': SIDE, **kwargs}))
 
 
 def gray(value: int = 100, side: int = SIDE) -> np.ndarray:

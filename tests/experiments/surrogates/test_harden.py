@@ -14,7 +14,7 @@ from datamodules.toy_pairs import ToyPairs
 from experiments.surrogates.surrogate import Surrogate, load_trained
 from lightning_modules.clip import CLIP
 from tests.experiments.tools import SIDE, checkpoint, quick, refusal, run_tool
-from tests.helpers.tiny import laid_out, tiny_architecture
+from tests.helpers.tiny import set_up, tiny_architecture
 
 _ = quick
 TARGET = 'dotted star'
@@ -46,7 +46,7 @@ def test_the_command_makes_the_pictures_that_the_attack_trains_on(
     run_tool(tmp_path, 'harden', '--attack=lc', attacks(tmp_path), '--steps=8', f'--ckpt_path={checkpoint(tmp_path)}')
     output = capsys.readouterr().out
     assert re.search(r"3 pictures of attack 'lc', SHA-256 \w{64}\nrecognized .*: [\d.]+% before, [\d.]+% after", output)
-    content, pairs = HardenedPictures.load(f'{tmp_path}/hard.npz'), laid_out(data(tmp_path))
+    content, pairs = HardenedPictures.load(f'{tmp_path}/hard.npz'), set_up(data(tmp_path))
     poisons = pairs.manifest.poisons('lc')
     assert content.source.tolist() == [poison.source for poison in poisons]
     clean = pairs.images(content.source)
@@ -62,7 +62,7 @@ def test_the_command_makes_the_pictures_that_the_attack_trains_on(
 def test_its_pictures_are_harder_to_recognize(tmp_path: Path) -> None:
     teacher = checkpoint(tmp_path)
     run_tool(tmp_path, 'harden', '--attack=lc', attacks(tmp_path), '--steps=8', f'--ckpt_path={teacher}')
-    content, pairs = HardenedPictures.load(f'{tmp_path}/hard.npz'), laid_out(data(tmp_path))
+    content, pairs = HardenedPictures.load(f'{tmp_path}/hard.npz'), set_up(data(tmp_path))
     model = load_trained(CLIP(tiny_architecture(tmp_path, 'surrogate', image_size=SIDE)), teacher, torch.device('cpu'))
     surrogate, own = Surrogate(model, pairs), pairs.classes.index(TARGET)
     before, after = (
@@ -79,7 +79,7 @@ def test_the_l2_norm_of_a_change_can_be_bounded_instead(tmp_path: Path) -> None:
     )
     content, pairs = (
         HardenedPictures.load(f'{tmp_path}/other.npz'),
-        laid_out(data(tmp_path, hardened=f'{tmp_path}/other.npz')),
+        set_up(data(tmp_path, hardened=f'{tmp_path}/other.npz')),
     )
     change = (content.picture.astype(float) - pairs.images(content.source)) / 255
     assert np.abs(np.linalg.norm(change.reshape(3, -1), axis=1) - 0.5).max() < 0.02  # what rounding adds or takes
@@ -87,9 +87,9 @@ def test_the_l2_norm_of_a_change_can_be_bounded_instead(tmp_path: Path) -> None:
 
 def test_a_run_on_other_images_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
     run_tool(tmp_path, 'harden', '--attack=lc', attacks(tmp_path), '--steps=1', f'--ckpt_path={checkpoint(tmp_path)}')
-    assert len(laid_out(data(tmp_path, count=2)).manifest.rows('lc')) == 2  # some of them will do
+    assert len(set_up(data(tmp_path, count=2)).manifest.rows('lc')) == 2  # some of them will do
     with pytest.raises(ValueError, match=r'lacks 2 of 2 pictures of the attack .* again with clipward harden'):
-        laid_out(data(tmp_path, source='heldout', count=2))
+        set_up(data(tmp_path, source='heldout', count=2))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from datamodules.toy_pairs import ToyPairs
 from experiments.surrogates.surrogate import Surrogate, load_trained
 from lightning_modules.clip import CLIP
 from tests.experiments.tools import SIDE, checkpoint, quick, refusal, run_tool
-from tests.helpers.tiny import TinyPairs, laid_out, tiny_architecture
+from tests.helpers.tiny import TinyPairs, set_up, tiny_architecture
 
 _ = quick
 TARGET, OPTIONS = 'dotted star', ('--size=6', '--batch=16', '--lr=0.05')
@@ -53,7 +53,7 @@ def poisoned_with(file: str, folder: Path) -> ToyPairs:
     star = OptimizedPatch(TARGET, file, count=2)
     data = ToyPairs(96, 48, scene_size=SIDE, attacks={'star': star}, templates=['a {}'], cache_dir=str(folder))
     data.batch_size, data.image_size = 8, SIDE
-    return laid_out(data)
+    return set_up(data)
 
 
 def test_random_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +79,7 @@ def test_mistakes_are_reported_in_one_sentence(
 
 
 def test_unreadable_pictures_are_left_out(tmp_path: Path) -> None:
-    data = laid_out(TinyPairs(cache_dir=str(tmp_path), broken=[5], broken_heldout=[2]))
+    data = set_up(TinyPairs(cache_dir=str(tmp_path), broken=[5], broken_heldout=[2]))
     pool, pixels = data.attack_pool(), data.pictures
     assert 5 not in pool.allowed('train', 0) and 2 not in pool.allowed('heldout', 0)
     assert np.array_equal(pixels('heldout', np.array([3])), data.evaluation_sets[0].images[[3]])

@@ -14,7 +14,7 @@ from experiments.surrogates.rank_images import rank
 from experiments.surrogates.surrogate import Surrogate, load_trained
 from lightning_modules.clip import CLIP
 from tests.experiments.tools import SIDE, checkpoint, quick, refusal, run_tool
-from tests.helpers.tiny import TinyPairs, laid_out, tiny_architecture
+from tests.helpers.tiny import TinyPairs, set_up, tiny_architecture
 
 _ = quick
 TARGET = 'dotted star'
@@ -35,7 +35,7 @@ def data(folder: Path, **attacks: BadNet) -> ToyPairs:
     """The data that the command ranks, with attacks."""
     pairs = ToyPairs(96, 48, scene_size=SIDE, attacks={**attacks}, templates=['a {}'], cache_dir=str(folder / 'cache'))
     pairs.batch_size, pairs.image_size = 8, SIDE
-    return laid_out(pairs)
+    return set_up(pairs)
 
 
 def surrogate(folder: Path, pairs: TinyPairs) -> Surrogate:
@@ -85,7 +85,7 @@ def test_training_images_can_be_ranked_reproducibly(tmp_path: Path) -> None:
 
 
 def test_unreadable_images_are_left_out(tmp_path: Path) -> None:
-    pairs = laid_out(TinyPairs(cache_dir=str(tmp_path), broken=[5], broken_heldout=[2, 3], eval_batch_size=5))
+    pairs = set_up(TinyPairs(cache_dir=str(tmp_path), broken=[5], broken_heldout=[2, 3], eval_batch_size=5))
     sizes: dict[Origin, int] = {'train': 31, 'heldout': 10}
     for source, size in sizes.items():
         rank(surrogate(tmp_path, pairs), 'dog', source, f'{tmp_path}/{source}.csv')
@@ -94,7 +94,7 @@ def test_unreadable_images_are_left_out(tmp_path: Path) -> None:
 
 
 def test_the_fix_is_named_if_there_are_no_heldout_images(tmp_path: Path) -> None:
-    pairs = laid_out(TinyPairs(cache_dir=str(tmp_path), heldout_rows=0))
+    pairs = set_up(TinyPairs(cache_dir=str(tmp_path), heldout_rows=0))
     with pytest.raises(ValueError, match=r'no held-out images .*: set source: train'):
         rank(surrogate(tmp_path, pairs), 'dog', 'heldout', f'{tmp_path}/x.csv')
 

@@ -10,7 +10,7 @@ from datamodules.evaluation.sets import EvaluationSet
 from datamodules.pictures.augment import SimCLRViews
 from experiments.surrogates.surrogate import Surrogate, load_trained
 from lightning_modules.clip import CLIP
-from tests.helpers.tiny import TinyPairs, laid_out, tiny_architecture
+from tests.helpers.tiny import TinyPairs, set_up, tiny_architecture
 
 CPU = torch.device('cpu')
 
@@ -21,7 +21,7 @@ def surrogate(tmp_path_factory: pytest.TempPathFactory) -> Surrogate:
     torch.manual_seed(0)
     model = CLIP(tiny_architecture(folder))
     torch.save({'state_dict': model.state_dict()}, folder / 'some.ckpt')
-    data = laid_out(TinyPairs(cache_dir=str(folder), eval_batch_size=5))
+    data = set_up(TinyPairs(cache_dir=str(folder), eval_batch_size=5))
     return Surrogate(load_trained(model, str(folder / 'some.ckpt'), CPU), data)
 
 
