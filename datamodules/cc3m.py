@@ -21,12 +21,13 @@ from datamodules.files.reading import (
     read_first_line,
     require_path,
 )
-from datamodules.files.shards import choose_caption, find_shards, index_shards, is_pattern, shards_root
+from datamodules.files.shards import choose_caption, find_shards, index_shards, is_pattern
 from datamodules.pairs import PairsDataModule
-from datamodules.pictures.images import FolderImages, TarImages
+from datamodules.pictures.images import FolderImages
 from datamodules.rows.subsets import random_rows
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
+from datamodules.webdataset import shard_table
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def read_cc3m(location: str, argument: str, cache_dir: Path) -> PairTable:
     if is_pattern(location) or any(Path(location).glob('*.tar')):
         shards = find_shards(location, argument)
         index = index_shards(shards, cache_dir, source)
-        return PairTable(column(index, 'image'), column(index, 'caption'), opener=TarImages(shards_root(shards)))
+        return shard_table(index, shards)
     path = require_path(location, argument)
     if path.is_file():
         return _read_list(path, source)

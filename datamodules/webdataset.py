@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from datamodules.files.reading import column
 from datamodules.files.shards import find_shards, index_shards, shards_root
@@ -49,8 +54,15 @@ class WebDatasetPairs(PairsDataModule):
     def _read(self, patterns: str | list[str], argument: str) -> PairTable:
         shards, source = find_shards(patterns, argument), f'{argument}={patterns!r}'
         index = index_shards(shards, self.cache_dir, source, self.labels_from)
-        image, caption, opener = column(index, 'image'), column(index, 'caption'), TarImages(shards_root(shards))
         if self.labels_from is None:
-            return PairTable(image, caption, opener=opener)
-        label, classes = number_labels(index['label'], self.class_names, source)
-        return PairTable(image, caption, label, classes, opener=opener)
+            return shard_table(index, shards)
+        return shard_table(index, shards, *number_labels(index['label'], self.class_names, source))
+
+
+def shard_table(
+    index: pa.Table, shards: Sequence[Path], label: np.ndarray | None = None, classes: Sequence[str] = ()
+) -> PairTable:
+    """Makes the table of indexed shards, in which lists of pairs may name a row by its sample's key or uid too."""
+    image, caption = column(index, 'image'), column(index, 'caption')
+    keys = {kind: column(index, kind) for kind in ('key', 'uid')}
+    return PairTable(image, caption, label, classes, keys, opener=TarImages(shards_root(shards)))

@@ -11,7 +11,7 @@ from PIL import Image
 from datamodules.attacks.base import Poisoning, flatten_attacks
 from datamodules.attacks.manifest import Manifest
 from datamodules.attacks.pool import AttackPool, Poison, translate_labels
-from datamodules.rows.table import ImageOpener, PairTable
+from datamodules.rows.table import ImageOpener, PairTable, Strings
 from datamodules.usage_error import UsageError
 
 _HELDOUT_PREFIX = 'heldout:'  # marks image references that only the held-out table's opener understands
@@ -70,6 +70,7 @@ def _insert_poisons(pool: AttackPool, poisons: Sequence[Poison]) -> PairTable:
         _extend_column(clean.caption, [p.caption for p in poisons]),
         np.concatenate([clean.label, *(_translate_label(pool.origin(p.origin), p, clean.classes) for p in poisons)]),
         clean.classes,
+        {kind: _extend_column(column, _replaced_keys(column, poisons)) for kind, column in clean.keys.items()},
         opener=clean.opener if pool.heldout is None else EitherImages(clean.opener, pool.heldout.opener),
     )
     replaces = np.array([p.replaces for p in poisons])
@@ -80,7 +81,12 @@ def _insert_poisons(pool: AttackPool, poisons: Sequence[Poison]) -> PairTable:
     return both.take(np.concatenate([order, len(clean) + np.flatnonzero(replaces < 0)]))
 
 
-def _extend_column(column: pa.Array | pa.ChunkedArray, more: list[str]) -> pa.ChunkedArray:
+def _replaced_keys(column: Strings, poisons: Sequence[Poison]) -> list[str | None]:
+    """Keys of the pairs that poisons replace; an appended poison is on nobody's list."""
+    return [column[poison.replaces].as_py() if poison.replaces >= 0 else None for poison in poisons]
+
+
+def _extend_column(column: Strings, more: Sequence[str | None]) -> pa.ChunkedArray:
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     return pa.chunked_array([*chunks, pa.array(more, column.type)])
 

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 MAX_TEXT_BYTES = 1 << 20  # of a caption or its metadata; larger members are not captions
 _IMAGE_EXTENSIONS = ('jpg', 'jpeg', 'png', 'webp', 'bmp', 'gif')  # the first that a sample has is its picture
-_SCHEMA = pa.schema([('image', pa.string()), ('caption', pa.string()), ('label', pa.string())])
-_INDEX_VERSION = 1  # raised when the rules of indexing change, so that older indices are not read
+_SCHEMA = pa.schema([(name, pa.string()) for name in ('image', 'caption', 'label', 'key', 'uid')])
+_INDEX_VERSION = 2  # raised when the rules of indexing change, so that older indices are not read
 
 
 # --- finding shards -------------------------------------------------------------------------------------------------
@@ -121,8 +121,8 @@ def index_shards(shards: Sequence[Path], cache_dir: Path, source: str, labels_fr
         labels_from: Key of the class in a sample's metadata.
 
     Returns:
-        A memory-mapped table with the columns ``image`` (``<shard>:<offset>:<size>``), ``caption`` and ``label``
-        (null where there is none).
+        A memory-mapped table with the columns ``image`` (``<shard>:<offset>:<size>``), ``caption``, ``label``, and the
+        sample's ``key`` and ``uid`` (DataComp's name of it); ``label`` and ``uid`` are null where there is none.
 
     Raises:
         UsageError: If a shard is damaged or no pair is usable.
@@ -183,10 +183,12 @@ def _read_pair(
     if picture is None:
         return None
     text = _read_text(tar, sample.get('txt'))
-    metadata = _read_text(tar, sample.get('json')) if text is None or labels_from is not None else None
+    metadata = _read_text(tar, sample.get('json'))
     label = None if labels_from is None else json_text(metadata, labels_from)
     reference = f'{name}:{picture.offset_data}:{picture.size}'
-    return {'image': reference, 'caption': choose_caption(text, metadata), 'label': label}
+    key = picture.name.rpartition('/')[2].partition('.')[0]
+    names = {'image': reference, 'key': key, 'uid': json_text(metadata, 'uid')}
+    return {**names, 'caption': choose_caption(text, metadata), 'label': label}
 
 
 def _read_text(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> bytes | None:

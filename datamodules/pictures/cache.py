@@ -128,9 +128,8 @@ def map_strings(table: PairTable, folder: Path) -> PairTable:
         return table
     path = folder / f'{table.fingerprint}.arrow'
     strings = stored_table(path, lambda: pa.table({'image': table.image, 'caption': table.caption}))
-    return PairTable(
-        column(strings, 'image'), column(strings, 'caption'), table.label, table.classes, opener=table.opener
-    )
+    image, caption = column(strings, 'image'), column(strings, 'caption')
+    return PairTable(image, caption, table.label, table.classes, table.keys, opener=table.opener)
 
 
 def warn_unreadable(table: PairTable, readable: np.ndarray) -> None:

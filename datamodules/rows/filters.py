@@ -133,8 +133,8 @@ class KeyList(Filter):
 
     Args:
         file: A text file with a key in each line, or an ``.npy`` file in DataComp's form, pairs of 64-bit integers that
-            are the halves of a sample's ``uid``. A key is a sample's ``uid``, its key, or the image reference that a
-            ledger shows.
+            are the halves of a sample's ``uid``. A key is the image reference that a ledger shows or, in shards, the
+            key or the ``uid`` of a sample.
         listed: ``keep`` only the pairs on the list, as DataComp's subsets mean it, or ``drop`` them.
     """
 
@@ -144,12 +144,12 @@ class KeyList(Filter):
     def drop(self, table: PairTable) -> np.ndarray:
         named = np.zeros(len(table), bool)
         keys = pa.array(self._keys(), pa.string())
-        for column in table.keys:
+        for column in (table.image, *table.keys.values()):
             named |= np.asarray(pc.is_in(column, value_set=keys))
         if not named.any():
             raise UsageError(
                 f'data.filters: file={self.file!r} names none of the {len(table):,} pairs; a key is a uid, the key of '
-                f'a sample or an image reference such as {table.keys[0][0].as_py()!r}.'
+                f'a sample or an image reference such as {table.image[0].as_py()!r}.'
             )
         return ~named if self.listed == 'keep' else named
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from PIL import Image
 
 from datamodules.usage_error import UsageError
 
+Strings: TypeAlias = pa.Array | pa.ChunkedArray
 Origin = Literal['train', 'heldout']  # the table that a picture comes from
 UNKNOWN = -1  # label of a pair of unknown class
 
@@ -43,6 +44,8 @@ class PairTable:
         caption: Caption of each row, white space normalized, never empty.
         label: True class of each row as an index into ``classes``; ``UNKNOWN`` where there is none.
         classes: Class names that ``label`` points into.
+        keys: Further names of the rows by kind, such as the ``key`` and ``uid`` of a sample in a shard, null where a
+            row has none. Lists of pairs may use them instead of image references.
         opener: Turns a reference into a picture.
 
     Raises:
@@ -62,6 +65,7 @@ class PairTable:
         caption: Sequence[str] | pa.Array | pa.ChunkedArray,
         label: Sequence[int] | np.ndarray | None = None,
         classes: Sequence[str] = (),
+        keys: Mapping[str, Strings] | None = None,
         *,
         opener: ImageOpener,
     ) -> None:
@@ -75,16 +79,11 @@ class PairTable:
         self.image = image if isinstance(image, pa.Array | pa.ChunkedArray) else pa.array(image, pa.string())
         self.caption = caption if isinstance(caption, pa.Array | pa.ChunkedArray) else pa.array(caption, pa.string())
         self.label = np.full(len(image), UNKNOWN, np.int32) if label is None else np.asarray(label, np.int32)
-        self.classes = tuple(classes)
+        self.classes, self.keys = tuple(classes), dict(keys or {})
         self.opener = opener
 
     def __len__(self) -> int:
         return len(self.image)
-
-    @property
-    def keys(self) -> list[pa.Array | pa.ChunkedArray]:
-        """Columns of strings that a list of keys may contain to select rows, the image reference first."""
-        return [self.image]
 
     def open(self, row: int, min_side: int | None = None) -> Image.Image:
         """Decodes the image of a row to RGB.
@@ -107,9 +106,9 @@ class PairTable:
     def take(self, rows: np.ndarray) -> PairTable:
         """Returns a table of some rows, renumbered from 0 in the order given."""
         index = pa.array(rows, pa.int64())
-        return PairTable(
-            self.image.take(index), self.caption.take(index), self.label[rows], self.classes, opener=self.opener
-        )
+        keys = {kind: column.take(index) for kind, column in self.keys.items()}
+        image, caption = self.image.take(index), self.caption.take(index)
+        return PairTable(image, caption, self.label[rows], self.classes, keys, opener=self.opener)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from datamodules.files.shards import MAX_TEXT_BYTES
+from datamodules.rows.filters import KeyList
 from datamodules.rows.table import UNKNOWN
 from datamodules.webdataset import WebDatasetPairs
 from tests.helpers.picture_files import number_of, picture
@@ -37,6 +38,16 @@ class TestTable:
         first = pairs(root).load_table().fingerprint
         (root / 'shards').rename(root / 'moved')
         assert pairs(root, str(root / 'moved')).load_table().fingerprint == first
+
+    def test_lists_may_name_samples_by_key_and_uid(self, root: Path) -> None:
+        first = {'x.jpg': picture(1), 'x.json': b'{"caption": "a dog", "uid": "00ff"}'}
+        members = first | {'y.jpg': picture(2), 'y.txt': b'b'}
+        write_shard(root / 'a.tar', members)
+        table = pairs(root, str(root / 'a.tar')).load_table()
+        assert table.keys['key'].to_pylist() == ['x', 'y']
+        assert table.keys['uid'].to_pylist() == ['00ff', None]
+        (root / 'keys.txt').write_text('y\n')
+        assert KeyList(str(root / 'keys.txt')).drop(table).tolist() == [True, False]
 
     def test_captions_may_be_only_in_metadata(self, root: Path) -> None:
         write_shard(root / 'a.tar', {'x.jpg': picture(1), 'x.json': b'{"caption": "a\\ndog"}'})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from datamodules.attacks import AttackPool, BadNet, Poison, TargetedPoison, poison_table
@@ -25,6 +26,15 @@ class TestPoisonTable:
         assert table.captions(rows) == manifest.table['caption'].to_pylist()
         others = np.setdiff1d(np.arange(200), rows)
         assert table.captions(others) == pool.table.captions(others)
+
+    def test_a_replaced_pair_keeps_its_keys_and_an_appended_one_has_none(self) -> None:
+        pool = labeled_pool()
+        pool.table.keys = {'uid': pa.array([f'uid {row}' for row in range(200)])}
+        attacks = {'replace': OneImage(count=2, mode='replace'), 'append': OneImage(count=2)}
+        table, manifest = poison_table(attacks, pool)
+        uids = table.keys['uid'].to_pylist()
+        assert [uids[row] for row in manifest.rows('replace')] == [f'uid {row}' for row in manifest.rows('replace')]
+        assert [uids[row] for row in manifest.rows('append')] == [None, None]
 
     def test_appending_and_replacing_attacks_can_be_combined(self) -> None:
         attacks = {'a': OneImage(count=2), 'b': OneImage(count=2, mode='replace'), 'c': OneImage(count=2)}

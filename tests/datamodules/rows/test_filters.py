@@ -93,7 +93,7 @@ class TestKeyList:
         uid = 'ff' * 8 + '00' * 7 + '07'
         np.save(tmp_path / 'subset.npy', np.array([(int(uid[:16], 16), int(uid[16:], 16))], 'u8,u8'))
         pictures = np.zeros((2, 2, 2, 3), np.uint8)
-        pairs = PairTable([uid, 'other'], ['a', 'b'], opener=ArrayImages(pictures))
+        pairs = PairTable(['0', '1'], ['a', 'b'], keys={'uid': pa.array([uid, None])}, opener=ArrayImages(pictures))
         assert KeyList(str(tmp_path / 'subset.npy')).drop(pairs).tolist() == [False, True]
 
     def test_refuses_another_array_and_a_list_of_other_pairs(self, tmp_path: Path) -> None:
