@@ -2,21 +2,83 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_origin
 
-from jsonargparse import set_parsing_settings
+from jsonargparse import ActionConfigFile, set_parsing_settings  # type: ignore[attr-defined] # it has no `__all__`
 from lightning.pytorch.cli import LightningArgumentParser
 
+from experiments.config_files import run_name, with_bases, without_base
 from experiments.errors import fail, parser_message
 
 # `${trainer.max_epochs}` in a file means this run's, although the parser keeps it one level down, under `fit`.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
+VERBATIM = '\0'  # in front of a value that an inner parser reads; no shell can pass this character
+
+
+class ConfigFile(ActionConfigFile):
+    """``--config``: finds shipped files by name, reads the files they build on first, and names the run after both."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        for config in with_bases(values):
+            earlier = _paths(cfg.get(self.dest))
+            self.apply_config(parser, cfg, self.dest, config)
+            if cfg.get('name') == run_name(earlier):  # neither a file nor an option has named the run
+                cfg['name'] = run_name(_paths(cfg[self.dest]))
+
+
+def _paths(configs: Sequence[Any] | None) -> list[Path]:
+    return [Path(str(config)) for config in configs or () if config is not None]  # None: YAML text
+
 
 class Parser(LightningArgumentParser):
-    """Lightning's parser, with errors that say what is wrong and nothing else."""
+    """Lightning's parser, with short errors, shipped files found by name, and ``null`` that means null at any depth.
+
+    jsonargparse reads the value of ``--data.attacks.badnet.rate=null`` before it knows the argument, then hands its
+    Python form, the word ``None``, to the parser of the class one level down. Here the text goes down as it was typed,
+    to the parser that has the argument. So ``null`` is null wherever the argument may be, and ``None`` is the word. A
+    text argument that shall be the word ``null`` is quoted in a file: ``word: "null"``.
+    """
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get('action') is ActionConfigFile:
+            kwargs['action'] = ConfigFile
+        return super().add_argument(*args, **kwargs)
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        return super().parse_args(None if args is None else [*self._with_verbatim_values(args)], *rest, **kwargs)
+
+    def parse_string(self, content: str, *rest: Any, **kwargs: Any) -> Any:
+        return super().parse_string(without_base(content), *rest, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        message = message.replace(VERBATIM, '')
         if not self.exit_on_error:
             super().error(message, ex)
         fail(parser_message(message))
+
+    def _with_verbatim_values(self, args: Sequence[str]) -> Iterator[str]:
+        words = list(args)
+        while words:
+            option, equals, value = words.pop(0).partition('=')
+            if self._is_read_by_an_inner_parser(option) and not equals and words and not words[0].startswith('--'):
+                equals, value = '=', words.pop(0)
+            marker = VERBATIM if equals and self._is_read_by_an_inner_parser(option) else ''
+            yield f'{option}{equals}{marker}{value.removeprefix(VERBATIM)}'
+
+    def _is_read_by_an_inner_parser(self, option: str) -> bool:
+        """Whether an option belongs to an argument of a class inside the class that an option of ours takes."""
+        known = self._option_string_actions
+        parts = option.split('.')
+        lengths = [n for n in range(1, len(parts) + 1) if '.'.join(parts[:n]) in known]
+        if not option.startswith('--') or not lengths:
+            return False
+        action, inner = known['.'.join(parts[: lengths[-1]])], parts[lengths[-1] :]
+        return len(inner) - (inner[:1] == ['init_args']) > 1 and not _is_mapping(getattr(action, '_typehint', None))
+
+
+def _is_mapping(hint: Any) -> bool:
+    kinds = [get_origin(kind) or kind for kind in (hint, *get_args(hint))]
+    return any(isinstance(kind, type) and issubclass(kind, Mapping) for kind in kinds)
