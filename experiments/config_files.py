@@ -31,15 +31,15 @@ def find_config(name: str, *folders: Path) -> Path:
         if (path := folder / name).is_file():
             return path.absolute()
     similar = _similar_names(name)
-    hint = f'did you mean {" or ".join(similar)}?' if similar else 'give its path, or the name of a shipped file.'
+    hint = f'did you mean {", ".join(similar)}?' if similar else 'give its path, or the name of a shipped file.'
     raise UsageError(f'config: File does not exist: {name}; {hint}')
 
 
 def _similar_names(name: str) -> list[str]:
-    shipped = sorted(SHIPPED.rglob('*.yaml'))
-    stems = get_close_matches(Path(name).stem, {path.stem for path in shipped})
-    close = [path for stem in stems for path in shipped if path.stem == stem and path.parent.name != 'grids']
-    return [path.relative_to(SHIPPED).as_posix() for path in close]
+    shipped = sorted(path for path in SHIPPED.rglob('*.yaml') if path.parent.name != 'grids')
+    stems = {path.stem for path in shipped}
+    close = [Path(name).stem] if Path(name).stem in stems else get_close_matches(Path(name).stem, stems)
+    return [path.relative_to(SHIPPED).as_posix() for stem in close for path in shipped if path.stem == stem]
 
 
 def without_base(text: str) -> str:

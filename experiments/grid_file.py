@@ -4,14 +4,14 @@ A cell's command starts with the arguments that all cells share. Those of its da
 a file of attacks overrides the file of a data set. ``{method}``, ``{data}`` and ``{attack}`` stand for the cell's own
 names::
 
-    arguments: ['--config=experiments/{method}_{data}.yaml']  # shared by all cells
+    arguments: ['--config=data/{data}.yaml', '--config=methods/{method}.yaml']  # shared by all cells
     methods:
       clip: []
       cleanclip: {start: clip, arguments: [--trainer.max_epochs=10]}  # starts from the weights of the clip cell
     data: {coco: []}                                        # optional, as is attacks
     attacks:
-      badnet: [--config=experiments/attacks/badnet.yaml]
-      wanet: {seeds: [11], arguments: [--config=experiments/attacks/wanet.yaml]}  # seeds of this attack alone
+      badnet: [--config=attacks/badnet.yaml]
+      wanet: {seeds: [11], arguments: [--config=attacks/wanet.yaml]}  # seeds of this attack alone
     seeds: [11, [11, 12]]                                   # data seed and training seed; one number is both
     undefended: clip                                        # attacks below 0.5 here are marked "not established"
 """

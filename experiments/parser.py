@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import Action
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
-from jsonargparse import ActionConfigFile, set_parsing_settings  # type: ignore[attr-defined] # it has no `__all__`
+from jsonargparse import SUPPRESS, ActionConfigFile, set_parsing_settings  # type: ignore[attr-defined]  # not in `__all__`
 from lightning.pytorch.cli import LightningArgumentParser
 
 from experiments.config_files import run_name, with_bases, without_base
@@ -38,8 +39,7 @@ class Parser(LightningArgumentParser):
 
     jsonargparse reads the value of ``--data.attacks.badnet.rate=null`` before it knows the argument, then hands its
     Python form, the word ``None``, to the parser of the class one level down. Here the text goes down as it was typed,
-    to the parser that has the argument. So ``null`` is null wherever the argument may be, and ``None`` is the word. A
-    text argument that shall be the word ``null`` is quoted in a file: ``word: "null"``.
+    to the parser that has the argument. So ``null`` is null wherever the argument may be, and ``None`` is the word.
     """
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
@@ -53,8 +53,15 @@ class Parser(LightningArgumentParser):
     def parse_string(self, content: str, *rest: Any, **kwargs: Any) -> Any:
         return super().parse_string(without_base(content), *rest, **kwargs)
 
+    def validate(self, namespace: Any, *rest: Any, **kwargs: Any) -> None:
+        super().validate(namespace, *rest, **kwargs)
+        for action in self._actions:  # jsonargparse lets null pass anywhere, as if the argument had not been given
+            is_null = action.dest in namespace and namespace[action.dest] is None
+            if is_null and action.default not in (None, SUPPRESS) and not _accepts_null(action):
+                raise TypeError(f'Parser key "{action.dest}": Expected a {_hint_of(action)}. Got value: null')
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        message = message.replace(VERBATIM, '')
+        message = message.replace(VERBATIM, '').replace(repr(VERBATIM).strip("'"), '')
         if not self.exit_on_error:
             super().error(message, ex)
         fail(parser_message(message))
@@ -76,7 +83,15 @@ class Parser(LightningArgumentParser):
         if not option.startswith('--') or not lengths:
             return False
         action, inner = known['.'.join(parts[: lengths[-1]])], parts[lengths[-1] :]
-        return len(inner) - (inner[:1] == ['init_args']) > 1 and not _is_mapping(getattr(action, '_typehint', None))
+        return len(inner) - (inner[:1] == ['init_args']) > 1 and not _is_mapping(_hint_of(action))
+
+
+def _hint_of(action: Action) -> Any:
+    return getattr(action, '_typehint', Any)
+
+
+def _accepts_null(action: Action) -> bool:
+    return _hint_of(action) is Any or bool({None, type(None)} & {*get_args(_hint_of(action))})
 
 
 def _is_mapping(hint: Any) -> bool:

@@ -2,58 +2,70 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from jsonargparse import Namespace
 
 from callbacks.repartition import SafeRiskyRepartition
 from datamodules.attacks.base import Poisoning
-from datamodules.pictures import scenes
 from datamodules.text.prompts import imagenet_classes
 from experiments import cli
 from experiments.parser import Parser
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
-from tests.experiments.conftest import EXPERIMENTS, instantiate, parse, resolve
+from tests.experiments.conftest import EXPERIMENTS, _fit_parser, instantiate, parse, resolve
 
-RUNS = sorted(path for path in EXPERIMENTS.glob('*.yaml') if path.name != 'defaults.yaml')
-OVERLAYS = sorted(path for path in EXPERIMENTS.glob('*/*.yaml') if path.parent.name != 'grids')
-ATTACKS = [path for path in OVERLAYS if path.parent.name == 'attacks']
-METHODS = ('clip', 'safeclip')
-PAPER = {'cc3m': 512, 'cc1m': 512, 'cc100k': 512, 'coco': 256, 'visual_genome': 256}  # batch sizes, Table 14
-OTHERS = ['flickr8k', 'flickr30k', 'named_folders']  # of other papers, with the settings of the smaller of these
-RATES = {'flickr8k': 0.005, 'named_folders': 0.005}  # the paper's may be less than a poison for each target
-CLASSES = {  # of the sets whose zero-shot classifier does not answer with ImageNet's
-    'cifar10': ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'),
-    'toy': scenes.CLASSES,
-    'named_folders': ('Abhishek Bachan', 'Alex Rodriguez', 'Ali Landry'),  # whoever has a folder
-}
-AIMS = ('target', 'targets', 'classes', 'swaps')  # arguments that name classes
-Construct = Callable[..., cli.CommandLine]
+NAMED = sorted(path for path in EXPERIMENTS.glob('*.yaml') if path.name != 'defaults.yaml')
+DATA = sorted((EXPERIMENTS / 'data').glob('*.yaml'))
+METHODS = sorted((EXPERIMENTS / 'methods').glob('*.yaml'))
+ATTACKS = sorted((EXPERIMENTS / 'attacks').glob('*.yaml'))
+OVERLAYS = [*ATTACKS, *sorted(EXPERIMENTS.glob('ablations/*.yaml')), *sorted(EXPERIMENTS.glob('presets/*.yaml'))]
+GRID_ATTACKS = sorted(EXPERIMENTS.glob('grids/*/*.yaml'))
+BATCH_SIZES = {'cc3m': 512, 'cc1m': 512, 'cc100k': 512, 'coco': 256, 'visual_genome': 256}  # Table 14 of SafeCLIP
+OTHER_PAPERS = ['flickr8k', 'flickr30k', 'named_folders']  # with the settings of the smaller sets above
+RATES = {'flickr8k': 0.005, 'named_folders': 0.005}  # SafeCLIP's 0.0005 may give fewer poisons than targets
+OWN_PAIRS = ['pairs', 'webdataset']
+CIFAR10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+AIMS = ('target', 'targets', 'classes', 'swaps')  # arguments of attacks that name classes
+SMALL = ['--model.architecture=tiny_toy.json', '--trainer.accelerator=cpu', '--seed_everything=17']
 
 
 def name(path: Path) -> str:
     return path.relative_to(EXPERIMENTS).as_posix()
 
 
+def config_of(*files: str) -> Namespace:
+    """The configuration of some files, with towers that are drawn quickly."""
+    return resolve(*(f'--config={file}' for file in files), *SMALL)
+
+
+def composed(data: str, method: str = 'safeclip') -> Namespace:
+    return config_of(f'data/{data}.yaml', f'methods/{method}.yaml')
+
+
+def construct(*files: str) -> Namespace:
+    """Everything that some files name, except the trainer."""
+    return _fit_parser().instantiate(config_of(*files))
+
+
 def differences(before: Any, after: Any, key: str = '') -> dict[str, Any]:
     """Leaves that differ between two configurations, by their dotted key."""
     before, after = (vars(x) if isinstance(x, Namespace) else x for x in (before, after))
     if isinstance(before, dict) and isinstance(after, dict):
-        found: dict[str, Any] = {}
+        different: dict[str, Any] = {}
         for part in before.keys() | after.keys():
-            found |= differences(before.get(part), after.get(part), f'{key}.{part}'.strip('.'))
-        return found
+            different |= differences(before.get(part), after.get(part), f'{key}.{part}'.strip('.'))
+        return different
     return {} if before == after or key == 'config' else {key: after}
 
 
 def leaves(config: Any, key: str = '') -> list[str]:
-    """Dotted keys of what a file sets; a class and the attacks are set as a whole."""
+    """Dotted keys that a file sets; a class and the attacks are set as a whole."""
     if not isinstance(config, dict) or 'class_path' in config or key.endswith('.attacks'):
         return [key]
     return [leaf for part, value in config.items() for leaf in leaves(value, f'{key}.{part}'.strip('.'))]
@@ -61,102 +73,68 @@ def leaves(config: Any, key: str = '') -> list[str]:
 
 @cache
 def attacks_parser() -> Parser:
-    """Parses attacks as the command does and nothing else, which makes every attack on every data set affordable."""
+    """Parses attacks as the command does, and nothing else, which takes a fraction of the time."""
     parser = Parser(allow_abbrev=False)
     parser.add_argument('--data.attacks', type=dict[str, Poisoning | None])
     return parser
 
 
-def attacks_of(path: Path, overlay: Path, *aims: str) -> dict[str, Any]:
-    """The attacks of a run after those of an overlay and further arguments, by name."""
-    parser, own = attacks_parser(), resolve(f'--config={path}').data.init_args.attacks
-    config = Namespace(data=Namespace(attacks=own)).clone()
-    config = parser.parse_object({'data': {'attacks': said_by(overlay)}}, config)
-    found = parser.parse_args([*aims], config).data.attacks
-    return {name: vars(attack.init_args) | {'class_path': attack.class_path} for name, attack in found.items()}
+def attacks_of(file: str, overlay: Path, *options: str) -> dict[str, Any]:
+    """The attacks of a file after those of an overlay and further options, by name."""
+    parser, before = attacks_parser(), config_of(file).data.init_args.attacks
+    config = Namespace(data=Namespace(attacks=before)).clone()
+    config = parser.parse_object({'data': {'attacks': written_in(overlay)}}, config)
+    after = parser.parse_args([*options], config).data.attacks
+    return {name: vars(attack.init_args) | {'class_path': attack.class_path} for name, attack in after.items()}
 
 
-def said_by(overlay: Path) -> dict[str, Any]:
-    text = overlay.read_text().replace('${data.init_args.seed}', '1')  # as it comes out where nobody gives a seed
+def written_in(overlay: Path) -> dict[str, Any]:
+    """The attacks as an overlay states them, with the seed of the data that tests use."""
+    text = overlay.read_text().replace('${data.init_args.seed}', '17')
     return yaml.safe_load(text)['data']['init_args']['attacks']
 
 
 @cache
-def alone(overlay: Path) -> dict[str, Any]:
-    """The attacks of an overlay on pairs that nobody else poisons."""
-    return attacks_of(EXPERIMENTS / 'safeclip_pairs.yaml', overlay)
+def attacks_alone(overlay: Path) -> dict[str, Any]:
+    """The attacks of an overlay on pairs that nothing else poisons."""
+    return attacks_of('safeclip_pairs.yaml', overlay)
 
 
-def agrees(found: Any, said: Any) -> bool:
-    """Whether a configuration holds what a part of it was given as; a class may be called by its name alone."""
-    found = vars(found) if isinstance(found, Namespace) else found
-    if isinstance(said, list):
-        return [*found] == said
-    if not isinstance(said, dict):
-        return found == said or (isinstance(said, str) and str(found).endswith(f'.{said}'))
-    return all(key in found and agrees(found[key], value) for key, value in said.items())
+def agrees(parsed: Any, written: Any) -> bool:
+    """Whether a configuration holds what a file states; the file may use the bare name of a class."""
+    parsed = vars(parsed) if isinstance(parsed, Namespace) else parsed
+    if isinstance(written, list):
+        return [*parsed] == written
+    if not isinstance(written, dict):
+        return parsed == written or (isinstance(written, str) and str(parsed).endswith(f'.{written}'))
+    return all(key in parsed and agrees(parsed[key], value) for key, value in written.items())
 
 
 def classes_in(aim: Any) -> list[str]:
-    """Names of the classes in the value of an argument; a number of targets and null name none."""
+    """Class names in the value of an argument; a number of targets and null name none."""
     if isinstance(aim, dict):
         return [*aim, *aim.values()]
     return [aim] if isinstance(aim, str) else aim if isinstance(aim, list) else []
 
 
-def named_by(attack: dict[str, Any]) -> list[str]:
-    """Names of the classes that an attack is about."""
-    return [name for key in AIMS for name in classes_in(attack.get(key))]
+def classes_of(attacks: dict[str, Any]) -> list[str]:
+    """Names of the classes that attacks are about."""
+    return [aim for attack in attacks.values() for key in AIMS for aim in classes_in(attack.get(key))]
 
 
-def aimed_at(classes: Sequence[str], attacks: dict[str, Any]) -> list[str]:
-    """Arguments that aim attacks at classes of a set: where one draws its own, at all of them."""
+class TestNamedFiles:
+    @pytest.mark.parametrize('path', NAMED, ids=name)
+    def test_constructs_what_it_names(self, path: Path) -> None:
+        built = construct(name(path))
+        method = path.stem.partition('_')[0]
+        assert isinstance(built.model, CLIP) and isinstance(built.model, SafeCLIP) == (method == 'safeclip')
+        assert isinstance(built.callbacks.repartition, SafeRiskyRepartition) == (method == 'safeclip')
+        assert built.name == path.stem
 
-    def instead(aim: Any) -> str:
-        if isinstance(aim, str):
-            return classes[0]
-        return json.dumps({classes[0]: classes[1]} if isinstance(aim, dict) else classes[: len(aim or classes)])
-
-    return [
-        f'--data.attacks.{name}.{key}={instead(attack[key])}'
-        for name, attack in attacks.items()
-        for key in AIMS
-        if (key == 'classes' and key in attack) or classes_in(attack.get(key))
-    ]
-
-
-@pytest.fixture(scope='module')
-def constructed(tmp_path_factory: pytest.TempPathFactory) -> Construct:
-    """What some files name, constructed but small; each combination once."""
-    small = [
-        '--model.architecture=tiny_toy.json',  # an RN50 takes seconds to draw
-        '--trainer.accelerator=cpu',
-        f'--trainer.default_root_dir={tmp_path_factory.mktemp("runs")}',
-        '--seed_everything=17',
-    ]
-
-    @cache
-    def construct(*files: str) -> cli.CommandLine:
-        configs = [part for file in files for part in ('--config', str(EXPERIMENTS / file))]
-        return instantiate('fit', *configs, *small)
-
-    return construct
-
-
-class TestRuns:
-    @pytest.mark.parametrize('path', RUNS, ids=name)
-    def test_constructs_what_it_names(self, path: Path, constructed: Construct) -> None:
-        command = constructed(name(path))
-        method, _, _ = path.stem.partition('_')
-        assert isinstance(command.model, CLIP)
-        assert isinstance(command.model, SafeCLIP) == (method == 'safeclip')
-        splits = [c for c in command.trainer.callbacks if isinstance(c, SafeRiskyRepartition)]
-        assert len(splits) == (method == 'safeclip')
-        assert command.config.fit.name == path.stem
-
-    @pytest.mark.parametrize('path', RUNS, ids=name)
-    def test_keeps_what_every_run_depends_on(self, path: Path, constructed: Construct) -> None:
-        config = constructed(name(path)).config.fit
+    def test_the_trainer_gets_what_every_run_depends_on(self, tmp_path: Path) -> None:
+        where = ['--config=safeclip_cc3m.yaml', *SMALL, f'--trainer.default_root_dir={tmp_path}']
+        command = instantiate('fit', *where)
+        config = command.config.fit
         assert config.trainer.reload_dataloaders_every_n_epochs == 1
         assert config.trainer.use_distributed_sampler is False
         assert config.trainer.num_sanity_val_steps == 0
@@ -164,140 +142,159 @@ class TestRuns:
         assert checkpoint.save_on_train_epoch_end is True and checkpoint.save_last is True
         assert checkpoint.save_top_k == 1 and not checkpoint.save_on_exception
         assert [logger.class_path.split('.')[-1] for logger in config.trainer.logger] == ['CSVLogger', 'WandbRun']
-        assert config.data.init_args.seed == 17
+        assert sum(isinstance(callback, SafeRiskyRepartition) for callback in command.trainer.callbacks) == 1
 
-    @pytest.mark.parametrize('method', METHODS)
-    @pytest.mark.parametrize('data', [*PAPER, *OTHERS])
-    def test_has_the_settings_of_the_paper(self, data: str, method: str, constructed: Construct) -> None:
-        file = f'{method}_{data}.yaml'
-        assert yaml.safe_load((EXPERIMENTS / file).read_text())['model']['init_args']['architecture'] == 'RN50'
-        config = constructed(file).config.fit
-        assert config.model.init_args.lr == 5e-4
-        assert config.data.init_args.batch_size == PAPER.get(data, 256)
-        assert config.trainer.max_epochs == 48
-        assert config.trainer.precision == 'bf16-mixed'
-        attacks = config.data.init_args.attacks
-        assert list(attacks) == ['tdpa', 'badnet']
-        assert attacks['tdpa'].init_args.targets == 16
-        rate = RATES.get(data, 0.0005)
-        assert attacks['tdpa'].init_args.rate == attacks['badnet'].init_args.rate == rate
-        assert attacks['tdpa'].init_args.source == attacks['badnet'].init_args.source == 'heldout'
+    def test_the_showcase_is_the_sum_of_its_parts(self) -> None:
+        changed = differences(composed('cc3m'), config_of('safeclip_cc3m.yaml'))
+        assert changed == {'model.init_args.slow_lr': 'auto'}  # for its 6,481 steps the same number
 
-    @pytest.mark.parametrize('method', ['clip', 'safeclip'])
-    @pytest.mark.parametrize('data', [*PAPER, *OTHERS, 'cifar10'])
-    def test_draws_poisons_by_the_seed_of_the_data(self, data: str, method: str, constructed: Construct) -> None:
-        settings = constructed(f'{method}_{data}.yaml').config.fit.data.init_args
-        assert settings.seed == 17
-        assert [attack.init_args.seed for attack in settings.attacks.values()] == [17, 17]
+    @pytest.mark.parametrize('data', ['toy', 'cifar10'])
+    def test_both_methods_see_the_same_poisons(self, data: str) -> None:
+        plain, safe = (config_of(f'{method}_{data}.yaml') for method in ('clip', 'safeclip'))
+        changed = differences(plain.data, safe.data)
+        assert changed.keys() == {'init_args.safe_weight'}
+        assert differences(plain.trainer, safe.trainer).keys() <= {'logger'}  # which knows the run's name
 
-    @pytest.mark.parametrize('method', ['clip', 'safeclip'])
-    def test_draws_toy_poisons_by_the_seed_of_the_scenes(self, method: str) -> None:
-        where = ['--data.scene_seed=3', '--trainer.accelerator=cpu', '--trainer.logger=false']
-        settings = instantiate(
-            'fit', '--config', str(EXPERIMENTS / f'{method}_toy.yaml'), *where
-        ).config.fit.data.init_args
-        assert [attack.init_args.seed for attack in settings.attacks.values()] == [3, 3]
-
-    @pytest.mark.parametrize('data', [*PAPER, *OTHERS])
-    def test_slows_down_to_a_hundredth_for_the_slow_epoch(self, data: str, constructed: Construct) -> None:
-        model = constructed(f'safeclip_{data}.yaml').config.fit.model.init_args
-        assert (model.unimodal_epochs, model.slow_epochs) == (5, 1)
-        assert model.slow_lr == ('auto' if data == 'cc3m' else 5e-6)  # which for its steps is the same
-
-    def test_reads_what_the_paper_reads_of_each_set(self, constructed: Construct) -> None:
-        data = {name: constructed(f'clip_{name}.yaml').config.fit.data.init_args for name in PAPER}
-        assert [data[name].subset for name in ('cc3m', 'cc1m', 'cc100k')] == [None, 'CC1M', 'CC100K']
-        assert (data['coco'].year, data['coco'].captions) == (2014, 'one')
-        assert data['visual_genome'].regions == 5
-
-    @pytest.mark.parametrize('data', ['toy', 'cifar10', *PAPER, *OTHERS])
-    def test_both_methods_see_the_same_poisons(self, data: str, constructed: Construct) -> None:
-        plain, safe = (constructed(f'{method}_{data}.yaml').config.fit for method in METHODS)
-        assert plain.data.init_args.attacks == safe.data.init_args.attacks
-        assert plain.data.class_path == safe.data.class_path
-        assert plain.trainer.max_epochs == safe.trainer.max_epochs
-
-    @pytest.mark.parametrize('file', ['safeclip_pairs.yaml', 'safeclip_webdataset.yaml'])
-    def test_pairs_of_the_users_own_are_not_poisoned(self, file: str, constructed: Construct) -> None:
-        config = constructed(file).config.fit
-        assert config.data.init_args.attacks == {}
-        assert config.callbacks.attack_success is config.callbacks.zero_shot is None
+    def test_toy_poisons_are_drawn_by_the_seed_of_the_scenes(self) -> None:
+        attacks = resolve('--config=safeclip_toy.yaml', '--data.scene_seed=3').data.init_args.attacks
+        assert [attack.init_args.seed for attack in attacks.values()] == [3, 3]
 
     @pytest.mark.parametrize('subcommand', ['validate', 'test', 'predict'])
     def test_can_be_measured_too(self, subcommand: str) -> None:
-        config = parse(subcommand, '--config', str(EXPERIMENTS / 'safeclip_toy.yaml'), '--allow_untrained=true')
+        config = parse(subcommand, '--config=safeclip_toy.yaml', '--allow_untrained=true')
         assert config.callbacks.attack_success is not None
+
+
+class TestData:
+    @pytest.mark.parametrize('path', DATA, ids=name)
+    def test_constructs_what_it_names(self, path: Path) -> None:
+        built = construct(name(path), 'methods/safeclip.yaml')
+        assert built.data.seed == 17
+        assert built.name == f'safeclip_{path.stem}'
+
+    @pytest.mark.parametrize('data', [*BATCH_SIZES, *OTHER_PAPERS])
+    def test_has_the_settings_of_the_paper(self, data: str) -> None:
+        config = resolve(f'--config=data/{data}.yaml', '--config=methods/safeclip.yaml')
+        model = config.model.init_args
+        assert (model.architecture, model.lr) == ('RN50', 5e-4)
+        assert (model.unimodal_epochs, model.slow_epochs, model.slow_lr) == (5, 1, 5e-6)
+        assert config.data.init_args.batch_size == BATCH_SIZES.get(data, 256)
+        assert (config.trainer.max_epochs, config.trainer.precision) == (48, 'bf16-mixed')
+        tdpa, badnet = (config.data.init_args.attacks[attack].init_args for attack in ('tdpa', 'badnet'))
+        assert tdpa.targets == 16
+        assert tdpa.rate == badnet.rate == RATES.get(data, 0.0005)
+        assert tdpa.source == badnet.source == 'heldout'
+
+    @pytest.mark.parametrize('data', ['coco', 'cc1m', 'cifar10'])  # stated, inherited from a base, other arguments
+    def test_poisons_are_drawn_by_the_seed_of_the_data(self, data: str) -> None:
+        attacks = composed(data).data.init_args.attacks
+        assert [attack.init_args.seed for attack in attacks.values()] == [17, 17]
+
+    def test_reads_what_the_paper_reads_of_each_set(self) -> None:
+        data = {data: composed(data).data.init_args for data in BATCH_SIZES}
+        assert [data[subset].subset for subset in ('cc3m', 'cc1m', 'cc100k')] == [None, 'CC1M', 'CC100K']
+        assert (data['coco'].year, data['coco'].captions) == (2014, 'one')
+        assert data['visual_genome'].regions == 5
+
+    @pytest.mark.parametrize('data', OWN_PAIRS)
+    def test_the_users_own_pairs_are_not_poisoned(self, data: str) -> None:
+        config = composed(data)
+        assert config.data.init_args.attacks == {}
+        assert config.callbacks.attack_success is config.callbacks.zero_shot is None
+
+
+class TestMethods:
+    def test_may_stand_before_the_data(self) -> None:
+        assert not differences(composed('coco'), config_of('methods/safeclip.yaml', 'data/coco.yaml'))
+
+    @pytest.mark.parametrize('path', METHODS, ids=name)
+    def test_trains_a_step(self, path: Path, tmp_path: Path) -> None:
+        folders = [f'--trainer.default_root_dir={tmp_path}', f'--data.cache_dir={tmp_path}']
+        few = ['--data.rows=32', '--data.heldout_rows=32', '--data.batch_size=16', '--data.attacks={}']
+        quiet = ['--trainer.callbacks=null', *(f'--trainer.{bar}=false' for bar in ('enable_progress_bar', 'logger'))]
+        files = ['--config=data/toy.yaml', f'--config={name(path)}']
+        command = cli.main(['fit', *files, *SMALL, *folders, *few, *quiet, '--trainer.fast_dev_run=1'])
+        assert command.trainer.global_step == 1
+        assert torch.isfinite(command.trainer.callback_metrics['train/loss'])
 
 
 class TestOverlays:
     @pytest.mark.parametrize('path', OVERLAYS, ids=name)
-    def test_changes_what_it_says_and_nothing_else(self, path: Path, constructed: Construct) -> None:
-        before, after = constructed('safeclip_cc3m.yaml'), constructed('safeclip_cc3m.yaml', name(path))
-        changed = differences(before.config.fit, after.config.fit)
-        said = leaves(yaml.safe_load(path.read_text()))
+    def test_changes_what_it_says_and_nothing_else(self, path: Path) -> None:
+        before, after = config_of('safeclip_cc3m.yaml'), config_of('safeclip_cc3m.yaml', name(path))
+        changed = differences(before, after)
+        stated = leaves(yaml.safe_load(path.read_text()))
         assert changed or path.stem == 'recommended'
-        assert all(any(key.startswith(leaf) for leaf in said) for key in changed)
+        assert all(any(key.startswith(leaf) for leaf in stated) for key in changed)
+        assert construct('safeclip_cc3m.yaml', name(path)).model is not None
 
-    def test_no_attack_is_none(self, constructed: Construct) -> None:
-        assert constructed('clip_toy.yaml', 'attacks/none.yaml').datamodule.attacks == {}
+    @pytest.mark.parametrize('path', GRID_ATTACKS, ids=name)
+    def test_attacks_of_a_grid_can_be_constructed(self, path: Path) -> None:
+        built = construct('clip_cifar10.yaml', name(path))
+        assert all(any(part.startswith(attack) for part in built.data.attacks) for attack in written_in(path))
 
-    def test_the_control_differs_in_the_split_alone(self, constructed: Construct) -> None:
-        run, control = (constructed('safeclip_cc3m.yaml', *more) for more in ([], ['ablations/no_repartition.yaml']))
-        assert differences(run.config.fit, control.config.fit) == {'callbacks.repartition': None}
-        assert not any(isinstance(callback, SafeRiskyRepartition) for callback in control.trainer.callbacks)
+    def test_no_attack_is_none(self) -> None:
+        assert construct('clip_toy.yaml', 'attacks/none.yaml').data.attacks == {}
 
-    def test_the_recommended_preset_undoes_the_others(self, constructed: Construct) -> None:
+    def test_the_control_differs_in_the_split_alone(self) -> None:
+        run, control = config_of('safeclip_cc3m.yaml'), config_of('safeclip_cc3m.yaml', 'ablations/no_repartition.yaml')
+        assert differences(run, control) == {'callbacks.repartition': None}
+
+    def test_the_recommended_preset_undoes_the_others(self) -> None:
         presets = 'presets/as_released.yaml', 'presets/paper.yaml', 'presets/recommended.yaml'
-        plain, back = constructed('safeclip_cc3m.yaml'), constructed('safeclip_cc3m.yaml', *presets)
-        changed = differences(plain.config.fit, back.config.fit)
+        changed = differences(config_of('safeclip_cc3m.yaml'), config_of('safeclip_cc3m.yaml', *presets))
         assert changed == {'data.init_args.image_views.init_args.blur': 1.0}  # views of pictures suit their size
 
     @pytest.mark.parametrize('preset', ['recommended', 'paper', 'as_released'])
     def test_a_preset_leaves_nothing_of_the_method_to_the_file_before_it(self, preset: str) -> None:
-        said = yaml.safe_load((EXPERIMENTS / f'presets/{preset}.yaml').read_text())
-        split = {*inspect.signature(SafeRiskyRepartition).parameters} - {'tol', 'backend'}  # of fits
-        assert split <= said['callbacks']['repartition']['init_args'].keys()
+        stated = yaml.safe_load((EXPERIMENTS / f'presets/{preset}.yaml').read_text())
+        split = {*inspect.signature(SafeRiskyRepartition).parameters} - {'tol', 'backend'}
+        assert split <= stated['callbacks']['repartition']['init_args'].keys()
         method = {*inspect.signature(SafeCLIP).parameters} - {'kwargs'}
-        assert method | {'views'} <= said['model']['init_args'].keys()
-        assert {'order', 'safe_weight'} <= said['data']['init_args'].keys()
+        assert method | {'views'} <= stated['model']['init_args'].keys()
+        assert {'order', 'safe_weight'} <= stated['data']['init_args'].keys()
 
-    def test_the_paper_slows_down_to_a_hundredth(self, constructed: Construct) -> None:
-        model = constructed('safeclip_cc3m.yaml', 'presets/paper.yaml').model
+    def test_the_paper_slows_down_to_a_hundredth(self) -> None:
+        model = config_of('safeclip_cc3m.yaml', 'presets/paper.yaml').model.init_args
         assert model.slow_lr == pytest.approx(0.01 * model.lr)
 
 
 class TestAttacks:
     @pytest.mark.parametrize('overlay', ATTACKS, ids=name)
-    def test_are_what_the_overlay_says(self, overlay: Path) -> None:
-        attacks, said = alone(overlay), said_by(overlay)
-        assert attacks.keys() == said.keys()
-        for attack, values in said.items():
+    def test_are_what_the_overlay_says_about_classes_of_imagenet(self, overlay: Path) -> None:
+        attacks, written, known = attacks_alone(overlay), written_in(overlay), imagenet_classes()
+        assert attacks.keys() == written.keys()
+        for attack, values in written.items():
             assert agrees(attacks[attack], {'class_path': values['class_path'], **values['init_args']})
+        assert all(known.count(aim) == 1 for aim in classes_of(attacks))
 
-    @pytest.mark.parametrize('overlay', ATTACKS, ids=name)
-    @pytest.mark.parametrize('path', RUNS, ids=name)
-    def test_are_the_same_on_every_data_set(self, path: Path, overlay: Path) -> None:
-        assert attacks_of(path, overlay) == alone(overlay)  # nothing is left of the file's own attacks
+    @pytest.mark.parametrize('overlay', ['badnet', 'badnet_cleanclip', 'tdpa'])  # cifar10.yaml has both names
+    def test_leave_nothing_of_an_attack_of_the_same_name(self, overlay: str) -> None:
+        path = EXPERIMENTS / f'attacks/{overlay}.yaml'
+        assert attacks_of('safeclip_cifar10.yaml', path) == attacks_alone(path)
 
-    @pytest.mark.parametrize('overlay', ATTACKS, ids=name)
-    def test_aim_at_classes_of_imagenet(self, overlay: Path) -> None:
-        attacks, known = alone(overlay), imagenet_classes()
-        assert all(known.count(aim) == 1 for attack in attacks.values() for aim in named_by(attack))
-
-    @pytest.mark.parametrize('overlay', ATTACKS, ids=name)
-    @pytest.mark.parametrize('data', CLASSES)
-    def test_can_be_aimed_at_classes_of_another_set(self, data: str, overlay: Path) -> None:
-        # by --data.attacks.label_consistent.target=ship, for one: no small set has a beach
-        aims = aimed_at(CLASSES[data], alone(overlay))
-        attacks = attacks_of(EXPERIMENTS / f'safeclip_{data}.yaml', overlay, *aims)
-        assert {aim for attack in attacks.values() for aim in named_by(attack)} <= {*CLASSES[data]}
-        keys = tuple(aim.split('=')[0].removeprefix('--data.attacks.') for aim in aims)  # no others change
-        assert all(key.startswith(keys) for key in differences(alone(overlay), attacks))
+    @pytest.mark.parametrize(
+        ('overlay', 'key', 'aim'),
+        [
+            ('label_consistent', 'label_consistent.target', 'ship'),
+            ('parallel_all2all', 'parallel.targets', ['ship', 'frog', 'cat']),
+            ('tdpa', 'tdpa.classes', [*CIFAR10]),
+            ('class_swap', 'class_swap.swaps', {'ship': 'frog'}),
+        ],
+    )
+    def test_can_be_aimed_at_classes_of_another_set(self, overlay: str, key: str, aim: Any) -> None:
+        path = EXPERIMENTS / f'attacks/{overlay}.yaml'
+        option = f'--data.attacks.{key}={aim if isinstance(aim, str) else json.dumps(aim)}'
+        attacks = attacks_of('safeclip_cifar10.yaml', path, option)
+        assert {*classes_of(attacks)} <= {*CIFAR10}
+        assert all(changed.startswith(key) for changed in differences(attacks_alone(path), attacks))
 
     def test_are_those_of_the_command(self) -> None:
-        path, overlay, aim = EXPERIMENTS / 'clip_cifar10.yaml', ATTACKS[0], '--data.attacks.badnet.target=ship'
-        attack = resolve(f'--config={path}', f'--config={overlay}', aim).data.init_args.attacks['badnet']
-        assert attacks_of(path, overlay, aim) == {'badnet': vars(attack.init_args) | {'class_path': attack.class_path}}
+        path, aim = EXPERIMENTS / 'attacks/badnet.yaml', '--data.attacks.badnet.target=ship'
+        files = ['--config=clip_cifar10.yaml', f'--config={name(path)}']
+        attack = resolve(*files, *SMALL, aim).data.init_args.attacks['badnet']
+        expected = {'badnet': vars(attack.init_args) | {'class_path': attack.class_path}}
+        assert attacks_of('clip_cifar10.yaml', path, aim) == expected
 
 
 def test_every_slot_is_named_in_the_defaults() -> None:

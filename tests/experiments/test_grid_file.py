@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from experiments.config_files import find_config
 from experiments.grid_file import Cell, read_grid
 from tests.experiments.grid_files import write_grid
 
@@ -53,4 +54,4 @@ class TestReadGrid:
         grid = read_grid(file)
         for cell in grid.cells():
             files = [word.removeprefix('--config=') for word in grid.command(cell) if word.startswith('--config=')]
-            assert files and all(Path(name).is_file() for name in files), cell.name
+            assert files and all(find_config(name).is_file() for name in files), cell.name

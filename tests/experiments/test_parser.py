@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.parser import VERBATIM
+from tests.experiments.conftest import EXPERIMENTS, _fit_parser, parse, resolve
+
+TOY = f'--config={EXPERIMENTS / "clip_toy.yaml"}'
+WARPED = (  # an attack with a class inside its class
+    '--data.attacks={warped: {class_path: UnimodalBackdoor, '
+    'init_args: {target: striped star, trigger: {class_path: Warp, init_args: {control_points: 4}}}}}'
+)
+
+
+def attack(name: str, *args: str) -> Any:
+    """Arguments of an attack, as the command reads them."""
+    return resolve(TOY, *args).data.init_args.attacks[name].init_args
+
+
+class TestNull:
+    @pytest.mark.parametrize('option', [['--data.attacks.badnet.count=null'], ['--data.attacks.badnet.count', 'null']])
+    def test_of_a_number_in_an_attack(self, option: list[str]) -> None:
+        assert attack('badnet').count == 120
+        assert attack('badnet', '--data.attacks.badnet.rate=0.1', *option).count is None
+
+    def test_of_a_text_in_an_attack(self) -> None:
+        given = '--data.attacks.badnet.ranking=banana.csv'
+        assert attack('badnet', given).ranking == 'banana.csv'
+        assert attack('badnet', given, '--data.attacks.badnet.ranking=null').ranking is None
+
+    def test_of_a_whole_attack(self) -> None:
+        attacks = resolve(TOY, '--data.attacks.badnet=null').data.init_args.attacks
+        assert attacks['badnet'] is None and attacks['tdpa'] is not None
+
+    def test_of_a_class_in_an_attack(self) -> None:
+        assert attack('warped', WARPED).trigger.init_args.control_points == 4
+        assert attack('warped', WARPED, '--data.attacks.warped.trigger=null').trigger is None
+
+    @pytest.mark.parametrize('spelling', ['trigger.control_points', 'init_args.trigger.init_args.control_points'])
+    def test_of_an_argument_of_a_class_in_an_attack(self, spelling: str) -> None:
+        option = f'--data.attacks.warped.{spelling}=null'
+        assert attack('warped', WARPED, option).trigger.init_args.control_points is None
+
+    def test_of_an_argument_one_level_down(self) -> None:
+        assert resolve(TOY, '--model.init_from=a.ckpt', '--model.init_from=null').model.init_args.init_from is None
+
+    def test_inside_a_list_or_dictionary(self) -> None:
+        option = '--data.attacks.badnet={class_path: BadNet, init_args: {target: striped star, ranking: null}}'
+        assert attack('badnet', option).ranking is None
+
+    def test_in_a_file(self, tmp_path: Path) -> None:
+        file = tmp_path / 'mine.yaml'
+        file.write_text('data: {init_args: {attacks: {badnet: {init_args: {count: null, rate: 0.1}}}}}')
+        assert attack('badnet', f'--config={file}').count is None
+
+
+class TestText:
+    """A text argument may be one of the words that YAML reads as something else."""
+
+    def test_the_word_none_is_a_text_in_an_option(self) -> None:
+        assert attack('badnet', '--data.attacks.badnet.ranking=None').ranking == 'None'
+
+    @pytest.mark.parametrize('word', ['None', '"None"'])
+    def test_the_word_none_is_a_text_in_a_file(self, tmp_path: Path, word: str) -> None:
+        file = tmp_path / 'mine.yaml'
+        file.write_text(f'data: {{init_args: {{attacks: {{badnet: {{init_args: {{ranking: {word}}}}}}}}}}}')
+        assert attack('badnet', f'--config={file}').ranking == 'None'
+
+    def test_a_number_stays_a_number(self) -> None:
+        assert attack('badnet', '--data.attacks.badnet.count=7').count == 7
+        views = resolve(TOY, '--data.image_views.crop_scale=[0.1, 1]').data.init_args.image_views
+        assert views.init_args.crop_scale == (0.1, 1.0)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ('option', 'sentence'),
+        [
+            ('--data.attacks.badnet.rat=null', "data.attacks: Option 'rat' is not accepted by BadNet"),
+            ('--data.attacks.badnet.seed=null', 'data.attacks.seed: expected int, got null'),
+            ('--data.batch_size=null', 'data.batch_size: expected int, got null'),
+            ('--data.attacks.badnet.size=many', 'data.attacks.size: expected int, got many'),
+            ('--data.nonsense.rate=null', 'nonsense.rate'),
+        ],
+    )
+    def test_a_mistake_below_a_class_is_told_without_the_marker(
+        self, capsys: pytest.CaptureFixture[str], option: str, sentence: str
+    ) -> None:
+        with pytest.raises(SystemExit):
+            parse('fit', TOY, option)
+        message = capsys.readouterr().err
+        assert sentence in message and VERBATIM not in message and repr(VERBATIM).strip("'") not in message
+
+    def test_an_option_without_a_value_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            parse('fit', TOY, '--data.attacks.badnet.count', '--trainer.max_epochs=3')
+        assert 'expected one argument' in capsys.readouterr().err
+
+
+class TestPrivateNames:
+    """Names of jsonargparse that this project leans on; a new release may lose them without notice."""
+
+    def test_of_a_parser_exist(self) -> None:
+        actions = _fit_parser()._option_string_actions
+        assert actions['--data']._typehint is not None
