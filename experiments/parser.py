@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import Action
+from argparse import SUPPRESS, Action
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
-from jsonargparse import SUPPRESS, ActionConfigFile, set_parsing_settings  # type: ignore[attr-defined]  # not in `__all__`
+from jsonargparse import ActionConfigFile, set_parsing_settings  # type: ignore[attr-defined]  # not in `__all__`
 from lightning.pytorch.cli import LightningArgumentParser
 
 from experiments.config_files import run_name, with_bases, without_base
