@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from callbacks import plots
@@ -146,7 +145,7 @@ class Figures(Callback):
             figure = plots.similarity_histogram(score, _poisoned_rows(data), data.partition.mixture, title)
             _save(trainer, folder, f'similarity_{epochs:03d}', figure, key='similarity')
 
-    def _curves(self, data: Truth, phases: list[str]) -> dict[str, Figure]:
+    def _curves(self, data: Truth, phases: list[str]) -> dict[str, plots.Figure]:
         """Every figure over the epochs, as far as its values were recorded."""
         figures, attacks, sets = {}, data.manifest.attacks, [source.name for source in data.evaluation_sets]
         success = {name: self._attack_curves(name) for name in sets if asr_metric(name, 'rate') in self.history}
@@ -226,7 +225,7 @@ def _folder(trainer: L.Trainer) -> Path | None:
     return Path(folder, 'figures') if folder and trainer.is_global_zero else None
 
 
-def _save(trainer: L.Trainer, folder: Path, name: str, figure: Figure, key: str | None = None) -> None:
+def _save(trainer: L.Trainer, folder: Path, name: str, figure: plots.Figure, key: str | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{name}.png'
     with warnings.catch_warnings():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Figure  # also for annotations elsewhere
 
 # The palette of Okabe & Ito, which color-blind readers can tell apart. Markers repeat after seven and colors after six:
 # together they tell 42 curves apart.
@@ -159,7 +159,7 @@ def similarity_histogram(
     finite_score = score[np.isfinite(score)].astype(np.float64)
     edges = np.linspace(finite_score.min() - HISTOGRAM_MARGIN, finite_score.max() + HISTOGRAM_MARGIN, 81)
     heights = [2.6, *[1.0] * len(poisons)]
-    figure = Figure((FIGURE_WIDTH, 1.3 + sum(heights)), dpi=120, layout='constrained')
+    figure = _new_figure((FIGURE_WIDTH, 1.3 + sum(heights)))
     axes: list[Axes] = list(figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     figure.suptitle(title)
     density = np.histogram(finite_score, edges, density=True)[0]
@@ -170,7 +170,7 @@ def similarity_histogram(
         label = f'{attack}: {len(attack_score):,} poisons'
         axis.stairs(np.histogram(attack_score, edges)[0], edges, fill=True, color=_curve_color(index), label=label)
         axis.set_ylabel('Poisons')
-        axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        _label_integers(axis.yaxis, 3)
     for axis in axes:
         axis.set_ylim(bottom=0)
     if mixture is not None:
@@ -188,7 +188,7 @@ def contact_sheet(pairs: Mapping[str, Sequence[PoisonedPair]]) -> Figure:
         pairs: Attack -> its pairs, at least one.
     """
     columns = max(len(row) for row in pairs.values())
-    figure = Figure((0.4 + 1.6 * columns, 0.2 + 2.9 * len(pairs)), dpi=120, layout='constrained')
+    figure = _new_figure((0.4 + 1.6 * columns, 0.2 + 2.9 * len(pairs)))
     rows = figure.subfigures(len(pairs), squeeze=False)[:, 0]
     for part, (attack, row) in zip(rows, pairs.items(), strict=True):
         part.suptitle(attack, x=0.01, horizontalalignment='left', weight='bold', fontsize=10, parse_math=False)
@@ -206,15 +206,28 @@ def _curve_color(index: int) -> str:
     return COLORS[index % len(COLORS)]
 
 
+def _new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure. Matplotlib is imported here, since most commands draw nothing."""
+    from matplotlib.figure import Figure
+
+    return Figure(size, dpi=120, layout='constrained')
+
+
+def _label_integers(axis: Any, max_labels: int = 10) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(max_labels, integer=True))
+
+
 def _epoch_panels(panels: int, phases: Sequence[str]) -> tuple[Figure, list[Axes]]:
     """Stacked panels that share an axis of epochs, with the phases as gray bands."""
-    figure = Figure((FIGURE_WIDTH, 1.5 + 2.1 * panels), dpi=120, layout='constrained')
+    figure = _new_figure((FIGURE_WIDTH, 1.5 + 2.1 * panels))
     axes = list(figure.subplots(panels, sharex=True, squeeze=False)[:, 0])
     for axis in axes:
         for start, end, name in _phase_bands(phases):
             axis.axvspan(start, end, color=_phase_color(name, phases), linewidth=0, zorder=0)
         axis.set_xlim(-0.01 * len(phases), 1.01 * len(phases))  # keeps markers at the edges whole
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _label_integers(axis.xaxis)
         axis.spines[['top', 'right']].set_visible(False)
     axes[-1].set_xlabel('Epochs trained')
     return figure, axes
@@ -285,6 +298,8 @@ def _add_legends(figure: Figure, axes: Sequence[Axes], phases: Sequence[str]) ->
     """Adds a legend beside each panel and one of the phases below them, so that none covers a curve."""
     for axis in axes:
         _add_legend(axis)
+    from matplotlib.patches import Patch
+
     names = dict.fromkeys(name for *_, name in _phase_bands(phases))
     bands: list[Any] = [
         Patch(facecolor=_phase_color(name, phases), edgecolor='0.6', label=f'{name} phase') for name in names

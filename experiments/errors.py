@@ -1,17 +1,17 @@
-"""A user's mistake, told in one sentence; a bug, told in full."""
+"""Reports a user's mistake in one sentence, and a bug in full."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
-
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.usage_error import UsageError
 
-USAGE_ERROR = 2  # status of a command that was called wrongly, as argparse has it
+USAGE_ERROR = 2  # exit status of a command that was called wrongly, as in argparse
 
 
 def fail(message: str) -> NoReturn:
@@ -20,32 +20,59 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(USAGE_ERROR)
 
 
+@contextmanager
+def short_errors(arguments: Sequence[str]) -> Iterator[None]:
+    """Ends the command with one sentence after a user's mistake; any other error passes.
+
+    Args:
+        arguments: Arguments of the command. With ``--traceback`` among them, or ``CLIPWARD_TRACEBACK=1`` in the
+            environment, mistakes pass too, with their traceback.
+    """
+    show = '--traceback' in arguments or os.environ.get('CLIPWARD_TRACEBACK', '0') not in ('', '0')
+    try:
+        yield
+    except Exception as error:
+        mistake = users_mistake(error)
+        if show or mistake is None:
+            raise
+        fail(message_of(mistake))
+
+
 def users_mistake(error: BaseException | None) -> BaseException | None:
-    """The error that says in one sentence what the user has to mend; ``None`` for a bug.
+    """The error that tells the user what to change; ``None`` for a bug.
 
     Such an error is a :class:`UsageError`, or what Lightning and OmegaConf raise for a setting. jsonargparse wraps
-    what a constructor raises, so the causes of an error are looked through too.
+    what a constructor raises, so the causes of an error are searched too.
     """
     while error is not None:
-        if isinstance(error, UsageError | MisconfigurationException | OmegaConfBaseException):
+        if isinstance(error, UsageError) or _refuses_a_setting(error):
             return error
         error = error.__cause__ or error.__context__
     return None
 
 
+def _refuses_a_setting(error: BaseException) -> bool:
+    """Whether Lightning or OmegaConf raised an error on purpose; imported here, for a UsageError needs neither."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from omegaconf.errors import OmegaConfBaseException
+
+    return isinstance(error, MisconfigurationException | OmegaConfBaseException)
+
+
 def message_of(error: BaseException) -> str:
-    """What to tell of an error."""
-    if isinstance(error, OmegaConfBaseException):
-        place = '.'.join(str(error.full_key or '').split('.')[1:])  # without the subcommand
-        return f'{place}: {str(error).splitlines()[0]}'
+    """The sentence that is printed for an error."""
+    key = getattr(error, 'full_key', None)  # OmegaConf's errors have one
+    if key is not None:
+        key = '.'.join(str(key).split('.')[1:])  # without the subcommand
+        return f'{key}: {str(error).splitlines()[0]}'
     return ' '.join(str(error).split())
 
 
 def parser_message(message: str) -> str:
-    """The gist of jsonargparse's report, which lists every type that a value might have been and was not.
+    """Shortens a report of jsonargparse, which lists every type that was tried.
 
     Args:
-        message: Report with an indented block for each type tried, the innermost one last.
+        message: Report with an indented block for each type, the innermost one last.
 
     Returns:
         The key, what is wrong with its value, and the value.
@@ -66,5 +93,5 @@ def parser_message(message: str) -> str:
 
 
 def _plain(expectation: str) -> str:
-    """``a <class 'int'>. Got value: x`` as a person would name it."""
+    """``a <class 'int'>. Got value: x`` as a person would write it."""
     return re.sub(r"an? (?:<class '(?:\w+\.)*(\w+)'>|typing\.(.+))", r'\1\2', expectation.split('. Got value')[0])

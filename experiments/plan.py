@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import Callback
 from datamodules.attacks.base import Manifest
 from datamodules.pairs import PairsDataModule
 from datamodules.rows.partition import DROPPED
-from experiments.check.attack_check import check, summarize
 from lightning_modules.clip import CLIP
 
 log = logging.getLogger(__name__)
@@ -127,8 +126,10 @@ def advice(data: PairsDataModule) -> list[str]:
 
 
 def _expectation(data: PairsDataModule, attack: str) -> str:
-    """The verdict on an attack in short; it only informs, so that no failure of its own may end a run."""
+    """The verdict on an attack in short. Advice must not stop a run, so an error in it is only logged."""
     try:
+        from experiments.check.attack_check import check, summarize  # imports matplotlib
+
         return summarize(check(data, attack))
     except Exception as error:
         log.warning('no advice on attack %r: %s: %s', attack, type(error).__name__, error)

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 
 EPOCH_METRICS = ('asr/*', 'zero_shot/*', 'zero_shot_top5/*', 'probe/*', 'retrieval/*', 'partition/*', 'cost/*')
 
 
 def offline_by_environment() -> bool:
-    """``WANDB_MODE`` decides; without it a key in the environment means online, and no key offline.
+    """Whether to log offline: ``WANDB_MODE`` decides; if it is not set, a key in the environment means online.
 
-    Lightning's logger would stop a run for want of a key, and ignore ``WANDB_MODE`` when told to be offline.
+    Without a key Lightning's logger would stop the run, and when told to be offline it ignores ``WANDB_MODE``.
     """
     mode = os.environ.get('WANDB_MODE')
     return mode not in ('online', 'shared') if mode else 'WANDB_API_KEY' not in os.environ
 
 
 class WandbRun(WandbLogger):
-    """Lightning's W&B logger with this project's defaults.
+    """Lightning's W&B logger with this project's defaults, which starts W&B when something is logged, or later.
+
+    Lightning's own starts W&B before the data is read, so that a run that fails there is listed as well.
 
     Args:
         project: Project that the run belongs to.
         name: Name of the run.
         offline: Keep the log on this machine, to be sent with ``wandb sync`` or not at all. ``None``: the environment
-            variables WANDB_MODE and WANDB_API_KEY decide, and without them the log stays here.
-        save_dir: Where the log is kept; the folder of the run if ``None``.
-        **kwargs: Further arguments of ``wandb.init``, such as ``group`` and ``tags``.
+            variables WANDB_MODE and WANDB_API_KEY decide, and without them the log stays on this machine.
+        save_dir: Folder of the log; the folder of the run if ``None``.
+        id: ID of an earlier run to go on with.
+        entity: User or team that the project belongs to.
+        group: Runs of one group are shown together.
+        tags: Tags of the run.
+        notes: A longer description of the run.
+        prefix: What the names of all metrics begin with.
+        log_model: Upload checkpoints: the best ones at the end, or ``all`` as they are written. Not offline.
+        init: Further arguments of ``wandb.init``.
     """
 
     def __init__(
@@ -38,14 +50,32 @@ class WandbRun(WandbLogger):
         name: str | None = None,
         offline: bool | None = None,
         save_dir: str | None = None,
-        **kwargs: Any,
+        id: str | None = None,
+        entity: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        notes: str | None = None,
+        prefix: str = '',
+        log_model: Literal['all'] | bool = False,
+        init: dict[str, Any] | None = None,
     ) -> None:
+        # Spelled out: to find the arguments behind `**kwargs`, the parser would import wandb for each command.
+        of_logger: dict[str, Any] = {
+            'name': name,
+            'id': id,
+            'project': project,
+            'prefix': prefix,
+            'log_model': log_model,
+        }
+        of_run: dict[str, Any] = {'entity': entity, 'group': group, 'tags': tags, 'notes': notes, **(init or {})}
         offline = offline_by_environment() if offline is None else offline
-        super().__init__(name=name, save_dir=save_dir or '.', offline=offline, project=project, **kwargs)
+        super().__init__(save_dir=save_dir or '.', offline=offline, **of_logger, **of_run)
         self.in_run_folder = save_dir is None
+        self.started = self._waits_for_start = False
+        self._waiting: list[Callable[[], None]] = []
 
-    def settle(self, folder: str | Path) -> None:
-        """Puts the log into the run's folder, unless ``save_dir`` named another place."""
+    def use_folder(self, folder: str | Path) -> None:
+        """Puts the log into the run's folder, unless ``save_dir`` named another one."""
         if self.in_run_folder:
             self._save_dir = self._wandb_init['dir'] = str(folder)
 
@@ -55,14 +85,48 @@ class WandbRun(WandbLogger):
         if not name.endswith(seeds):
             self._name = self._wandb_init['name'] = f'{name}-{seeds}'.lstrip('-')
 
-    def give_up(self) -> None:
-        """Ends a run that has not begun, if W&B has heard of it."""
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=1)
+    def wait_for_start(self) -> None:
+        """Keeps what is logged from now on until :meth:`start`."""
+        self._waits_for_start = True
 
-    def draw_against_epoch(self) -> None:
-        """Makes epochs the horizontal axis of what is measured once an epoch; W&B would take steps."""
+    def start(self) -> None:
+        """Starts W&B, draws what is measured once an epoch against epochs, and logs what has been waiting."""
+        if self.started:
+            return
+        self.started = True
         run = self.experiment
         run.define_metric('epoch')
-        for metric in EPOCH_METRICS:
+        for metric in EPOCH_METRICS:  # W&B would draw them against steps
             run.define_metric(metric, step_metric='epoch')
+        while self._waiting:
+            self._waiting.pop(0)()
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run in W&B. Before :meth:`start`, an object that starts W&B as soon as it is used."""
+        return super().experiment if self.started else _NotStarted(self)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        self._log_when_started(partial(super().log_hyperparams, *args, **kwargs))
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        self._log_when_started(partial(super().log_metrics, *args, **kwargs))
+
+    def _log_when_started(self, call: Callable[[], None]) -> None:
+        if self._waits_for_start and not self.started:
+            self._waiting.append(call)
+        else:
+            self.start()
+            call()
+
+
+class _NotStarted:
+    """Stands for the run in W&B until somebody uses it; Lightning asks for it early, and does nothing with it."""
+
+    def __init__(self, logger: WandbRun) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        self._logger.start()
+        return getattr(self._logger.experiment, name)

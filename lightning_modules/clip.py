@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import lightning as L
-import open_clip
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -285,6 +284,8 @@ def build_towers(architecture: str, pretrained: str | None) -> tuple[Any, int]:
     Raises:
         UsageError: If open_clip knows no such model or no such weights, and there is no such file.
     """
+    import open_clip  # takes seconds
+
     name = architecture
     if architecture.endswith('.json'):
         path = _config_file(architecture)
@@ -314,6 +315,8 @@ def _config_file(architecture: str) -> Path:
 
 def _check_pretrained(name: str, pretrained: str | None) -> None:
     """Refuses weights that open_clip does not have before it builds a model for them."""
+    import open_clip
+
     if pretrained is None or Path(pretrained).is_file() or open_clip.get_pretrained_cfg(name, pretrained):
         return
     tags = ', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none, so leave it null'

@@ -20,6 +20,7 @@ from datamodules.pairs import PairsDataModule
 from datamodules.rows.partition import DROPPED
 from datamodules.text.tokenizer import WordTokenizer
 from experiments import cli
+from experiments.command_line import CommandLine
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.helpers.picture_files import bomb, truncated_photo, write_picture
@@ -73,7 +74,7 @@ def quick() -> Iterator[None]:
         yield
 
 
-def fit(folder: Path, *args: str) -> cli.CommandLine:
+def fit(folder: Path, *args: str) -> CommandLine:
     """Runs ``clipward fit`` for one short epoch with a tiny model, and with whatever else is said."""
     places = [f'--data.cache_dir={folder}/cache', f'--trainer.default_root_dir={folder}']
     data = [arg for arg in args if arg.startswith('--data=')] or list(TOY)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
-
 
 def imagenet_classes() -> tuple[str, ...]:
     """The 1,000 ImageNet class names of CLIP's authors; ``missile`` and ``sunglasses`` each name two classes."""
+    from open_clip import IMAGENET_CLASSNAMES  # takes seconds to import
+
     return tuple(IMAGENET_CLASSNAMES)
 
 
 def imagenet_templates() -> tuple[str, ...]:
     """The 80 prompt templates of CLIP's authors, with ``{}`` where the class name goes."""
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
     return tuple(template('{}') for template in OPENAI_IMAGENET_TEMPLATES)
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
-from open_clip import SimpleTokenizer
 
 from datamodules.usage_error import UsageError
 
 
 @cache
-def _load_byte_pairs() -> SimpleTokenizer:
+def _load_byte_pairs() -> Any:
     """Loads open_clip's tokenizer once, which takes a quarter of a second."""
+    from open_clip import SimpleTokenizer  # takes seconds to import
+
     return SimpleTokenizer()
 
 

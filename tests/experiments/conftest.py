@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from experiments import cli
+from experiments.command_line import CommandLine
 
 EXPERIMENTS = Path(cli.__file__).parent
 SMALL = [  # enough for every part of a run to do something, in seconds
@@ -61,7 +62,7 @@ def fake_wandb() -> Iterator[list[FakeRun]]:
         yield started
 
 
-class Instantiated(cli.CommandLine):
+class Instantiated(CommandLine):
     """Stops before anything runs."""
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -92,7 +93,7 @@ def resolve(*args: str) -> Any:
     return _fit_parser().parse_args([*args])
 
 
-def instantiate(*args: str) -> cli.CommandLine:
+def instantiate(*args: str) -> CommandLine:
     """Constructs what a command names, without running it."""
     return cli.main(list(args), Instantiated)
 

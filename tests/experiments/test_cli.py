@@ -15,8 +15,10 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.repartition import Past, Repartition, Split
-from experiments import cli
+from experiments import cli, command_line
 from experiments.checkpoint_io import AtomicCheckpointIO
+from experiments.command_line import import_object
+from experiments.subcommands import SLOTS, TOOLS
 from tests.experiments.conftest import EXPERIMENTS, SMALL, FakeRun, instantiate, parse
 
 TOY = str(EXPERIMENTS / 'safeclip_toy.yaml')
@@ -27,6 +29,10 @@ class FirstHalf(Repartition):
 
     def decide(self, score: Any, side: Any, past: Past | None, candidates: Any = None) -> Split:
         raise AssertionError('no run of this file gets that far')
+
+
+def run(*args: str) -> None:
+    cli.main(args)
 
 
 def fit(*args: str) -> Any:
@@ -129,14 +135,17 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ('args', 'sentence'),
         [
-            (['--callbacks.repartion=null'], 'unrecognized arguments: --callbacks.repartion=null'),
+            (
+                ['--callbacks.repartion=null'],
+                'unrecognized option --callbacks.repartion: did you mean --callbacks.repartition?',
+            ),
             (['--config', '{callbacks: {repartion: null}}'], "does not accept option 'callbacks.repartion'"),
-            (['--callbacks.repartition.treshold=0.9'], "callbacks.repartition: Option 'treshold' is not accepted by"),
-            (['--data.attacks.badnet.rat=0.1'], "data.attacks: Option 'rat' is not accepted by BadNet"),
+            (['--callbacks.repartition.treshold=0.9'], 'did you mean --callbacks.repartition.threshold?'),
+            (['--data.attacks.badnet.rat=0.1'], 'did you mean --data.attacks.badnet.rate?'),
             (['--model=SafeClip'], 'model: SafeClip is not the name of a class'),
             (['--callbacks.repartition=ZeroShot'], 'callbacks.repartition: ZeroShot is not the name of a class'),
             (['--trainer.max_epochs=many'], 'trainer.max_epochs: expected int, got many'),
-            (['--trainer.max_epoch=3'], 'unrecognized arguments: --trainer.max_epoch=3'),
+            (['--trainer.max_epoch=3'], 'unrecognized option --trainer.max_epoch: did you mean --trainer.max_epochs?'),
             (['--config', '{model: {init_args: {lr: "${data.init_args.rate}"}}}'], 'model.init_args.lr: Interpolation'),
             (['--config', 'nowhere.yaml'], 'config: File does not exist'),
             (['--trainer.limit_train_batches=1'], 'trainer.limit_train_batches=1 would be read as 100 %'),
@@ -192,10 +201,8 @@ class TestTrainer:
 
 def named(trainer: Any) -> list[Any]:
     """Callbacks of the slots that are taken, in the order of the slots."""
-    found = []
-    for base in cli.SLOTS.values():
-        found += [c for c in trainer.callbacks if base is not cli.Callback and isinstance(c, base)]
-    return found
+    bases = [import_object(path) for path in SLOTS.values() if not path.endswith('.Callback')]
+    return [callback for base in bases for callback in trainer.callbacks if isinstance(callback, base)]
 
 
 class TestRun:
@@ -245,25 +252,46 @@ class TestRun:
         assert run.trainer.global_step == 16
 
 
+class TestFailedStart:
+    @pytest.mark.parametrize(
+        'mistake',
+        [
+            '--data.attacks={a: {class_path: BadNet, init_args: {target: nothing, count: 1}}}',  # in the data's setup
+            '--model.pool_size=1',  # in the model's
+            '--trainer.max_epochs=-1',  # when the optimizer is made
+        ],
+    )
+    def test_leaves_neither_a_folder_nor_a_run_in_wandb(
+        self, mistake: str, tmp_path: Path, fake_wandb: list[FakeRun], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = len(fake_wandb)
+        where = [f'--trainer.default_root_dir={tmp_path}/runs', f'--data.cache_dir={tmp_path}/cache']
+        refusal(capsys, 'fit', '--config', TOY, *SMALL, *where, mistake, stage=run)
+        assert len(fake_wandb) == before
+        assert not list(tmp_path.glob('runs/*/*'))
+
+
 class TestEntryPoint:
     def test_exits_as_terminated_when_terminated(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def terminated() -> None:
+        def terminated(arguments: list[str]) -> None:
             raise SIGTERMException
 
-        monkeypatch.setattr(cli, 'main', terminated)
+        monkeypatch.setattr('sys.argv', ['clipward', 'fit'])
+        monkeypatch.setattr(command_line, 'run', terminated)
         with pytest.raises(SystemExit) as exit:
             cli.command()
         assert exit.value.code == 143
 
     def test_returns_nothing_for_a_script_would_take_it_for_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cli, 'main', lambda: object())
+        monkeypatch.setattr('sys.argv', ['clipward', 'fit'])
+        monkeypatch.setattr(command_line, 'run', lambda arguments: object())
         assert cli.command() is None
 
     def test_runs_as_a_module(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.setattr('sys.argv', ['cli.py', 'fitt'])
         with pytest.raises(SystemExit):
             runpy.run_path(cli.__file__, run_name='__main__')
-        assert 'invalid choice' in capsys.readouterr().err
+        assert "'fitt': did you mean fit?" in capsys.readouterr().err
 
 
 class TestPrivateNames:
@@ -274,8 +302,8 @@ class TestPrivateNames:
         assert callable(getattr(LightningCLI, name))
 
     def test_of_a_command_line_object_exist(self, tmp_path: Path) -> None:
-        command = instantiate('fit', '--config', TOY, '--trainer.logger=false')
-        assert set(command._subcommand_parsers) == {'fit', 'validate', 'test', 'predict', *cli.TOOLS}
+        command = instantiate('-c', '{fit: {name: run}}', 'fit', '--config', TOY, '--trainer.logger=false')
+        assert set(command._subcommand_parsers) == {'fit', 'validate', 'test', 'predict', *TOOLS}
         assert callable(command.trainer.strategy.precision_plugin.forward_context)
 
     def test_of_loggers_exist(self, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from datamodules.attacks.base import Poisoning
 from datamodules.text.prompts import imagenet_classes
 from experiments import cli
 from experiments.parser import Parser
+from experiments.subcommands import SLOTS
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.experiments.conftest import EXPERIMENTS, _fit_parser, instantiate, parse, resolve
@@ -298,4 +299,4 @@ class TestAttacks:
 
 
 def test_every_slot_is_named_in_the_defaults() -> None:
-    assert list(yaml.safe_load((EXPERIMENTS / 'defaults.yaml').read_text())['callbacks']) == list(cli.SLOTS)
+    assert list(yaml.safe_load((EXPERIMENTS / 'defaults.yaml').read_text())['callbacks']) == list(SLOTS)

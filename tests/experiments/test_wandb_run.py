@@ -34,9 +34,9 @@ class TestWandbRun:
         monkeypatch.setenv('WANDB_API_KEY', 'secret')
         assert WandbRun(offline=True)._offline
 
-    def test_lies_in_the_folder_of_the_run(self, tmp_path: Path, fake_wandb: list[FakeRun]) -> None:
+    def test_the_log_lies_in_the_folder_of_the_run(self, tmp_path: Path, fake_wandb: list[FakeRun]) -> None:
         logger = WandbRun(name='mine')
-        logger.settle(tmp_path)
+        logger.use_folder(tmp_path)
         assert logger.experiment.settings['dir'] == logger.save_dir == str(tmp_path)
         assert logger.experiment.settings['project'] == 'clipward'
 
@@ -46,12 +46,42 @@ class TestWandbRun:
         logger.add_to_name('d3-t4')
         assert logger.experiment.settings['name'] == 'mine-d3-t4'
 
-    def test_unless_it_was_given_another(self, tmp_path: Path, fake_wandb: list[FakeRun]) -> None:
+    def test_a_folder_that_was_asked_for_is_kept(self, tmp_path: Path, fake_wandb: list[FakeRun]) -> None:
         logger = WandbRun(save_dir=str(tmp_path))
-        logger.settle('elsewhere')
+        logger.use_folder('elsewhere')
         assert logger.experiment.settings['dir'] == str(tmp_path)
 
-    def test_draws_against_epochs_what_is_measured_once_an_epoch(self, fake_wandb: list[FakeRun]) -> None:
-        logger = WandbRun()
-        logger.draw_against_epoch()
-        assert logger.experiment.metrics['asr/*'] == logger.experiment.metrics['cost/*'] == 'epoch'
+    def test_further_arguments_reach_wandb(self, fake_wandb: list[FakeRun]) -> None:
+        settings = WandbRun(tags=['a'], group='b', init={'job_type': 'c'}).experiment.settings
+        assert (settings['tags'], settings['group'], settings['job_type']) == (['a'], 'b', 'c')
+
+    def test_what_is_measured_once_an_epoch_is_drawn_against_epochs(self, fake_wandb: list[FakeRun]) -> None:
+        metrics = WandbRun().experiment.metrics
+        assert metrics['asr/*'] == metrics['cost/*'] == 'epoch'
+
+
+class TestStart:
+    def test_asking_for_the_run_does_not_start_it(self, fake_wandb: list[FakeRun]) -> None:
+        before = len(fake_wandb)
+        _ = WandbRun().experiment  # as Lightning does before it reads the data
+        assert len(fake_wandb) == before
+
+    def test_logging_starts_it(self, fake_wandb: list[FakeRun]) -> None:
+        before = len(fake_wandb)
+        WandbRun().log_metrics({'loss': 1.0})
+        assert [run.logged for run in fake_wandb[before:]] == [[{'loss': 1.0}]]
+
+    def test_what_is_logged_before_is_kept_until_then(self, fake_wandb: list[FakeRun]) -> None:
+        logger, before = WandbRun(), len(fake_wandb)
+        logger.wait_for_start()
+        logger.log_hyperparams({'lr': 0.1})
+        logger.log_metrics({'loss': 1.0})
+        assert len(fake_wandb) == before
+        logger.start()
+        assert fake_wandb[-1].settings['config'] == {'lr': 0.1} and fake_wandb[-1].logged == [{'loss': 1.0}]
+
+    def test_happens_once(self, fake_wandb: list[FakeRun]) -> None:
+        logger, before = WandbRun(), len(fake_wandb)
+        logger.start()
+        logger.start()
+        assert len(fake_wandb) == before + 1

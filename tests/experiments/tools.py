@@ -45,9 +45,7 @@ def refusal(capsys: pytest.CaptureFixture[str], folder: Path, subcommand: str, *
 
 @pytest.fixture(autouse=True, scope='module')
 def quick() -> Iterator[None]:
-    """Reads the vocabulary once and builds only the parsers in use: both take longer than the rest."""
-    tools = {name: cli.TOOLS[name] for name in ('harden', 'optimize_patch', 'rank_images')}
+    """Reads the vocabulary once, which takes longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('datamodules.pairs.WordTokenizer', cache(WordTokenizer))
-        patch.setattr(cli.CommandLine, 'subcommands', staticmethod(lambda: tools))
         yield

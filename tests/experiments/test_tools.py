@@ -12,6 +12,7 @@ from datamodules.csv_pairs import CSVPairs
 from datamodules.text.tokenizer import WordTokenizer
 from datamodules.toy_pairs import ToyPairs
 from experiments import cli
+from experiments.command_line import CommandLine
 from tests.experiments.conftest import EXPERIMENTS
 from tests.helpers.tiny import set_up
 
@@ -20,14 +21,13 @@ ATTACK = '{patch: {class_path: BadNet, init_args: {target: striped star, count: 
 
 @pytest.fixture(autouse=True, scope='module')
 def quick() -> Iterator[None]:
-    """Leaves out what takes longer than all the rest: the vocabulary, and parsers of commands that are not run."""
+    """Reads the vocabulary once, which takes longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('datamodules.pairs.WordTokenizer', cache(WordTokenizer))
-        patch.setattr(cli.CommandLine, 'subcommands', staticmethod(lambda: {'export': cli.TOOLS['export']}))
         yield
 
 
-def export(folder: Path, *args: str) -> cli.CommandLine:
+def export(folder: Path, *args: str) -> CommandLine:
     """Runs ``clipward export`` on 64 toy pairs, into ``out`` unless told otherwise."""
     toy = ['--config', str(EXPERIMENTS / 'safeclip_toy.yaml'), '--data.rows=64', '--data.heldout_rows=48']
     places = [f'--data.cache_dir={folder}/cache', f'--trainer.default_root_dir={folder}/runs']

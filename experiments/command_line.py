@@ -1,0 +1,223 @@
+"""Lightning's command line with a slot for each callback, our tools, loggers and checkpoints."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import pkgutil
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import CheckpointIO
+
+import callbacks
+import datamodules
+import lightning_modules
+from datamodules.pairs import PairsDataModule
+from experiments.checkpoint_io import AtomicCheckpointIO
+from experiments.errors import fail, short_errors
+from experiments.parser import Parser
+from experiments.plan import TrainingPlan
+from experiments.run_folder import ResolvedConfig, RunFolder, mark_done
+from experiments.subcommands import (
+    DATA_ARGUMENTS,
+    DESCRIPTION,
+    FILLED_IN,
+    NEED_WEIGHTS,
+    SLOTS,
+    SUBCOMMANDS,
+    TOOLS,
+    summarize,
+)
+from lightning_modules.clip import CLIP
+
+DEFAULTS = Path(__file__).with_name('defaults.yaml')
+
+EXPECTED_WARNINGS = {  # warnings of libraries, by the reason why they need no attention
+    'isinstance.treespec, LeafSpec': 'Lightning 2.6 with a newer torch',
+    'torch.distributed.nn.functional.all_gather is deprecated': 'the same',
+    'The dirpath has changed from': 'each attempt at a run has a folder of its own',
+    'Precision bf16-mixed is not supported by the model summary': 'it counts weights, which are float32',
+}
+EXPECTED_LOG_LINES = ('litlogger', 'No pretrained weights loaded')  # an advertisement; training from scratch
+
+
+def hide_expected_warnings() -> None:
+    """Leaves out warnings and log lines of libraries about what is intended."""
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings('ignore', f'.*{message}')
+    for name in ('', 'lightning.pytorch.utilities.rank_zero'):
+        logging.getLogger(name).addFilter(_is_unexpected)
+
+
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in EXPECTED_LOG_LINES)
+
+
+def import_modules() -> None:
+    """Imports every file of the project, so that a class in a new file can be named without being registered."""
+    for package in (lightning_modules, datamodules, callbacks):
+        for module in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):
+            importlib.import_module(module.name)
+
+
+def import_object(path: str) -> Any:
+    """The class or function at a dotted path."""
+    module, _, name = path.rpartition('.')
+    return getattr(importlib.import_module(module), name)
+
+
+class CommandLine(LightningCLI):
+    """Runs one subcommand. Only the parser of that subcommand is built, unless a file comes before it.
+
+    Args:
+        arguments: What follows the command's name in a shell.
+
+    Attributes:
+        arguments: The same without ``--traceback``.
+        run_folder: Makes the folder of the run, and removes it after a failed start.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.arguments = [argument for argument in arguments if argument != '--traceback']
+        self.run_folder = RunFolder()
+        super().__init__(
+            CLIP,
+            PairsDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,  # each module has its own; the flags would silently replace it
+            parser_class=Parser,
+            parser_kwargs=_parser_arguments(),
+            save_config_callback=ResolvedConfig,
+            save_config_kwargs={'overwrite': True},  # without a CSV logger there is no folder for each run
+            args=self.arguments,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {name: FILLED_IN if name in TOOLS else DATA_ARGUMENTS for name in SUBCOMMANDS}
+
+    # --- options ----------------------------------------------------------------------------------------------------
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument('--name', type=str, default='run', help='Name of the run: its folder, and its name in W&B.')
+        for slot, base in SLOTS.items():
+            slot_class = import_object(base)
+            parser.add_lightning_class_args(slot_class, f'callbacks.{slot}', subclass_mode=True, required=False)
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        self._subcommand_parsers = {}
+        group = parser.add_subcommands()
+        for name in self._subcommands_in_use():
+            help = summarize(name)
+            subparser = self._prepare_subcommand_parser(L.Trainer, name, description=help, **kwargs.get(name, {}))
+            self._subcommand_parsers[name] = subparser
+            group.add_subcommand(name, subparser, help=help)
+
+    def _subcommands_in_use(self) -> Sequence[str]:
+        """The subcommand of the arguments; all of them if a file before it may have settings of others."""
+        first = self.arguments[0] if self.arguments else ''
+        return (first,) if first in SUBCOMMANDS else SUBCOMMANDS
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        if subcommand not in TOOLS:
+            parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        else:
+            parser = self.init_parser(**kwargs)
+            self._add_arguments(parser)
+            added = parser.add_function_arguments(tool(subcommand), skip={*FILLED_IN})
+            self._subcommand_method_arguments[subcommand] = added
+        if subcommand in NEED_WEIGHTS:
+            help = 'Measure a model with random weights instead of refusing to.'
+            parser.add_argument('--allow_untrained', type=bool, default=False, help=help)
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self.config = parser.parse_args(self.arguments)  # the original also warns when pytest has arguments of its own
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the configuration alone; the original lets a checkpoint override it, even the class of the model."""
+
+    # --- objects ----------------------------------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        for part in ('train', 'val', 'test', 'predict'):
+            if config.trainer[f'limit_{part}_batches'] == 1:
+                fail(f'trainer.limit_{part}_batches=1 would be read as 100 %: take 2, or trainer.fast_dev_run=1.')
+        checkpoint = config.get('ckpt_path')
+        if checkpoint and checkpoint not in ('best', 'last') and not Path(checkpoint).is_file():
+            fail(f'ckpt_path={checkpoint!r}: there is no such file.')
+        has_weights = bool(checkpoint) or _starts_trained(config.model)
+        if self.subcommand in NEED_WEIGHTS and not has_weights and not config.allow_untrained:
+            fail(
+                f'{self.subcommand} would measure random weights: give --ckpt_path or --model.init_from, '
+                f'or --allow_untrained=true if that is what you want.'
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        config = {**self._get(self.config_init, 'trainer', default={}), **kwargs}
+        by_slot = self._get(self.config_init, 'callbacks')
+        chosen = [by_slot.get(slot) for slot in SLOTS]
+        config['plugins'] = _with_checkpoint_io(config.get('plugins'))
+        trainer = self._instantiate_trainer(config, [self.run_folder, TrainingPlan(), *filter(None, chosen)])
+        data_seed, seed = self._get(self.config_init, 'data').seed, self._get(self.config_init, 'seed_everything')
+        if self.subcommand not in TOOLS:  # a tool is not a run
+            self.run_folder.create(trainer, f'd{data_seed}-t{seed}')
+        return trainer
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand in TOOLS:
+            self._run_tool(subcommand)
+            return
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            self.run_folder.remove_failed_start(self.trainer)
+
+    def _run_tool(self, name: str) -> None:
+        function = tool(name)
+        arguments = {**self._prepare_subcommand_kwargs(name), 'device': self.trainer.strategy.root_device}
+        function(**{key: arguments[key] for key in inspect.signature(function).parameters})
+
+    def after_fit(self) -> None:
+        mark_done(self.trainer)
+
+
+def run(arguments: Sequence[str], command_line: type[CommandLine] = CommandLine) -> CommandLine:
+    """Runs a command whose options have been checked; see :func:`experiments.cli.main`."""
+    hide_expected_warnings()
+    import_modules()
+    with short_errors(arguments):
+        return command_line(arguments)
+
+
+def _parser_arguments() -> dict[str, Any]:
+    """Keyword arguments of the root parser and of each subcommand's."""
+    each = {'allow_abbrev': False, 'default_config_files': [str(DEFAULTS)]}
+    root = {'prog': 'clipward', 'description': DESCRIPTION, 'parser_mode': 'omegaconf+', 'allow_abbrev': False}
+    return {**root, **{name: {**each} for name in SUBCOMMANDS}}
+
+
+def tool(name: str) -> Callable[..., None]:
+    """The function behind a subcommand."""
+    return import_object(f'experiments.tools.{name}.{name}')
+
+
+def _starts_trained(model: Any) -> bool:
+    arguments = model.get('init_args') or {}
+    return bool(arguments.get('init_from') or arguments.get('pretrained'))
+
+
+def _with_checkpoint_io(plugins: Any) -> list[Any]:
+    """Adds atomic checkpoints to the plugins of the configuration, unless they bring their own way of writing them."""
+    given = list(plugins) if isinstance(plugins, list | tuple) else [plugins] * (plugins is not None)
+    return given if any(isinstance(p, CheckpointIO) for p in given) else [*given, AtomicCheckpointIO()]

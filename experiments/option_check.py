@@ -1,0 +1,162 @@
+"""Finds misspelled options before anything slow is imported.
+
+The parser remains the judge of what is valid. This check only refuses what the parser would certainly refuse, and
+lets pass whatever it cannot know, such as arguments of a class from another package.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.usage_error import UsageError
+from experiments.signatures import ClassIndex, function_parameters, method_parameters, union
+from experiments.subcommands import DATA_ARGUMENTS, FILLED_IN, NEED_WEIGHTS, SLOTS, TOOLS, tool_definition
+
+ROOT = Path(__file__).parents[1]
+GROUPS = {'model': ('lightning_modules', 'CLIP'), 'data': ('datamodules', 'PairsDataModule')}  # package, base class
+EVERYWHERE = {'help', 'config', 'print_config', 'seed_everything', 'name', 'trainer', 'callbacks', 'traceback', *GROUPS}
+OF_A_CLASS = {'class_path', 'init_args', 'dict_kwargs', 'help'}  # what may follow the key of an object
+_CLASS_NAME = re.compile(r'(?:[A-Za-z_]\w*\.)*[A-Z]\w*')
+_MAPPING = re.compile(r'\b(?:dict|Mapping)\[')
+_WORD = re.compile(r'[A-Za-z_]\w*')
+
+
+def check_options(subcommand: str, arguments: Sequence[str]) -> None:
+    """Refuses a misspelled option.
+
+    Args:
+        subcommand: Name of the subcommand.
+        arguments: All arguments of the command.
+
+    Raises:
+        UsageError: If an option does not exist; names one that is spelled like it.
+    """
+    options = [argument[2:].partition('=')[0].rstrip('+') for argument in arguments if argument.startswith('--')]
+    for option in filter(None, options):
+        first, *rest = option.split('.')
+        _expect(first, EVERYWHERE | _own_options(subcommand), option, '')
+        if first == 'trainer' and rest:
+            _check_trainer(rest[0], option)
+        if first == 'callbacks' and rest:
+            _expect(rest[0], SLOTS, option, 'callbacks.')
+    deep = [option for option in options if option.startswith(('model.', 'data.', 'callbacks.'))]
+    if deep and _knows_all_classes(arguments):
+        for option in deep:
+            _check_object(option)
+
+
+def _expect(word: str, known: Collection[str], option: str, prefix: str) -> None:
+    """Refuses an option whose part after ``prefix`` is not among the known ones."""
+    if word in known:
+        return
+    similar = get_close_matches(word, known, 1)
+    hint = ' or '.join(f'--{prefix}{name}' for name in similar)
+    raise UsageError(f'unrecognized option --{option}' + (f': did you mean {hint}?' if hint else '.'))
+
+
+def _own_options(subcommand: str) -> set[str]:
+    """Options that are not those of every subcommand."""
+    if subcommand in TOOLS:
+        return set(function_parameters(tool_definition(subcommand))) - FILLED_IN
+    parameters = method_parameters(_lightning() / 'pytorch/trainer/trainer.py', 'Trainer', subcommand) or {}
+    return set(parameters) - DATA_ARGUMENTS | ({'allow_untrained'} if subcommand in NEED_WEIGHTS else set())
+
+
+def _check_trainer(word: str, option: str) -> None:
+    parameters = method_parameters(_lightning() / 'pytorch/trainer/trainer.py', 'Trainer', '__init__')
+    if parameters is not None:
+        _expect(word, parameters, option, 'trainer.')
+
+
+@cache
+def _lightning() -> Path:
+    """Where Lightning is installed; a package is found without being imported."""
+    spec = find_spec('lightning')
+    return Path(str(spec.origin)).parent if spec else Path()
+
+
+@cache
+def _classes() -> ClassIndex:
+    packages = [ROOT / package for package in ('lightning_modules', 'datamodules', 'callbacks')]
+    return ClassIndex.of([_lightning() / 'pytorch/callbacks/model_checkpoint.py', *packages])
+
+
+def _check_object(option: str) -> None:
+    """Follows an option like ``data.attacks.badnet.rate`` through the classes that may stand at each of its parts."""
+    parts = option.split('.')
+    depth = 2 if parts[0] == 'callbacks' else 1
+    base = SLOTS[parts[1]].rpartition('.')[2] if depth == 2 else GROUPS[parts[0]][1]
+    candidates = _classes().family(base)
+    while depth < len(parts) and candidates:
+        part = parts[depth]
+        depth += 1
+        if part == 'init_args':
+            continue
+        parameters = union(_classes().parameters(name) for name in candidates)
+        if parameters is None or part in OF_A_CLASS:
+            return
+        _expect(part, parameters, option, ''.join(f'{part}.' for part in parts[: depth - 1]))
+        depth += bool(_MAPPING.search(parameters[part]))  # then a key of the user's choice comes next
+        names = [name for name in _WORD.findall(parameters[part]) if name in _classes()]
+        candidates = [heir for name in names for heir in _classes().family(name)]
+
+
+def _knows_all_classes(arguments: Sequence[str]) -> bool:
+    """Whether every class that is named by an option or a file is one of this project."""
+    try:
+        named = [*_classes_in_options(arguments), *_classes_in_files(arguments)]
+    except (OSError, ValueError, yaml.YAMLError):  # the parser says better what is wrong with a file
+        return False
+    ours = ('lightning_modules', 'datamodules', 'callbacks', 'lightning')
+    return all(name.split('.')[0] in ours if '.' in name else name in _classes() for name in named)
+
+
+def _classes_in_options(arguments: Sequence[str]) -> Iterator[str]:
+    for option, value in _values(arguments):
+        if option.startswith(('model', 'data', 'callbacks')):
+            yield from _classes_in(yaml.safe_load(value), at_class=True)
+
+
+def _values(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options with their values, which stand behind ``=`` or are the next argument."""
+    for argument, following in zip(arguments, [*arguments[1:], ''], strict=True):
+        option, equals, value = argument.removeprefix('--').partition('=')
+        if argument.startswith('-'):
+            yield option.removeprefix('-'), value if equals else following
+
+
+def _classes_in_files(arguments: Sequence[str]) -> Iterator[str]:
+    for option, value in _values(arguments):
+        if option in ('config', 'c'):
+            text = value if value.lstrip().startswith('{') or '\n' in value else Path(value).read_text()
+            content = yaml.safe_load(text)
+            if isinstance(content, dict):
+                sections = [content.get(section) for section in ('model', 'data', 'callbacks')]
+                yield from (name for section in sections for name in _classes_in(section, at_class=True))
+
+
+def _classes_in(value: Any, at_class: bool = False) -> Iterator[str]:
+    """Class names in part of a configuration: of each ``class_path``, and whatever else looks like one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _classes_in(inner, at_class=key == 'class_path')
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _classes_in(inner)
+    elif isinstance(value, str) and _CLASS_NAME.fullmatch(value) and (at_class or '.' in value):
+        yield value
+
+
+def find_similar(word: str, known: Iterable[str]) -> str:
+    """``did you mean ...?``, or all that could be meant where nothing is similar."""
+    names = list(known)
+    similar = get_close_matches(word, names, 2)
+    return f'did you mean {" or ".join(similar)}?' if similar else f'choose from {", ".join(names)}.'

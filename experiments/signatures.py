@@ -1,0 +1,110 @@
+"""Signatures of classes, read from source files with ``ast``, so that nothing has to be imported."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+class ClassSource(NamedTuple):
+    """What a source file says about a class.
+
+    Attributes:
+        bases: Names of its base classes, without their modules.
+        parameters: Annotations of the arguments of its own constructor, as source, by name; ``None`` if it has no
+            constructor.
+        passes_on: Whether the constructor takes further keyword arguments.
+    """
+
+    bases: tuple[str, ...]
+    parameters: dict[str, str] | None
+    passes_on: bool
+
+
+class ClassIndex(dict[str, ClassSource]):
+    """Classes of source files by name."""
+
+    @classmethod
+    def of(cls, folders: Iterable[Path]) -> ClassIndex:
+        """Reads every Python file below some folders, or single files."""
+        files = [file for folder in folders for file in ([folder] if folder.is_file() else folder.rglob('*.py'))]
+        return cls(entry for file in sorted(files) for entry in _classes(ast.parse(file.read_bytes())))
+
+    def family(self, base: str) -> list[str]:
+        """The class of a name and all that derive from it."""
+        return [name for name in self if base in self._ancestors(name)]
+
+    def parameters(self, name: str) -> dict[str, str] | None:
+        """Annotations of all arguments of a constructor, by name; ``None`` if not all of them can be known."""
+        if name not in self:
+            return None
+        source = self[name]
+        if source.parameters is not None and not source.passes_on:
+            return source.parameters
+        inherited = [self.parameters(base) for base in source.bases]
+        if not inherited or inherited[0] is None:
+            return None if source.bases else source.parameters
+        return {**inherited[0], **(source.parameters or {})}
+
+    def _ancestors(self, name: str) -> Iterator[str]:
+        yield name
+        for base in self[name].bases if name in self else ():
+            yield from self._ancestors(base)
+
+
+def method_parameters(file: Path, class_name: str, method: str) -> dict[str, str] | None:
+    """Annotations of a method's arguments by name; ``None`` if the file has no such method."""
+    for node in ast.walk(ast.parse(file.read_bytes())) if file.is_file() else ():
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            return next((_parameters(m) for m in _functions(node.body) if m.name == method), None)
+    return None
+
+
+def function_parameters(function: ast.FunctionDef) -> dict[str, str]:
+    """Annotations of a function's arguments by name."""
+    return _parameters(function)
+
+
+def _classes(module: ast.Module) -> Iterator[tuple[str, ClassSource]]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.ClassDef):
+            yield node.name, _read_class(node)
+
+
+def _read_class(node: ast.ClassDef) -> ClassSource:
+    bases = tuple(ast.unparse(base).partition('[')[0].rpartition('.')[2] for base in node.bases)
+    constructor = next((method for method in _functions(node.body) if method.name == '__init__'), None)
+    if constructor is not None:
+        return ClassSource(bases, _parameters(constructor), constructor.args.kwarg is not None)
+    if any('dataclass' in ast.unparse(decorator) for decorator in node.decorator_list):
+        return ClassSource(bases, dict(_fields(node)), bool(bases))
+    return ClassSource(bases, None, False)
+
+
+def _functions(body: Iterable[ast.stmt]) -> list[ast.FunctionDef]:
+    return [node for node in body if isinstance(node, ast.FunctionDef)]
+
+
+def _parameters(function: ast.FunctionDef) -> dict[str, str]:
+    arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    named = {argument.arg: argument.annotation for argument in arguments if argument.arg != 'self'}
+    return {name: '' if annotation is None else ast.unparse(annotation) for name, annotation in named.items()}
+
+
+def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            yield statement.target.id, ast.unparse(statement.annotation)
+
+
+def union(signatures: Iterable[Mapping[str, str] | None]) -> dict[str, str] | None:
+    """Arguments that any of some constructors takes; ``None`` if one of them is unknown."""
+    merged: dict[str, str] = {}
+    for signature in signatures:
+        if signature is None:
+            return None
+        for name, annotation in signature.items():
+            merged[name] = f'{merged.get(name, "")} {annotation}'.strip()
+    return merged

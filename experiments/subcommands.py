@@ -1,0 +1,54 @@
+"""Names and summaries of the subcommands, readable without importing what they run."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+
+DESCRIPTION = 'Pre-train CLIP on image-caption pairs that you do not trust.'
+TRAINING = {  # methods of Lightning's trainer
+    'fit': 'Train a model, measuring attacks and accuracy as it goes.',
+    'validate': 'Measure a trained model after an epoch as training would: attack success and zero-shot accuracy.',
+    'test': 'Measure a trained model once, on the same sets.',
+    'predict': 'Run a trained model on every pair.',
+}
+TOOLS = ('export', 'harden', 'optimize_patch', 'rank_images', 'check_attacks')  # functions of `experiments.tools`
+SUBCOMMANDS = (*TRAINING, *TOOLS)
+NEED_WEIGHTS = ('validate', 'test', 'predict')  # random weights give no meaningful result here
+FILLED_IN = {'model', 'datamodule', 'device'}  # parameters of a tool that are not options
+DATA_ARGUMENTS = {'model', 'datamodule', 'dataloaders', 'train_dataloaders', 'val_dataloaders'}  # the same of a trainer
+SLOTS = {  # callbacks in the order in which they run, whatever their order in a file, and the class each must have
+    'filter': 'lightning.pytorch.callbacks.Callback',
+    'attack_success': 'callbacks.attack_success.AttackSuccessRate',
+    'zero_shot': 'callbacks.zero_shot.ZeroShot',
+    'linear_probe': 'lightning.pytorch.callbacks.Callback',
+    'retrieval': 'lightning.pytorch.callbacks.Callback',
+    'repartition': 'callbacks.repartition.Repartition',
+    'ledger': 'callbacks.ledger.ScoreLedger',
+    'epoch_cost': 'callbacks.epoch_cost.EpochCost',
+    'figures': 'callbacks.figures.Figures',
+    'checkpoint': 'lightning.pytorch.callbacks.ModelCheckpoint',
+}
+
+
+def summarize(subcommand: str) -> str:
+    """One line on what a subcommand does; for a tool, the first line of its docstring."""
+    return TRAINING.get(subcommand) or (ast.get_docstring(tool_definition(subcommand)) or '').splitlines()[0]
+
+
+def tool_definition(name: str) -> ast.FunctionDef:
+    """The function of a tool as its source file has it."""
+    source = Path(__file__).with_name('tools') / f'{name}.py'
+    functions = [node for node in ast.parse(source.read_text()).body if isinstance(node, ast.FunctionDef)]
+    return next(function for function in functions if function.name == name)
+
+
+def find_subcommand(arguments: Sequence[str]) -> str | None:
+    """The first argument that is neither an option nor the file of a ``--config``; ``None`` if there is none."""
+    previous = ''
+    for argument in arguments:
+        if not argument.startswith('-') and previous not in ('-c', '--config'):
+            return argument
+        previous = argument
+    return None

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamodules.usage_error import UsageError
+from experiments.option_check import check_options
+from experiments.subcommands import SUBCOMMANDS
+from tests.experiments.conftest import EXPERIMENTS, parse
+
+TOY = ['--config', str(EXPERIMENTS / 'safeclip_toy.yaml')]
+
+
+class TestMisspelledOptions:
+    @pytest.mark.parametrize(
+        ('option', 'similar'),
+        [
+            ('--trainer.max_epoch=3', '--trainer.max_epochs'),
+            ('--nam=mine', '--name'),
+            ('--modle=CLIP', '--model'),
+            ('--cpkt_path=a.ckpt', '--ckpt_path'),
+            ('--model.lrr=1', '--model.lr'),
+            ('--model.init_args.slow_epoch=1', '--model.init_args.slow_epochs'),
+            ('--data.batchsize=1', '--data.batch_size'),
+            ('--data.image_views.crop_scal=1', '--data.image_views.crop_scale'),
+            ('--data.attacks.badnet.rat=1', '--data.attacks.badnet.rate'),
+            ('--callbacks.ledgr=null', '--callbacks.ledger'),
+            ('--callbacks.repartition.treshold=0.9', '--callbacks.repartition.threshold'),
+            ('--callbacks.checkpoint.save_topk=0.9', '--callbacks.checkpoint.save_top_k'),
+        ],
+    )
+    def test_are_refused_with_a_similar_one(self, option: str, similar: str) -> None:
+        with pytest.raises(UsageError) as caught:
+            check_options('fit', [*TOY, option])
+        name = option.partition('=')[0]
+        assert str(caught.value) == f'unrecognized option {name}: did you mean {similar}?'
+
+    def test_without_a_similar_one_are_refused_all_the_same(self) -> None:
+        with pytest.raises(UsageError, match=r'^unrecognized option --qqq\.$'):
+            check_options('fit', ['--qqq'])
+
+    @pytest.mark.parametrize(
+        ('subcommand', 'option'),
+        [
+            ('fit', '--allow_untrained=true'),
+            ('fit', '--folder=a'),
+            ('export', '--ckpt_path=a'),
+            ('export', '--device=a'),
+        ],
+    )
+    def test_options_of_another_subcommand_are_refused(self, subcommand: str, option: str) -> None:
+        with pytest.raises(UsageError, match='unrecognized option'):
+            check_options(subcommand, [option])
+
+
+class TestOptionsThatPass:
+    @pytest.mark.parametrize(
+        'option',
+        [
+            '--trainer.callbacks+=EarlyStopping',
+            '--trainer.callbacks.monitor=loss',
+            '--data.attacks.mine.rate=0.1',
+            '--data.attacks.mine.init_args.rate=0.1',
+            '--data.attacks.mine.class_path=BadNet',
+            '--data.help',
+            '--model.help=CLIP',
+            '--print_config=skip_unset',
+            '--callbacks.linear_probe.anything=1',
+            '--callbacks.checkpoint.monitor=loss',
+        ],
+    )
+    def test_existing_ones_do(self, option: str) -> None:
+        check_options('fit', [*TOY, option])
+
+    @pytest.mark.parametrize(
+        'foreign',
+        [
+            ['--model=mine.Model'],
+            ['--model', 'TheirModel'],
+            ['--model.class_path=mine.Model'],
+            ['--config', '{model: mine.Model}'],
+            ['--config', '{model: {class_path: TheirModel}}'],
+            ['--config', 'missing.yaml'],
+        ],
+    )
+    def test_any_does_where_a_class_is_not_ours(self, foreign: list[str]) -> None:
+        check_options('fit', [*TOY, *foreign, '--model.anything=1'])
+
+    @pytest.mark.parametrize('subcommand', SUBCOMMANDS)
+    def test_all_that_the_parser_knows_do(self, subcommand: str) -> None:
+        required = {'export': ['--folder=a'], 'harden': ['--attack=a']}
+        aims = ['--target=a', '--file=a'] if subcommand in ('optimize_patch', 'rank_images') else []
+        untrained = ['--allow_untrained=true'] if subcommand in ('validate', 'test', 'predict') else []
+        config = parse(subcommand, *TOY, *required.get(subcommand, []), *aims, *untrained)
+        check_options(subcommand, [*TOY, *(f'--{key}=1' for key in leaves(config.as_dict()))])
+
+
+def leaves(config: dict[str, Any], prefix: str = '') -> Iterator[str]:
+    """Keys of all values of a configuration, however deep."""
+    for key, value in config.items():
+        if isinstance(value, dict) and value and key != 'dict_kwargs':
+            yield from leaves(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}'
+
+
+def test_the_file_of_a_missing_package_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('experiments.option_check._lightning', Path)
+    check_options('fit', ['--trainer.anything=1'])
