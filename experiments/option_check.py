@@ -94,7 +94,7 @@ def _check_object(option: str) -> None:
     parts = option.split('.')
     depth = 2 if parts[0] == 'callbacks' else 1
     base = SLOTS[parts[1]].rpartition('.')[2] if depth == 2 else GROUPS[parts[0]][1]
-    candidates = _classes().family(base)
+    candidates = _classes().family(base)  # none for a base of another package
     while depth < len(parts) and candidates:
         part = parts[depth]
         depth += 1

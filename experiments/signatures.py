@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+BASES_WITHOUT_CONSTRUCTOR = ('ABC', 'Generic', 'Protocol', 'object')
+
 
 class ClassSource(NamedTuple):
     """What a source file says about a class.
@@ -33,8 +35,8 @@ class ClassIndex(dict[str, ClassSource]):
         return cls(entry for file in sorted(files) for entry in _classes(ast.parse(file.read_bytes())))
 
     def family(self, base: str) -> list[str]:
-        """The class of a name and all that derive from it."""
-        return [name for name in self if base in self._ancestors(name)]
+        """A class and all that derive from it; none if the class is not among these."""
+        return [name for name in self if base in self and base in self._ancestors(name)]
 
     def parameters(self, name: str) -> dict[str, str] | None:
         """Annotations of all arguments of a constructor, by name; ``None`` if not all of them can be known."""
@@ -43,10 +45,10 @@ class ClassIndex(dict[str, ClassSource]):
         source = self[name]
         if source.parameters is not None and not source.passes_on:
             return source.parameters
-        inherited = [self.parameters(base) for base in source.bases]
-        if not inherited or inherited[0] is None:
-            return None if source.bases else source.parameters
-        return {**inherited[0], **(source.parameters or {})}
+        if not source.bases:
+            return None if source.passes_on else {}
+        inherited = self.parameters(source.bases[0])
+        return None if inherited is None else {**inherited, **(source.parameters or {})}
 
     def _ancestors(self, name: str) -> Iterator[str]:
         yield name
@@ -74,7 +76,8 @@ def _classes(module: ast.Module) -> Iterator[tuple[str, ClassSource]]:
 
 
 def _read_class(node: ast.ClassDef) -> ClassSource:
-    bases = tuple(ast.unparse(base).partition('[')[0].rpartition('.')[2] for base in node.bases)
+    names = [ast.unparse(base).partition('[')[0].rpartition('.')[2] for base in node.bases]
+    bases = tuple(name for name in names if name not in BASES_WITHOUT_CONSTRUCTOR)
     constructor = next((method for method in _functions(node.body) if method.name == '__init__'), None)
     if constructor is not None:
         return ClassSource(bases, _parameters(constructor), constructor.args.kwarg is not None)

@@ -6,10 +6,13 @@ import argparse
 import logging
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import torch
 
-from experiments.bench import bookkeeping, epochs, mixture, split, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, split, start, triggers, views
 from experiments.bench.measure import Result
 
 MEASUREMENTS = {  # bookkeeping first: it measures memory, which the others would have used already
@@ -19,6 +22,7 @@ MEASUREMENTS = {  # bookkeeping first: it measures memory, which the others woul
     'mixture': mixture.measure,
     'views': views.measure,
     'triggers': triggers.measure,
+    'start': start.measure,
 }
 COLUMNS = ('measurement', 'measured', 'target', '')
 
@@ -43,13 +47,18 @@ def main(args: list[str] | None = None) -> list[Result]:
     )
     parser.add_argument('--only', choices=MEASUREMENTS, help='run one measurement instead of all')
     parser.add_argument('--threads', type=int, default=1, help='threads of torch (default: 1, as in a loader worker)')
+    parser.add_argument('--against', type=Path, metavar='PATH', help='a second checkout that start is compared with')
     chosen = parser.parse_args(args)
+    measurements: dict[str, Callable[[], Iterator[Result]]] = {
+        **MEASUREMENTS,
+        'start': partial(start.measure, chosen.against),
+    }
     torch.set_num_threads(chosen.threads)
     silence_lightning()
     print(line(COLUMNS), line(('---',) * len(COLUMNS)), sep='\n', flush=True)
     results = []
     for name in [chosen.only] if chosen.only else MEASUREMENTS:
-        for result in MEASUREMENTS[name]():
+        for result in measurements[name]():
             print(line(result.cells()), flush=True)
             results.append(result)
     return results

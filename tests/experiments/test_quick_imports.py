@@ -11,8 +11,8 @@ from experiments.quick_imports import UNUSED_EXTRAS, only_describes
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (  # each takes a tenth of a second or more, most take seconds
-    'lightning', 'torch', 'torchmetrics', 'torchvision', 'jsonargparse', 'omegaconf', 'open_clip', 'timm', 'numpy', 'scipy',
-    'sklearn', 'pandas', 'pyarrow', 'matplotlib', 'PIL', 'wandb', 'nltk', 'transformers', 'huggingface_hub',
+    'lightning', 'torch', 'torchmetrics', 'torchvision', 'jsonargparse', 'omegaconf', 'open_clip', 'timm', 'numpy',
+    'scipy', 'sklearn', 'pandas', 'pyarrow', 'matplotlib', 'PIL', 'wandb', 'nltk', 'transformers', 'huggingface_hub',
 )  # fmt: skip
 ONLY_TO_RUN = ('torchvision', 'open_clip', 'timm', 'scipy', 'sklearn', 'matplotlib', 'wandb', 'nltk', 'transformers')
 COMMAND = """

@@ -28,6 +28,9 @@ class Foreign(elsewhere.Thing):
 class Silent(elsewhere.Thing):
     pass
 
+class Interface(ABC):
+    pass
+
 @dataclass(frozen=True)
 class Record:
     name: str
@@ -52,6 +55,9 @@ class TestClassIndex:
     @pytest.mark.parametrize('name', ['Foreign', 'Silent', 'Unknown'])
     def test_what_another_package_adds_is_unknown(self, index: ClassIndex, name: str) -> None:
         assert index.parameters(name) is None
+
+    def test_an_interface_has_no_arguments(self, index: ClassIndex) -> None:
+        assert index.parameters('Interface') == {}
 
     def test_the_fields_of_a_dataclass_are_its_arguments(self, index: ClassIndex) -> None:
         assert index.parameters('Record') == {'name': 'str', 'count': 'int'}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from experiments.bench import __main__ as bench
-from experiments.bench import bookkeeping, epochs, mixture, split, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, split, start, triggers, views
 
 TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'bookkeeping': (bookkeeping, {'ROWS': 300_000, 'HELDOUT_ROWS': 5_000}),
@@ -15,6 +15,7 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'split': (split, {'STEPS': 2, 'REPEATS': 1, 'ROWS': 480, 'EPOCHS': 4}),
     'mixture': (mixture, {'REPEATS_OF_SIZE': {300: 1}}),
     'views': (views, {'PAIRS': 2, 'REPEATS': 1, 'SIZE': 32}),
+    'start': (start, {'COMMANDS': {'help': (['--help'], 1.0)}, 'REPEATS': 1}),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
 }
 
@@ -25,7 +26,7 @@ def test_prints_every_result(name: str, monkeypatch: pytest.MonkeyPatch, capsys:
     module, sizes = TINY[name]
     for constant, value in sizes.items():
         monkeypatch.setattr(module, constant, value)
-    results = bench.main(['--only', name])
+    results = bench.main(['--only', name, '--against', str(start.THIS_CHECKOUT)])
     printed = capsys.readouterr().out.splitlines()[2:]
     assert printed == [bench.line(result.cells()) for result in results]
     assert results and all(math.isfinite(result.value) for result in results)
