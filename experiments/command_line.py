@@ -180,8 +180,9 @@ class CommandLine(LightningCLI):
             return
         try:
             super()._run_subcommand(subcommand)
-        finally:
+        except BaseException:
             self.run_folder.remove_failed_start(self.trainer)
+            raise
 
     def _run_tool(self, name: str) -> None:
         function = tool(name)

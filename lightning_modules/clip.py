@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datamodules.contracts import prompts_of
 from datamodules.usage_error import UsageError
+from lightning_modules.checkpoint_version import add_version, check_version
 from lightning_modules.losses import info_nce, one_way
 from lightning_modules.schedules import Schedule
 
@@ -266,7 +267,11 @@ class CLIP(L.LightningModule):
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        add_version(checkpoint)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_version(checkpoint, 'ckpt_path')
         check_architecture(self, checkpoint['state_dict'], 'ckpt_path')
 
 
@@ -341,6 +346,7 @@ def load_weights(module: nn.Module, path: str, argument: str = 'model.init_from'
     checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     if 'state_dict' not in checkpoint:
         raise UsageError(f'{argument}={path!r} is no checkpoint of this project: use model.pretrained for others.')
+    check_version(checkpoint, f'{argument}={path!r}')
     weights = checkpoint['state_dict']
     check_architecture(module, weights, argument)
     module.load_state_dict({k: v for k, v in weights.items() if k.startswith('towers.')}, strict=False)
