@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from datamodules.files.atomic import remove_leftovers, write_atomically
 from datamodules.usage_error import UsageError
 
 
@@ -19,26 +19,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning writes into the system's temporary directory first; where that is another file system, the final move
     is a copy, and a job killed during it leaves a truncated ``last.ckpt`` in the place of the good one.
 
-    Should a checkpoint be damaged nevertheless, by a full disk or a broken copy, loading it is refused and the newest
-    whole one beside it is named. That one is not taken by itself, for it may be of another epoch.
+    If a checkpoint is damaged nevertheless, by a full disk or a broken copy, loading it is refused, and the message
+    names the newest whole one beside it. That one is not loaded by itself, since it may be of another epoch.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         if '://' in str(path):  # a remote store has no rename; fsspec's transaction is the best there is
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(target.parent)
-        beside = target.with_name(f'{target.name}.tmp{os.getpid()}')
-        try:
-            with open(beside, 'wb') as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)  # gone already unless the writing failed
+        remove_leftover_checkpoints(Path(path).parent)
+        with write_atomically(path) as temporary:
+            torch.save(checkpoint, temporary)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Reads a checkpoint; torch would take numbers that have changed on the disk for weights.
@@ -52,11 +43,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def is_whole(path: Path) -> bool:
-    """Whether every part of a checkpoint has the checksum that was written with it; reads all of the file."""
+    """Whether every part of a checkpoint matches its checksum; reads all of the file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError):  # the last one for flags that torch never sets
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError):  # RuntimeError: flags that torch never sets
         return False
 
 
@@ -66,19 +57,7 @@ def _way_out(folder: Path) -> str:
     return f'resume from {whole}' if whole else 'no other in its folder is whole, so start anew'
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes what a killed process was writing in ``folder``; files of processes that still run are left alone."""
-    for path in folder.glob('*.tmp*'):
-        pid = path.name.rpartition('.tmp')[2]
-        if pid.isdigit() and not _alive(int(pid)):
-            path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is there, and someone else's
-        return True
-    return pid != os.getpid()  # our own earlier attempt is over
+def remove_leftover_checkpoints(folder: Path) -> None:
+    """Deletes what killed processes were writing, also under names that are never written again."""
+    for name in {leftover.name.rsplit('.', 2)[0] for leftover in folder.glob('*.ckpt.*.tmp')}:
+        remove_leftovers(folder / name)

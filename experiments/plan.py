@@ -1,4 +1,4 @@
-"""What a run is about to do, said before it takes hours to do it."""
+"""Prints what a run is about to do before it takes hours to do it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from lightning_modules.clip import CLIP
 
 log = logging.getLogger(__name__)
 
-_SAMPLES = 500  # places of a phase where its learning rate is looked up; a cosine hides nothing between them
+MAX_RATE_SAMPLES = 500  # steps of a phase at which the learning rate is looked up; a cosine is smooth in between
 
 
 class Phase(NamedTuple):
-    """A run of epochs that train the same thing.
+    """Consecutive epochs with the same objective.
 
     Attributes:
-        name: As the module calls it.
+        name: Name in the module.
         first: Its first epoch, counted from 1.
         last: Its last epoch, counted from 1.
         steps: Optimizer steps in it.
-        lr: Learning rate at its first step, at its highest and at its last.
+        lr: Learning rate at its first step, the highest one, and that at its last step.
     """
 
     name: str
@@ -42,18 +42,18 @@ class Phase(NamedTuple):
 
 
 def phases(module: CLIP, steps_per_epoch: int, epochs: int) -> Iterator[Phase]:
-    """Phases of a run in their order, with the learning rates that they will see."""
+    """Phases of a run in their order, with their learning rates."""
     factor = module.schedule(steps_per_epoch, epochs)
     for name, group in groupby(range(epochs), module.phase):
         members = list(group)
         start, end = members[0] * steps_per_epoch, (members[-1] + 1) * steps_per_epoch
-        places = np.linspace(start, end - 1, min(_SAMPLES, end - start)).round().astype(int)
-        rates = [module.lr * factor(int(step)) for step in places]
+        sampled_steps = np.linspace(start, end - 1, min(MAX_RATE_SAMPLES, end - start)).round().astype(int)
+        rates = [module.lr * factor(int(step)) for step in sampled_steps]
         yield Phase(name, members[0] + 1, members[-1] + 1, end - start, (rates[0], max(rates), rates[-1]))
 
 
 def poison_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
-    """Poisoned rows by attack and by the class that they aim at."""
+    """Number of poisoned rows by attack and target class."""
     counts: dict[str, dict[str, int]] = {attack: {} for attack in manifest.attacks}
     pairs = manifest.table.select(['attack', 'target_class']).to_pylist()
     for pair in pairs:
@@ -62,8 +62,8 @@ def poison_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
     return counts
 
 
-def size(number: float) -> str:
-    """Bytes in the unit that suits them, as in ``1.5 GB``."""
+def format_bytes(number: float) -> str:
+    """A number of bytes with a unit, as in ``1.5 GB``."""
     for unit in ('B', 'kB', 'MB', 'GB'):
         if number < 1000:
             return f'{number:.3g} {unit}'
@@ -72,18 +72,20 @@ def size(number: float) -> str:
 
 
 def describe(trainer: L.Trainer, module: CLIP, data: PairsDataModule) -> str:
-    """The plan as text, a few lines that end before a screen does."""
+    """The plan as text that fits on a screen."""
     epochs = int(trainer.max_epochs or 0)
     steps = max(1, int(trainer.estimated_stepping_batches) // max(1, epochs))
     lines = [f'Plan: {type(module).__name__} on {type(data).__name__}, {epochs} epochs of {steps:,} steps']
     lines += _pairs(data)
     lines += [_phase(phase) for phase in phases(module, steps, epochs)]
-    lines += [_line('keeps', name, size(count)) for name, count in {**data.memory_plan(), **_weights(module)}.items()]
+    lines += [
+        _line('keeps', name, format_bytes(count)) for name, count in {**data.memory_plan(), **_weights(module)}.items()
+    ]
     return '\n'.join(lines)
 
 
 class TrainingPlan(Callback):
-    """Prints the plan before training, and keeps it and the poisons that it counts in the run's folder."""
+    """Prints the plan before training, and saves it and the manifest of the poisons in the run's folder."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = cast(Any, trainer).datamodule  # set by Lightning, but missing from its type
@@ -113,14 +115,14 @@ def _pairs(data: PairsDataModule) -> list[str]:
 
 
 def _classes(counts: Mapping[str, int]) -> str:
-    """``96 towards boat`` for few classes, their number for many: a targeted attack may have a class each."""
+    """``96 towards boat`` for few classes, their number for many: each poison may have a class of its own."""
     if len(counts) > 4:
         return f'{sum(counts.values()):,} towards {len(counts)} classes'
     return ', '.join(f'{count:,} towards {name}' for name, count in counts.items()) or 'none'
 
 
 def advice(data: PairsDataModule) -> list[str]:
-    """Whether each attack is likely to work, a line each; none where the poisons are left out of training."""
+    """One line for each attack on whether it is likely to work; none if the poisons are left out of training."""
     attacks = data.manifest.attacks if data.poison else ()
     return [_line('expect', attack, textwrap.shorten(_expectation(data, attack), 77)) for attack in attacks]
 
@@ -144,6 +146,6 @@ def _phase(phase: Phase) -> str:
 
 
 def _weights(module: CLIP) -> dict[str, int]:
-    """Bytes of a model in float32 that AdamW trains: weight, gradient and two moments; a checkpoint has no gradient."""
-    numbers = sum(p.numel() for p in module.parameters())
-    return {'model and optimizer': 16 * numbers, 'checkpoint on disk, two kept': 2 * 12 * numbers}
+    """Bytes of a float32 model under AdamW: weight, gradient and two moments; a checkpoint has no gradient."""
+    count = sum(p.numel() for p in module.parameters())
+    return {'model and optimizer': 16 * count, 'checkpoint on disk, two kept': 2 * 12 * count}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.checkpoint_io import AtomicCheckpointIO, remove_leftovers
+from datamodules.files.atomic import _host
+from experiments.checkpoint_io import AtomicCheckpointIO, remove_leftover_checkpoints
 
 
 class Unpicklable:
@@ -50,22 +51,22 @@ class TestAtomicCheckpointIO:
         io.save_checkpoint({'epoch': 1}, path)
         before = path.read_bytes()
         seen: list[bytes] = []
-        monkeypatch.setattr(os, 'fsync', lambda _: seen.append(path.read_bytes()))
+        rename = os.replace
+        monkeypatch.setattr(os, 'replace', lambda *paths: seen.append(path.read_bytes()) or rename(*paths))
         io.save_checkpoint({'epoch': 2}, path)
         assert seen == [before]
         assert path.read_bytes() != before
 
     def test_removes_what_a_killed_process_left(self, tmp_path: Path, dead_pid: int) -> None:
-        leftover = tmp_path / f'epoch=3.ckpt.tmp{dead_pid}'
+        leftover = tmp_path / f'epoch=3-step=5.ckpt.{_host()}-{dead_pid}-0123abcd.tmp'
         leftover.write_bytes(b'half')
         AtomicCheckpointIO().save_checkpoint({'epoch': 1}, tmp_path / 'last.ckpt')
-        assert not leftover.exists()
+        assert os.listdir(tmp_path) == ['last.ckpt']
 
 
-class TestRemoveLeftovers:
-    def test_leaves_files_of_running_processes_and_of_other_names(self, tmp_path: Path) -> None:
-        names = {f'last.ckpt.tmp{os.getppid()}', 'notes.tmp', 'last.ckpt', 'table.tmpx1'}
-        for name in names:
-            (tmp_path / name).touch()
-        remove_leftovers(tmp_path)
-        assert set(os.listdir(tmp_path)) == names
+def test_leftovers_of_running_processes_and_of_other_files_stay(tmp_path: Path) -> None:
+    names = {f'last.ckpt.{_host()}-{os.getppid()}-0123abcd.tmp', 'notes.tmp', 'last.ckpt', 'table.tmpx1'}
+    for name in names:
+        (tmp_path / name).touch()
+    remove_leftover_checkpoints(tmp_path)
+    assert set(os.listdir(tmp_path)) == names

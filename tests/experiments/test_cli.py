@@ -40,7 +40,7 @@ def fit(*args: str) -> Any:
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *args: str, stage: Callable[..., Any] = parse) -> str:
-    """What is written when a command is refused: one line, and the status of a usage error."""
+    """The line that a refused command prints; its exit status is that of a usage error."""
     with pytest.raises(SystemExit) as exit:
         stage(*args)
     assert exit.value.code == 2
@@ -152,14 +152,14 @@ class TestRefusals:
             (['--ckpt_path=nowhere.ckpt'], "ckpt_path='nowhere.ckpt': there is no such file"),
         ],
     )
-    def test_a_mistake_is_told_in_one_line(
+    def test_a_mistake_is_reported_in_one_line(
         self, capsys: pytest.CaptureFixture[str], args: list[str], sentence: str
     ) -> None:
         line = refusal(capsys, 'fit', '--config', TOY, *args)
         assert line.startswith('error: ')
         assert sentence in line
 
-    def test_what_a_constructor_refuses_is_told_in_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_an_error_of_a_constructor_is_reported_in_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         line = refusal(capsys, 'fit', '--config', TOY, '--data.batch_size=0', stage=instantiate)
         assert line == 'error: data.batch_size must be at least 1, got 0.'
 
@@ -176,7 +176,7 @@ class TestRefusals:
         assert f'{subcommand} would measure random weights' in refusal(capsys, subcommand, '--config', TOY)
 
     @pytest.mark.parametrize('way', ['--allow_untrained=true', '--model.init_from=a.ckpt', '--model.pretrained=openai'])
-    def test_unless_they_are_meant_or_not_random(self, way: str) -> None:
+    def test_unless_allowed_or_not_random(self, way: str) -> None:
         assert parse('validate', '--config', TOY, way).model is not None
 
 
@@ -206,11 +206,11 @@ def named(trainer: Any) -> list[Any]:
 
 
 class TestRun:
-    def test_leaves_all_that_is_needed_to_understand_it(self, finished_run: Path) -> None:
+    def test_saves_settings_plan_metrics_marker_and_checkpoint(self, finished_run: Path) -> None:
         for name in ('config.yaml', 'plan.txt', 'metrics.csv', 'DONE', 'checkpoints/last.ckpt'):
             assert (finished_run / name).is_file(), name
 
-    def test_says_that_it_came_to_its_end(self, finished_run: Path) -> None:
+    def test_marks_that_training_finished(self, finished_run: Path) -> None:
         done = json.loads((finished_run / 'DONE').read_text())
         assert done['epochs'] == 3
         assert done['steps'] == 12
@@ -282,7 +282,7 @@ class TestEntryPoint:
             cli.command()
         assert exit.value.code == 143
 
-    def test_returns_nothing_for_a_script_would_take_it_for_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_returns_nothing_since_a_script_would_exit_with_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr('sys.argv', ['clipward', 'fit'])
         monkeypatch.setattr(command_line, 'run', lambda arguments: object())
         assert cli.command() is None

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from datamodules.attacks.manifest import Manifest
-from experiments.plan import phases, poison_counts, size
+from experiments.plan import format_bytes, phases, poison_counts
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
 
@@ -18,11 +18,11 @@ def safeclip() -> SafeCLIP:
 
 class TestPhases:
     def test_cover_all_epochs_in_order(self, safeclip: SafeCLIP) -> None:
-        found = list(phases(safeclip, steps_per_epoch=10, epochs=6))
-        assert [(p.name, p.first, p.last) for p in found] == [('unimodal', 1, 2), ('slow', 3, 3), ('mixed', 4, 6)]
-        assert [p.steps for p in found] == [20, 10, 30]
+        planned = list(phases(safeclip, steps_per_epoch=10, epochs=6))
+        assert [(p.name, p.first, p.last) for p in planned] == [('unimodal', 1, 2), ('slow', 3, 3), ('mixed', 4, 6)]
+        assert [p.steps for p in planned] == [20, 10, 30]
 
-    def test_state_the_learning_rates_that_training_sees(self, safeclip: SafeCLIP) -> None:
+    def test_state_the_learning_rates_of_training(self, safeclip: SafeCLIP) -> None:
         factor = safeclip.schedule(10, 6)
         rate = [1e-3 * factor(step) for step in range(60)]
         unimodal, slow, mixed = phases(safeclip, 10, 6)
@@ -30,7 +30,7 @@ class TestPhases:
         assert slow.lr == pytest.approx([1e-4] * 3)
         assert mixed.lr == pytest.approx([rate[30], rate[30], rate[59]])
 
-    def test_a_run_that_is_too_short_has_no_later_phase(self, safeclip: SafeCLIP) -> None:
+    def test_a_short_run_has_no_later_phase(self, safeclip: SafeCLIP) -> None:
         assert [p.name for p in phases(safeclip, 10, 2)] == ['unimodal']
 
     def test_plain_clip_has_one(self) -> None:
@@ -45,8 +45,8 @@ class TestPhases:
 @pytest.mark.parametrize(
     ('number', 'text'), [(0, '0 B'), (999, '999 B'), (1536, '1.54 kB'), (450e9, '450 GB'), (3.2e12, '3.2 TB')]
 )
-def test_sizes_have_the_unit_that_suits_them(number: float, text: str) -> None:
-    assert size(number) == text
+def test_bytes_have_a_readable_unit(number: float, text: str) -> None:
+    assert format_bytes(number) == text
 
 
 def test_poisons_are_counted_by_attack_and_class() -> None:
@@ -55,7 +55,7 @@ def test_poisons_are_counted_by_attack_and_class() -> None:
 
 
 class TestPrintedPlan:
-    def test_states_pairs_poisons_phases_and_room(self, finished_run: Path) -> None:
+    def test_states_pairs_poisons_phases_and_memory(self, finished_run: Path) -> None:
         plan = (finished_run / 'plan.txt').read_text()
         assert 'SafeCLIP on ToyPairs, 3 epochs of 4 steps' in plan
         assert '104, of them 8 poisoned (7.692%)' in plan
@@ -63,7 +63,7 @@ class TestPrintedPlan:
         for part in ('unimodal', 'slow', 'mixed', 'model and optimizer', 'checkpoint on disk'):
             assert part in plan
 
-    def test_the_poisons_that_it_counts_are_kept(self, finished_run: Path) -> None:
+    def test_the_manifest_is_saved_beside_it(self, finished_run: Path) -> None:
         manifest = Manifest.load(finished_run / 'manifest.parquet')
         assert manifest.attacks == ('patch', 'aimed')
         assert len(manifest) == 8
