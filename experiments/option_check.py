@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from datamodules.usage_error import UsageError
+from experiments.config_files import with_bases
 from experiments.signatures import ClassIndex, function_parameters, method_parameters, union
 from experiments.subcommands import DATA_ARGUMENTS, FILLED_IN, NEED_WEIGHTS, SLOTS, TOOLS, tool_definition
 
@@ -37,7 +38,7 @@ def check_options(subcommand: str, arguments: Sequence[str]) -> None:
         arguments: All arguments of the command.
 
     Raises:
-        UsageError: If an option does not exist; names one that is spelled like it.
+        UsageError: If an option or a file of options does not exist; names one that is spelled like it.
     """
     options = [argument[2:].partition('=')[0].rstrip('+') for argument in arguments if argument.startswith('--')]
     for option in filter(None, options):
@@ -47,6 +48,7 @@ def check_options(subcommand: str, arguments: Sequence[str]) -> None:
             _check_trainer(rest[0], option)
         if first == 'callbacks' and rest:
             _expect(rest[0], SLOTS, option, 'callbacks.')
+    _config_files(arguments)  # a missing one is reported here
     deep = [option for option in options if option.startswith(('model.', 'data.', 'callbacks.'))]
     if deep and _knows_all_classes(arguments):
         for option in deep:
@@ -134,13 +136,18 @@ def _values(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _classes_in_files(arguments: Sequence[str]) -> Iterator[str]:
-    for option, value in _values(arguments):
-        if option in ('config', 'c'):
-            text = value if value.lstrip().startswith('{') or '\n' in value else Path(value).read_text()
-            content = yaml.safe_load(text)
-            if isinstance(content, dict):
-                sections = [content.get(section) for section in ('model', 'data', 'callbacks')]
-                yield from (name for section in sections for name in _classes_in(section, at_class=True))
+    for config in _config_files(arguments):
+        is_text = '\n' in config or config.lstrip().startswith('{')
+        content = yaml.safe_load(config if is_text else Path(config).read_text())
+        if isinstance(content, dict):
+            sections = [content.get(section) for section in ('model', 'data', 'callbacks')]
+            yield from (name for section in sections for name in _classes_in(section, at_class=True))
+
+
+def _config_files(arguments: Sequence[str]) -> list[str]:
+    """All files of a command, those that others build on included; YAML text stays as it is."""
+    given = [value for option, value in _values(arguments) if option in ('config', 'c')]
+    return [file for config in given for file in with_bases(config)]
 
 
 def _classes_in(value: Any, at_class: bool = False) -> Iterator[str]:

@@ -56,6 +56,11 @@ class TestMisspelledOptions:
             check_options(subcommand, [option])
 
 
+def test_a_missing_file_is_refused_with_a_similar_one() -> None:
+    with pytest.raises(UsageError, match=r'safeclip_toys\.yaml; did you mean safeclip_toy\.yaml'):
+        check_options('fit', ['--config', 'safeclip_toys.yaml'])
+
+
 class TestOptionsThatPass:
     @pytest.mark.parametrize(
         'option',
@@ -83,10 +88,14 @@ class TestOptionsThatPass:
             ['--model.class_path=mine.Model'],
             ['--config', '{model: mine.Model}'],
             ['--config', '{model: {class_path: TheirModel}}'],
-            ['--config', 'missing.yaml'],
+            ['--config', 'base: [mine.yaml]\n'],
         ],
     )
-    def test_any_does_where_a_class_is_not_ours(self, foreign: list[str]) -> None:
+    def test_any_does_where_a_class_is_not_ours(
+        self, foreign: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / 'mine.yaml').write_text('model: mine.Model')
         check_options('fit', [*TOY, *foreign, '--model.anything=1'])
 
     @pytest.mark.parametrize('subcommand', SUBCOMMANDS)

@@ -79,7 +79,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ('option', 'sentence'),
         [
-            ('--data.attacks.badnet.rat=null', "data.attacks: Option 'rat' is not accepted by BadNet"),
+            ('--data.attacks.badnet.swaps=null', "data.attacks: Option 'swaps' is not accepted by BadNet"),
             ('--data.attacks.badnet.seed=null', 'data.attacks.seed: expected int, got null'),
             ('--data.batch_size=null', 'data.batch_size: expected int, got null'),
             ('--data.attacks.badnet.size=many', 'data.attacks.size: expected int, got many'),

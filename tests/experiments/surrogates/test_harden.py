@@ -13,7 +13,7 @@ from datamodules.attacks.hardened import HardenedPictures
 from datamodules.toy_pairs import ToyPairs
 from experiments.surrogates.surrogate import Surrogate, load_trained
 from lightning_modules.clip import CLIP
-from tests.experiments.tools import SIDE, checkpoint, quick, refusal, run_tool
+from tests.experiments.tool_runs import SIDE, checkpoint, quick, refusal, run_tool
 from tests.helpers.tiny import set_up, tiny_architecture
 
 _ = quick
