@@ -178,17 +178,6 @@ class PairsDataModule(L.LightningDataModule):
         self.evaluation_sets = self._evaluation_sets(pool)
         self._check_batch_size(stage)
 
-    def memory_plan(self) -> dict[str, int]:
-        """Bytes of what a run keeps, by name: pictures and tokens on disk, bookkeeping in memory."""
-        picture = 3 * self.stored_size**2
-        rows = len(self.table)
-        kept = {'split and scores': rows * (1 + 4 + 4), 'tokens on disk': self.tokens.nbytes}
-        if self.cache == 'memmap':
-            kept['pictures on disk'] = len(self.source) * picture
-        kept['poisons on disk'] = len(self.manifest) * picture
-        kept['evaluation pictures'] = sum(len(s) for s in self.evaluation_sets) * picture
-        return kept
-
     @property
     def stored_size(self) -> int:
         """Side of the pictures as they are stored, in pixels."""

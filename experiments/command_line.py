@@ -133,6 +133,8 @@ class CommandLine(LightningCLI):
             self._add_arguments(parser)
             added = parser.add_function_arguments(tool(subcommand), skip={*FILLED_IN})
             self._subcommand_method_arguments[subcommand] = added
+        if subcommand == 'predict':  # callbacks take what they need; embeddings of all pairs would fill the memory
+            parser.set_defaults({'return_predictions': False})
         if subcommand in NEED_WEIGHTS:
             help = 'Measure a model with random weights instead of refusing to.'
             parser.add_argument('--allow_untrained', type=bool, default=False, help=help)

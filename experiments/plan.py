@@ -78,10 +78,20 @@ def describe(trainer: L.Trainer, module: CLIP, data: PairsDataModule) -> str:
     lines = [f'Plan: {type(module).__name__} on {type(data).__name__}, {epochs} epochs of {steps:,} steps']
     lines += _pairs(data)
     lines += [_phase(phase) for phase in phases(module, steps, epochs)]
-    lines += [
-        _line('keeps', name, format_bytes(count)) for name, count in {**data.memory_plan(), **_weights(module)}.items()
-    ]
+    kept = {**memory_plan(data), **_weights(module)}
+    lines += [_line('keeps', name, format_bytes(count)) for name, count in kept.items()]
     return '\n'.join(lines)
+
+
+def memory_plan(data: PairsDataModule) -> dict[str, int]:
+    """Bytes that a run keeps, by name: pictures and tokens on disk, bookkeeping in memory."""
+    picture, rows = 3 * data.stored_size**2, len(data.table)
+    kept = {'split and scores': rows * (1 + 4 + 4), 'tokens on disk': data.tokens.nbytes}
+    if data.cache == 'memmap':
+        kept['pictures on disk'] = len(data.source) * picture
+    kept['poisons on disk'] = len(data.manifest) * picture
+    kept['evaluation pictures'] = sum(map(len, data.evaluation_sets)) * picture
+    return kept
 
 
 class TrainingPlan(Callback):
@@ -106,12 +116,14 @@ def _line(topic: str, name: str, value: str) -> str:
 
 def _pairs(data: PairsDataModule) -> list[str]:
     counts = poison_counts(data.manifest)
-    trained = int((data.partition.side != DROPPED).sum())  # unreadable pictures are left out
-    poisons = len(data.manifest) if data.poison else 0
+    is_trained = (data.partition.side != DROPPED).numpy()  # neither filtered nor unreadable
+    trained, poisons = int(is_trained.sum()), int(is_trained[data.manifest.rows()].sum())
     share = f'{trained:,}, of them {poisons:,} poisoned ({poisons / max(1, trained):.3%})'
     left_out = '' if data.poison else ', measured but left out'
+    dropped = f'{int(data.filtered.sum()):,} pairs left out'
+    filters = [_line('filters', ', '.join(data.filters), dropped)] if data.filters else []
     attacks = [_line('poisons', attack, _classes(of_attack) + left_out) for attack, of_attack in counts.items()]
-    return [_line('pairs', f'batches of {data.batch_size:,}', share), *attacks]
+    return [_line('pairs', f'batches of {data.batch_size:,}', share), *filters, *attacks]
 
 
 def _classes(counts: Mapping[str, int]) -> str:

@@ -19,7 +19,6 @@ NEED_WEIGHTS = ('validate', 'test', 'predict')  # random weights give no meaning
 FILLED_IN = {'model', 'datamodule', 'device'}  # parameters of a tool that are not options
 DATA_ARGUMENTS = {'model', 'datamodule', 'dataloaders', 'train_dataloaders', 'val_dataloaders'}  # the same of a trainer
 SLOTS = {  # callbacks in the order in which they run, whatever their order in a file, and the class each must have
-    'filter': 'lightning.pytorch.callbacks.Callback',
     'attack_success': 'callbacks.attack_success.AttackSuccessRate',
     'zero_shot': 'callbacks.zero_shot.ZeroShot',
     'linear_probe': 'lightning.pytorch.callbacks.Callback',

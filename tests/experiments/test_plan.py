@@ -6,9 +6,11 @@ import pyarrow as pa
 import pytest
 
 from datamodules.attacks.manifest import Manifest
+from experiments.cli import main
 from experiments.plan import format_bytes, phases, poison_counts
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
+from tests.experiments.conftest import SMALL
 
 
 @pytest.fixture(scope='module')
@@ -72,3 +74,12 @@ class TestPrintedPlan:
         lines = (finished_run / 'plan.txt').read_text().splitlines()
         assert len(lines) <= 24
         assert max(len(line) for line in lines) <= 120
+
+    def test_says_what_filters_leave_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        options = [option for option in SMALL if not option.startswith(('--data.attacks', '--model'))]
+        where = [f'--trainer.default_root_dir={tmp_path}', f'--data.cache_dir={tmp_path}', '--trainer.logger=false']
+        run = ['fit', '--config', 'clip_toy.yaml', *options, *where, '--data.attacks={}', '--trainer.max_epochs=1']
+        main([*run, '--data.filters={half: {class_path: RandomSubset, init_args: {share: 0.5}}}'])
+        lines = capsys.readouterr().out.splitlines()
+        assert any('48, of them 0 poisoned' in line for line in lines)
+        assert any(line.split() == ['filters', 'half', '48', 'pairs', 'left', 'out'] for line in lines)
