@@ -126,7 +126,7 @@ def map_strings(table: PairTable, folder: Path) -> PairTable:
     """
     if table.image.nbytes + table.caption.nbytes < _MIN_MAPPED_BYTES:
         return table
-    path = folder / f'{table.fingerprint}.arrow'
+    path = folder / f'pairs-{table.fingerprint}.arrow'
     strings = stored_table(path, lambda: pa.table({'image': table.image, 'caption': table.caption}))
     image, caption = column(strings, 'image'), column(strings, 'caption')
     return PairTable(image, caption, table.label, table.classes, table.keys, opener=table.opener)

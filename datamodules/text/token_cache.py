@@ -37,7 +37,7 @@ def stored_tokens(table: PairTable, tokenizer: WordTokenizer, folder: Path) -> n
             tokens[rows] = [tokenizer(caption) for caption in table.captions(rows)]
 
     length = tokenizer.context_length
-    return stored_array(folder / f'{table.fingerprint}-tokens-{length}.npy', (len(table), length), np.uint16, fill)
+    return stored_array(folder / f'tokens-{table.fingerprint}-{length}.npy', (len(table), length), np.uint16, fill)
 
 
 def warn_of_cut_captions(table: PairTable, tokens: np.ndarray, tokenizer: WordTokenizer) -> None:
