@@ -11,7 +11,7 @@
 # is 0 or less as irrelevant. The relevant item below is ranked first of three; with its score at -0.1 these four give
 # 0, after adding 1 to all scores they give 1. RetrievalHitRate, RetrievalNormalizedDCG and RetrievalRPrecision give 1
 # both times, so recall@1 and hit rate@1, the same number for one relevant item, differ. Nothing is reported.
-# Passing ranks, or scores shifted above 0, is a way around it.
+# Shifting all scores above 0 first gives the numbers on the right.
 #
 # Output seen:
 #   metric                   scores   scores + 1
