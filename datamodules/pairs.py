@@ -26,7 +26,7 @@ from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch, Pai
 from datamodules.pictures.cache import map_strings
 from datamodules.pictures.copies import picture_hashes
 from datamodules.pictures.store import PictureStore
-from datamodules.pictures.views import as_makers, check_views, clean_view, make_views
+from datamodules.pictures.views import as_makers, as_rewriters, check_views, clean_view, make_views
 from datamodules.rows.filters import Filter, dropped_by, mask_digest
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
 from datamodules.rows.table import UNKNOWN, PairTable
@@ -62,7 +62,8 @@ class PairsDataModule(L.LightningDataModule):
         templates: Prompts with one ``{}`` each; the 80 of CLIP's authors if ``None``.
         image_views: Augmentation of images in training: one for all views, or a list with one for each view, as
             ``[CleanView, SimCLRViews]``; ``None`` takes images as they are.
-        caption_views: Augmentation of captions in training; ``None`` takes them as they are.
+        caption_views: Augmentation of captions in training: one for all views, or a list with one for each view, as
+            ``[null, EDA]``; ``None`` takes captions as they are.
         order: How batches of the two sides follow each other: ``interleaved`` at random, ``sequential`` with the risky
             ones first, ``joint`` with both sides in every batch.
         safe_weight: Draws of a safe pair for one draw of a risky one.
@@ -87,7 +88,7 @@ class PairsDataModule(L.LightningDataModule):
         class_names: list[str] | Literal['imagenet'] = 'imagenet',
         templates: list[str] | None = None,
         image_views: ImageViews | list[ImageViews] | None = None,
-        caption_views: EDA | None = None,
+        caption_views: EDA | list[EDA | None] | None = None,
         order: Order = 'interleaved',
         safe_weight: float = 1.0,
         cache: Literal['memmap', 'none'] = 'memmap',
@@ -108,7 +109,7 @@ class PairsDataModule(L.LightningDataModule):
         self.poison, self.labeled = poison, labeled or {}
         self.templates = tuple(imagenet_templates() if templates is None else templates)
         self.image_views, self.view_makers = image_views, as_makers(image_views)
-        self.caption_views = caption_views
+        self.caption_views, self.caption_rewriters = caption_views, as_rewriters(caption_views)
         self.order, self.safe_weight = order, safe_weight
         self.cache, self.cache_dir = cache, Path(cache_dir)
         self.num_workers = min(num_workers, os.cpu_count() or 1)
@@ -206,7 +207,9 @@ class PairsDataModule(L.LightningDataModule):
         trainer: Any = self.trainer
         epoch = trainer.fit_loop.epoch_progress.current.processed
         sides = trainer.lightning_module.sides(epoch)
-        check_views(self.view_makers, max(sides.values()))
+        views = max(sides.values())
+        check_views(self.view_makers, views, 'data.image_views')
+        check_views(self.caption_rewriters, views, 'data.caption_views')
         cross_modal, within_modal = self.rows_of_sides(sides)
         sampler = PartitionSampler(
             cross_modal, within_modal, self.steps_per_epoch, self.batch_size, seed=self.seed, epoch=epoch,
@@ -352,7 +355,7 @@ class PairsDataModule(L.LightningDataModule):
 
     def _loader(self, draws: Any, views: Mapping[str, int], epoch: int) -> DataLoader[PairBatch]:
         dataset = PairDataset(
-            self.table, self.images, self.tokenizer, self.tokens, self.caption_views, dict(views), self.seed, epoch
+            self.table, self.images, self.tokenizer, self.tokens, self.caption_rewriters, dict(views), self.seed, epoch
         )
         # A generator of its own: how often Lightning asks for an iterator must not move the global one.
         return DataLoader(

@@ -90,7 +90,8 @@ class PairDataset(Dataset[PairBatch]):
         images: Their pictures.
         tokenizer: Turns captions into tokens.
         tokens: Tokens of the captions as they stand, (N, T).
-        caption_views: Rewrites captions; ``None`` takes them as they stand.
+        caption_views: Rewrites captions: one for all views, or one for each; further views take turns. ``None`` takes
+            captions as they stand.
         views: Views of a pair by the side of the epoch that it is on, see ``CLIP.sides``.
         seed: Seed of the run.
         epoch: Epoch, counted from 0; ``CLEAN`` rewrites nothing.
@@ -102,7 +103,7 @@ class PairDataset(Dataset[PairBatch]):
         images: OverlaidPictures,
         tokenizer: Tokenizer,
         tokens: np.ndarray,
-        caption_views: CaptionViews | None,
+        caption_views: Sequence[CaptionViews | None],
         views: dict[str, int],
         seed: int,
         epoch: int,
@@ -119,14 +120,13 @@ class PairDataset(Dataset[PairBatch]):
 
     def _tokenize_views(self, rows: np.ndarray, views: int) -> np.ndarray:
         """Tokens of each view of each caption, int64 (V, B, T)."""
-        if self.caption_views is None or self.epoch == CLEAN:
-            return np.repeat(self.tokens[rows][None].astype(np.int64), views, axis=0)
-        captions, keys = self.table.captions(rows), rows.tolist()
-        return np.stack([
-            np.stack([self._rewrite(c, row, view) for c, row in zip(captions, keys, strict=True)])
-            for view in range(views)
-        ]).astype(np.int64)  # fmt: skip
+        return np.stack([self._tokenize_view(rows, view) for view in range(views)])
 
-    def _rewrite(self, caption: str, row: int, view: int) -> np.ndarray:
-        assert self.caption_views is not None
-        return self.tokenizer(self.caption_views(caption, key=(self.seed, self.epoch, row, view)))
+    def _tokenize_view(self, rows: np.ndarray, view: int) -> np.ndarray:
+        """Tokens of one view of each caption, int64 (B, T)."""
+        rewrite = self.caption_views[view % len(self.caption_views)]
+        if rewrite is None or self.epoch == CLEAN:
+            return self.tokens[rows].astype(np.int64)
+        pairs = zip(self.table.captions(rows), rows.tolist(), strict=True)
+        captions = (rewrite(caption, key=(self.seed, self.epoch, row, view)) for caption, row in pairs)
+        return np.stack([self.tokenizer(caption) for caption in captions]).astype(np.int64)

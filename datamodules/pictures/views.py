@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from datamodules.pictures.augment import CleanView, ImageViews, normalize
-from datamodules.pictures.batches import CLEAN, PairBatch
+from datamodules.pictures.batches import CLEAN, CaptionViews, PairBatch
 from datamodules.usage_error import UsageError
 
 Makers = tuple[ImageViews, ...]  # one for all views, or one for each
+Rewriters = tuple[CaptionViews | None, ...]  # the same for captions; `None` leaves them as they are
 
 
 def as_makers(image_views: ImageViews | Sequence[ImageViews] | None) -> Makers:
@@ -28,15 +29,33 @@ def as_makers(image_views: ImageViews | Sequence[ImageViews] | None) -> Makers:
     return makers
 
 
-def check_views(makers: Makers, views: int) -> None:
-    """Refuses a list of makers that is not one for each view of an epoch.
+def as_rewriters(caption_views: CaptionViews | Sequence[CaptionViews | None] | None) -> Rewriters:
+    """The argument ``data.caption_views`` as a tuple: one rewriter for all views, or one for each.
+
+    Raises:
+        UsageError: If the list is empty.
+    """
+    if not isinstance(caption_views, Sequence):
+        return (caption_views,)
+    if not caption_views:
+        raise UsageError('data.caption_views is an empty list: name a class or null for each view, or null for all.')
+    return tuple(caption_views)
+
+
+def check_views(makers: Makers | Rewriters, views: int, argument: str) -> None:
+    """Refuses a list that does not have one entry for each view of an epoch.
+
+    Args:
+        makers: What makes the views of images or of captions.
+        views: Number of views that the epoch trains on.
+        argument: Name of the argument that lists them, for the message.
 
     Raises:
         UsageError: If it has another length.
     """
     if len(makers) not in (1, views):
         raise UsageError(
-            f'data.image_views lists {len(makers)} makers, this epoch trains on {views} views: list one for each view, '
+            f'{argument} has {len(makers)} entries, but this epoch trains on {views} views: list one for each view, '
             f'or give one for all.'
         )
 

@@ -581,7 +581,16 @@ class TestFilters:
 
 def test_a_list_of_makers_must_be_one_for_each_view(folder: Path) -> None:
     data = tiny(folder, image_views=[CleanView(), SimCLRViews()])
-    with pytest.raises(UsageError, match=r'data.image_views lists 2 makers, this epoch trains on 1 views'):
+    with pytest.raises(UsageError, match=r'data.image_views has 2 entries, but this epoch trains on 1 views'):
         trained_on(data, {'cross_modal': 1})
     for batch in trained_on(data, {'cross_modal': 2}):
         assert not torch.equal(batch.image[0], batch.image[1])
+
+
+def test_captions_as_they_are_stand_beside_rewritten_ones(folder: Path) -> None:
+    data = tiny(folder, caption_views=[None, EDA(alpha=0.9, operations=['deletion'])])
+    with pytest.raises(UsageError, match=r'data.caption_views has 2 entries, but this epoch trains on 1 views'):
+        trained_on(data, {'cross_modal': 1})
+    for batch in trained_on(data, {'cross_modal': 2}):
+        assert torch.equal(batch.tokens[0], torch.from_numpy(data.tokens[batch.row].astype(np.int64)))
+        assert not torch.equal(batch.tokens[0], batch.tokens[1])

@@ -31,7 +31,7 @@ class KeyAsCaption:
 def dataset(views: dict[str, int], epoch: int = 5, rewrite: bool = True, **kwargs: Any) -> PairDataset:
     images = OverlaidPictures(DecodedPictures(TABLE, 8), 10)
     tokens = np.stack([TOKENIZER(caption) for caption in TABLE.captions(range(10))]).astype(np.uint16)
-    captions = KeyAsCaption() if rewrite else None
+    captions = (KeyAsCaption() if rewrite else None,)
     return PairDataset(TABLE, images, TOKENIZER, tokens, captions, views, seed=7, epoch=epoch, **kwargs)
 
 
@@ -78,6 +78,13 @@ class TestBatch:
         for view in range(2):
             for place, row in enumerate((4, 0)):
                 assert batch.tokens[view, place].tolist() == TOKENIZER(f'7 5 {row} {view}').tolist()
+
+    def test_a_caption_as_it_is_stands_beside_a_rewritten_one(self) -> None:
+        pairs = dataset({'cross_modal': 3})
+        pairs.caption_views = (None, KeyAsCaption())
+        as_it_is, rewritten, third = pairs[Draw(np.array([4]), 1)].tokens[:, 0].tolist()
+        assert as_it_is == third == TOKENIZER(TABLE.captions([4])[0]).tolist()
+        assert rewritten == TOKENIZER('7 5 4 1').tolist()
 
     @pytest.mark.parametrize('how', [{'epoch': CLEAN}, {'rewrite': False}])
     def test_captions_stay_as_they_are_when_clean(self, how: dict[str, Any]) -> None:

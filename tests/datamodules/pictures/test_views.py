@@ -5,7 +5,8 @@ import torch
 
 from datamodules.pictures.augment import CleanView, SimCLRViews
 from datamodules.pictures.batches import CLEAN, PairBatch
-from datamodules.pictures.views import as_makers, check_views, clean_view, make_views
+from datamodules.pictures.views import as_makers, as_rewriters, check_views, clean_view, make_views
+from datamodules.text.eda import EDA
 from datamodules.usage_error import UsageError
 
 PICTURES = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -44,6 +45,14 @@ class TestMakers:
     def test_refuses_an_empty_list_and_one_of_another_length(self) -> None:
         with pytest.raises(UsageError, match=r'data.image_views is an empty list'):
             as_makers([])
-        check_views(as_makers(SimCLRViews()), 2)
-        with pytest.raises(UsageError, match=r'data.image_views lists 3 makers, this epoch trains on 2 views'):
-            check_views(as_makers([CleanView()] * 3), 2)
+        check_views(as_makers(SimCLRViews()), 2, 'data.image_views')
+        with pytest.raises(UsageError, match=r'data.image_views has 3 entries, but this epoch trains on 2 views'):
+            check_views(as_makers([CleanView()] * 3), 2, 'data.image_views')
+
+    def test_captions_are_rewritten_by_one_for_all_views_or_one_for_each(self) -> None:
+        rewrite = EDA()
+        assert as_rewriters(None) == (None,)
+        assert as_rewriters(rewrite) == (rewrite,)
+        assert as_rewriters([None, rewrite]) == (None, rewrite)
+        with pytest.raises(UsageError, match=r'data.caption_views is an empty list'):
+            as_rewriters([])
