@@ -51,7 +51,7 @@ def sweep(trainer: L.Trainer, module: L.LightningModule, loader: DataLoader[Any]
 
 
 class Embeddings(NamedTuple):
-    """Embeddings of every pair, as read-only memory maps of shape (N, D); NaN in rows that were not swept.
+    """Embeddings of every pair, as arrays of shape (N, D); NaN in rows that were not swept.
 
     Attributes:
         image: Of the images.
@@ -60,6 +60,38 @@ class Embeddings(NamedTuple):
 
     image: np.ndarray
     text: np.ndarray
+
+
+def embed_pairs(
+    trainer: L.Trainer, module: L.LightningModule, loader: DataLoader[Any], rows: int, title: str = 'embed'
+) -> Embeddings:
+    """Embeds the pairs that a loader yields and keeps them in memory: for thousands of pairs, such as held-out ones.
+
+    The model and the random generators are treated as in :func:`sweep`. Each pair should be in one batch only.
+
+        embed_pairs(trainer, module, truth.heldout_dataloader(), len(truth.heldout))
+
+    Args:
+        trainer: The trainer. The loader of each process yields that process's share of the pairs.
+        module: Its module. Its ``predict_step`` returns ``row`` (B,), ``image`` (B, D) and ``text`` (B, D).
+        loader: Batches of pairs.
+        rows: Number N of rows of their table.
+        title: Name of the progress bar.
+
+    Returns:
+        The embeddings in float32, the same on all processes.
+    """
+    with _measuring(trainer, module):
+        answers = list(_answers(trainer, module, loader, title))
+    width = trainer.strategy.broadcast(answers[0]['image'].shape[1] if answers else 0)  # the first process has pairs
+    image, text = torch.zeros(len(EMBEDDED), rows, width, device=module.device)
+    is_missing = torch.ones(rows, device=module.device)
+    for answer in answers:
+        image[answer['row']], text[answer['row']] = answer['image'].float(), answer['text'].float()
+        is_missing[answer['row']] = 0
+    image, text, missing_on = (trainer.strategy.reduce(x, reduce_op='sum') for x in (image, text, is_missing))
+    nowhere = (missing_on == trainer.world_size)[:, None]
+    return Embeddings(*(x.masked_fill(nowhere, float('nan')).cpu().numpy() for x in (image, text)))
 
 
 def sweep_embeddings(
@@ -96,7 +128,7 @@ def sweep_embeddings(
         chunk_rows: Number of rows between two records of progress.
 
     Returns:
-        The embeddings of all pairs.
+        The embeddings of all pairs, as read-only memory maps.
     """
     chunks = [rows[start : start + chunk_rows] for start in range(0, len(rows), chunk_rows)]
     store = _EmbeddingStore(trainer, Path(folder), _plan(identity, rows, pairs, dtype, chunk_rows))

@@ -60,6 +60,7 @@ class Truth(Protocol):
         table: Captions and image references of every row; references tell where a picture comes from.
         images: Reads stored pictures by row.
         partition: The split that is measured.
+        heldout: Captions and image references of the held-out pairs, if there are any.
     """
 
     manifest: Manifest
@@ -70,6 +71,16 @@ class Truth(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def heldout(self) -> PairTable | None: ...
+
+    def heldout_dataloader(self) -> DataLoader[PairBatch]:
+        """This process's share of the held-out pairs, in order; the rows of its batches are those of ``heldout``.
+
+        Raises:
+            UsageError: If no pairs are held out.
+        """
 
 
 def pairs_of(trainer: L.Trainer) -> Pairs:
@@ -93,7 +104,7 @@ def prompts_of(trainer: L.Trainer) -> Prompts:
 
 
 def truth_of(trainer: L.Trainer) -> Truth:
-    """The truth about a run's pairs. A test lists the files that may call this; no defense is among them."""
+    """The truth about a run's pairs, for whatever measures. A test keeps it out of everything that decides."""
     return cast(Truth, _datamodule(trainer))
 
 

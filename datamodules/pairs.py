@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from datamodules.attacks.base import AttackPool, Poisoning, flatten_attacks
 from datamodules.attacks.poisoned_pictures import render_poisoned_pictures
 from datamodules.attacks.poisoned_table import poison_table
+from datamodules.evaluation.heldout import heldout_loader
 from datamodules.evaluation.labeled import labeled_folder, labeled_set
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, evaluation_loader
 from datamodules.files.array_cache import stored_array
@@ -176,6 +177,8 @@ class PairsDataModule(L.LightningDataModule):
         self.filtered = dropped_by(self.filters, self.table, self.manifest.rows())
         self.partition = Partition(len(self.table), self.table.fingerprint)
         self.partition.side[self._untrained_rows()] = DROPPED
+        if self.heldout is not None:
+            self.clean_heldout_rows = np.flatnonzero(~pool.of_taken_images('heldout'))
         self.evaluation_sets = self._evaluation_sets(pool)
         self._check_batch_size(stage)
 
@@ -250,6 +253,20 @@ class PairsDataModule(L.LightningDataModule):
         rows = rows[self._rank :: self._world]
         parts = np.array_split(rows, -(-len(rows) // self.eval_batch_size)) if len(rows) else []
         return self._loader([Draw(part, len(part)) for part in parts], {'cross_modal': views}, epoch)
+
+    def heldout_dataloader(self) -> DataLoader[PairBatch]:
+        """This process's share of the held-out pairs as they are, in order, for metrics.
+
+        The rows of its batches are those of ``heldout``. It leaves out unreadable pictures and those that are trained
+        on as poison.
+
+        Raises:
+            UsageError: If no pairs are held out.
+        """
+        if self.heldout is None:
+            raise UsageError(f'{type(self).__name__} has no held-out pairs to measure on: give it some, see data.help.')
+        rows, pictures = self.clean_heldout_rows[self._rank :: self._world], self.pictures.pictures['heldout']
+        return heldout_loader(self.heldout, pictures, rows, self.tokenizer, self.cache_dir, self.eval_batch_size)
 
     def predict_dataloader(self) -> DataLoader[PairBatch]:
         return self.sweep_dataloader()

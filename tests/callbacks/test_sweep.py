@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from callbacks.sweep import PROGRESS, Embeddings, RowSums, evaluating, sweep, sweep_embeddings
+from callbacks.sweep import PROGRESS, Embeddings, RowSums, embed_pairs, evaluating, sweep, sweep_embeddings
 from tests.callbacks.planted import PlantedData, PlantedModule, batches_of, quiet_lightning, trainer
 
 PAIRS, WIDTH = 50, 6
@@ -121,6 +121,22 @@ def whole(tmp_path: Path) -> Iterator[dict[str, bytes]]:
     yield contents(tmp_path / 'whole')
 
 
+class TestEmbedPairs:
+    def test_gives_the_embeddings_of_every_pair_of_the_loader(self) -> None:
+        module = Embedder().train()
+        embeddings = embed_pairs(trainer(1), module, loader(ROWS), PAIRS)
+        for name, kept in embeddings._asdict().items():
+            expected = nn.functional.normalize(getattr(module, name), dim=-1).detach().numpy()
+            assert kept.dtype == np.float32
+            np.testing.assert_array_equal(kept[ROWS], expected[ROWS])
+            assert np.flatnonzero(np.isnan(kept).all(1)).tolist() == [7, 48]
+        assert module.training
+
+    def test_gives_nothing_for_no_pairs(self) -> None:
+        embeddings = embed_pairs(trainer(1), Embedder(), loader(ROWS[:0]), 0)
+        assert len(embeddings.image) == len(embeddings.text) == 0
+
+
 class TestEmbeddings:
     @pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 0), ('float16', 1e-3)])
     def test_are_those_of_every_swept_row(self, tmp_path: Path, dtype: Any, tolerance: float) -> None:
@@ -218,6 +234,9 @@ class SweepsAtTheEnd(L.Callback):
             return loader(rows, trainer.global_rank, trainer.world_size)
 
         sweep_embeddings(trainer, pl_module, share, ROWS, PAIRS, self.folder, 'data and weights', chunk_rows=25)
+        in_memory = embed_pairs(trainer, pl_module, share(ROWS), PAIRS)
+        if trainer.global_rank == trainer.world_size - 1:
+            np.save(self.folder / 'in_memory.npy', np.stack(in_memory))
 
 
 class Trained(Embedder):

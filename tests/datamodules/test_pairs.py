@@ -15,6 +15,7 @@ from datamodules.pairs import PairsDataModule
 from datamodules.pictures.augment import CleanView, SimCLRViews, normalize
 from datamodules.pictures.batches import CLEAN, PairBatch
 from datamodules.pictures.cache import crop_square
+from datamodules.pictures.views import clean_view
 from datamodules.rows.filters import RandomSubset
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.rows.table import UNKNOWN, PairTable
@@ -577,6 +578,31 @@ class TestFilters:
         same.load_state_dict(state)
         with pytest.raises(UsageError, match=r'other pairs than data.filters leave'):
             other.load_state_dict(state)
+
+
+class TestHeldoutPairs:
+    def test_are_those_that_can_be_read_and_are_no_poison(self, folder: Path) -> None:
+        data = tiny(folder, broken_heldout=[2, 5], attacks={'badnet': badnet()})
+        poisoned = [poison.source for poison in data.manifest.poisons('badnet')]
+        attach(data)
+        (batch,) = (data.on_after_batch_transfer(batch, 0) for batch in data.heldout_dataloader())
+        assert data.heldout is not None
+        assert batch.row.tolist() == sorted({*range(len(data.heldout))} - {2, 5, *poisoned})
+        captions = [data.tokenizer(caption) for caption in data.heldout.captions(batch.row.numpy())]
+        np.testing.assert_array_equal(batch.tokens[0], captions)
+        stored = torch.from_numpy(data.pictures('heldout', batch.row.numpy()))
+        assert torch.equal(batch.image[0], clean_view(stored, IMAGE_SIZE))
+
+    def test_are_shared_by_the_processes(self, folder: Path) -> None:
+        data, read = tiny(folder, eval_batch_size=5), []
+        for rank in range(2):
+            attach(data, rank=rank, world=2)
+            read.append([batch.row.tolist() for batch in data.heldout_dataloader()])
+        assert read == [[[0, 2, 4], [6, 8, 10]], [[1, 3, 5], [7, 9, 11]]]
+
+    def test_must_be_there(self, folder: Path) -> None:
+        with pytest.raises(UsageError, match=r'no held-out pairs'):
+            tiny(folder, heldout_rows=0).heldout_dataloader()
 
 
 def test_a_list_of_makers_must_be_one_for_each_view(folder: Path) -> None:
