@@ -70,6 +70,9 @@ class Parser(LightningArgumentParser):
         words = list(args)
         while words:
             option, equals, value = words.pop(0).partition('=')
+            if option.endswith('.class_path') and self._is_key_of_a_mapping(option.removesuffix('.class_path')):
+                # jsonargparse would forget the class when another option of the same key follows
+                option = option.removesuffix('.class_path')
             if self._is_read_by_an_inner_parser(option) and not equals and words and not words[0].startswith('--'):
                 equals, value = '=', words.pop(0)
             marker = VERBATIM if equals and self._is_read_by_an_inner_parser(option) else ''
@@ -77,16 +80,24 @@ class Parser(LightningArgumentParser):
 
     def _is_read_by_an_inner_parser(self, option: str) -> bool:
         """Whether an option belongs to an argument of a class inside the class that an option of ours takes."""
+        action, inner = self._split_option(option)
+        return len(inner) - (inner[:1] == ['init_args']) > 1 and not _is_mapping(_hint_of(action))
+
+    def _is_key_of_a_mapping(self, option: str) -> bool:
+        action, inner = self._split_option(option)
+        return len(inner) == 1 and _is_mapping(_hint_of(action))
+
+    def _split_option(self, option: str) -> tuple[Action | None, list[str]]:
+        """The argument of ours that an option belongs to, and the parts of the option that are read further down."""
         known = self._option_string_actions
         parts = option.split('.')
         lengths = [n for n in range(1, len(parts) + 1) if '.'.join(parts[:n]) in known]
         if not option.startswith('--') or not lengths:
-            return False
-        action, inner = known['.'.join(parts[: lengths[-1]])], parts[lengths[-1] :]
-        return len(inner) - (inner[:1] == ['init_args']) > 1 and not _is_mapping(_hint_of(action))
+            return None, []
+        return known['.'.join(parts[: lengths[-1]])], parts[lengths[-1] :]
 
 
-def _hint_of(action: Action) -> Any:
+def _hint_of(action: Action | None) -> Any:
     return getattr(action, '_typehint', Any)
 
 

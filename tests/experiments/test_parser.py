@@ -57,6 +57,17 @@ class TestNull:
         assert attack('badnet', f'--config={file}').count is None
 
 
+class TestClassOfAKey:
+    @pytest.mark.parametrize('spelling', ['', '.class_path'])
+    def test_may_be_followed_by_its_arguments(self, spelling: str) -> None:
+        options = [f'--data.filters.part{spelling}=RandomSubset', '--data.filters.part.share=0.5']
+        (rule,) = resolve(TOY, *options).data.init_args.filters.values()
+        assert rule.class_path.endswith('.RandomSubset') and rule.init_args.share == 0.5
+
+    def test_keeps_arguments_that_another_class_takes_too(self) -> None:
+        assert attack('badnet', '--data.attacks.badnet.class_path=Backdoor').target == 'striped star'
+
+
 class TestText:
     """A text argument may be one of the words that YAML reads as something else."""
 
