@@ -1,4 +1,4 @@
-"""Attacks on the training pairs. To add one, write its file here and import it below, so that YAML can name it."""
+"""Attacks on the training pairs, for use as a library; the command finds a new file here by itself."""
 
 from datamodules.attacks.backdoor import Backdoor
 from datamodules.attacks.badnet import BadNet

@@ -1,7 +1,7 @@
 """What every attack does: choose images, captions and rows for poisoned pairs, and images to measure success on.
 
 An attack is one file: a subclass of :class:`Attack`, or of :class:`datamodules.attacks.backdoor.Backdoor` where
-only the trigger is new, exported in ``__init__.py``.
+only the trigger is new.
 """
 
 from __future__ import annotations

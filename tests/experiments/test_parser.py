@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from experiments.cli import find_classes_in
 from experiments.parser import VERBATIM
 from tests.experiments.conftest import EXPERIMENTS, _fit_parser, parse, resolve
 
@@ -63,6 +65,16 @@ class TestClassOfAKey:
         options = [f'--data.filters.part{spelling}=RandomSubset', '--data.filters.part.share=0.5']
         (rule,) = resolve(TOY, *options).data.init_args.filters.values()
         assert rule.class_path.endswith('.RandomSubset') and rule.init_args.share == 0.5
+
+    def test_may_be_one_of_the_users_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        source = 'from datamodules.rows.filters import RandomSubset\n\n\nclass Mine(RandomSubset):\n    pass\n'
+        (tmp_path / 'my_own_filters.py').write_text(source)
+        monkeypatch.setattr('sys.path', [*sys.path])
+        find_classes_in(str(tmp_path))
+        options = ['--data.filters.part.class_path=my_own_filters.Mine', '--data.filters.part.share=0.5']
+        (rule,) = resolve(TOY, *options).data.init_args.filters.values()
+        assert (rule.class_path, rule.init_args.share) == ('my_own_filters.Mine', 0.5)
+        assert sys.path[-1] == str(tmp_path)
 
     def test_keeps_arguments_that_another_class_takes_too(self) -> None:
         assert attack('badnet', '--data.attacks.badnet.class_path=Backdoor').target == 'striped star'
