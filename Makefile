@@ -3,6 +3,10 @@
 VENV ?= .venv
 SYSTEM_PYTHON ?= python3
 
+# `make check-lowest` has an environment of its own, with the lowest versions that pyproject.toml allows.
+LOWEST ?= .venv-lowest
+PYTHON310 ?= python3.10
+
 ifdef PYTHON
 READY :=
 else
@@ -18,10 +22,10 @@ SURROGATE = --config experiments/clip_cifar10.yaml --data.root=$(DATA) \
 SOURCE := lightning_modules datamodules callbacks experiments tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo attacks test test-slow lint docs bench check clean
+.PHONY: help setup demo attacks test test-slow lint docs bench check check-lowest clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Install the project and its tools into $(VENV)
 
@@ -49,7 +53,7 @@ test-slow: $(READY) ## Run the tests that train for minutes
 lint: $(READY) ## Check style, imports, docstrings and types
 	$(PYTHON) -m ruff check $(SOURCE)
 	$(PYTHON) -m ruff format --check $(SOURCE)
-	$(PYTHON) -m mypy
+	$(PYTHON) -m mypy $(MYPY_OPTIONS)
 
 docs: $(READY) ## Build the documentation as a site in site/, without the network
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
@@ -58,6 +62,17 @@ bench: $(READY) ## Measure what a defense costs: seconds of an epoch's parts
 	$(PYTHON) -m experiments.bench
 
 check: lint test ## All that a change must pass
+
+$(LOWEST)/.ready: pyproject.toml tests/lowest_versions.py
+	$(PYTHON310) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps --editable .
+	$(LOWEST)/bin/python tests/lowest_versions.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[dev,wordnet]'
+	@touch $@
+
+# The releases of numpy that run on Python 3.10 have no default for the type parameters of a bare `np.ndarray`.
+check-lowest: $(LOWEST)/.ready ## Run check with Python 3.10 and the lowest versions in pyproject.toml
+	$(MAKE) check PYTHON=$(LOWEST)/bin/python MYPY_OPTIONS=--allow-any-generics
 
 clean: ## Remove runs and caches, but not the environment
 	rm -rf runs cache site .pytest_cache .mypy_cache .ruff_cache build *.egg-info

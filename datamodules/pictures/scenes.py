@@ -19,7 +19,7 @@ import numpy.typing as npt
 _OVERSAMPLING = 2  # outlines are drawn at twice the resolution and averaged
 _CLOUD_WAVES = 3  # waves that make up a cloudy background
 
-Floats = npt.NDArray[np.floating[Any]]
+Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
 Mask = Callable[[Floats, Floats], Bools]
