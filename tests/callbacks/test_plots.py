@@ -10,6 +10,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
+from scipy.integrate import trapezoid
 
 from callbacks.plots import (
     COLORS,
@@ -171,7 +172,7 @@ class TestHistogram:
     def test_components_add_up_to_one(self) -> None:
         wide = np.linspace(-2, 3, 100)
         (axis,) = similarity_histogram(wide, {}, MIXTURE, '').axes
-        areas = [np.trapezoid(*(np.asarray(d, float) for d in line.get_data()[::-1])) for line in axis.lines[:2]]
+        areas = [trapezoid(*(np.asarray(d, float) for d in line.get_data()[::-1])) for line in axis.lines[:2]]
         assert areas == pytest.approx([0.4, 0.6], abs=1e-3)
 
     def test_threshold_is_drawn_through_every_panel(self) -> None:
