@@ -110,13 +110,12 @@ class Death(Callback):
         """Makes ``torch.save`` write half of a checkpoint if that is the place; each epoch writes two."""
         written, save = Counter[int](), torch.save
 
-        def dying(checkpoint: Any, file: Any) -> None:
+        def dying(checkpoint: Any, file: Path) -> None:
             epoch = checkpoint['epoch']  # not counted from the beginning: the run may be a resumed one
             if self.place == ('writing', epoch, written[epoch]):
                 whole = io.BytesIO()
                 save(checkpoint, whole)
-                file.write(whole.getvalue()[: whole.tell() // 2])
-                file.flush()
+                file.write_bytes(whole.getvalue()[: whole.tell() // 2])
                 self.die()
             save(checkpoint, file)
             written[epoch] += 1
