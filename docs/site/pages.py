@@ -12,6 +12,7 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ('lightning_modules', 'datamodules', 'callbacks', 'experiments')
@@ -49,6 +50,12 @@ def moved_into_docs(text: str) -> str:
     return re.sub(r'\]\(([A-Z]+)\.md', lambda match: f']({match[1].lower()}.md', text)
 
 
+def as_on_site(text: str) -> str:
+    """Links to files that the site has as generated pages."""
+    text = re.sub(r'\]\(\.\./([A-Z]+)\.md', lambda match: f']({match[1].lower()}.md', text)
+    return text.replace('](tour.ipynb)', '](tour.md)')
+
+
 def generated_pages() -> dict[str, str]:
     """Content of each page by its path on the site."""
     pages = {f'api/{folder}.md': api_page(folder, modules) for folder, modules in source_folders().items()}
@@ -72,3 +79,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, content in generated_pages().items():
         files.append(File.generated(config, path, content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Lets pages link files as they lie in the repository."""
+    return as_on_site(markdown)

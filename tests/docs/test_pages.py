@@ -14,8 +14,8 @@ from tests.docs.snippets import ROOT
 PAGES = sorted([*(ROOT / 'docs').glob('*.md'), *ROOT.glob('*.md')])
 EXAMPLES = {'datamodules/attacks/gray_square.py', 'experiments/attacks/gray_square.yaml'}  # files a reader would write
 FILE = re.compile(r'`((?:datamodules|callbacks|lightning_modules|experiments|tests|docs)/[\w/.]+\.(?:py|yaml))`')
+CONFIG = re.compile(r'--config[ =]([\w/.]+\.yaml)')
 LINK = re.compile(r'\]\(([^)#]+)(?:#[\w-]*)?\)')
-GENERATED = {'contributing.md', 'changelog.md', 'security.md', 'tour.md'}  # by docs/site/pages.py
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
@@ -27,8 +27,14 @@ def test_names_no_file_that_is_not_there(page: Path) -> None:
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_links_to_files_that_are_there(page: Path) -> None:
     targets = {re.sub(r'\s+', ' ', target) for target in LINK.findall(page.read_text())}
-    local = {target for target in targets if not target.startswith(('http', 'mailto')) and target not in GENERATED}
+    local = {target for target in targets if not target.startswith(('http', 'mailto'))}
     assert not {target for target in local if not (page.parent / target).exists()}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_commands_name_configurations_that_come_with_the_project(page: Path) -> None:
+    named = {name for name in CONFIG.findall(page.read_text()) if not name.startswith('runs/')}
+    assert not {name for name in named if not (ROOT / 'experiments' / name).is_file()}
 
 
 @pytest.mark.parametrize('page', sorted((ROOT / 'docs').glob('*.md')), ids=lambda page: page.name)
