@@ -18,12 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from datamodules.rows.draws import bits
 from datamodules.rows.subsets import random_rows
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
+TIE_KEY = 0x6669_6C74  # of the hash that ranks pairs of equal similarity; any number would do, but it must never change
 UIDS = np.dtype('<u8,<u8')  # the two halves of a DataComp uid, as its subset files hold them
 
 
@@ -118,7 +120,8 @@ class LedgerFilter(Filter):
         if self.share is None:
             return ~(known & safe[row])
         similarity = np.where(known, lines['similarity'].to_numpy(zero_copy_only=False)[row], np.nan)
-        best = np.argsort(-similarity, kind='stable')[: round(self.share * len(table))]
+        order = np.lexsort((bits(len(table), TIE_KEY), -similarity))  # not by row: poisons are often the last rows
+        best = order[: round(self.share * len(table))]
         return ~(_mask(best, len(table)) & ~np.isnan(similarity))
 
     def _lines(self) -> pa.Table:

@@ -68,6 +68,12 @@ class TestLedgerFilter:
         file = ledger(tmp_path / 'ledger.parquet', [*range(ROWS)], similarity, ['risky'] * ROWS)
         assert kept(LedgerFilter(file, share=0.1)) == [*range(89, 99)]
 
+    def test_equal_similarities_are_not_ranked_by_row(self, tmp_path: Path) -> None:
+        file = ledger(tmp_path / 'ledger.parquet', [*range(ROWS)], [0.5] * ROWS, ['risky'] * ROWS)
+        rows = kept(LedgerFilter(file, share=0.5))
+        assert len(rows) == 50 and 15 <= sum(row >= 50 for row in rows) <= 35
+        assert rows == kept(LedgerFilter(file, share=0.5))
+
     def test_drops_pairs_that_the_ledger_does_not_know(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         file = ledger(tmp_path / 'ledger.parquet', [*range(50)], [0.5] * 50, ['safe'] * 50)
         assert kept(LedgerFilter(file)) == [*range(50)]
