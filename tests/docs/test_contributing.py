@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from datamodules.attacks import Backdoor
-from datamodules.rows.partition import RISKY, SAFE
+from datamodules.attacks import Backdoor, BadNet
+from datamodules.pictures.views import clean_view
+from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.docs.snippets import ROOT, configuration, constructed, imported, snippets
-from tests.helpers.tiny import TinyPairs, set_up, tiny_architecture, trainer
+from tests.helpers.tiny import IMAGE_SIZE, TinyPairs, set_up, tiny_architecture, trainer
 
 RECIPES = snippets('CONTRIBUTING.md')
 
@@ -69,6 +71,33 @@ def test_a_split_of_ones_own_decides_what_is_trained_on(tmp_path: Path) -> None:
     assert (side == SAFE).sum() == 16 and score[side == SAFE].min() >= score[side == RISKY].max()
 
 
+def test_a_filter_of_ones_own_drops_pairs(tmp_path: Path) -> None:
+    module, overlay = recipe('filter', tmp_path)
+    (config,) = overlay['data']['init_args']['filters'].values()
+    data = set_up(TinyPairs(filters={'mine': constructed(module, config)}, cache_dir=str(tmp_path)))
+    words = np.array([len(caption.split()) for caption in data.table.captions(np.arange(len(data.table)))])
+    assert 0 < (words < 4).sum() < len(words)
+    np.testing.assert_array_equal(data.partition.side.numpy() == DROPPED, words < 4)
+
+
+def test_a_metric_of_ones_own_reads_embeddings_of_clean_sets_alone(tmp_path: Path) -> None:
+    module, overlay = recipe('metric', tmp_path)
+    metric = constructed(module, {'init_args': {}, **overlay['callbacks']['linear_probe']})
+    model = CLIP(architecture=tiny_architecture(tmp_path))
+    data = TinyPairs(rows=40, attacks={'badnet': BadNet('boat', size=2, count=4)}, cache_dir=str(tmp_path))
+    run = trainer(max_epochs=1, callbacks=[metric])
+    run.fit(model, data)
+    assert [name for name in run.callback_metrics if name.startswith('probe/')] == ['probe/heldout']
+    heldout = data.evaluation_sets[0]
+    known = heldout.label >= 0
+    with torch.no_grad():
+        image = model.eval().encode_image(clean_view(torch.from_numpy(heldout.images[known]), IMAGE_SIZE)).numpy()
+    label, similarity = heldout.label[known], image @ image.T
+    nearest = [max((other for other in range(len(label)) if other != row), key=lambda x: similarity[row, x])
+               for row in range(len(label))]  # fmt: skip
+    assert float(run.callback_metrics['probe/heldout']) == pytest.approx((label[nearest] == label).mean())
+
+
 def test_a_data_set_of_ones_own_is_read_in_order(tmp_path: Path) -> None:
     module, overlay = recipe('data', tmp_path)
     for name in ('b', 'a', 'without'):
@@ -80,7 +109,7 @@ def test_a_data_set_of_ones_own_is_read_in_order(tmp_path: Path) -> None:
     assert table.open(1).size == (8, 8)
 
 
-@pytest.mark.parametrize('name', ['attack', 'trigger', 'loss', 'split', 'data'])
+@pytest.mark.parametrize('name', ['attack', 'trigger', 'loss', 'split', 'filter', 'metric', 'data'])
 def test_every_recipe_has_a_file_and_its_yaml(name: str) -> None:
     assert {name, f'{name} overlay'} <= RECIPES.keys()
 
