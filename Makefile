@@ -16,10 +16,10 @@ endif
 
 DATA ?= data/cifar10
 ATTACKS := runs/cifar10_attacks
-SURROGATE = --config experiments/clip_cifar10.yaml --data.root=$(DATA) \
+SURROGATE = --config clip_cifar10.yaml --data.root=$(DATA) \
 	--ckpt_path $(ATTACKS)/twin-recipe-d11-t11/version_0/checkpoints/last.ckpt
 
-SOURCE := lightning_modules datamodules callbacks experiments tests
+SOURCE := lightning_modules datamodules callbacks experiments tests docs/site
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo attacks test test-slow lint docs bench check check-lowest clean
