@@ -18,15 +18,14 @@ from datamodules.usage_error import UsageError
 
 
 class AttackSuccessRate(EvaluationTally):
-    """Logs the attack success rate (ASR) of every attack beside the rate that clean images would reach.
+    """Logs the attack success rate (ASR) of every attack and the rate that clean images would reach.
 
     ASR is the fraction of an attack's test images whose most likely class is the attack's target. Images that show
-    the target class are excluded, because classifying them correctly is no success of the attack. Logged for each
-    attack:
+    the target class are excluded, because classifying them as such is correct. Logged for each attack:
 
     - ``asr/<attack>/rate``: the ASR;
     - ``asr/<attack>/hits`` and ``asr/<attack>/n``: images that count as a success, and all images that count;
-    - ``asr/<attack>/low`` and ``asr/<attack>/high``: Wilson interval of the rate;
+    - ``asr/<attack>/low`` and ``asr/<attack>/high``: bounds of the rate's Wilson interval;
     - ``asr/<attack>/clean``: how often clean images of the same true classes are classified as the target, see
       :func:`clean_rate`. Measured on the first clean set with the same classes.
 
@@ -97,7 +96,7 @@ def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float,
 
 
 def clean_rate(matrix: Tensor, label: np.ndarray, target: np.ndarray) -> float:
-    """Success rate that an attack would reach on clean images, which do not carry it.
+    """Baseline of an attack: the success rate that it would reach on clean images.
 
     For each of the attack's images, this takes the rate at which clean images of its true class are classified as its
     target. If the true class is unknown, or has no clean images, the rate over all classes but the target is used.
@@ -117,9 +116,9 @@ def clean_rate(matrix: Tensor, label: np.ndarray, target: np.ndarray) -> float:
     label, target = label[label != target], target[label != target]
     images = counts.sum(1)
     has_clean_images = (label >= 0) & (images[label] > 0)  # label -1 reads the last entry; the first condition drops it
-    mistaken = counts[:, target].sum(0) - counts[target, target]
+    mistaken_for_target = counts[:, target].sum(0) - counts[target, target]
     with np.errstate(invalid='ignore'):  # 0 / 0 is NaN, the documented result
-        pooled = mistaken / (images.sum() - images[target])
+        pooled = mistaken_for_target / (images.sum() - images[target])
         by_class = counts[label, target] / np.where(has_clean_images, images[label], 1)
         rates = np.where(has_clean_images, by_class, pooled)
     return float(rates.mean()) if len(rates) else math.nan

@@ -1,4 +1,4 @@
-"""Figures of a run, redrawn while it trains: in its folder, and in W&B if that is used."""
+"""Figures of a run, redrawn while it trains, in its folder and in W&B if that is used."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Figures(Callback):
     - ``similarity_<epochs trained>.png``: histogram of the similarities behind a new split.
 
     Args:
-        every_n_epochs: Epochs between drawings, which take a second or two. Figures are also drawn after the first
-            split and at the end of training. Values are recorded after every epoch.
+        every_n_epochs: Number of epochs from one drawing to the next; each takes a second or two. Figures are also
+            drawn after the first split and at the end of training. Values are recorded after every epoch.
         examples: Pairs of each attack in ``poisons.png``.
 
     Attributes:
-        history: Name -> points of epochs trained and value. It is saved in checkpoints, so the curves of a resumed run
-            are complete.
+        history: Curve name -> points ``[epochs trained, value]``. It is saved in checkpoints, so that the curves of a
+            resumed run are complete.
     """
 
     def __init__(self, every_n_epochs: int = 5, examples: int = 6) -> None:
@@ -59,8 +59,8 @@ class Figures(Callback):
                 raise UsageError(f'callbacks.figures.{name} must be at least 1, got {value}.')
         self.every_n_epochs, self.examples = every_n_epochs, examples
         self.history: dict[str, list[list[float]]] = {}
-        self._epochs_drawn = 0  # epochs trained when figures were drawn last
-        self._group: Tensor | None = None  # group of each row: 0 is clean, then the attacks in their order
+        self._epochs_drawn = 0  # number of epochs trained at the latest drawing
+        self._group: Tensor | None = None  # of each row: 0 if clean, else 1 + index of the attack
         self._training_similarity: RowSums | None = None  # by group
 
     # --- recording --------------------------------------------------------------------------------------------------
@@ -115,8 +115,8 @@ class Figures(Callback):
         """Restores a state, also one of version 1. Raises ``UsageError`` if a later release wrote it."""
         if (version := state_dict.get('version', 1)) > STATE_VERSION:
             raise UsageError(
-                f'the checkpoint holds version {version} of the state of callbacks.figures, this release reads up to '
-                f'{STATE_VERSION}: resume with the release that wrote it.'
+                f'the checkpoint holds version {version} of the state of callbacks.figures, but this release reads up '
+                f'to {STATE_VERSION}: resume with the release that wrote it.'
             )
         history = state_dict['history']
         renamed = renamed_since_version_1(history) if version == 1 else {}
@@ -146,7 +146,7 @@ class Figures(Callback):
             _save(trainer, folder, f'similarity_{epochs:03d}', figure, key='similarity')
 
     def _curves(self, data: Truth, phases: list[str]) -> dict[str, plots.Figure]:
-        """Every figure over the epochs, as far as its values were recorded."""
+        """Figures with the epochs on the x axis, those whose values were recorded."""
         figures, attacks, sets = {}, data.manifest.attacks, [source.name for source in data.evaluation_sets]
         success = {name: self._attack_curves(name) for name in sets if asr_metric(name, 'rate') in self.history}
         metrics = {name: zero_shot_metric(name) for name in sets}
@@ -220,8 +220,8 @@ def _prefix_names(prefix: str, names: tuple[str, ...], values: list[float]) -> d
 
 
 def _folder(trainer: L.Trainer) -> Path | None:
-    """Folder of the figures; ``None`` for a run without a folder, and on all processes but the first."""
-    folder = trainer.log_dir  # a collective call: every process must make it
+    """Folder of the figures; ``None`` for a run without a folder, and on all ranks but 0."""
+    folder = trainer.log_dir  # a collective call, so all ranks make it
     return Path(folder, 'figures') if folder and trainer.is_global_zero else None
 
 
@@ -229,7 +229,7 @@ def _save(trainer: L.Trainer, folder: Path, name: str, figure: plots.Figure, key
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{name}.png'
     with warnings.catch_warnings():
-        # Captions may use a script that the font lacks; boxes in place of its letters are good enough.
+        # Captions may use a script that the font lacks; its letters are then drawn as boxes, which is good enough.
         warnings.filterwarnings('ignore', r'Glyph .* missing from', UserWarning)
         figure.savefig(path)
     for logger in trainer.loggers:

@@ -32,17 +32,17 @@ class ScoreLedger(Callback):
     """Writes ``ledger.parquet`` into the run's folder and logs how well the split tells poison from clean pairs.
 
     In training this happens at each new split, and only the last ledger is kept. The metrics are
-    ``partition/leak/<attack>`` and ``partition/risky_share/<attack>`` (share of the attack's poisons on either side),
-    ``partition/auroc/<attack>`` (how well similarities tell its poisons from clean pairs), ``partition/poisons`` and
-    ``partition/contamination`` (number and share of poisons on the safe side). They state the truth about an
-    experiment, which no defense sees.
+    ``partition/leak/<attack>`` and ``partition/risky_share/<attack>`` (share of the attack's poisons on the safe and on
+    the risky side), ``partition/auroc/<attack>`` (how well similarities tell its poisons from clean pairs),
+    ``partition/poisons`` and ``partition/contamination`` (number and share of poisons on the safe side). They use the
+    ground truth of an experiment, which no defense sees.
 
     ``predict`` scores every pair of any data set with a trained model, fits a mixture to the scores, and prints how
     many pairs look risky. Pairs that were not scored are then listed as dropped.
 
     Args:
-        threshold: Posterior in (0, 1) from which ``predict`` calls a pair safe (paper: 0.9). In training the split
-            decides instead.
+        threshold: Minimum posterior, in (0, 1), of a pair that ``predict`` calls safe (paper: 0.9). In training the
+            split decides instead.
     """
 
     def __init__(self, threshold: float = 0.9) -> None:
@@ -56,14 +56,14 @@ class ScoreLedger(Callback):
         partition = data.partition
         if partition.scored_after != trainer.current_epoch + 1:
             return  # no new split
-        folder = trainer.log_dir  # a collective call: on all ranks
+        folder = trainer.log_dir  # a collective call, so all ranks make it
         score, side = partition.score.numpy(), partition.side.numpy()
         if folder and trainer.is_global_zero:
             mixture = None if partition.mixture is None else mixture_from(partition.mixture)
             write_ledger(Path(folder, FILE), ledger(data.table, score, side, mixture))
         poisons = {attack: data.manifest.rows(attack) for attack in data.manifest.attacks}
         metrics = {f'partition/{name}': value for name, value in separation(side, score, poisons).items()}
-        pl_module.log_dict(metrics, sync_dist=True)  # equal on all ranks; without it Lightning warns
+        pl_module.log_dict(metrics, sync_dist=True)  # equal on all ranks, but without sync_dist Lightning warns
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = truth_of(trainer)
@@ -84,7 +84,7 @@ class ScoreLedger(Callback):
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert self._seen is not None
         score, self._seen = self._seen.mean(trainer).numpy(), None
-        folder = trainer.log_dir  # a collective call: on all ranks
+        folder = trainer.log_dir  # a collective call, so all ranks make it
         if folder and trainer.is_global_zero:
             mixture = fit_mixture(score)
             cut = mixture.guarded_cut(self.threshold)
@@ -110,7 +110,7 @@ def ledger(table: PairTable, score: np.ndarray, side: np.ndarray, mixture: Mixtu
     posterior = np.full(len(score), math.nan)
     if mixture is not None and mixture.state == 'fitted':
         posterior = mixture.posterior(score)
-    names = pa.DictionaryArray.from_arrays(pa.array(side), pa.array([SIDES[i] for i in range(len(SIDES))]))
+    side_names = pa.DictionaryArray.from_arrays(pa.array(side), pa.array([SIDES[i] for i in range(len(SIDES))]))
     return pa.table(
         {
             'row': pa.array(np.arange(len(table))),
@@ -118,7 +118,7 @@ def ledger(table: PairTable, score: np.ndarray, side: np.ndarray, mixture: Mixtu
             'caption': table.caption,
             'similarity': pa.array(score, pa.float32(), mask=np.isnan(score)),
             'posterior': pa.array(posterior.astype(np.float32), mask=np.isnan(posterior)),
-            'side': names.cast(pa.string()),
+            'side': side_names.cast(pa.string()),
         }
     ).replace_schema_metadata({VERSION_KEY: str(VERSION).encode()})
 
@@ -139,7 +139,7 @@ def read_ledger(path: str | Path) -> pa.Table:
         The table that :func:`ledger` describes.
 
     Raises:
-        UsageError: If there is no such file, or it is not a ledger, or one of another version.
+        UsageError: If the file is missing, is not a ledger, or has an unknown version.
     """
     try:
         lines = pq.read_table(path)
@@ -148,8 +148,8 @@ def read_ledger(path: str | Path) -> pa.Table:
     version = (lines.schema.metadata or {}).get(VERSION_KEY, b'1').decode()
     if version not in ('1', str(VERSION)):
         raise UsageError(
-            f'{path} is a ledger of version {version}, this release reads versions 1 and {VERSION}: read it with the '
-            f'release that wrote it.'
+            f'{path} is a ledger of version {version}, but this release reads versions 1 and {VERSION}: read it with '
+            f'the release that wrote it.'
         )
     if not {*COLUMNS} <= {*lines.column_names}:
         raise UsageError(f'{path} is not a ledger: it needs the columns {", ".join(COLUMNS)}.')
@@ -157,25 +157,26 @@ def read_ledger(path: str | Path) -> pa.Table:
 
 
 def mixture_from(parameters: dict[str, float]) -> Mixture:
-    """The fitted mixture whose parameters a partition keeps."""
+    """Rebuilds a fitted mixture from the parameters that a partition stores."""
     low, high = ({name: parameters[f'{name}_{end}'] for name in ('mean', 'sd', 'weight')} for end in ('low', 'high'))
     return Mixture((low['mean'], high['mean']), (low['sd'], high['sd']), (low['weight'], high['weight']))
 
 
 def sides_by(score: np.ndarray, cut: float | None) -> np.ndarray:
-    """Sides int8 (N,): safe from the cut on, dropped where there is no score, risky otherwise or without a cut."""
-    safe = score >= (math.inf if cut is None else cut)  # never of NaN
+    """Sides, int8 (N,): dropped without a score, safe at or above the cut, else risky; none is safe without a cut."""
+    safe = score >= (math.inf if cut is None else cut)  # False for NaN
     return np.select([np.isnan(score), safe], [DROPPED, SAFE], RISKY).astype(np.int8)
 
 
 def summary(score: np.ndarray, cut: float | None, mixture: Mixture) -> str:
-    """Tells a person in one sentence what ``predict`` found."""
+    """What ``predict`` found, in words."""
     scored = int((~np.isnan(score)).sum())
     if mixture.state != 'fitted':
         return f'The similarities of {scored:,} pairs do not form two groups ({mixture.state}): all count as risky.'
     low, high = mixture.means
-    groups = f'two groups around a similarity of {low:.3f} and {high:.3f}'
+    groups = f'two groups around similarities of {low:.3f} and {high:.3f}'
     if cut is None:
         return f'{scored:,} pairs form {groups} that overlap too much to trust any of them: all count as risky.'
     risky = int((score < cut).sum())
-    return f'{risky:,} of {scored:,} pairs ({risky / scored:.1%}) look risky: less similar than {cut:.3f}, of {groups}.'
+    share = f'{risky:,} of {scored:,} pairs ({risky / scored:.1%})'
+    return f'{share} look risky: their similarity is below {cut:.3f}. All pairs form {groups}.'

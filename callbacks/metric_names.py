@@ -1,7 +1,7 @@
-"""Names of the metrics that evaluation logs, written and read here alone.
+"""Names of the metrics that evaluation logs; no other file composes or parses them.
 
-The quantity is a path component of its own, never a suffix of a name that the user chose: whatever an attack is
-called, its metrics cannot overwrite those of another attack.
+The quantity is a path component of its own, not a suffix of a name that the user chose. So the metrics of an attack
+cannot overwrite those of another, whatever their names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ZERO_SHOT_TOP5_PREFIX = 'zero_shot_top5/'
 
 
 class AsrName(NamedTuple):
-    """What the name of an attack success metric says.
+    """Parts of the name of an attack success metric.
 
     Attributes:
         attack: Name of the attack.
@@ -29,7 +29,7 @@ class AsrName(NamedTuple):
 
 
 def asr_metric(attack: str, what: AsrQuantity) -> str:
-    """Name of a metric of an attack's success: ``asr/<attack>/<what>``."""
+    """Name of an attack success metric: ``asr/<attack>/<what>``."""
     return f'{ASR_PREFIX}{attack}/{what}'
 
 
@@ -55,8 +55,8 @@ def renamed_since_version_1(metrics: Collection[str]) -> dict[str, str]:
     """Current names of the metrics that result files and checkpoints of version 1 named differently.
 
     Version 1 had ``asr/<attack>``, ``asr/<attack>_clean`` and so on, and ``zero_shot/<set>_top5``. An attack is
-    recognized by its hits and counts. Two metrics could share a name, as the clean rate of ``badnet`` and the rate of
-    ``badnet_clean``; only one of the values was kept, and it is taken for the rate.
+    recognized by its hits and counts. Two metrics could share a name, such as the clean rate of ``badnet`` and the
+    rate of ``badnet_clean``; only one of the values was kept, and it is read as the rate.
 
     Args:
         metrics: All metrics of one file or checkpoint.

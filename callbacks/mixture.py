@@ -1,4 +1,4 @@
-"""A mixture of two normal distributions in one dimension, and the similarity from which it trusts a pair."""
+"""A mixture of two normal distributions in one dimension, and the lowest similarity at which it trusts a pair."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Backend = Literal['histogram', 'sklearn']
 State = Literal['fitted', 'too_few', 'constant', 'collapsed']
 
 MIN_VALUES = 4  # two for each component, or there is no spread to estimate
-MIN_RANGE = 1e-4  # of values that are not constant; REGULARIZATION alone is a spread ten times as wide
+MIN_RANGE = 1e-4  # values closer together count as constant: REGULARIZATION alone adds a spread ten times as wide
 REGULARIZATION = 1e-6  # added to each variance, as scikit-learn's `reg_covar`
 
 
@@ -26,13 +26,13 @@ class Mixture:
     """Two normal components, the one with the lower mean first.
 
     Args:
-        means: Of the low and the high component.
+        means: Means of the low and the high component.
         sds: Their standard deviations; 0 if there was nothing to fit.
         weights: Their shares of the values, adding up to 1.
         state: ``fitted``, or why there are no two components: ``too_few`` values, ``constant`` values, or a component
             that ``collapsed`` to less than half a value. A mixture that is not fitted trusts nothing.
         converged: Whether the likelihood stopped rising within the allowed number of iterations.
-        iterations: Number of steps of expectation and maximization.
+        iterations: Number of EM steps.
         ignored: Number of values left out because they are NaN or infinite.
     """
 
@@ -45,7 +45,7 @@ class Mixture:
     ignored: int = 0
 
     def log_odds(self, values: Array | float) -> Array:
-        """Log-odds of the high component, of the shape of ``values``; unlike :meth:`posterior` they never saturate.
+        """Log-odds of the high component, of the shape of ``values``; unlike :meth:`posterior`, they never saturate.
 
         Minus infinity everywhere unless ``fitted``; NaN for NaN.
         """
@@ -59,14 +59,14 @@ class Mixture:
     def posterior(self, values: Array | float) -> Array:
         """Probability in [0, 1] of the high component, of the shape of ``values``; 0 unless ``fitted``, NaN for NaN.
 
-        It need not rise with the value: far out on either side, the wider component wins.
+        It is not monotonic in the value: far out on either side, the wider component wins.
         """
         return 0.5 * (1.0 + np.tanh(0.5 * self.log_odds(values)))
 
     def guarded_cut(self, threshold: float) -> float | None:
         """The smallest value above the low mean whose posterior reaches ``threshold``.
 
-        Values from the cut on are safe and all others are not. The posterior itself would call the most similar pairs
+        Values at or above the cut are safe, all others are not. The posterior itself would call the most similar pairs
         risky if the high component is the narrower one, and the least similar pairs safe if it is the wider one.
 
         Args:
@@ -84,15 +84,15 @@ class Mixture:
         discriminant = b * b - 4 * a * c
         if discriminant < 0 or b + math.sqrt(discriminant) == 0:
             return None
-        return self.means[0] - 2 * c / (b + math.sqrt(discriminant))  # the smaller root, without cancellation
+        return self.means[0] - 2 * c / (b + math.sqrt(discriminant))  # the smaller root; this form avoids cancellation
 
     def parameters(self) -> dict[str, float]:
-        """Means, standard deviations and weights by name, the form in which a partition keeps them."""
-        names = ('mean', self.means), ('sd', self.sds), ('weight', self.weights)
-        return {f'{name}_{side}': pair[i] for name, pair in names for i, side in enumerate(('low', 'high'))}
+        """Means, standard deviations and weights by name, as a partition stores them."""
+        named_pairs = ('mean', self.means), ('sd', self.sds), ('weight', self.weights)
+        return {f'{name}_{side}': pair[i] for name, pair in named_pairs for i, side in enumerate(('low', 'high'))}
 
     def _quadratic(self) -> tuple[float, float, float]:
-        """Log-odds as a u^2 + b u + c of the distance u from the low mean."""
+        """Coefficients a, b, c of the log-odds a u^2 + b u + c, where u is the distance from the low mean."""
         (low, high), (weight_low, weight_high) = self.means, self.weights
         variance_low, variance_high = (sd * sd for sd in self.sds)
         gap = high - low
@@ -117,15 +117,15 @@ def fit_mixture(
 ) -> Mixture:
     """Fits two normal components, as ``sklearn.mixture.GaussianMixture(2, random_state=0)`` does, in much less time.
 
-    Both start with two-means from the same seeds and stop by the same rule. They agree although the rule stops early:
-    with ``tol=1e-3`` another seed may stop one step sooner and move a posterior by 0.05. A smaller ``tol`` makes the
-    result independent of the seeds.
+    Both start from two-means with the same seeds and stop by the same rule, so they agree. The seeds matter because
+    the rule stops early: with ``tol=1e-3``, a fit from other seeds may stop one step sooner, which moves a
+    posterior by 0.05. A smaller ``tol`` makes the result independent of the seeds.
 
     Args:
         values: Similarities in [-1, 1], any order, (N,). NaN and infinities are left out and counted.
-        bins: Bins of equal width between the smallest and the largest value, if there are more values than bins.
+        bins: Number of equal-width bins from the smallest to the largest value. Fewer values are not binned.
         tol: Gain in mean log-likelihood, in nats per value, below which the fit has converged.
-        backend: ``histogram``, or scikit-learn's on all values.
+        backend: ``histogram``, or ``sklearn`` on all values.
         max_iterations: Number of steps after which to stop anyway.
 
     Returns:
@@ -136,15 +136,15 @@ def fit_mixture(
     finite = values if usable.all() else values[usable]
     ignored = len(values) - len(finite)
     if len(finite) < MIN_VALUES:
-        return _single(finite, 'too_few', ignored)
+        return _unfitted(finite, 'too_few', ignored)
     if np.ptp(finite) < MIN_RANGE:
-        return _single(finite, 'constant', ignored)
+        return _unfitted(finite, 'constant', ignored)
     if backend == 'sklearn':
         return _fitted_by_sklearn(finite, tol, max_iterations, ignored)
     return _fitted_by_histogram(finite, bins, tol, max_iterations, ignored)
 
 
-def _single(values: Array, state: State, ignored: int, iterations: int = 0) -> Mixture:
+def _unfitted(values: Array, state: State, ignored: int, iterations: int = 0) -> Mixture:
     mean = float(values.mean()) if len(values) else math.nan
     return Mixture((mean, mean), (0.0, 0.0), (1.0, 0.0), state, False, iterations, ignored)
 
@@ -154,8 +154,8 @@ class Bins(NamedTuple):
 
     Attributes:
         share: Share of the values in each bin, (K,).
-        mean: Middle of each bin, rising, (K,).
-        width: Of a bin; 0 if each holds equal values.
+        mean: Center of each bin, ascending, (K,).
+        width: Width of a bin; 0 if each bin is a single value.
     """
 
     share: Array
@@ -177,13 +177,13 @@ class Components(NamedTuple):
 
 
 def histogram(values: Array, bins: int) -> Bins:
-    """Puts values into bins of equal width over their range, which must not be a point; few values are kept as is."""
+    """Sorts values into equal-width bins over their range, which must not be empty. Few values get a bin each."""
     if len(values) <= bins:
         distinct, count = np.unique(values, return_counts=True)
         return Bins(count / len(values), distinct, 0.0)
     low = values.min()
     width = (values.max() - low) / bins
-    count = np.zeros(bins + 1, np.intp)  # the largest value has the last one to itself
+    count = np.zeros(bins + 1, np.intp)  # the extra bin holds the largest value alone
     for block in _blocks(values, 1 << 14):
         count += np.bincount(((block - low) * (1 / width)).astype(np.intp), minlength=bins + 1)
     kept = np.flatnonzero(count)
@@ -191,12 +191,12 @@ def histogram(values: Array, bins: int) -> Bins:
 
 
 def _blocks(values: Array, size: int) -> list[Array]:
-    """Consecutive parts that fit into a processor's cache; otherwise fresh memory takes most of the time."""
+    """Consecutive parts that fit the CPU cache; with whole arrays, allocating memory would take most of the time."""
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def maximized(bins: Bins, responsibility: Array) -> Components:
-    """The components that fit best, given the responsibility of each for each bin, (2, K)."""
+    """The M step: the components of the highest likelihood, given their responsibilities for the bins, (2, K)."""
     mass = responsibility * bins.share
     weight = mass.sum(1)
     mean = mass @ bins.mean / weight
@@ -205,10 +205,10 @@ def maximized(bins: Bins, responsibility: Array) -> Components:
 
 
 def em_step(bins: Bins, now: Components) -> tuple[Components, float]:
-    """One step of expectation and maximization.
+    """One EM step.
 
     Returns:
-        The next components, and the mean log-likelihood of the values under those of ``now``, in nats.
+        The next components, and the mean log-likelihood of the values under ``now``, in nats.
     """
     scale = np.log(now.weight) - 0.5 * np.log(2 * np.pi * now.variance)
     joint = scale[:, None] - np.square(bins.mean - now.mean[:, None]) / (2 * now.variance[:, None])
@@ -217,15 +217,15 @@ def em_step(bins: Bins, now: Components) -> tuple[Components, float]:
 
 
 def _fitted_by_histogram(values: Array, bins: int, tol: float, max_iterations: int, ignored: int) -> Mixture:
-    table = histogram(values, bins)
-    now = maximized(table, two_means(table, two_seeds(values, table)))
-    before, gain, iterations = -math.inf, math.inf, 0
+    binned = histogram(values, bins)
+    components = maximized(binned, two_means(binned, two_seeds(values, binned)))
+    previous, gain, iterations = -math.inf, math.inf, 0
     while iterations < max_iterations and abs(gain) >= tol:
-        if now.weight.min() * len(values) < 0.5:
-            return _single(values, 'collapsed', ignored, iterations)
-        now, likelihood = em_step(table, now)
-        before, gain, iterations = likelihood, likelihood - before, iterations + 1
-    return _sorted(now, abs(gain) < tol, iterations, ignored)
+        if components.weight.min() * len(values) < 0.5:
+            return _unfitted(values, 'collapsed', ignored, iterations)
+        components, likelihood = em_step(binned, components)
+        previous, gain, iterations = likelihood, likelihood - previous, iterations + 1
+    return _sorted(components, abs(gain) < tol, iterations, ignored)
 
 
 def _fitted_by_sklearn(values: Array, tol: float, max_iterations: int, ignored: int) -> Mixture:
@@ -234,14 +234,14 @@ def _fitted_by_sklearn(values: Array, tol: float, max_iterations: int, ignored: 
 
     model = GaussianMixture(2, random_state=0, tol=tol, max_iter=max_iterations, reg_covar=REGULARIZATION)
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', ConvergenceWarning)  # `converged` tells instead
+        warnings.simplefilter('ignore', ConvergenceWarning)  # reported in `converged` instead
         model.fit(values[:, None])
     parts = Components(model.weights_, model.means_[:, 0], model.covariances_[:, 0, 0])
     return _sorted(parts, bool(model.converged_), int(model.n_iter_), ignored)
 
 
 def _sorted(parts: Components, converged: bool, iterations: int, ignored: int) -> Mixture:
-    """The fitted mixture with the low component first, in plain numbers that a checkpoint may hold."""
+    """The fitted mixture with the low component first, in plain numbers for a checkpoint."""
     order = np.argsort(parts.mean, kind='stable')
     (w0, w1), (m0, m1), (v0, v1) = (part[order].tolist() for part in parts)
     sds = math.sqrt(v0), math.sqrt(v1)
@@ -258,15 +258,15 @@ def two_seeds(values: Array, bins: Bins) -> tuple[float, float]:
     generator = np.random.RandomState(0)
     blocks = _blocks(values, 1 << 12)
     first = values[int(generator.random_sample() * len(values))]
-    running = np.cumsum([distance @ distance for distance in (block - first for block in blocks)])
+    cumulative = np.cumsum([distance @ distance for distance in (block - first for block in blocks)])
     candidates = []
-    for target in generator.uniform(size=2) * running[-1]:
-        at = min(int(np.searchsorted(running, target)), len(blocks) - 1)
-        within = np.cumsum(np.square(blocks[at] - first)) + (running[at - 1] if at else 0.0)
-        candidates.append(blocks[at][min(int(np.searchsorted(within, target)), len(within) - 1)])
-    near = bins.variance + np.square(bins.mean - first)
-    left = [bins.share @ np.minimum(near, bins.variance + np.square(bins.mean - c)) for c in candidates]
-    low, high = sorted((first, candidates[int(np.argmin(left))]))
+    for target in generator.uniform(size=2) * cumulative[-1]:
+        i = min(int(np.searchsorted(cumulative, target)), len(blocks) - 1)
+        within = np.cumsum(np.square(blocks[i] - first)) + (cumulative[i - 1] if i else 0.0)
+        candidates.append(blocks[i][min(int(np.searchsorted(within, target)), len(within) - 1)])
+    to_first = bins.variance + np.square(bins.mean - first)
+    totals = [bins.share @ np.minimum(to_first, bins.variance + np.square(bins.mean - c)) for c in candidates]
+    low, high = sorted((first, candidates[int(np.argmin(totals))]))
     return float(low), float(high)
 
 
@@ -276,30 +276,31 @@ def two_means(bins: Bins, centers: tuple[float, float], tol: float = 1e-4, max_i
     Args:
         bins: The values.
         centers: The low and the high center to start from.
-        tol: Squared shift of the centers over the variance of the values, below which to stop.
+        tol: Stop when the squared shift of the centers, divided by the variance of the values, is at most this.
         max_iterations: Number of steps after which to stop anyway.
 
     Returns:
-        Share of each bin that is nearer to the low center and to the high one, (2, K).
+        Share of each bin nearer to the low center, and share nearer to the high center, (2, K).
     """
     mean = bins.share @ bins.mean
     spread = bins.share @ (bins.variance + np.square(bins.mean - mean))
-    ends = (bins.mean[0] + bins.mean[1]) / 2, (bins.mean[-2] + bins.mean[-1]) / 2  # so that no side is ever empty
+    # The cut stays within these limits, so that neither side is ever empty.
+    limits = (bins.mean[0] + bins.mean[1]) / 2, (bins.mean[-2] + bins.mean[-1]) / 2
     edges = np.repeat(bins.mean, 2) + np.tile([-0.5, 0.5], len(bins.mean)) * bins.width
-    shares, sums = (_up_to_edges(amount) for amount in (bins.share, bins.share * bins.mean))
-    now = np.array(centers)
+    shares, sums = (_cumulate_at_edges(amount) for amount in (bins.share, bins.share * bins.mean))
+    current = np.array(centers)
     for _ in range(max_iterations):
-        cut = np.clip(now.mean(), *ends)
+        cut = np.clip(current.mean(), *limits)
         share, total = np.interp(cut, edges, shares), np.interp(cut, edges, sums)
-        before, now = now, np.array([total / share, (sums[-1] - total) / (shares[-1] - share)])
-        if np.square(now - before).sum() <= tol * spread:
+        previous, current = current, np.array([total / share, (sums[-1] - total) / (shares[-1] - share)])
+        if np.square(current - previous).sum() <= tol * spread:
             break
-    above = share_above(bins, np.clip(now.mean(), *ends))
+    above = share_above(bins, np.clip(current.mean(), *limits))
     return np.stack([1 - above, above])
 
 
-def _up_to_edges(amount: Array) -> Array:
-    """Amount below the lower and the upper edge of each bin, alternating, (2 K,)."""
+def _cumulate_at_edges(amount: Array) -> Array:
+    """Total amount below the lower and the upper edge of each bin, in turn, (2 K,)."""
     return np.repeat(np.concatenate([[0.0], np.cumsum(amount)]), 2)[1:-1]
 
 

@@ -27,9 +27,9 @@ from datamodules.usage_error import UsageError
 Copies = Literal['apart', 'together']
 Side = NDArray[np.int8]
 MAX_WARM_UP_EPOCHS = 1000  # how far ahead to look for the first epoch that trains both sides
-CANDIDATE_MARGIN = Fraction(1, 10)  # of the pairs, measured beyond those that may become safe
-TIE_KEY = 0x7469_6573  # of the hash that ranks equal scores; any number would do, but it must never change
-STATE_VERSION = 2  # of the callback's part of a checkpoint; 1 kept a running average beside the score
+CANDIDATE_MARGIN = Fraction(1, 10)  # share of all pairs that is measured beyond those that may become safe
+TIE_KEY = 0x7469_6573  # key of the hash that breaks ties; arbitrary, but a change would change splits
+STATE_VERSION = 2  # of this callback's state in a checkpoint; version 1 stored the running average outside `score`
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Past:
     """What one split passes on to the next.
 
     Args:
-        fraction: Intended number of safe pairs over all that are not dropped, as an exact fraction.
+        fraction: Intended safe share of the pairs that are not dropped, as an exact fraction.
         mixture: The mixture that was fitted last.
     """
 
@@ -45,7 +45,7 @@ class Past:
     mixture: Mixture | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values that a checkpoint may hold."""
+        """The same as plain values, for a checkpoint."""
         return {'fraction': str(self.fraction), 'mixture': self.mixture and asdict(self.mixture)}
 
     @classmethod
@@ -57,11 +57,11 @@ class Past:
 
 @dataclass(frozen=True)
 class Split:
-    """A decision.
+    """What :meth:`Repartition.decide` returns.
 
     Args:
         side: ``SAFE``, ``RISKY`` or ``DROPPED`` of each row, int8 (N,).
-        past: What the next decision builds on.
+        past: Passed to the next call.
         threshold: Similarity of the least similar safe pair; NaN if none is safe.
         unscored: Number of pairs without a finite similarity; none of them is safe.
         remarks: Messages for the user.
@@ -75,7 +75,7 @@ class Split:
 
 
 class Sided(Protocol):
-    """A module that names the sides an epoch trains on, with the number of views of each; CLIP is one."""
+    """A module whose ``sides`` gives the sides that an epoch trains on and the number of views of each, as CLIP."""
 
     def sides(self, epoch: int) -> dict[str, int]: ...
 
@@ -83,20 +83,20 @@ class Sided(Protocol):
 class Repartition(L.Callback, ABC):
     """Decides which pairs are trusted; a subclass says how, in :meth:`decide`.
 
-    A split is made at the end of each epoch whose successor trains both sides: the similarities of all pairs are
-    measured, and the first process decides for all. The checkpoint of that epoch's end holds the new split.
+    A split is made at the end of an epoch if the next epoch trains both sides: all pairs are scored, and rank 0
+    decides for all ranks. The checkpoint written at the end of that epoch holds the new split.
 
     Args:
         score: Source of the similarities: ``Clean``, ``Augmented``, ``Running`` or another subclass of ``Score``.
             ``None`` means ``Clean``, a sweep over the pairs as they are.
         every: Number of epochs from one split to the next.
-        memory: Weight of earlier splits in the values that rank the pairs, in [0, 1); 0 uses the latest similarities
-            alone. On small sets the ranking right after the slow phase stays the best one for many epochs.
-        copies: How pairs that share the very same picture are judged. ``apart``: each by its own similarity, as in
-            the paper. ``together``: all by the least similar of them. A targeted poison repeats one picture many
+        memory: Weight of earlier splits in the ranking, in [0, 1); 0 ranks by the latest similarities alone. Helps on
+            small data sets, where the ranking right after the slow phase stays the best one for many epochs.
+        copies: How pairs with pixel-identical pictures are judged. ``apart``: each by its own similarity, as in the
+            paper. ``together``: all by the lowest similarity among them. A targeted poison repeats one picture many
             times; once a single copy is trusted, the model learns the picture, and at the next split the other
-            copies are similar too. Copies whose pixels differ are judged apart, and several captions of one picture
-            (COCO) together.
+            copies look similar, too. ``together`` also joins the captions of one picture (COCO), but not
+            near-duplicates whose pixels differ.
     """
 
     def __init__(
@@ -119,13 +119,13 @@ class Repartition(L.Callback, ABC):
     def decide(
         self, score: NDArray[np.floating], side: Side, past: Past | None, candidates: NDArray[np.int64] | None = None
     ) -> Split:
-        """Decides from arrays alone.
+        """Decides the side of each pair from arrays alone, without trainer or model.
 
         Args:
             score: Cosine similarity of each pair, (N,); NaN where unknown.
             side: The split so far, (N,); pairs that are ``DROPPED`` stay dropped.
             past: What the previous split passed on; ``None`` for the first.
-            candidates: Rows whose score is new, where only some were measured; no other row can become safe.
+            candidates: Rows that were measured for this split, the only ones that can become safe; ``None`` for all.
 
         Raises:
             UsageError: If no pair would be safe.
@@ -148,10 +148,12 @@ class Repartition(L.Callback, ABC):
             )
         first = next((epoch for epoch in range(MAX_WARM_UP_EPOCHS) if _trains_both_sides(pl_module, epoch)), None)
         if first is None:
-            raise UsageError('this module has no risky side: use SafeCLIP, or --callbacks.repartition=null.')
+            raise UsageError('this model never trains on a risky side: use SafeCLIP, or --callbacks.repartition=null.')
         self.first = first
         if not self.score.is_measurable_after([_sides(pl_module, epoch) for epoch in range(first)]):
-            raise UsageError('no epoch before the first split measures how similar pairs are: set model.slow_epochs=1.')
+            raise UsageError(
+                'no epoch before the first split trains the similarities that it would go by: set model.slow_epochs=1.'
+            )
         if first >= (trainer.max_epochs or 0) > 0:
             rank_zero_info(f'no split: epoch {first} is the first to train two sides, and the run ends before it.')
 
@@ -159,8 +161,9 @@ class Repartition(L.Callback, ABC):
         fingerprint = _partition(trainer).fingerprint
         if self._fingerprint not in (None, fingerprint):
             raise UsageError(
-                f'the checkpoint splits the data set {self._fingerprint}, this one is {fingerprint}: resume with the '
-                f'data and attacks of that run, or start from its weights with model.init_from instead of ckpt_path.'
+                f'the checkpoint holds a split of data set {self._fingerprint}, but this run uses {fingerprint}: '
+                f'resume with the data and attacks of that run, or start from its weights with model.init_from '
+                f'instead of ckpt_path.'
             )
         self._fingerprint = fingerprint
 
@@ -184,12 +187,12 @@ class Repartition(L.Callback, ABC):
         if not _trains_both_sides(pl_module, epoch):
             return
         if (epoch - self.first) % self.every:
-            partition.epoch = epoch  # the split stands for one more epoch
+            partition.epoch = epoch  # the current split holds for one more epoch
             return
         self._split(trainer, pl_module, epoch, partition)
 
     def _split(self, trainer: L.Trainer, module: L.LightningModule, epoch: int, partition: Partition) -> None:
-        """Measures, decides, and records and logs the new split."""
+        """Scores the pairs, decides, applies the new split and logs it."""
         candidates = self.candidates(partition.score.numpy(), partition.side.numpy(), self.past)
         start = time.perf_counter()
         score = self._remember(self._measure(trainer, module, epoch, candidates))
@@ -201,7 +204,7 @@ class Repartition(L.Callback, ABC):
         for remark in split.remarks:
             rank_zero_info(f'split for epoch {epoch}: {remark}')
         for name, value in (_metrics(partition, split) | seconds).items():
-            module.log(name, value, sync_dist=True)  # processes measure different times and agree on the rest
+            module.log(name, value, sync_dist=True)  # only the timings differ between ranks
 
     # --- how ----------------------------------------------------------------------------------------------------
 
@@ -217,19 +220,19 @@ class Repartition(L.Callback, ABC):
         return score
 
     def _remember(self, score: Tensor) -> Tensor:
-        """The similarities, averaged with those of earlier splits and put on the scale of the latest."""
+        """Averages the similarities with those of earlier splits, on the scale of the latest."""
         if not self.memory:
             return score
         known = score[score.isfinite()]
         mean, deviation = known.mean(), known.std().clamp(min=1e-12)
-        standard = (score - mean) / deviation
-        before = standard if self.remembered is None else self.remembered
-        moved = self.memory * before + (1 - self.memory) * standard
-        self.remembered = torch.where(moved.isfinite(), moved, standard)
+        standardized = (score - mean) / deviation
+        previous = standardized if self.remembered is None else self.remembered
+        average = self.memory * previous + (1 - self.memory) * standardized
+        self.remembered = torch.where(average.isfinite(), average, standardized)
         return mean + deviation * self.remembered
 
     def _scores_to_judge(self, trainer: L.Trainer, score: NDArray[np.floating]) -> NDArray[np.floating]:
-        """The scores that the first process decides by; the other processes do not need them."""
+        """The scores that rank 0 decides by; other ranks do not use theirs."""
         if self.copies == 'apart' or not trainer.is_global_zero:
             return score
         return least_of_copies(score, pairs_of(trainer).picture_hashes())
@@ -241,7 +244,7 @@ class Repartition(L.Callback, ABC):
         side: Side,
         candidates: NDArray[np.int64] | None,
     ) -> Split:
-        """Broadcasts the first process's decision; its refusal too, or the others would wait for it forever."""
+        """Rank 0 decides and broadcasts the split, or the error, without which the other ranks would hang."""
         outcome: Split | str = ''
         if trainer.is_global_zero:
             try:
@@ -259,7 +262,7 @@ class Repartition(L.Callback, ABC):
         partition.epoch = partition.scored_after = epoch
         mixture = split.past.mixture
         if mixture is None or (self.past is not None and mixture == self.past.mixture):
-            # The decision kept an old mixture; ledger and figures need the one of these similarities.
+            # The decision used an earlier mixture or none; ledger and figures need one fitted to these similarities.
             mixture = fit_mixture(score[score.isfinite()].numpy())
         if mixture.state == 'fitted':
             partition.mixture = {**mixture.parameters(), 'threshold': split.threshold}
@@ -284,8 +287,8 @@ class Repartition(L.Callback, ABC):
         version = state_dict.get('version', 1)
         if version > STATE_VERSION:
             raise UsageError(
-                f'the checkpoint holds version {version} of the state of callbacks.repartition, this release reads up '
-                f'to {STATE_VERSION}: resume with the release that wrote it.'
+                f'the checkpoint holds version {version} of the state of callbacks.repartition, but this release reads '
+                f'up to {STATE_VERSION}: resume with the release that wrote it.'
             )
         self._fingerprint = state_dict['fingerprint']
         self.past = Past.from_state(state_dict['past']) if state_dict['split_done'] else None
@@ -296,42 +299,43 @@ class Repartition(L.Callback, ABC):
 class SafeRiskyRepartition(Repartition):
     """SafeCLIP's split (Yang et al., ICML 2024): the pairs whose image and caption are most similar are safe.
 
-    The first split fits a mixture of two normal distributions to the similarities and takes the pairs that belong to
-    the high component with a posterior of at least ``threshold``. Later splits take more of the most similar pairs.
+    The first split fits a mixture of two normal distributions to the similarities. Pairs are safe if their posterior
+    of belonging to the high component is at least ``threshold``. Later splits make more of the most similar pairs
+    safe.
 
     Args:
-        threshold: Posterior from which a pair is safe, in (0, 1) (paper: 0.9).
+        threshold: Minimum posterior of a safe pair, in (0, 1) (paper: 0.9).
         growth: Fraction by which the safe side may grow at each later split (paper: 0.01).
-        size: How large the safe side becomes at later splits. ``growth``: larger by ``growth``. ``mixture``: as many
-            pairs as a refitted mixture accepts, at most ``growth`` more than before and possibly fewer; for sets on
-            which 1 % an epoch is too slow.
+        size: How the safe side changes at later splits. ``growth``: it grows by the argument ``growth``. ``mixture``:
+            to as many pairs as a refitted mixture accepts. It then grows by ``growth`` at most, and may shrink; with
+            a larger ``growth``, this suits data sets on which 1 % per epoch is too slow.
         rank_by: What the pairs are ranked by. ``similarity``: no pair is safe while a more similar one is risky.
-            ``posterior``: as in the released code; the posterior neither rises nor falls steadily with the
-            similarity. In both, a hash of the row breaks ties.
+            ``posterior``: as in the released code; it is not monotonic in the similarity. A hash of the row breaks
+            ties in both.
         refit: Fit the mixture at the ``first`` split only (paper) or at ``every`` split (released). With
             ``size: mixture`` it is always refitted.
         score: Source of the similarities: ``Clean``, ``Augmented``, ``Running`` or another subclass of ``Score``.
             ``None`` means ``Clean``, a sweep over the pairs as they are.
         every: Number of epochs from one split to the next.
-        top_fraction: After the first split, measure only this fraction of the pairs, those that were most similar
-            last time, but at least those that may become safe plus a tenth of all. The others stay risky and keep
-            their old score. Paper: 0.3.
-        cap: Largest safe fraction (released: 0.85).
+        top_fraction: Fraction of the pairs to measure at later splits: those that were most similar last time. It is
+            raised to cover the pairs that may become safe plus a tenth of all. Other pairs are risky and keep their
+            old score. Paper: 0.3.
+        cap: Upper bound of the safe fraction (released: 0.85).
         growth_base: What ``growth`` is a fraction of: the ``dataset`` without dropped pairs (released), or the pairs
             that are still ``risky``.
-        min_fraction: Smallest safe fraction. If the mixture finds fewer pairs, or none because its components
-            overlap, the most similar pairs are taken.
-        first_fraction: Safe fraction of the first split; ``None`` leaves it to the mixture. On small sets the
-            components overlap so much that their cut is arbitrary, while the ranking is good.
+        min_fraction: Lower bound of the safe fraction. If the mixture trusts fewer pairs, or none because its
+            components overlap, this share of the most similar pairs is safe instead.
+        first_fraction: Safe fraction of the first split; ``None`` leaves it to the mixture. Set it for small data
+            sets, on which the components overlap so much that the cut is arbitrary although the ranking is good.
         backend: How the mixture is fitted: on a fine ``histogram`` of the similarities, or by ``sklearn`` on all of
             them, which takes longer and agrees closely.
         tol: Gain in mean log-likelihood per pair, in nats, below which the fit of the mixture stops.
-        memory: Weight of earlier splits in the values that rank the pairs, in [0, 1); 0 uses the latest similarities
-            alone. On small sets the ranking right after the slow phase stays the best one for many epochs.
-        copies: How pairs that share the very same picture are judged. ``apart``: each by its own similarity, as in
-            the paper. ``together``: all by the least similar of them, so that one trusted copy of a targeted poison
-            does not make the model learn the picture and trust the other copies. Copies whose pixels differ are
-            judged apart, and several captions of one picture (COCO) together.
+        memory: Weight of earlier splits in the ranking, in [0, 1); 0 ranks by the latest similarities alone. Helps on
+            small data sets, where the ranking right after the slow phase stays the best one for many epochs.
+        copies: How pairs with pixel-identical pictures are judged. ``apart``: each by its own similarity, as in the
+            paper. ``together``: all by the lowest similarity among them, so that one trusted copy of a targeted
+            poison does not make the model learn the picture and trust the other copies. ``together`` also joins the
+            captions of one picture (COCO), but not near-duplicates whose pixels differ.
     """
 
     def __init__(
@@ -358,19 +362,21 @@ class SafeRiskyRepartition(Repartition):
         ranges = {'growth': growth, 'top_fraction': top_fraction, 'cap': cap, 'min_fraction': min_fraction}
         for name, value in {**ranges, 'first_fraction': first_fraction}.items():
             if value is not None and not 0 <= value <= 1:
-                raise UsageError(f'callbacks.repartition.{name} is a fraction in [0, 1], got {value}.')
+                raise UsageError(f'callbacks.repartition.{name} must be a fraction in [0, 1], got {value}.')
             if value == 0 and name in ('cap', 'first_fraction'):
                 raise UsageError(f'callbacks.repartition.{name}=0 would leave the safe side empty: raise it.')
         if min_fraction > cap:
-            raise UsageError(f'callbacks.repartition.cap={cap} is below min_fraction={min_fraction}: lower the latter.')
+            raise UsageError(
+                f'callbacks.repartition.cap={cap} is below min_fraction={min_fraction}: lower min_fraction.'
+            )
         if top_fraction < 1 and not self.score.sweeps:
             raise UsageError(
-                f'callbacks.repartition.top_fraction shortens a sweep and score={type(self.score).__name__} has none: '
-                f'leave it at 1.'
+                f'callbacks.repartition.top_fraction shortens a sweep, but score={type(self.score).__name__} makes '
+                f'none: leave it at 1.'
             )
         self.threshold, self.size, self.rank_by, self.refit = threshold, size, rank_by, refit
         self.growth_base, self.backend, self.tol = growth_base, backend, tol
-        # Exactly the decimal fractions as written, so that sizes do not drift: 0.01 has no exact binary form.
+        # Exact decimals, as the user wrote them: 0.01 has no exact binary form, and sizes would drift.
         self.growth, self.top_fraction = Fraction(str(growth)), Fraction(str(top_fraction))
         self.cap, self.min_fraction = Fraction(str(cap)), Fraction(str(min_fraction))
         self.first_fraction = None if first_fraction is None else Fraction(str(first_fraction))
@@ -382,27 +388,28 @@ class SafeRiskyRepartition(Repartition):
         values = np.where(usable & np.isfinite(score), score, np.nan).astype(np.float64)
         known = ~np.isnan(values)
         if not known.any():
-            raise UsageError('no pair has a finite similarity, training has diverged: lower model.lr.')
+            raise UsageError('no pair has a finite similarity, so training has diverged: lower model.lr.')
         mixture, remarks = self._mixture(values[known], past)
         rank, trusted = self._rank(values, mixture)
         if candidates is not None:
-            stale = np.ones(len(rank), bool)
-            stale[candidates] = False
-            rank[stale] = np.nan
+            is_unmeasured = np.ones(len(rank), bool)
+            is_unmeasured[candidates] = False
+            rank[is_unmeasured] = np.nan
         pairs = int(usable.sum())
-        fraction, more = self._fraction(trusted, pairs, past, mixture)
+        fraction, size_remarks = self._fraction(trusted, pairs, past, mixture)
         safe = top_rows(rank, round(fraction * pairs))
         if not len(safe):
             raise UsageError(
                 f'{float(fraction):.2g} of {pairs:,} pairs rounds to no safe pair: raise '
                 f'callbacks.repartition.first_fraction, cap or min_fraction.'
             )
-        new = np.where(usable, RISKY, DROPPED).astype(np.int8)
-        new[safe] = SAFE
+        new_side = np.where(usable, RISKY, DROPPED).astype(np.int8)
+        new_side[safe] = SAFE
         unscored = int((usable & ~known).sum())
         if unscored:
-            more = (*more, f'{unscored:,} pairs have no finite similarity and are risky.')
-        return Split(new, Past(fraction, mixture), float(values[safe].min()), unscored, (*remarks, *more))
+            size_remarks = (*size_remarks, f'{unscored:,} pairs have no finite similarity and are risky.')
+        remarks = (*remarks, *size_remarks)
+        return Split(new_side, Past(fraction, mixture), float(values[safe].min()), unscored, remarks)
 
     def candidates(self, score: NDArray[np.floating], side: Side, past: Past | None) -> NDArray[np.int64] | None:
         if past is None or self.top_fraction >= 1:
@@ -422,13 +429,13 @@ class SafeRiskyRepartition(Repartition):
             low, high = values.min(), values.max()
             return mixture, (f'no mixture ({mixture.state}): {len(values):,} similarities, {low:.4f} to {high:.4f}.',)
         if not mixture.converged:
-            return mixture, (f'the mixture still moved after {mixture.iterations} steps: raise tol.',)
+            return mixture, (f'the mixture has not converged in {mixture.iterations} steps: raise tol.',)
         return mixture, ()
 
     def _rank(self, values: Array, mixture: Mixture) -> tuple[Array, int]:
         """The values that rank the pairs, NaN where unknown, and the number of pairs that the mixture trusts."""
         if self.rank_by == 'posterior' and mixture.state == 'fitted':
-            odds = mixture.log_odds(values)  # in the order of the posterior, without its ties at 1
+            odds = mixture.log_odds(values)  # order the pairs as the posterior does, but without ties at 1
             return odds, int((odds >= log_odds_of(self.threshold)).sum())
         cut = mixture.guarded_cut(self.threshold)
         return values.copy(), 0 if cut is None else int((values >= cut).sum())
@@ -441,25 +448,25 @@ class SafeRiskyRepartition(Repartition):
             return self.first_fraction, ()
         if past is not None and self.size == 'growth':
             return self._grow(past.fraction), ()
-        count = f'{trusted:,} of {pairs:,} pairs have a posterior of at least {self.threshold:g} ({_describe(mixture)})'
+        basis = f'{trusted:,} of {pairs:,} pairs have a posterior of at least {self.threshold:g} ({_describe(mixture)})'
         if past is not None and not trusted:
-            return past.fraction, (f'{count}; the safe side keeps its size.',)
+            return past.fraction, (f'{basis}; the safe side keeps its size.',)
         smallest = math.ceil(self.min_fraction * pairs)
         if not trusted and not smallest:
             raise UsageError(
-                f'{count}, so none is safe: lower callbacks.repartition.threshold or raise '
+                f'{basis}, so none is safe: lower callbacks.repartition.threshold or raise '
                 f'callbacks.repartition.min_fraction.'
             )
-        most = self.cap if past is None else self._grow(past.fraction)
-        fraction = max(min(Fraction(trusted, pairs), most), Fraction(smallest, pairs))
+        largest = self.cap if past is None else self._grow(past.fraction)
+        fraction = max(min(Fraction(trusted, pairs), largest), Fraction(smallest, pairs))
         if trusted >= smallest:
             return fraction, ()
-        return fraction, (f'{count}; the {smallest:,} most similar are safe instead (min_fraction).',)
+        return fraction, (f'{basis}; the {smallest:,} most similar are safe instead (min_fraction).',)
 
     def _grow(self, fraction: Fraction) -> Fraction:
         """The safe fraction after one more split, exactly."""
         if self.growth_base == 'risky':
-            # Otherwise the denominator would grow with every epoch; a millionth of a pair is close enough.
+            # Without a limit the denominator grows with every split; a millionth of a pair is close enough.
             grown = (fraction + self.growth * (1 - fraction)).limit_denominator(10**15)
         else:
             grown = fraction + self.growth
@@ -469,14 +476,14 @@ class SafeRiskyRepartition(Repartition):
 def top_rows(rank: Array, count: int) -> NDArray[np.int64]:
     """Rows of the ``count`` largest values, largest first.
 
-    A keyed hash of the row ranks equal values. Ranking them by row would tell poison from clean pairs where the
-    similarities do not: attacks append their poisons, so poisons would always lose.
+    Ties are broken by a keyed hash of the row. Breaking them by row number would leak which pairs are poisoned:
+    attacks append their poisons, so a poison would lose every tie.
 
     Args:
         rank: A value for each row, (N,); NaN where unknown.
         count: How many rows to take; fewer are returned if fewer are known.
     """
-    order = np.lexsort((bits(len(rank), TIE_KEY), -rank))  # by the last key first; NaN last
+    order = np.lexsort((bits(len(rank), TIE_KEY), -rank))  # lexsort's last key comes first; NaN goes last
     return order[: min(count, int((~np.isnan(rank)).sum()))]
 
 

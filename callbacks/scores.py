@@ -1,4 +1,4 @@
-"""Where a split gets the similarity of each pair from: a sweep over clean or augmented views, or training itself."""
+"""Sources of the similarities that a split is based on: a sweep over clean or augmented views, or training itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rows = NDArray[np.int64]
 
 
 class Score(ABC):
-    """A source of one similarity for each pair, by which :class:`callbacks.repartition.Repartition` ranks the pairs.
+    """Gives each pair a similarity, by which :class:`callbacks.repartition.Repartition` ranks the pairs.
 
     A subclass implements :meth:`measure`. A score that collects its values during training also overrides
     :meth:`begin_epoch`, :meth:`add` and :meth:`end_epoch`, and keeps what it collected in :meth:`state_dict`; by
@@ -55,7 +55,7 @@ class Score(ABC):
         return bool(epochs)
 
     def begin_epoch(self, pairs: int, sides: Mapping[str, int], device: torch.device) -> None:  # noqa: B027 - optional
-        """Is called when an epoch starts.
+        """Called when an epoch starts.
 
         Args:
             pairs: Number N of pairs in the table.
@@ -64,17 +64,17 @@ class Score(ABC):
         """
 
     def add(self, batch: Any, outputs: Any) -> None:  # noqa: B027 - optional
-        """Is called after each training step, with its batch and what ``training_step`` returned."""
+        """Called after each training step, with its batch and what ``training_step`` returned."""
 
     def end_epoch(self, trainer: L.Trainer) -> None:  # noqa: B027 - optional
-        """Is called when an epoch ends, before :meth:`measure`."""
+        """Called when an epoch ends, before :meth:`measure`."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - optional
-        """Restores what :meth:`state_dict` returned, by this class or, where a run changes its score, another."""
+        """Restores a state that :meth:`state_dict` returned, of another class if a resumed run changes its score."""
 
 
 class Clean(Score):
@@ -85,11 +85,12 @@ class Clean(Score):
 
 
 class Augmented(Score):
-    """Similarities of augmented views, those of the epoch that the split is for; the released code's choice.
+    """Similarities of augmented views, as in the released code: the views of the epoch that will train on the split.
 
     Args:
-        views: Number of views to average over, each at the cost of one sweep (released: 1, noisier than ``Clean``).
-            Four views are less noisy. This matters most for single images, which targeted poisons are made of.
+        views: Number of views to average over; each costs one sweep. The released code uses 1, which is noisier than
+            ``Clean``; an average of four is less noisy. Noise matters most for single images, such as those that
+            targeted poisons repeat.
     """
 
     def __init__(self, views: int = 1) -> None:
@@ -104,11 +105,11 @@ class Augmented(Score):
 class Running(Score):
     """Moving average over epochs of the similarities that training computes anyway; needs no sweep.
 
-    Only epochs that train across modalities count, and pairs that no such epoch drew are risky. The similarities
-    belong to augmented views, and to weights that moved during the epoch.
+    Only epochs with a cross-modal side count; pairs that none of them drew are risky. The similarities come from
+    augmented views, and from weights that changed during the epoch.
 
     Args:
-        momentum: Weight of the average so far when the similarities of another epoch come in, in [0, 1).
+        momentum: Weight of the previous average when an epoch's similarities are added, in [0, 1).
 
     Attributes:
         average: Of each row, float32 (N,); NaN until a row is first seen. ``None`` before the first epoch.
@@ -135,7 +136,7 @@ class Running(Score):
         return any('cross_modal' in sides for sides in epochs)
 
     def begin_epoch(self, pairs: int, sides: Mapping[str, int], device: torch.device) -> None:
-        # Starting afresh also forgets what an interrupted epoch has left.
+        # A new object also discards what an interrupted epoch left behind.
         self._epoch = RowSums(pairs, device) if 'cross_modal' in sides else None
 
     def add(self, batch: Any, outputs: Any) -> None:
@@ -143,13 +144,13 @@ class Running(Score):
             self._epoch.add(batch.row, outputs['similarity'])
 
     def end_epoch(self, trainer: L.Trainer) -> None:
-        """Moves the average of every row that any process has seen."""
+        """Updates the average of every row that any rank has seen."""
         if self._epoch is None:
             return
         seen = self._epoch.mean(trainer)
-        before = torch.full_like(seen, float('nan')) if self.average is None else self.average
-        moved = self.momentum * before + (1 - self.momentum) * seen
-        self.average = torch.where(seen.isnan(), before, torch.where(before.isnan(), seen, moved))
+        previous = torch.full_like(seen, float('nan')) if self.average is None else self.average
+        updated = self.momentum * previous + (1 - self.momentum) * seen
+        self.average = torch.where(seen.isnan(), previous, torch.where(previous.isnan(), seen, updated))
         self._epoch = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -162,5 +163,5 @@ class Running(Score):
 def _sweep(trainer: L.Trainer, module: L.LightningModule, rows: Rows | None, **view: int) -> Tensor:
     """One sweep over the rows, or over all that are not dropped."""
     pairs = pairs_of(trainer)
-    how: dict[str, Any] = view if rows is None else {**view, 'rows': rows}
-    return sweep(trainer, module, pairs.sweep_dataloader(**how), len(pairs.partition))
+    arguments: dict[str, Any] = view if rows is None else {**view, 'rows': rows}
+    return sweep(trainer, module, pairs.sweep_dataloader(**arguments), len(pairs.partition))

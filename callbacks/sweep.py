@@ -1,4 +1,4 @@
-"""Measures how similar image and caption of every pair are, and can keep their embeddings on disk."""
+"""Runs the model over the pairs for their similarities or their embeddings, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 Dtype = Literal['float16', 'float32']
-CHUNK_ROWS = 32_768  # rows between two records of progress: what a kill costs at most
-EMBEDDED = ('image', 'text')  # what is kept of an answer, a file for each
+CHUNK_ROWS = 32_768  # rows between two records of progress; a killed sweep loses at most this many
+EMBEDDED = ('image', 'text')  # outputs of `predict_step` that are stored, one file each
 PROGRESS = 'progress.json'
 
 
@@ -45,8 +45,8 @@ def sweep(trainer: L.Trainer, module: L.LightningModule, loader: DataLoader[Any]
     """
     sums = RowSums(rows, module.device)
     with _measuring(trainer, module):
-        for answer in _answers(trainer, module, loader):
-            sums.add(answer['row'], answer['similarity'])
+        for output in _predict(trainer, module, loader):
+            sums.add(output['row'], output['similarity'])
     return sums.mean(trainer)
 
 
@@ -54,8 +54,8 @@ class Embeddings(NamedTuple):
     """Embeddings of every pair, as arrays of shape (N, D); NaN in rows that were not swept.
 
     Attributes:
-        image: Of the images.
-        text: Of the captions.
+        image: Image embeddings.
+        text: Caption embeddings.
     """
 
     image: np.ndarray
@@ -65,9 +65,9 @@ class Embeddings(NamedTuple):
 def embed_pairs(
     trainer: L.Trainer, module: L.LightningModule, loader: DataLoader[Any], rows: int, title: str = 'embed'
 ) -> Embeddings:
-    """Embeds the pairs that a loader yields and keeps them in memory: for thousands of pairs, such as held-out ones.
+    """Embeds the pairs that a loader yields, in memory; meant for thousands of pairs, such as the held-out ones.
 
-    The model and the random generators are treated as in :func:`sweep`. Each pair should be in one batch only.
+    The model and the random generators are treated as in :func:`sweep`. Each pair should occur in one batch only.
 
         embed_pairs(trainer, module, truth.heldout_dataloader(), len(truth.heldout))
 
@@ -82,16 +82,16 @@ def embed_pairs(
         The embeddings in float32, the same on all processes.
     """
     with _measuring(trainer, module):
-        answers = list(_answers(trainer, module, loader, title))
-    width = trainer.strategy.broadcast(answers[0]['image'].shape[1] if answers else 0)  # the first process has pairs
+        outputs = list(_predict(trainer, module, loader, title))
+    width = trainer.strategy.broadcast(outputs[0]['image'].shape[1] if outputs else 0)  # rank 0 always has pairs
     image, text = torch.zeros(len(EMBEDDED), rows, width, device=module.device)
     is_missing = torch.ones(rows, device=module.device)
-    for answer in answers:
-        image[answer['row']], text[answer['row']] = answer['image'].float(), answer['text'].float()
-        is_missing[answer['row']] = 0
-    image, text, missing_on = (trainer.strategy.reduce(x, reduce_op='sum') for x in (image, text, is_missing))
-    nowhere = (missing_on == trainer.world_size)[:, None]
-    return Embeddings(*(x.masked_fill(nowhere, float('nan')).cpu().numpy() for x in (image, text)))
+    for output in outputs:
+        image[output['row']], text[output['row']] = output['image'].float(), output['text'].float()
+        is_missing[output['row']] = 0
+    image, text, ranks_without = (trainer.strategy.reduce(x, reduce_op='sum') for x in (image, text, is_missing))
+    is_unswept = (ranks_without == trainer.world_size)[:, None]
+    return Embeddings(*(x.masked_fill(is_unswept, float('nan')).cpu().numpy() for x in (image, text)))
 
 
 def sweep_embeddings(
@@ -108,8 +108,8 @@ def sweep_embeddings(
     """Writes the embeddings of pairs to ``image.npy`` and ``text.npy``, and resumes where it was interrupted.
 
     The rows are swept in chunks. Once all processes have written a chunk, it is recorded in ``progress.json``; a later
-    call with the same arguments skips the chunks recorded there. With the same number of processes it leaves the same
-    bytes as a call that was never interrupted. A call with another identity or other arguments starts anew.
+    call with the same arguments skips the chunks recorded there. The files are then the same, byte for byte, as those
+    of an uninterrupted call on as many processes. A call with another identity or other arguments starts over.
 
     The model and the random generators are treated as in :func:`sweep`.
 
@@ -118,12 +118,12 @@ def sweep_embeddings(
     Args:
         trainer: The trainer. All processes must see the same folder.
         module: Its module. Its ``predict_step`` returns ``row`` (B,), ``image`` (B, D) and ``text`` (B, D).
-        loader: Makes a loader of the pairs with the given row numbers, ascending; on several processes, of this
-            process's share of them.
+        loader: Makes a loader of the given rows, which are ascending; on several processes, a loader of this process's
+            share of them.
         rows: Rows to sweep, ascending, int64.
         pairs: Number N of rows of the table.
         folder: Folder for the files; created if it is missing.
-        identity: Names the data and the weights, such as the table's fingerprint with a digest of the weights.
+        identity: Identifies the data and the weights, such as the table's fingerprint with a digest of the weights.
         dtype: Type of the stored numbers. ``float16`` halves the space; a unit-norm embedding keeps three digits.
         chunk_rows: Number of rows between two records of progress.
 
@@ -134,29 +134,29 @@ def sweep_embeddings(
     store = _EmbeddingStore(trainer, Path(folder), _plan(identity, rows, pairs, dtype, chunk_rows))
     with _measuring(trainer, module):
         for number in range(store.finished, len(chunks)):
-            answers = _answers(trainer, module, loader(chunks[number]), f'sweep {number + 1}/{len(chunks)}')
-            store.write([_to_numpy(answer, dtype) for answer in answers])
+            outputs = _predict(trainer, module, loader(chunks[number]), f'sweep {number + 1}/{len(chunks)}')
+            store.write([_to_numpy(output, dtype) for output in outputs])
     return store.read()
 
 
-def _to_numpy(answer: Mapping[str, Tensor], dtype: Dtype) -> dict[str, np.ndarray]:
-    embeddings = {name: answer[name].float().cpu().numpy().astype(dtype) for name in EMBEDDED}
-    return {'row': answer['row'].cpu().numpy(), **embeddings}
+def _to_numpy(output: Mapping[str, Tensor], dtype: Dtype) -> dict[str, np.ndarray]:
+    embeddings = {name: output[name].float().cpu().numpy().astype(dtype) for name in EMBEDDED}
+    return {'row': output['row'].cpu().numpy(), **embeddings}
 
 
 def _plan(identity: str, rows: NDArray[np.int64], pairs: int, dtype: Dtype, chunk_rows: int) -> dict[str, Any]:
-    """What two sweeps must agree on for one to continue the other."""
-    chosen = hashlib.sha256(np.ascontiguousarray(rows, '<i8').tobytes()).hexdigest()
-    return {'version': 1, 'identity': identity, 'rows': chosen, 'pairs': pairs, 'dtype': dtype, 'chunk': chunk_rows}
+    """What must be equal for one sweep to resume another."""
+    digest = hashlib.sha256(np.ascontiguousarray(rows, '<i8').tobytes()).hexdigest()
+    return {'version': 1, 'identity': identity, 'rows': digest, 'pairs': pairs, 'dtype': dtype, 'chunk': chunk_rows}
 
 
 class _EmbeddingStore:
-    """The files of a sweep of embeddings. The first process makes them, and each process writes its own rows.
+    """The files of a sweep of embeddings. Rank 0 creates them, and each rank writes its own rows.
 
     Args:
         trainer: The trainer, whose processes write together.
         folder: Folder of the files.
-        plan: The plan of the sweep; files made by another plan are replaced.
+        plan: The plan of the sweep; files of a different plan are replaced.
 
     Attributes:
         finished: Number of chunks that are complete.
@@ -164,22 +164,22 @@ class _EmbeddingStore:
 
     def __init__(self, trainer: L.Trainer, folder: Path, plan: dict[str, Any]) -> None:
         self.trainer, self.folder, self.plan = trainer, folder, plan
-        self.finished = int(trainer.strategy.broadcast(self._recorded() if trainer.is_global_zero else 0))
+        self.finished = int(trainer.strategy.broadcast(self._read_progress() if trainer.is_global_zero else 0))
 
-    def write(self, answers: list[dict[str, np.ndarray]]) -> None:
-        """Writes this process's part of the next chunk, and records the chunk once all processes have."""
+    def write(self, outputs: list[dict[str, np.ndarray]]) -> None:
+        """Writes this rank's part of the next chunk, and records the chunk once all ranks have written theirs."""
         if not self.finished and self.trainer.is_global_zero:
-            self._create({name: answers[0][name].shape[1] for name in EMBEDDED})
-        self.trainer.strategy.barrier('files are there')
+            self._create({name: outputs[0][name].shape[1] for name in EMBEDDED})
+        self.trainer.strategy.barrier('files exist')
         for name in EMBEDDED:
             embeddings = np.load(self._file(name), mmap_mode='r+')
-            for answer in answers:
-                embeddings[answer['row']] = answer[name]
+            for output in outputs:
+                embeddings[output['row']] = output[name]
             embeddings.flush()
         self.trainer.strategy.barrier('chunk is written')
         self.finished += 1
         if self.trainer.is_global_zero:
-            self._record()
+            self._write_progress()
 
     def read(self) -> Embeddings:
         self.trainer.strategy.barrier('chunk is recorded')
@@ -192,17 +192,17 @@ class _EmbeddingStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / PROGRESS).unlink(missing_ok=True)
         for name, width in widths.items():
-            self._file(name).unlink(missing_ok=True)  # whoever has the old file open keeps it
+            self._file(name).unlink(missing_ok=True)  # a reader that has the old file open keeps it
             shape = (self.plan['pairs'], width)
             np.lib.format.open_memmap(self._file(name), 'w+', np.dtype(self.plan['dtype']), shape)[:] = np.nan
 
-    def _record(self) -> None:
+    def _write_progress(self) -> None:
         temporary = self.folder / f'{PROGRESS}.tmp'
         temporary.write_text(json.dumps({**self.plan, 'finished': self.finished}))
         os.replace(temporary, self.folder / PROGRESS)
 
-    def _recorded(self) -> int:
-        """Number of chunks that an earlier sweep by the same plan has finished."""
+    def _read_progress(self) -> int:
+        """Number of chunks that an earlier sweep with the same plan has finished."""
         try:
             recorded = json.loads((self.folder / PROGRESS).read_text())
         except (FileNotFoundError, json.JSONDecodeError):
@@ -212,7 +212,7 @@ class _EmbeddingStore:
 
 
 class RowSums:
-    """Sum and number of the values seen of each row, on the device.
+    """Sum and count of the values seen so far for each row, on the device.
 
     Args:
         rows: Number N of rows.
@@ -237,24 +237,24 @@ class RowSums:
 
 @contextmanager
 def _measuring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
-    """Evaluation mode without gradients, in the precision of training, and without a trace afterwards."""
+    """Evaluation mode without gradients, in the training precision; restores modes and random states afterwards."""
     agree_on_batch_norm(trainer, module)
-    # no_grad, not inference_mode: pools and prototypes made here may be trained with later
+    # no_grad, not inference_mode: tensors made here (pools, prototypes) may enter a training step later
     with torch.no_grad(), isolate_rng(), evaluating(module), trainer.strategy.precision_plugin.forward_context():
         yield
 
 
-def _answers(
+def _predict(
     trainer: L.Trainer, module: L.LightningModule, loader: DataLoader[Any], title: str = 'sweep'
 ) -> Iterator[Mapping[str, Tensor]]:
-    """What ``predict_step`` answers to each batch."""
+    """Yields the output of ``predict_step`` for each batch."""
     for index, batch in enumerate(_with_progress(trainer, loader, title)):
         yield module.predict_step(trainer.strategy.batch_to_device(batch), index)
 
 
 @contextmanager
 def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Sets evaluation mode; afterwards each submodule has the mode that it had, frozen ones included."""
+    """Sets evaluation mode; afterwards restores each submodule's own mode, as frozen ones may differ from the rest."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -265,9 +265,9 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 
 
 def agree_on_batch_norm(trainer: L.Trainer, module: torch.nn.Module) -> None:
-    """Gives all processes the running statistics of the first.
+    """Gives all ranks the batch norm statistics of rank 0.
 
-    DDP synchronizes them only at the start of a training step, so after the last step of an epoch each process would
+    DDP synchronizes them only at the start of a training step, so after the last step of an epoch each rank would
     embed the same picture differently.
     """
     if trainer.world_size == 1:
@@ -279,7 +279,7 @@ def agree_on_batch_norm(trainer: L.Trainer, module: torch.nn.Module) -> None:
 
 
 def _with_progress(trainer: L.Trainer, loader: DataLoader[Any], title: str) -> Iterator[Any]:
-    """The batches, under a progress bar on a terminal where Lightning draws one too."""
+    """Iterates over the batches, with a progress bar if Lightning shows one and the output is a terminal."""
     is_shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
-    disable = None if is_shown else True  # None leaves it to whether the output is a terminal
+    disable = None if is_shown else True  # None: tqdm shows the bar on terminals only
     return iter(tqdm(loader, title, leave=False, position=1, dynamic_ncols=True, file=sys.stdout, disable=disable))

@@ -19,13 +19,13 @@ from datamodules.usage_error import UsageError
 
 _IMAGE_COLUMNS = ('filepath', 'image')  # as open_clip and CleanCLIP name them
 _CAPTION_COLUMNS = ('title', 'caption')
-_PROBED_IMAGES = 100  # if none of the first exists, the root is wrong
+_PROBED_IMAGES = 100  # at the start; if none exists, the root is wrong
 
 
 class CSVPairs(PairsDataModule):
     r"""Pairs from a CSV or TSV with a header: one row for each pair, an image path in one column, a caption in another.
 
-    Rows keep the order of the file. The tables of open_clip and CleanCLIP are read as they are.
+    Rows keep the order of the file. The tables of open_clip and CleanCLIP can be read without conversion.
 
     Args:
         train: CSV or TSV of the training pairs, with a header and one row for each pair.
@@ -114,7 +114,7 @@ def _check_images(images: pa.Array | pa.ChunkedArray, root: Path, source: str) -
     """Detects a wrong root at once instead of after hours of unreadable images.
 
     Raises:
-        UsageError: If the images are web addresses, or none of the first exists.
+        UsageError: If the images are web addresses, or none of the first ones exists.
     """
     first = [image.as_py() for image in islice(images, _PROBED_IMAGES)]
     if re.match('https?://', first[0]):

@@ -1,4 +1,4 @@
-"""Lightning's command line with a slot for each callback, our tools, loggers and checkpoints."""
+"""Lightning's command line, extended by callback slots, tools as subcommands, run folders and atomic checkpoints."""
 
 from __future__ import annotations
 
@@ -38,17 +38,20 @@ from lightning_modules.clip import CLIP
 
 DEFAULTS = Path(__file__).with_name('defaults.yaml')
 
-EXPECTED_WARNINGS = {  # warnings of libraries, by the reason why they need no attention
-    'isinstance.treespec, LeafSpec': 'Lightning 2.6 with a newer torch',
-    'torch.distributed.nn.functional.all_gather is deprecated': 'the same',
+EXPECTED_WARNINGS = {  # library warnings, with the reason why they can be ignored
+    'isinstance.treespec, LeafSpec': 'Lightning 2.6 calls what newer torch deprecates',
+    'torch.distributed.nn.functional.all_gather is deprecated': 'Lightning 2.6 calls what newer torch deprecates',
     'The dirpath has changed from': 'each attempt at a run has a folder of its own',
-    'Precision bf16-mixed is not supported by the model summary': 'it counts weights, which are float32',
+    'Precision bf16-mixed is not supported by the model summary': 'the summary counts weights, which are float32',
 }
-EXPECTED_LOG_LINES = ('litlogger', 'No pretrained weights loaded')  # an advertisement; training from scratch
+EXPECTED_LOG_LINES = (
+    'litlogger',  # an advertisement
+    'No pretrained weights loaded',  # training from scratch is intended
+)
 
 
 def hide_expected_warnings() -> None:
-    """Leaves out warnings and log lines of libraries about what is intended."""
+    """Hides warnings and log lines in which libraries report what we intend."""
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings('ignore', f'.*{message}')
     for name in ('', 'lightning.pytorch.utilities.rank_zero'):
@@ -73,13 +76,13 @@ def import_object(path: str) -> Any:
 
 
 class CommandLine(LightningCLI):
-    """Runs one subcommand. Only the parser of that subcommand is built, unless a file comes before it.
+    """Runs one subcommand. Only its parser is built, unless another argument, such as ``--config``, comes first.
 
     Args:
         arguments: What follows the command's name in a shell.
 
     Attributes:
-        arguments: The same without ``--traceback``.
+        arguments: The arguments without ``--traceback``.
         run_folder: Makes the folder of the run, and removes it after a failed start.
     """
 
@@ -91,11 +94,11 @@ class CommandLine(LightningCLI):
             PairsDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            auto_configure_optimizers=False,  # each module has its own; the flags would silently replace it
+            auto_configure_optimizers=False,  # its flags would silently replace the optimizer of the module
             parser_class=Parser,
             parser_kwargs=_parser_arguments(),
             save_config_callback=ResolvedConfig,
-            save_config_kwargs={'overwrite': True},  # without a CSV logger there is no folder for each run
+            save_config_kwargs={'overwrite': True},  # without a CSV logger, runs share a folder
             args=self.arguments,
         )
 
@@ -121,7 +124,7 @@ class CommandLine(LightningCLI):
             group.add_subcommand(name, subparser, help=help)
 
     def _subcommands_in_use(self) -> Sequence[str]:
-        """The subcommand of the arguments; all of them if a file before it may have settings of others."""
+        """The subcommand if it comes first; else all of them, as a config file before it may have settings of any."""
         first = self.arguments[0] if self.arguments else ''
         return (first,) if first in SUBCOMMANDS else SUBCOMMANDS
 
@@ -133,7 +136,7 @@ class CommandLine(LightningCLI):
             self._add_arguments(parser)
             added = parser.add_function_arguments(tool(subcommand), skip={*FILLED_IN})
             self._subcommand_method_arguments[subcommand] = added
-        if subcommand == 'predict':  # callbacks take what they need; embeddings of all pairs would fill the memory
+        if subcommand == 'predict':  # callbacks keep what they need; the embeddings of all pairs would fill the memory
             parser.set_defaults({'return_predictions': False})
         if subcommand in NEED_WEIGHTS:
             help = 'Measure a model with random weights instead of refusing to.'
@@ -141,10 +144,11 @@ class CommandLine(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        self.config = parser.parse_args(self.arguments)  # the original also warns when pytest has arguments of its own
+        # LightningCLI's method also warns if `sys.argv` has arguments, as under pytest.
+        self.config = parser.parse_args(self.arguments)
 
     def _parse_ckpt_path(self) -> None:
-        """Leaves the configuration alone; the original lets a checkpoint override it, even the class of the model."""
+        """Does nothing; LightningCLI would let a checkpoint override the configuration, even the model class."""
 
     # --- objects ----------------------------------------------------------------------------------------------------
 
@@ -152,7 +156,7 @@ class CommandLine(LightningCLI):
         config = self.config[self.subcommand]
         for part in ('train', 'val', 'test', 'predict'):
             if config.trainer[f'limit_{part}_batches'] == 1:
-                fail(f'trainer.limit_{part}_batches=1 would be read as 100 %: take 2, or trainer.fast_dev_run=1.')
+                fail(f'trainer.limit_{part}_batches=1 would be read as 100 %: set 2, or trainer.fast_dev_run=1.')
         checkpoint = config.get('ckpt_path')
         if checkpoint and checkpoint not in ('best', 'last') and not Path(checkpoint).is_file():
             fail(f'ckpt_path={checkpoint!r}: there is no such file.')
@@ -166,11 +170,11 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = {**self._get(self.config_init, 'trainer', default={}), **kwargs}
         by_slot = self._get(self.config_init, 'callbacks')
-        chosen = [by_slot.get(slot) for slot in SLOTS]
+        slot_callbacks = [by_slot.get(slot) for slot in SLOTS]
         config['plugins'] = _with_checkpoint_io(config.get('plugins'))
-        trainer = self._instantiate_trainer(config, [self.run_folder, TrainingPlan(), *filter(None, chosen)])
+        trainer = self._instantiate_trainer(config, [self.run_folder, TrainingPlan(), *filter(None, slot_callbacks)])
         data_seed, seed = self._get(self.config_init, 'data').seed, self._get(self.config_init, 'seed_everything')
-        if self.subcommand not in TOOLS:  # a tool is not a run
+        if self.subcommand not in TOOLS:  # tools have no run folder
             self.run_folder.create(trainer, f'd{data_seed}-t{seed}')
         return trainer
 
@@ -205,9 +209,9 @@ def run(arguments: Sequence[str], command_line: type[CommandLine] = CommandLine)
 
 def _parser_arguments() -> dict[str, Any]:
     """Keyword arguments of the root parser and of each subcommand's."""
-    each = {'allow_abbrev': False, 'default_config_files': [str(DEFAULTS)]}
+    of_subcommand = {'allow_abbrev': False, 'default_config_files': [str(DEFAULTS)]}
     root = {'prog': 'clipward', 'description': DESCRIPTION, 'parser_mode': 'omegaconf+', 'allow_abbrev': False}
-    return {**root, **{name: {**each} for name in SUBCOMMANDS}}
+    return {**root, **{name: {**of_subcommand} for name in SUBCOMMANDS}}
 
 
 def tool(name: str) -> Callable[..., None]:
@@ -221,6 +225,6 @@ def _starts_trained(model: Any) -> bool:
 
 
 def _with_checkpoint_io(plugins: Any) -> list[Any]:
-    """Adds atomic checkpoints to the plugins of the configuration, unless they bring their own way of writing them."""
+    """Adds atomic checkpoint writing to the configured plugins, unless one of them already handles checkpoints."""
     given = list(plugins) if isinstance(plugins, list | tuple) else [plugins] * (plugins is not None)
     return given if any(isinstance(p, CheckpointIO) for p in given) else [*given, AtomicCheckpointIO()]

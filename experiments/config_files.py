@@ -1,4 +1,4 @@
-"""Where a YAML file of options is found, and which files it builds on."""
+"""Finds YAML files of options, and the files that they build on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datamodules.usage_error import UsageError
 
 SHIPPED = Path(__file__).parent
 BASE_BLOCK = re.compile(r'^base:.*(?:\n[ \t-].*)*', re.MULTILINE)  # the key and the indented or listed lines below it
-RUN_NAME_FOLDERS = ('methods', 'data')  # whose files name a run, in this order
+RUN_NAME_FOLDERS = ('methods', 'data')  # the names of files in these folders make up a run's name, in this order
 DEFAULT_RUN_NAME = 'run'
 
 
@@ -21,11 +21,11 @@ def find_config(name: str, *folders: Path) -> Path:
     """Returns the path of a YAML file.
 
     Args:
-        name: Absolute path, or path as seen from one of the folders or from the folder of shipped files.
-        folders: Folders that come before that of the shipped files, the first one first.
+        name: Path, absolute or relative to one of the folders or to the folder of shipped files.
+        folders: Folders to search before that of the shipped files, in this order.
 
     Raises:
-        UsageError: If there is no such file; names shipped files with a similar name.
+        UsageError: If there is no such file; the message lists shipped files with similar names.
     """
     for folder in (*folders, SHIPPED):
         if (path := folder / name).is_file():
@@ -43,20 +43,20 @@ def _similar_names(name: str) -> list[str]:
 
 
 def without_base(text: str) -> str:
-    """The text of a file without its key ``base``, which is for us and not for the parser."""
+    """Removes the key ``base``, which the parser does not know, from the text of a file."""
     return BASE_BLOCK.sub('', text, count=1)
 
 
 def with_bases(config: str) -> list[str]:
     """Lists a file after all files that it builds on, in the order in which they are merged.
 
-    The top-level key ``base`` of a file names files that come before it. They are looked for beside that file, then
+    The top-level key ``base`` of a file names files to merge before it. They are searched for beside that file, then
     among the shipped ones, and may have bases of their own::
 
         base: [data/cifar10.yaml, methods/safeclip.yaml]
 
     Args:
-        config: File as a user names it, seen from the working directory; or YAML text or a URL, which stay as they are.
+        config: Path relative to the working directory, or name of a shipped file; YAML text and URLs stay unchanged.
 
     Raises:
         UsageError: If a file does not exist, builds on itself, or ``base`` is not a list of names.
@@ -67,7 +67,7 @@ def with_bases(config: str) -> list[str]:
 
 
 def _with_bases(path: Path, users: tuple[Path, ...]) -> Iterator[Path]:
-    """Yields the bases of a file and the file itself; ``users`` are the files that led here."""
+    """Yields the bases of a file and the file itself; ``users`` are the files that build on it."""
     if path in users:
         raise UsageError(f'base: {" -> ".join(str(file) for file in (*users, path))}: a file cannot build on itself.')
     yield from _bases_of(path.read_text(), path, (*users, path))

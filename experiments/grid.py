@@ -4,8 +4,8 @@ For example: ``python -m experiments.grid experiments/grids/cifar10.yaml --jobs 
 
 A cell of a grid is one method on one data set under one set of attacks, with one pair of seeds. It is an ordinary
 ``clipward fit`` in its own folder. Finished cells are skipped, and killed cells resume from their last checkpoint. If
-a cell fails, the others still run. A finished cell leaves one small JSON file. The table.md beside those files is made
-from them alone, so they can be kept without the runs.
+a cell fails, the others still run. A finished cell leaves one small JSON file. The table.md beside these files is made
+from them alone, so the runs can be deleted.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ def run(cell: Cell, grid: Grid, runs: Path, results: Path, extra: Sequence[str] 
     Args:
         cell: The cell.
         grid: The grid that it belongs to.
-        runs: Folder of the runs' folders.
+        runs: Folder that holds the run folders.
         results: Folder of the results.
-        extra: Arguments that follow all others.
+        extra: Arguments to append to the command.
 
     Returns:
         A line with the cell's name and its outcome.
     """
     result_file, folder = results / f'{cell.name}.json', runs / cell.name
     if result_file.exists():
-        return f'{cell.name}: done before'
+        return f'{cell.name}: already done'
     if not _is_finished(folder):
         start = grid.start_of(cell)
         weights = _last_checkpoint(runs / start.name) if start else None
         if start and not weights:
-            return f'{cell.name}: failed, as {start.name} has no checkpoint to start from'
+            return f'{cell.name}: failed, because {start.name} has no checkpoint to start from'
         _train([*grid.command(cell), *extra], folder, weights)
-    if not _is_finished(folder):  # the exit status does not tell: Lightning may end a terminated run with 0
+    if not _is_finished(folder):  # not the exit status: Lightning may exit with 0 when a run is terminated
         return f'{cell.name}: failed, see {folder / "log.txt"}'
     try:
         save(replace(read_run(folder), name=cell.name_without_seeds, seed=cell.seed), result_file)
     except (OSError, UsageError, KeyError) as error:
-        return f'{cell.name}: failed, as its folder cannot be read: {error}'
+        return f'{cell.name}: failed, because its folder cannot be read: {error}'
     return f'{cell.name}: done'
 
 
@@ -64,11 +64,11 @@ def _train(arguments: Sequence[str], folder: Path, weights: Path | None) -> None
     """Runs ``clipward``, resuming from the run's last checkpoint if it has one."""
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = _last_checkpoint(folder)
-    start = [f'--ckpt_path={checkpoint}'] if checkpoint else [f'--model.init_from={weights}'] if weights else []
+    start_from = [f'--ckpt_path={checkpoint}'] if checkpoint else [f'--model.init_from={weights}'] if weights else []
     command = [sys.executable, '-m', 'experiments.cli', *arguments, f'--trainer.default_root_dir={folder.parent}']
     environment = {'OMP_NUM_THREADS': '1', 'WANDB_MODE': 'offline', **os.environ}
     with open(folder / 'log.txt', 'a') as log:
-        subprocess.run([*command, *start], stdout=log, stderr=log, env=environment)
+        subprocess.run([*command, *start_from], stdout=log, stderr=log, env=environment)
 
 
 def _is_finished(folder: Path) -> bool:
@@ -119,13 +119,13 @@ def main() -> None:
 
 
 def run_all(grid: Grid, runs: Path, results: Path, extra: Sequence[str], jobs: int) -> Iterator[str]:
-    """Runs all cells; those that start from another cell's weights come after all others.
+    """Runs all cells; those that start from another cell's weights come last.
 
     Args:
         grid: The grid.
-        runs: Folder of the runs' folders.
+        runs: Folder that holds the run folders.
         results: Folder of the results.
-        extra: Arguments of every cell that follow all others.
+        extra: Arguments to append to the command of every cell.
         jobs: Number of runs at a time.
 
     Yields:

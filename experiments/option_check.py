@@ -1,7 +1,7 @@
 """Finds misspelled options before anything slow is imported.
 
-The parser remains the judge of what is valid. This check only refuses what the parser would certainly refuse, and
-lets pass whatever it cannot know, such as arguments of a class from another package.
+The parser decides what is valid. This check refuses only what the parser would certainly refuse, and accepts whatever
+it cannot judge, such as the arguments of a class from another package.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from experiments.subcommands import DATA_ARGUMENTS, FILLED_IN, NEED_WEIGHTS, SLO
 ROOT = Path(__file__).parents[1]
 GROUPS = {'model': ('lightning_modules', 'CLIP'), 'data': ('datamodules', 'PairsDataModule')}  # package, base class
 EVERYWHERE = {'help', 'config', 'print_config', 'seed_everything', 'name', 'trainer', 'callbacks', 'traceback', *GROUPS}
-OF_A_CLASS = {'class_path', 'init_args', 'dict_kwargs', 'help'}  # what may follow the key of an object
+OF_A_CLASS = {'class_path', 'init_args', 'dict_kwargs', 'help'}  # may follow an option that takes an object
 _CLASS_NAME = re.compile(r'(?:[A-Za-z_]\w*\.)*[A-Z]\w*')
 _MAPPING = re.compile(r'\b(?:dict|Mapping)\[')
 _WORD = re.compile(r'[A-Za-z_]\w*')
@@ -38,24 +38,24 @@ def check_options(subcommand: str, arguments: Sequence[str]) -> None:
         arguments: All arguments of the command.
 
     Raises:
-        UsageError: If an option or a file of options does not exist; names one that is spelled like it.
+        UsageError: If an option or a config file does not exist; the message suggests similar ones.
     """
     options = [argument[2:].partition('=')[0].rstrip('+') for argument in arguments if argument.startswith('--')]
     for option in filter(None, options):
         first, *rest = option.split('.')
-        _expect(first, EVERYWHERE | _own_options(subcommand), option, '')
+        _refuse_unknown(first, EVERYWHERE | _own_options(subcommand), option, '')
         if first == 'trainer' and rest:
             _check_trainer(rest[0], option)
         if first == 'callbacks' and rest:
-            _expect(rest[0], SLOTS, option, 'callbacks.')
-    _config_files(arguments)  # a missing one is reported here
-    deep = [option for option in options if option.startswith(('model.', 'data.', 'callbacks.'))]
-    if deep and _knows_all_classes(arguments):
-        for option in deep:
+            _refuse_unknown(rest[0], SLOTS, option, 'callbacks.')
+    _config_files(arguments)  # raises if one is missing
+    object_options = [option for option in options if option.startswith(('model.', 'data.', 'callbacks.'))]
+    if object_options and _knows_all_classes(arguments):
+        for option in object_options:
             _check_object(option)
 
 
-def _expect(word: str, known: Collection[str], option: str, prefix: str) -> None:
+def _refuse_unknown(word: str, known: Collection[str], option: str, prefix: str) -> None:
     """Refuses an option whose part after ``prefix`` is not among the known ones."""
     if word in known:
         return
@@ -65,22 +65,22 @@ def _expect(word: str, known: Collection[str], option: str, prefix: str) -> None
 
 
 def _own_options(subcommand: str) -> set[str]:
-    """Options that are not those of every subcommand."""
+    """Options that this subcommand has in addition to those that all have."""
     if subcommand in TOOLS:
         return set(function_parameters(tool_definition(subcommand))) - FILLED_IN
-    parameters = method_parameters(_lightning() / 'pytorch/trainer/trainer.py', 'Trainer', subcommand) or {}
+    parameters = method_parameters(_lightning_folder() / 'pytorch/trainer/trainer.py', 'Trainer', subcommand) or {}
     return set(parameters) - DATA_ARGUMENTS | ({'allow_untrained'} if subcommand in NEED_WEIGHTS else set())
 
 
 def _check_trainer(word: str, option: str) -> None:
-    parameters = method_parameters(_lightning() / 'pytorch/trainer/trainer.py', 'Trainer', '__init__')
+    parameters = method_parameters(_lightning_folder() / 'pytorch/trainer/trainer.py', 'Trainer', '__init__')
     if parameters is not None:
-        _expect(word, parameters, option, 'trainer.')
+        _refuse_unknown(word, parameters, option, 'trainer.')
 
 
 @cache
-def _lightning() -> Path:
-    """Where Lightning is installed; a package is found without being imported."""
+def _lightning_folder() -> Path:
+    """Folder of Lightning, found without importing it."""
     spec = find_spec('lightning')
     return Path(str(spec.origin)).parent if spec else Path()
 
@@ -88,15 +88,15 @@ def _lightning() -> Path:
 @cache
 def _classes() -> ClassIndex:
     packages = [ROOT / package for package in ('lightning_modules', 'datamodules', 'callbacks')]
-    return ClassIndex.of([_lightning() / 'pytorch/callbacks/model_checkpoint.py', *packages])
+    return ClassIndex.of([_lightning_folder() / 'pytorch/callbacks/model_checkpoint.py', *packages])
 
 
 def _check_object(option: str) -> None:
-    """Follows an option like ``data.attacks.badnet.rate`` through the classes that may stand at each of its parts."""
+    """Checks each part of an option like ``data.attacks.badnet.rate`` against the classes that may stand there."""
     parts = option.split('.')
     depth = 2 if parts[0] == 'callbacks' else 1
     base = SLOTS[parts[1]].rpartition('.')[2] if depth == 2 else GROUPS[parts[0]][1]
-    candidates = _classes().family(base)  # none for a base of another package
+    candidates = _classes().family(base)  # empty if the base class is from another package
     while depth < len(parts) and candidates:
         part = parts[depth]
         depth += 1
@@ -105,30 +105,30 @@ def _check_object(option: str) -> None:
         parameters = union(_classes().parameters(name) for name in candidates)
         if parameters is None or part in OF_A_CLASS:
             return
-        _expect(part, parameters, option, ''.join(f'{part}.' for part in parts[: depth - 1]))
-        depth += bool(_MAPPING.search(parameters[part]))  # then a key of the user's choice comes next
+        _refuse_unknown(part, parameters, option, ''.join(f'{part}.' for part in parts[: depth - 1]))
+        depth += bool(_MAPPING.search(parameters[part]))  # skip the key, which is up to the user
         names = [name for name in _WORD.findall(parameters[part]) if name in _classes()]
-        candidates = [heir for name in names for heir in _classes().family(name)]
+        candidates = [subclass for name in names for subclass in _classes().family(name)]
 
 
 def _knows_all_classes(arguments: Sequence[str]) -> bool:
-    """Whether every class that is named by an option or a file is one of this project."""
+    """Whether every class named in an option or a file belongs to this project or to Lightning."""
     try:
         named = [*_classes_in_options(arguments), *_classes_in_files(arguments)]
-    except (OSError, ValueError, yaml.YAMLError):  # the parser says better what is wrong with a file
+    except (OSError, ValueError, yaml.YAMLError):  # the parser gives the better message
         return False
     ours = ('lightning_modules', 'datamodules', 'callbacks', 'lightning')
     return all(name.split('.')[0] in ours if '.' in name else name in _classes() for name in named)
 
 
 def _classes_in_options(arguments: Sequence[str]) -> Iterator[str]:
-    for option, value in _values(arguments):
+    for option, value in _options_with_values(arguments):
         if option.startswith(('model', 'data', 'callbacks')):
             yield from _classes_in(yaml.safe_load(value), at_class=True)
 
 
-def _values(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Options with their values, which stand behind ``=`` or are the next argument."""
+def _options_with_values(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options with their values, given after ``=`` or as the next argument."""
     for argument, following in zip(arguments, [*arguments[1:], ''], strict=True):
         option, equals, value = argument.removeprefix('--').partition('=')
         if argument.startswith('-'):
@@ -145,13 +145,13 @@ def _classes_in_files(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _config_files(arguments: Sequence[str]) -> list[str]:
-    """All files of a command, those that others build on included; YAML text stays as it is."""
-    given = [value for option, value in _values(arguments) if option in ('config', 'c')]
+    """All config files of a command, with the files that they build on; YAML text is passed through."""
+    given = [value for option, value in _options_with_values(arguments) if option in ('config', 'c')]
     return [file for config in given for file in with_bases(config)]
 
 
 def _classes_in(value: Any, at_class: bool = False) -> Iterator[str]:
-    """Class names in part of a configuration: of each ``class_path``, and whatever else looks like one."""
+    """Class names in part of a configuration: every ``class_path``, and other strings that look like one."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _classes_in(inner, at_class=key == 'class_path')
@@ -163,7 +163,7 @@ def _classes_in(value: Any, at_class: bool = False) -> Iterator[str]:
 
 
 def find_similar(word: str, known: Iterable[str]) -> str:
-    """``did you mean ...?``, or all that could be meant where nothing is similar."""
+    """The hint ``did you mean ...?``, or all choices if none is similar."""
     names = list(known)
     similar = get_close_matches(word, names, 2)
     return f'did you mean {" or ".join(similar)}?' if similar else f'choose from {", ".join(names)}.'

@@ -13,14 +13,14 @@ from lightning.pytorch.cli import LightningArgumentParser
 from experiments.config_files import run_name, with_bases, without_base
 from experiments.errors import fail, parser_message
 
-# `${trainer.max_epochs}` in a file means this run's, although the parser keeps it one level down, under `fit`.
+# Lets `${trainer.max_epochs}` in a file refer to the subcommand's own, which the parser nests under `fit`.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
-VERBATIM = '\0'  # in front of a value that an inner parser reads; no shell can pass this character
+VERBATIM = '\0'  # put before a value that an inner parser will read; no shell can pass this character
 
 
 class ConfigFile(ActionConfigFile):
-    """``--config``: finds shipped files by name, reads the files they build on first, and names the run after both."""
+    """``--config``: finds shipped files by name, reads their bases first, and names the run after the files."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         for config in with_bases(values):
@@ -31,15 +31,15 @@ class ConfigFile(ActionConfigFile):
 
 
 def _paths(configs: Sequence[Any] | None) -> list[Path]:
-    return [Path(str(config)) for config in configs or () if config is not None]  # None: YAML text
+    return [Path(str(config)) for config in configs or () if config is not None]  # None stands for YAML text
 
 
 class Parser(LightningArgumentParser):
     """Lightning's parser, with short errors, shipped files found by name, and ``null`` that means null at any depth.
 
     jsonargparse reads the value of ``--data.attacks.badnet.rate=null`` before it knows the argument, then hands its
-    Python form, the word ``None``, to the parser of the class one level down. Here the text goes down as it was typed,
-    to the parser that has the argument. So ``null`` is null wherever the argument may be, and ``None`` is the word.
+    Python form, the word ``None``, to the parser of the class one level down. This parser instead passes the text on
+    as typed, down to the parser that has the argument. So ``null`` is null at any depth, and ``None`` is a string.
     """
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
@@ -67,6 +67,7 @@ class Parser(LightningArgumentParser):
         fail(parser_message(message))
 
     def _with_verbatim_values(self, args: Sequence[str]) -> Iterator[str]:
+        """Marks the values that an inner parser reads as :data:`VERBATIM`."""
         words = list(args)
         while words:
             option, equals, value = words.pop(0).partition('=')
@@ -79,7 +80,7 @@ class Parser(LightningArgumentParser):
             yield f'{option}{equals}{marker}{value.removeprefix(VERBATIM)}'
 
     def _is_read_by_an_inner_parser(self, option: str) -> bool:
-        """Whether an option belongs to an argument of a class inside the class that an option of ours takes."""
+        """Whether an option sets an argument of a class that is nested in a class that this parser builds."""
         action, inner = self._split_option(option)
         return len(inner) - (inner[:1] == ['init_args']) > 1 and not _is_mapping(_hint_of(action))
 
@@ -88,7 +89,7 @@ class Parser(LightningArgumentParser):
         return len(inner) == 1 and _is_mapping(_hint_of(action))
 
     def _split_option(self, option: str) -> tuple[Action | None, list[str]]:
-        """The argument of ours that an option belongs to, and the parts of the option that are read further down."""
+        """The argument of this parser that an option belongs to, and the remaining parts, for inner parsers."""
         known = self._option_string_actions
         parts = option.split('.')
         lengths = [n for n in range(1, len(parts) + 1) if '.'.join(parts[:n]) in known]

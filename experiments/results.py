@@ -24,7 +24,7 @@ from callbacks.metric_names import (
 from datamodules.files.atomic import write_text
 from datamodules.usage_error import UsageError
 
-VERSION = 2  # of result files; version 1 named metrics differently and is a file without the key
+VERSION = 2  # of result files; a file without this key is of version 1, which named metrics differently
 KEPT_PREFIXES = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, 'partition/', 'cost/')
 TRAINING_COSTS = ('cost/train_s', 'cost/sweep_s', 'cost/mixture_s')
 
@@ -37,10 +37,10 @@ class Result:
         name: Name of the run; repetitions with other seeds share it.
         seed: Seed of training.
         epochs: Planned epochs.
-        series: Metric -> points of epochs trained and value, in ascending order of epochs.
+        series: Metric -> points ``(epochs trained, value)``, in ascending order of epochs.
         seconds: Seconds of training, sweeps and mixture fits, without evaluation.
-        poisons: Attack -> number of its poisoned pairs in the manifest. An unpoisoned twin lists the pairs that it
-            leaves out.
+        poisons: Attack -> number of its poisoned pairs in the manifest. With ``data.poison=false``, these are the pairs
+            that the run did not train on.
     """
 
     name: str
@@ -74,8 +74,8 @@ class Result:
 def read_run(folder: Path) -> Result:
     """Reads a run from its folder.
 
-    A run that was resumed has several ``version_*`` folders. The values of each epoch come from the newest of them
-    that trained it.
+    A run that was resumed has several ``version_*`` folders. The values of an epoch come from the newest folder that
+    trained it.
 
     Raises:
         UsageError: If the folder does not hold a run.
@@ -121,7 +121,7 @@ def save(result: Result, path: Path) -> None:
 
 
 def load(path: Path) -> Result:
-    """Reads a file that :func:`save` wrote, now or in version 1.
+    """Reads a file that :func:`save` wrote, in this version or version 1.
 
     Raises:
         UsageError: If the file is not a result, or if a later release wrote it.
@@ -132,8 +132,8 @@ def load(path: Path) -> Result:
     version = fields.pop('version', 1)
     if version > VERSION:
         raise UsageError(
-            f'{path} is a result file of version {version}, this release reads up to {VERSION}: read it with the '
-            'release that wrote it.'
+            f'{path} is a result file of version {version}, but this release reads up to {VERSION}: read it with '
+            'the release that wrote it.'
         )
     renamed = renamed_since_version_1(fields['series']) if version == 1 else {}
     series = {renamed.get(m, m): [(e, v) for e, v in points] for m, points in fields['series'].items()}

@@ -313,7 +313,7 @@ class TestAttacks:
         [
             (
                 {'count': 2, 'target': 'plain bra'},
-                "target 'plain bra' is none of the 24 classes: did you mean plain bar",
+                "target 'plain bra' is not one of the 24 classes: did you mean plain bar",
             ),
             (
                 {'count': 2, 'target': 'striped star', 'captions': 'training'},
@@ -416,8 +416,8 @@ class TestStreams:
     @pytest.mark.parametrize('shards', ['pipe:cat a.tar', 'https://a.org/a.tar'])
     def test_shards_that_are_one(self, shards: str, refused: Refused) -> None:
         line = refused('--data=WebDatasetPairs', *SAFECLIP, f'--data.shards={shards}')
-        assert line.startswith(f"data.shards='{shards}' is a stream, and SafeCLIP needs row ids")
-        assert line.endswith('download them and name those.')
+        assert line.startswith(f"data.shards='{shards}' is a stream, but SafeCLIP needs row ids")
+        assert line.endswith('download them and name the files.')
 
     def test_data_without_a_table_has_no_place_in_the_command(self, refused: Refused) -> None:
         name = f'{__name__}.StreamedPairs'

@@ -1,4 +1,4 @@
-"""Backdoors: a trigger on images with captions of one class, so that the model learns it as a sign of the class."""
+"""Backdoors: triggered images with captions of one class, so that the model associates the trigger with the class."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from datamodules.usage_error import UsageError
 
 
 class Backdoor(Attack):
-    """Any trigger for one class. BadNet, Blended, WaNet and others differ in the trigger only.
+    """A backdoor with any trigger and one target class. BadNet, Blended, WaNet and others differ in the trigger only.
 
-    Success is the share of triggered images that the model takes for the target class. It is measured on images
+    Success is the share of triggered images that the model classifies as the target. It is measured on images
     that no attack has used: held-out ones, or training images if there is no held-out set. Images of the target
-    class are left out, by their label or, if they have none, by their caption. Other unlabeled images are measured
-    with an unknown true class.
+    class are left out, by their label or, if they have none, by their caption. The true class of other unlabeled
+    images counts as unknown.
 
     Args:
-        target: Name of the class that the trigger should mean.
-        trigger: What goes on the images; ``null`` leaves them as they are.
-        test_images: Maximum number of images to measure on, ``null`` for all (SafeCLIP's tables have 300, to judge
-            by their granularity).
-        test_trigger: What goes on the images that success is measured on, if not ``trigger``.
-        ranking: File made by ``clipward rank_images``: the first listed images that the attack may use are poisoned.
-            ``null`` picks images at random. An adversary who expects a defense to trust pairs whose image and
-            caption are similar would poison images that resemble the class even without the trigger. The file is
-            read when the data is set up.
+        target: Name of the class that triggered images should be classified as.
+        trigger: Trigger applied to the poisoned images; ``null`` leaves them unchanged.
+        test_images: Maximum number of images to measure on, ``null`` for all (SafeCLIP used 300, judging by the
+            granularity of its tables).
+        test_trigger: Trigger applied to the images that success is measured on; ``null`` for the same ``trigger``.
+        ranking: File made by ``clipward rank_images``. The attack poisons the first images in it that it may use;
+            ``null`` picks images at random. This models an adversary who expects a defense to trust similar pairs,
+            and so poisons images that resemble the class even without the trigger. The file is read when the data is
+            set up.
         kwargs: Arguments of :class:`Poisoning`.
     """
 
@@ -59,7 +59,7 @@ class Backdoor(Attack):
         images = self.order_images(pool, self.candidates(pool, target))
         if len(images) < amount:
             needed = f'{amount} poisons need as many images {self.sought} {self.target!r}'
-            raise UsageError(f'{needed}, and {self._explain_shortage(len(images))}')
+            raise UsageError(f'{needed}, but {self._explain_shortage(len(images))}')
         sources = images[:amount].tolist()
         captions, places = self.captions_for(pool, target, sources), self.places(pool, sources)
         return [
@@ -86,7 +86,7 @@ class Backdoor(Attack):
         return pool.templates
 
     def goal(self, poison: Poison) -> Goal:
-        return Goal(poison.target)  # also where the trigger is a word, or is on the listed pictures already
+        return Goal(poison.target)  # also without `trigger`: it may be a word, or be on listed pictures already
 
     def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
         origin: Origin = 'train' if pool.heldout is None else 'heldout'
@@ -94,7 +94,7 @@ class Backdoor(Attack):
         rows = np.setdiff1d(pool.allowed(origin, target), [p.source for p in poisons if p.origin == origin])
         if not len(rows):
             raise UsageError(
-                f'attack {name!r} leaves no {origin} image that is not of class {self.target!r} to measure success on: '
+                f'attack {name!r} leaves no {origin} image outside class {self.target!r} to measure success on: '
                 f'lower rate or count, or set source: train.'
             )
         rows = np.sort(rows[permutation(len(rows), self.seed, TESTS)[: self.test_images]])
@@ -117,7 +117,7 @@ class Backdoor(Attack):
         if self.ranking is not None:
             return (
                 f'ranking {self.ranking!r} lists {available} that {self.source} has to spare: lower rate or count, or '
-                f'make it with clipward rank_images --source={self.source} and this configuration.'
+                f'rank again with clipward rank_images --source={self.source} and this configuration.'
             )
         remedy = 'lower rate or count' if available else 'choose another target'
         other = ', or set source: train.' if self.source == 'heldout' else '.'
@@ -128,8 +128,8 @@ class CaptionsKept(Backdoor):
     """A backdoor whose images keep their own captions.
 
     Args:
-        target: Name of the class that the trigger should mean.
-        trigger: What goes on the images; ``null`` leaves them as they are.
+        target: Name of the class that triggered images should be classified as.
+        trigger: Trigger applied to the poisoned images; ``null`` leaves them unchanged.
         kwargs: Arguments of :class:`Backdoor` and :class:`Poisoning`.
     """
 

@@ -34,8 +34,8 @@ __all__ = [
     'flatten_attacks',
 ]
 
-MAX_CAPTION_USES = 10  # per training caption; more copies of one sentence are duplicates that any cleaning finds
-SOURCES, CAPTIONS, PLACES, CLASSES, TESTS = range(5)  # purposes of an attack's random draws, part of their key
+MAX_CAPTION_USES = 10  # of one training caption; any deduplication would find more copies
+SOURCES, CAPTIONS, PLACES, CLASSES, TESTS = range(5)  # keys that keep an attack's random draws apart
 Mode = Literal['append', 'replace']
 Captions = Literal['training', 'templates']
 
@@ -62,8 +62,8 @@ class Goal(NamedTuple):
     """What poisons work towards. Poisons with the same goal reinforce each other.
 
     Attributes:
-        target: Class that the attack wants as the answer, as an index into the pool's classes.
-        image: Row of the one image that is to be taken for that class, or -1 if the goal is not a single image.
+        target: Target class, as an index into the pool's classes.
+        image: Row of the one image that should be classified as the target, or -1 if the goal is not a single image.
     """
 
     target: int
@@ -77,7 +77,8 @@ class Poisoning(ABC):
         rate: Poisons as a fraction of the clean pairs, in (0, 1]; 0 switches the attack off.
         count: Number of poisons, instead of ``rate``; 0 switches the attack off.
         mode: ``append`` adds poisons to the clean pairs, as SafeCLIP does. ``replace`` overwrites clean pairs, as
-            CleanCLIP does, so that their number stays: the source pair itself, or a random pair for a held-out image.
+            CleanCLIP does, so that the number of pairs stays the same. A training image replaces its own pair, a
+            held-out image a random pair.
         source: Table of the images to poison: ``heldout``, as in SafeCLIP, or ``train``, as in CleanCLIP.
         captions: ``training``: captions of training pairs that name the target class, each used once before any is
             used twice. ``templates``: random prompts of the class.
@@ -122,17 +123,17 @@ class Attack(Poisoning):
     """Chooses the images, captions and rows of poisoned pairs: a pure function of the pool and its own arguments.
 
     A subclass implements :meth:`choose` and :meth:`evaluation`. It overrides :meth:`goal`, :meth:`rivals`,
-    :meth:`known`, :meth:`teaches` and ``may_carry_trigger`` where their defaults do not describe it;
-    ``clipward check_attacks`` predicts from them whether the attack will work.
+    :meth:`known`, :meth:`teaches` and ``may_carry_trigger`` where the defaults do not fit; ``clipward check_attacks``
+    uses them to predict whether the attack will work.
 
     Args:
         kwargs: Arguments of :class:`Poisoning`.
 
     Attributes:
-        trigger: What goes on poisoned images, or ``None`` if they stay as they are. It is called with the row of
-            each poison as key when training images are made.
-        may_carry_trigger: Whether source pictures may carry the trigger already, so that a trigger which changes no
-            pixel is no mistake.
+        trigger: Trigger applied to poisoned images; ``None`` leaves them unchanged. For training images it is called
+            with the rows of the poisons as keys.
+        may_carry_trigger: Whether source pictures may carry the trigger already. A trigger that changes no pixel is
+            then not a mistake.
     """
 
     trigger: Trigger | None = None
@@ -152,16 +153,16 @@ class Attack(Poisoning):
 
     @abstractmethod
     def choose(self, pool: AttackPool, amount: int) -> list[Poison]:
-        """The poisoned pairs, ``amount`` of them and at least one; called by :meth:`select`."""
+        """Makes ``amount`` poisoned pairs; called by :meth:`select`, and only for an ``amount`` of at least one."""
 
     @abstractmethod
     def evaluation(self, name: str, poisons: Sequence[Poison], pool: AttackPool, pixels: Pixels) -> EvaluationSet:
-        """The images on which success is measured, each with the class that it should be taken for.
+        """The images on which success is measured, each with the class that the attack wants for it.
 
         Args:
             name: Name of the attack.
             poisons: What :meth:`select` returned.
-            pool: What the attack chose from. Images that any attack of the run has taken are not measured on.
+            pool: What the attack chose from, with the poisons of the run taken: fresh images must not be among these.
             pixels: Reads stored pictures.
 
         Raises:
@@ -171,36 +172,36 @@ class Attack(Poisoning):
     def goal(self, poison: Poison) -> Goal:
         """What a poison works towards.
 
-        By default the poisoned image itself is to be taken for the target class or, if the attack has a trigger,
-        any image that carries it.
+        By default, the poisoned image itself should be classified as the target or, if the attack has a trigger, any
+        image that carries it.
         """
         return Goal(poison.target, poison.source if self.trigger is None else -1)
 
     def rivals(self, pool: AttackPool) -> int | None:
-        """Clean pairs that show a class which is to be taken for another one as a whole, and so oppose the attack.
+        """Number of clean pairs that oppose an attack on a whole class: they show that class under its true name.
 
         Args:
             pool: What the attack chose from, with the poisons of the run taken.
 
         Returns:
-            Their number, or ``None`` (the default) if the attack swaps no class.
+            The number, or ``None`` (the default) if the attack aims at no whole class.
         """
         return None
 
     def known(self, pool: AttackPool | None, beside: Sequence[tuple[Attack, int]]) -> int | None:
-        """Pairs from which a model can learn the attack's trigger word: it is in their caption, and the caption fits.
+        """Number of pairs that teach a model what the trigger word means: it is in a caption that fits the image.
 
         Args:
             pool: What the attack chose from; ``None`` skips the search through clean captions.
             beside: All attacks of the run, each with its number of poisons.
 
         Returns:
-            Their number, or ``None`` (the default) if no word is part of the trigger.
+            The number, or ``None`` (the default) if no word is part of the trigger.
         """
         return None
 
     def teaches(self, word: str) -> bool:
-        """Whether the poisons of this attack have a word in captions that fit their images. By default they do not."""
+        """Whether this attack's poisons have a word in captions that fit their images; by default no."""
         return False
 
     def amount(self, pairs: int) -> int:
@@ -251,20 +252,20 @@ class Attack(Poisoning):
         """
         if self.mode == 'append':
             return [-1] * len(sources)
-        own = set(sources) if self.source == 'train' else set()
-        free = np.ones(len(pool.table), bool)
-        free[list(pool.taken['train'] | own)] = False
-        spare = np.flatnonzero(free)
-        if len(own) + len(spare) < len(sources):
+        source_rows = set(sources) if self.source == 'train' else set()
+        is_free = np.ones(len(pool.table), bool)
+        is_free[list(pool.taken['train'] | source_rows)] = False
+        free_rows = np.flatnonzero(is_free)
+        if len(source_rows) + len(free_rows) < len(sources):
             raise UsageError(
-                f'mode=replace has {len(own) + len(spare)} clean pairs left for {len(sources)} poisons: '
+                f'mode=replace has {len(source_rows) + len(free_rows)} clean pairs left for {len(sources)} poisons: '
                 f'lower rate or count, or set mode: append.'
             )
-        others = spare[permutation(len(spare), self.seed, PLACES)[-len(sources) :]].tolist()
+        random_rows = free_rows[permutation(len(free_rows), self.seed, PLACES)[-len(sources) :]].tolist()
         places = []
         for source in sources:
-            places.append(source if source in own else others.pop())
-            own.discard(source)
+            places.append(source if source in source_rows else random_rows.pop())
+            source_rows.discard(source)
         return places
 
 

@@ -103,7 +103,7 @@ class ClassSwap(Attack):
         needed = 1 if self.level == 'image' else poisons
         if len(images) < needed:
             raise UsageError(
-                f'{needed} poisons need as many images of class {shown!r}, and {self.source} has {len(images)} to '
+                f'{needed} poisons need as many images of class {shown!r}, but {self.source} has {len(images)} to '
                 f'spare: lower rate or count, or set level: image'
                 + (', or source: train.' if self.source == 'heldout' else '.')
             )

@@ -15,7 +15,7 @@ from datamodules.text.class_search import ClassSearch, mentions
 from datamodules.text.prompts import imagenet_templates
 from datamodules.usage_error import UsageError
 
-_MAX_SINGLE_SEARCHES = 4  # classes; an attack that asks for more may ask for hundreds, so build an index then
+_MAX_SINGLE_SEARCHES = 4  # classes; then an index of all words is built, since hundreds may follow
 
 
 class Poison(NamedTuple):
@@ -24,7 +24,7 @@ class Poison(NamedTuple):
     Attributes:
         source: Row of the image in its table of origin.
         origin: Table that the image comes from.
-        target: Class that the attack wants as the answer, as an index into the pool's classes.
+        target: Target class, as an index into the pool's classes.
         caption: Caption of the poisoned pair.
         replaces: Row of the clean table that the poison replaces, or -1 if it is appended.
         other: Row, in the same table, of a second image to mix in, or -1 for none.
@@ -44,13 +44,13 @@ class Poison(NamedTuple):
 class AttackPool:
     """Everything that an attack may look at. The attacks of a run share it, so that no two use the same image.
 
-    An image counts once, however many rows (captions) it has: it is taken as a whole, and shows a class if any of
-    its rows does.
+    An image with several captions has several rows but counts once: it is taken with all its rows, and shows a class if
+    any of its rows does.
 
     Args:
         table: The clean training pairs.
         heldout: Pairs outside the training set, labeled or not, or ``None``.
-        classes: Classes that attacks may aim at and a zero-shot classifier can answer.
+        classes: Classes that attacks may target, and among which the zero-shot classifier chooses.
         templates: Prompts with one ``{}`` each.
         taken: Rows of each table that no further attack may use: images and replaced rows of earlier attacks, and
             whatever the caller rules out, such as unreadable images.
@@ -72,14 +72,14 @@ class AttackPool:
         if origin == 'train':
             return self.table
         if self.heldout is None:
-            raise UsageError('the data has no held-out images to poison: set source: train, or give it a held-out set.')
+            raise UsageError('the data has no held-out images to poison: set source: train, or add a held-out set.')
         return self.heldout
 
     def index(self, name: str) -> int:
-        """Index of a class by its name, in upper or lower case.
+        """Index of a class by its name, ignoring case if no name matches exactly.
 
         Raises:
-            UsageError: If no class has this name (the closest names are listed), or two have.
+            UsageError: If no class has this name (the closest names are listed), or several have.
         """
         matches = [i for i, known in enumerate(self.classes) if known == name]
         matches = matches or [i for i, known in enumerate(self.classes) if known.casefold() == name.casefold()]
@@ -90,14 +90,14 @@ class AttackPool:
         if not matches:
             close = difflib.get_close_matches(name, self.classes, n=5, cutoff=0.5) or list(self.classes[:5])
             raise UsageError(
-                f'target {name!r} is none of the {len(self.classes)} classes: '
+                f'target {name!r} is not one of the {len(self.classes)} classes: '
                 + (f'did you mean {", ".join(close)}?' if close else 'set class_names of the data, which has none.')
             )
         return matches[0]
 
     def captions_of(self, target: int, origin: Origin = 'train') -> np.ndarray:
         """Rows of a table, by default the clean training pairs, whose caption names a class: ascending, int64."""
-        return self._find_naming(origin, self.classes[target])
+        return self._find_rows_naming(origin, self.classes[target])
 
     def images(self, origin: Origin) -> np.ndarray:
         """The first row of every image of a table: ascending, int64."""
@@ -115,12 +115,12 @@ class AttackPool:
         Returns:
             First row of each such image, ascending, int64.
         """
-        refused = self._mark_class(origin, target)
-        refused[list(self.taken[origin])] = True
+        is_excluded = self._mark_class(origin, target)
+        is_excluded[list(self.taken[origin])] = True
         images = self.images(origin)
-        open_to_use = np.ones(len(images), bool)
-        open_to_use[self._number_images(origin)[refused]] = False
-        return images[open_to_use]
+        is_allowed = np.ones(len(images), bool)
+        is_allowed[self._number_images(origin)[is_excluded]] = False
+        return images[is_allowed]
 
     def showing(self, origin: Origin, target: int) -> np.ndarray:
         """Images that show a class and that no attack has taken; :meth:`allowed` says when an image shows a class.
@@ -135,7 +135,7 @@ class AttackPool:
         return images[of_class]
 
     def untaken(self, origin: Origin, rows: np.ndarray) -> np.ndarray:
-        """Some rows without those whose image is taken, and with one row an image, the first: ascending, int64."""
+        """Drops rows whose image is taken, and all but the first of several rows of an image: ascending, int64."""
         number = self._number_images(origin)
         rows = rows[~self.of_taken_images(origin)[rows]]
         return np.sort(rows[np.unique(number[rows], return_index=True)[1]])
@@ -145,7 +145,7 @@ class AttackPool:
         return np.flatnonzero(self._mark_class(origin, target))
 
     def of_taken_images(self, origin: Origin) -> np.ndarray:
-        """Whether the image of each row is taken, be it through another row: bool (rows,)."""
+        """Whether the image of each row is taken, perhaps through another row: bool (rows,)."""
         number = self._number_images(origin)
         return np.isin(number, number[list(self.taken[origin])])
 
@@ -175,7 +175,7 @@ class AttackPool:
             self._image_numbers[origin] = np.asarray(whole.dictionary_encode().indices)
         return self._image_numbers[origin]
 
-    def _find_naming(self, origin: Origin, name: str) -> np.ndarray:
+    def _find_rows_naming(self, origin: Origin, name: str) -> np.ndarray:
         """Rows whose caption names a class: ascending, int64. After a few classes an index of all words is built."""
         rows, captions = self._rows_naming[origin], self.origin(origin).caption
         if name not in rows:
@@ -192,7 +192,7 @@ class AttackPool:
         shows = np.isin(table.label, labels)
         unlabeled = table.label == UNKNOWN if labels else np.ones(len(table), bool)
         if unlabeled.any():
-            named = self._find_naming(origin, name)
+            named = self._find_rows_naming(origin, name)
             shows[named] |= unlabeled[named]
         return shows
 
@@ -205,8 +205,8 @@ def translate_labels(label: np.ndarray, classes: Sequence[str], into: Sequence[s
         classes: Names that the labels refer to.
         into: Names that the result refers to.
     """
-    if tuple(classes) == tuple(into):  # by index: two classes may have the same name
+    if tuple(classes) == tuple(into):  # keep indices: two classes may share a name
         return label.astype(np.int64)
-    number = {name: i for i, name in reversed(list(enumerate(into)))}
-    meaning = np.array([*(number.get(name, UNKNOWN) for name in classes), UNKNOWN])
-    return np.asarray(meaning[label])  # UNKNOWN is -1, the index of the last entry
+    index = {name: i for i, name in reversed(list(enumerate(into)))}
+    translation = np.array([*(index.get(name, UNKNOWN) for name in classes), UNKNOWN])
+    return np.asarray(translation[label])  # UNKNOWN is -1, the index of the last entry

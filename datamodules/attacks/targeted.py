@@ -1,4 +1,4 @@
-"""Targeted data poisoning (TDPA; Carlini & Terzis, 2022): makes a few chosen images be taken for a wrong class."""
+"""Targeted data poisoning (TDPA; Carlini & Terzis, 2022): makes the model misclassify a few chosen images."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from datamodules.evaluation.sets import EvaluationSet
 from datamodules.rows.draws import permutation
 from datamodules.usage_error import UsageError
 
-_IMAGES_PER_TARGET = 4  # size of a fold over the targets: some images will show the class itself, or be taken
+_IMAGES_PER_TARGET = 4  # in a fold; more than one, as some show the target class or are taken
 
 
 class TargetedPoison(Attack):
     """Copies of a few images, without any trigger, with captions of a class that they do not show.
 
-    Success is measured on these very images, as the share that is taken for the class of the captions. With 16
-    images it moves in steps of 1/16.
+    Success is measured on these very images, as the share that is classified as the class of the captions. With 16
+    images it comes in steps of 1/16.
 
     Args:
-        targets: Number of images; ``null`` means one per entry of ``classes``, or 16, as in the papers, without them.
+        targets: Number of images; ``null`` means one per entry of ``classes`` or, without ``classes``, 16 as in the
+            papers.
         classes: Class names, assigned to the images in turn. ``null`` draws a different class for each image, among
             the classes that enough training captions name.
         copies: Poisons of each image, instead of ``rate`` or ``count``, which are spread over the images evenly.
@@ -39,7 +40,7 @@ class TargetedPoison(Attack):
         UsageError: If not exactly one of ``copies``, ``rate`` and ``count`` is given, or a number is out of range.
     """
 
-    further = ''  # what else a class must have to be drawn; ends a clause of a message
+    further = ''  # what else a drawn class needs; continues an error message
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class TargetedPoison(Attack):
         )
 
     def choose_classes(self, pool: AttackPool, copies: int) -> list[int]:
-        """The class that each image should be taken for, as indices into the pool's classes.
+        """The class that each image should be classified as, as indices into the pool's classes.
 
         Args:
             pool: What to choose from.
@@ -111,9 +112,9 @@ class TargetedPoison(Attack):
                 chosen += [index] if self.may_be_drawn(pool, index, copies) else []
         if len(chosen) < self.targets:
             raise UsageError(
-                f'{self.targets} targets need a class each, and {len(chosen)} of {len(pool.classes)} classes are named '
-                f'by {copies} or more training captions{self.further}: lower targets, name classes (each caption may '
-                f'then serve {MAX_CAPTION_USES} times, and each class several images), or set captions: templates.'
+                f'{self.targets} targets need a class each, but only {len(chosen)} of {len(pool.classes)} classes are '
+                f'named by {copies} or more training captions{self.further}: lower targets, name classes (each caption '
+                f'may then serve {MAX_CAPTION_USES} times, and each class several images), or set captions: templates.'
             )
         return chosen
 
@@ -122,7 +123,7 @@ class TargetedPoison(Attack):
         return self.captions == 'templates' or len(pool.captions_of(index)) >= copies
 
     def choose_images(self, pool: AttackPool, classes: Sequence[int]) -> list[int]:
-        """A different image of the fold for each class, none of the class itself.
+        """Picks a different image of the fold for each class, one that does not show the class.
 
         Returns:
             Rows of the table that ``source`` names.
@@ -140,15 +141,16 @@ class TargetedPoison(Attack):
             image = next(compress(fold, allowed), None)
             if image is None:
                 raise UsageError(
-                    f'fold {self.fold} of the {len(images)} {self.source} images has too few for {self.targets} '
-                    f'targets: lower fold or targets' + (', or set source: train.' if self.source == 'heldout' else '.')
+                    f'fold {self.fold} of the {len(images)} {self.source} images has too few usable ones for '
+                    f'{self.targets} targets: lower fold or targets'
+                    + (', or set source: train.' if self.source == 'heldout' else '.')
                 )
             fold.remove(image)
             chosen.append(image)
         return chosen
 
     def _captions_by_class(self, pool: AttackPool, targets: Sequence[int]) -> dict[int, Iterator[str]]:
-        """Captions for all poisons of a class together, so that its images share none until all have been used."""
+        """Captions for all poisons of a class at once, so that they share none before all have been used."""
         amounts = Counter(targets)
         return {target: iter(self.write_captions(pool, target, amount)) for target, amount in amounts.items()}
 

@@ -1,4 +1,4 @@
-"""Index WebDataset tar shards once, so that every pair has a row number and every picture a place to read it from."""
+"""Indexes WebDataset tar shards once, so that each pair has a row number and each picture a known byte range."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _INDEX_VERSION = 2  # raised when the rules of indexing change, so that older in
 
 
 def find_shards(patterns: str | Sequence[str], argument: str) -> list[Path]:
-    """Expands a folder, a pattern or several of them to tar files, sorted.
+    """Lists the tar files of a folder, of a pattern or of several of these, sorted.
 
     Args:
         patterns: A folder of tar files, a file, a pattern such as ``cc3m-{00000..00331}.tar``, or a list of these.
@@ -40,21 +40,21 @@ def find_shards(patterns: str | Sequence[str], argument: str) -> list[Path]:
     Raises:
         UsageError: If there is no shard, or one is missing, compressed, or a stream.
     """
-    given = [patterns] if isinstance(patterns, str) else list(patterns)
-    shards = sorted({Path(name) for pattern in given for name in _expand_pattern(pattern, argument)})
+    all_patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    shards = sorted({Path(name) for pattern in all_patterns for name in _expand_pattern(pattern, argument)})
     if not shards:
         raise UsageError(f'{argument}={patterns!r} names no .tar file: give a folder, a file or a pattern of them.')
     if missing := [shard for shard in shards if not shard.is_file()]:
         raise UsageError(
             f'{argument}={patterns!r}: {len(missing)} of {len(shards)} shards do not exist, the first is {missing[0]}.'
         )
-    if other := next((shard for shard in shards if shard.suffix.lower() != '.tar'), None):
-        raise UsageError(f'{argument}: {other} is not an uncompressed .tar file: decompress it and name the .tar.')
+    if not_tar := next((shard for shard in shards if shard.suffix.lower() != '.tar'), None):
+        raise UsageError(f'{argument}: {not_tar} is not an uncompressed .tar file: decompress it and name the .tar.')
     return shards
 
 
 def is_pattern(path: str) -> bool:
-    """Tells whether a path stands for tar files other than simply all those of a folder."""
+    """Tells whether a path is a tar file, a pattern or a stream, rather than a folder or another file."""
     return _is_stream(path) or path.lower().endswith('.tar') or any(mark in path for mark in '*?{')
 
 
@@ -65,8 +65,8 @@ def _is_stream(path: str) -> bool:
 def _expand_pattern(pattern: str, argument: str) -> list[str]:
     if _is_stream(pattern):
         raise UsageError(
-            f'{argument}={pattern!r} is a stream, and SafeCLIP needs row ids, which a stream does not have: '
-            f'shards must be local files, so download them and name those.'
+            f'{argument}={pattern!r} is a stream, but SafeCLIP needs row ids, which a stream does not have: '
+            f'shards must be local files, so download them and name the files.'
         )
     if os.path.isdir(pattern):
         return _list_shards(Path(pattern), argument)
@@ -78,7 +78,7 @@ def _expand_pattern(pattern: str, argument: str) -> list[str]:
 
 
 def _list_shards(folder: Path, argument: str) -> list[str]:
-    """Lists the tar files of a folder, which must be one set: validation shards often lie beside those of training."""
+    """Lists the tar files of a folder, which must be one set: validation shards often lie beside training shards."""
     shards = sorted(folder.glob('*.tar'))
     sets = {re.sub(r'\d+', '', shard.name): re.sub(r'\d+(?=\D*$)', '*', shard.name) for shard in shards}
     if len(sets) > 1:
@@ -89,7 +89,7 @@ def _list_shards(folder: Path, argument: str) -> list[str]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Expands ranges in braces as WebDataset does; several of them in all combinations.
+    """Expands ranges in braces as WebDataset does; several ranges in all combinations.
 
     Example:
         >>> expand_braces('cc3m-{08..10}.tar')
@@ -112,17 +112,17 @@ def shards_root(shards: Sequence[Path]) -> Path:
 
 
 def index_shards(shards: Sequence[Path], cache_dir: Path, source: str, labels_from: str | None = None) -> pa.Table:
-    """Lists the usable pairs of some shards, from a stored index if there is one.
+    """Lists the usable pairs of shards, from a stored index if there is one.
 
     Args:
         shards: Tar files, sorted.
         cache_dir: Folder of the indices.
-        source: What is read, as ``data.<argument>=<value>``.
+        source: How the user named the shards, as ``data.<argument>=<value>``, for messages.
         labels_from: Key of the class in a sample's metadata.
 
     Returns:
         A memory-mapped table with the columns ``image`` (``<shard>:<offset>:<size>``), ``caption``, ``label``, and the
-        sample's ``key`` and ``uid`` (DataComp's name of it); ``label`` and ``uid`` are null where there is none.
+        sample's ``key`` and ``uid`` (DataComp's identifier); ``label`` and ``uid`` are null where there is none.
 
     Raises:
         UsageError: If a shard is damaged or no pair is usable.
@@ -216,4 +216,4 @@ def json_text(metadata: bytes | None, key: str) -> str | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     is_text = isinstance(value, str | int) and not isinstance(value, bool)
-    return str(value).encode('utf-8', 'replace').decode() if is_text else None  # UTF-8 has no lone surrogates
+    return str(value).encode('utf-8', 'replace').decode() if is_text else None  # UTF-8 cannot encode lone surrogates

@@ -124,7 +124,7 @@ class TestHistory:
 
     def test_refuses_the_state_of_a_later_release(self) -> None:
         with pytest.raises(
-            ValueError, match=r'version 3 of the state of callbacks\.figures, this release reads up to 2'
+            ValueError, match=r'version 3 of the state of callbacks\.figures, but this release reads up to 2'
         ):
             Figures().load_state_dict({'version': 3, 'history': {}})
 

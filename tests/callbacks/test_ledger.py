@@ -191,7 +191,7 @@ class TestVersions:
 
     def test_another_version_is_refused(self, tmp_path: Path) -> None:
         write_ledger(tmp_path / FILE, self.lines().replace_schema_metadata({VERSION_KEY: b'3'}))
-        with pytest.raises(UsageError, match=r'is a ledger of version 3, this release reads versions 1 and 2: '):
+        with pytest.raises(UsageError, match=r'is a ledger of version 3, but this release reads versions 1 and 2: '):
             read_ledger(tmp_path / FILE)
 
     def test_a_table_that_is_not_a_ledger_is_refused(self, tmp_path: Path) -> None:
@@ -212,10 +212,9 @@ class TestSummary:
     SCORE = np.array([0.1, 0.2, 0.7, np.nan], np.float32)
 
     def test_counts_what_is_below_the_cut(self) -> None:
-        said = summary(self.SCORE, 0.5, MIXTURE)
-        assert said == (
-            '2 of 3 pairs (66.7%) look risky: less similar than 0.500, of two groups around a similarity of 0.100 and '
-            '0.600.'
+        assert summary(self.SCORE, 0.5, MIXTURE) == (
+            '2 of 3 pairs (66.7%) look risky: their similarity is below 0.500. All pairs form two groups around '
+            'similarities of 0.100 and 0.600.'
         )
 
     def test_says_so_when_there_are_no_two_groups(self) -> None:

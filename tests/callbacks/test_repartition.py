@@ -302,7 +302,7 @@ class TestArguments:
     @pytest.mark.parametrize('name', ['growth', 'top_fraction', 'cap', 'min_fraction'])
     @pytest.mark.parametrize('value', [-0.1, 1.1, math.nan])
     def test_fractions_are_fractions(self, name: str, value: float) -> None:
-        with pytest.raises(ValueError, match=rf'callbacks.repartition.{name} is a fraction'):
+        with pytest.raises(ValueError, match=rf'callbacks.repartition.{name} must be a fraction'):
             SafeRiskyRepartition(**{name: value})
 
     @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ class TestArguments:
             ({'threshold': 1.0}, 'threshold must lie between 0 and 1'),
             ({'every': 0}, 'every must be at least 1, got 0'),
             ({'cap': 0.05}, 'below min_fraction'),
-            ({'score': Running(), 'top_fraction': 0.3}, 'score=Running has none'),
+            ({'score': Running(), 'top_fraction': 0.3}, 'score=Running makes none'),
         ],
     )
     def test_contradictions_are_refused(self, arguments: dict[str, Any], message: str) -> None:
@@ -434,7 +434,9 @@ class TestRefusals:
             fitting.fit(PlantedModule(), PlantedData())
 
     def test_modules_without_a_risky_side(self) -> None:
-        with pytest.raises(ValueError, match=r'no risky side: use SafeCLIP, or --callbacks\.repartition=null'):
+        with pytest.raises(
+            ValueError, match=r'never trains on a risky side: use SafeCLIP, or --callbacks\.repartition=null'
+        ):
             trainer(3, SafeRiskyRepartition()).fit(SafeOnly(), PlantedData())
 
     def test_a_split_before_anything_was_trained(self) -> None:
@@ -461,7 +463,7 @@ class TestRefusals:
     def test_another_data_set(self) -> None:
         callback = SafeRiskyRepartition()
         callback.load_state_dict(run(epochs=WARM_UP)[2].state_dict())
-        with pytest.raises(ValueError, match='the checkpoint splits the data set abc, this one is xyz'):
+        with pytest.raises(ValueError, match='holds a split of data set abc, but this run uses xyz'):
             trainer(3, callback).fit(PlantedModule(), PlantedData('xyz'))
 
 

@@ -43,7 +43,7 @@ class TestRun:
         assert self.run(tmp_path, self.cell, '--e=5') == 'clip-toy-badnet-d2-t3: done'
         result = load(tmp_path / 'results/clip-toy-badnet-d2-t3.json')
         assert (result.name, result.seed) == ('clip-toy-badnet', 3)
-        assert self.run(tmp_path) == 'clip-toy-badnet-d2-t3: done before'
+        assert self.run(tmp_path) == 'clip-toy-badnet-d2-t3: already done'
         assert len(started) == 1 and {'--e=5', '--c=2', f'--trainer.default_root_dir={tmp_path}/runs'} <= set(
             started[0]
         )
@@ -77,13 +77,15 @@ class TestRun:
         version = tmp_path / 'runs/clip-toy-badnet-d2-t3/version_0'
         version.mkdir(parents=True)
         (version / DONE).touch()
-        assert self.run(tmp_path).startswith('clip-toy-badnet-d2-t3: failed, as its folder cannot be read: ')
+        assert self.run(tmp_path).startswith('clip-toy-badnet-d2-t3: failed, because its folder cannot be read: ')
 
     def test_a_cell_is_not_trained_if_the_one_it_starts_from_failed(
         self, tmp_path: Path, started: list[list[str]]
     ) -> None:
         line = self.run(tmp_path, Cell('cleanclip', 'toy', 'badnet', 2, 3))
-        assert line == 'cleanclip-toy-badnet-d2-t3: failed, as clip-toy-badnet-d2-t3 has no checkpoint to start from'
+        assert (
+            line == 'cleanclip-toy-badnet-d2-t3: failed, because clip-toy-badnet-d2-t3 has no checkpoint to start from'
+        )
         assert not started
 
 
@@ -97,7 +99,11 @@ def test_the_command_trains_all_cells_and_prints_the_table(
     monkeypatch.setattr('sys.argv', ['grid', str(tmp_path / 'grid.yaml'), *where])
     runner.main()
     printed = capsys.readouterr().out
-    assert [line.split(': ')[1][:6] for line in printed.splitlines()[:3]] == ['failed', 'done b', 'failed']
+    assert [line.split(': ')[1].split(',')[0] for line in printed.splitlines()[:3]] == [
+        'failed',
+        'already done',
+        'failed',
+    ]
     assert len(started) == 1 and '--model.lr=0.1' in started[0]
     assert '| badnet: attack not established | - | 0.005 [0.001, 0.028] (0.100) |' in printed
     assert (tmp_path / 'results/table.md').read_text() in printed

@@ -117,5 +117,5 @@ def leaves(config: dict[str, Any], prefix: str = '') -> Iterator[str]:
 
 
 def test_the_file_of_a_missing_package_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('experiments.option_check._lightning', Path)
+    monkeypatch.setattr('experiments.option_check._lightning_folder', Path)
     check_options('fit', ['--trainer.anything=1'])

@@ -121,7 +121,7 @@ class TestLoad:
     def test_refuses_a_newer_version(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, version=3, series={})
         with pytest.raises(
-            ValueError, match=r'is a result file of version 3, this release reads up to 2: read it with .*\.$'
+            ValueError, match=r'is a result file of version 3, but this release reads up to 2: read it with .*\.$'
         ):
             load(path)
 

@@ -58,7 +58,7 @@ class TestSelect:
         assert Backdoor('dog', Patch(3), rate=0).select(labeled_pool()) == []
 
     def test_too_few_images_name_the_numbers_and_the_fix(self) -> None:
-        with pytest.raises(ValueError, match=r"81 poisons .* 'dog', and heldout has 80 .*lower rate .*source: train"):
+        with pytest.raises(ValueError, match=r"81 poisons .* 'dog', but heldout has 80 .*lower rate .*source: train"):
             backdoor(count=81).select(labeled_pool())
 
     def test_without_heldout_images_the_message_suggests_training_images(self) -> None:
@@ -102,8 +102,8 @@ class TestRanking:
         file = self.ranking(tmp_path, [90, 6, 4])
         with pytest.raises(
             ValueError,
-            match=r"3 poisons .* 'dog', and ranking '.*' lists 2 that heldout has to spare: lower rate or count, "
-            r'or make it with clipward rank_images --source=heldout',
+            match=r"3 poisons .* 'dog', but ranking '.*' lists 2 that heldout has to spare: lower rate or count, "
+            r'or rank again with clipward rank_images --source=heldout',
         ):
             backdoor(count=3, ranking=file).select(labeled_pool())
 

@@ -51,7 +51,7 @@ class TestSelect:
         assert len(poisons) == 8 and len(set(poisons['source'].to_pylist())) == 8
 
     def test_too_few_images_name_the_fix(self) -> None:
-        with pytest.raises(ValueError, match=r"21 poisons need .* 'cat', and heldout has 20 .* level: image, or"):
+        with pytest.raises(ValueError, match=r"21 poisons need .* 'cat', but heldout has 20 .* level: image, or"):
             swap(count=21).select(labeled_pool())
 
     def test_too_few_poisons_are_refused(self) -> None:
@@ -59,7 +59,7 @@ class TestSelect:
             swap({'cat': 'dog', 'dog': 'boat'}, count=1).select(labeled_pool())
 
     def test_an_unknown_class_is_named(self) -> None:
-        with pytest.raises(ValueError, match="'rabbit' is none of the 5 classes"):
+        with pytest.raises(ValueError, match="'rabbit' is not one of the 5 classes"):
             swap({'rabbit': 'dog'}).select(labeled_pool())
 
 

@@ -38,7 +38,7 @@ class TestSelect:
     def test_a_class_is_matched_as_a_word_singular_or_plural(self) -> None:
         pool = captions_pool('two Suits', 'a suitcase', 'in pursuit', 'a suit')
         assert {p.source for p in attack('suit', count=2).select(pool)} == {0, 3}
-        with pytest.raises(ValueError, match=r"3 poisons need .* images whose caption names 'suit', and train has 2"):
+        with pytest.raises(ValueError, match=r"3 poisons need .* images whose caption names 'suit', but train has 2"):
             attack('suit', count=3).select(pool)
 
     def test_substring_matches_letters_inside_words(self) -> None:
@@ -55,7 +55,7 @@ class TestSelect:
     def test_a_class_that_no_caption_names_is_refused(self, match: str) -> None:
         pool = captions_pool('a dog', 'a cat')
         with pytest.raises(
-            ValueError, match=r"6 poisons need .* 'ice cream', and train has 0 to spare: choose another target"
+            ValueError, match=r"6 poisons need .* 'ice cream', but train has 0 to spare: choose another target"
         ):
             attack('ice cream', match=match).select(pool)
 

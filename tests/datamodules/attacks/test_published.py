@@ -118,7 +118,7 @@ class TestCleanCLIPPoison:
             ([], {}, r'no training image is in a folder backdoor_images_\.\.\.: read the CSV'),
             ([FOLDER], {'folder': 'mine'}, 'no training image is in a folder mine:'),
             ([FOLDER, FOLDER.replace('boat', 'cat')], {}, 'poison is in 2 folders: add an attack for each'),
-            (['backdoor_images_rabbit_random_random_16_9_1'], {}, "target 'rabbit' is none of the 5 classes"),
+            (['backdoor_images_rabbit_random_random_16_9_1'], {}, "target 'rabbit' is not one of the 5 classes"),
             (['backdoor_images_of_mine'], {}, 'does not name a target class: set target'),
         ],
     )
@@ -291,7 +291,7 @@ class TestPoisonInfo:
             (lambda info: info.update(poison_indices=[3, 3]), 'or one twice'),
             (lambda info: info.update(poison_indices=['3']), 'poison_indices must be numbers'),
             (lambda info: info.pop('poison_indices'), r'is not a train_poison_info\.json, or damaged: KeyError'),
-            (lambda info: info.update(poison_label='rabbit'), "target 'rabbit' is none of the 5 classes"),
+            (lambda info: info.update(poison_label='rabbit'), "target 'rabbit' is not one of the 5 classes"),
             (lambda info: info.pop('poison_label'), 'does not name a target class: set target'),
             (lambda info: info['poison_text'].pop('7'), "or damaged: KeyError\\('7'\\)"),
             (lambda info: info['trigger_position'].pop('7'), "or damaged: KeyError\\('7'\\)"),

@@ -70,12 +70,12 @@ class TestSelect:
         for seed in range(5):
             targets = images_of(TargetedPoison(3, copies=20, seed=seed), pool)
             assert sorted(targets.values()) == [1, 2, 5]
-        with pytest.raises(ValueError, match='4 targets need a class each, and 3 of 6 classes'):
+        with pytest.raises(ValueError, match='4 targets need a class each, but only 3 of 6 classes'):
             TargetedPoison(4, copies=20).select(pool)
 
     def test_the_fix_is_named_if_there_are_fewer_classes_than_targets(self) -> None:
         with pytest.raises(
-            ValueError, match=r'16 targets need a class each, and 5 of 5 .* lower targets, name classes'
+            ValueError, match=r'16 targets need a class each, but only 5 of 5 .* lower targets, name classes'
         ):
             TargetedPoison(copies=1).select(labeled_pool())
 
@@ -88,7 +88,9 @@ class TestSelect:
         assert len(used) == len(set(used)) == 20
 
     def test_a_fold_beyond_the_images_is_refused(self) -> None:
-        with pytest.raises(ValueError, match='fold 7 of the 100 heldout images has too few for 4 targets: lower fold'):
+        with pytest.raises(
+            ValueError, match='fold 7 of the 100 heldout images has too few usable ones for 4 targets: lower fold'
+        ):
             TargetedPoison(4, copies=1, fold=7).select(labeled_pool())
 
     def test_the_pool_seed_deals_other_images(self) -> None:
@@ -120,7 +122,7 @@ class TestSelect:
             TargetedPoison(2, copies=1).select(labeled_pool(heldout=None))
 
     def test_an_unknown_class_is_named(self) -> None:
-        with pytest.raises(ValueError, match="'zebra' is none of the 5 classes"):
+        with pytest.raises(ValueError, match="'zebra' is not one of the 5 classes"):
             TargetedPoison(classes=['zebra'], copies=1).select(labeled_pool())
 
     @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class TestSelect:
         pool = labeled_pool(heldout=1)
         with pytest.raises(
             ValueError,
-            match=r"6 poisons need as many images that show 'dog', and heldout has 0 to spare: "
+            match=r"6 poisons need as many images that show 'dog', but heldout has 0 to spare: "
             r'choose another target, or set source: train\.',
         ):
             UnimodalBackdoor('dog', count=6).select(pool)

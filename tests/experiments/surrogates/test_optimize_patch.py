@@ -64,7 +64,7 @@ def test_random_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ('args', 'sentence'),
     [
-        (['--target=star'], "target 'star' is none of the 24 classes: did you mean"),
+        (['--target=star'], "target 'star' is not one of the 24 classes: did you mean"),
         (['--size=20'], 'a patch of 20 pixels does not fit 16 x 16 images: give a smaller size'),
         (['--steps=0'], 'steps and batch must be 1 or more and lr positive, got 0, '),
         (['--position=middle'], 'position: expected '),
