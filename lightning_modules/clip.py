@@ -1,4 +1,4 @@
-"""CLIP: two towers, one loss; the undefended baseline and what every defense builds on."""
+"""CLIP: an image tower, a text tower and one loss. The undefended baseline, and the base class of every defense."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Pairs(Protocol):
 
 
 class Gathered(NamedTuple):
-    """Embeddings of all processes (B, D) and where this process's rows begin among them."""
+    """Embeddings of all processes, (B, D), and the index of this process's first row among them."""
 
     rows: Tensor
     first: int
@@ -44,26 +44,26 @@ class CLIP(L.LightningModule):
     """Contrastive language-image pre-training (Radford et al., 2021).
 
     Args:
-        architecture: Name of an open_clip model, or the path of a JSON file in open_clip's format. ``RN50`` has GELU
-            in its text tower, OpenAI's own has QuickGELU: ``RN50-quickgelu``.
-            On several processes a ResNet normalizes over each one's part of a batch, and its loss is not quite that of
-            a single process; with ``trainer.sync_batchnorm: true``, which only GPUs can do, it is. Else it is always.
-        pretrained: Weights to start from, a file or a tag of open_clip; random if ``None``.
-        init_from: Checkpoint of this project whose weights to start from; its settings and progress do not count.
+        architecture: Name of an open_clip model, or path of a JSON file in open_clip's format. ``RN50`` uses GELU in
+            its text tower; ``RN50-quickgelu`` uses QuickGELU, as OpenAI's weights do. With several processes, a ResNet
+            normalizes over each process's share of the batch, so its loss differs slightly from that of a single
+            process; on GPUs, ``trainer.sync_batchnorm: true`` removes the difference. Other models are not affected.
+        pretrained: Weights to start from: a file or an open_clip tag. ``None`` starts from random weights.
+        init_from: Clipward checkpoint to take the initial weights from. Its settings and training progress are ignored.
         lr: Peak learning rate of AdamW.
-        warmup_steps: Steps of the linear rise; a tenth of all, at most 10,000, if ``None``.
-        weight_decay: Decay of matrices; vectors and scalars (norms, biases, the logit scale) have none.
-        betas: Decay of AdamW's two moments.
-        eps: AdamW's guard against division by zero.
-        views: Augmented views of each pair in a step, 1 or 2. With two, view 1 of the image meets view 2 of the
-            caption and the other way round.
-        channels_last: Memory format of the image tower; faster for convolutions on most hardware.
-        compile: Compile the image tower; the first step then takes a while.
+        warmup_steps: Steps of linear warm-up. ``None`` takes a tenth of all steps, at most 10,000.
+        weight_decay: Weight decay of matrices. Vectors and scalars (norms, biases, the logit scale) are not decayed.
+        betas: Decay rates of AdamW's two moment estimates.
+        eps: Term that AdamW adds to its denominator.
+        views: Augmented views of each pair in a step, ``1`` or ``2``. With two, view 1 of the image is compared with
+            view 2 of the caption, and view 2 of the image with view 1 of the caption.
+        channels_last: Store the image tower in channels-last format, which speeds up convolutions on most hardware.
+        compile: Compile the image tower. The first step then takes longer.
 
     Attributes:
         towers: The open_clip model.
-        width: Length D of an embedding.
-        untrained: Whether the weights are random until a checkpoint is loaded.
+        width: Dimension D of an embedding.
+        untrained: Whether the weights start random, without ``pretrained`` or ``init_from``.
     """
 
     def __init__(
@@ -96,17 +96,17 @@ class CLIP(L.LightningModule):
             self.towers.visual.compile()
         self.classifiers: list[Tensor] = []
 
-    # --- what the model is ------------------------------------------------------------------------------------------
+    # --- embeddings -------------------------------------------------------------------------------------------------
 
     @property
     def image_size(self) -> int:
-        """Side of the images that the model takes, in pixels."""
+        """Side of an input image in pixels."""
         size = self.towers.visual.image_size
         return int(size[0] if isinstance(size, tuple | list) else size)
 
     @property
     def context_length(self) -> int:
-        """Tokens of a caption, start and end included."""
+        """Tokens of a caption, including start and end."""
         return int(self.towers.context_length)
 
     @property
@@ -126,26 +126,25 @@ class CLIP(L.LightningModule):
         with attention(tokens.device):
             return F.normalize(self.towers.encode_text(tokens).float(), dim=-1)
 
-    # --- what an epoch trains on ------------------------------------------------------------------------------------
+    # --- training ---------------------------------------------------------------------------------------------------
 
     def phase(self, epoch: int) -> str:
-        """Name of the part of the plan that an epoch, counted from 0, belongs to."""
+        """Name of the training phase that an epoch, counted from 0, belongs to."""
         return 'clip'
 
     def sides(self, epoch: int) -> dict[str, int]:
-        """Views that each side gets in an epoch; a single side takes every pair, whatever the partition says."""
+        """Number of views on each side of an epoch. If only one side is named, it gets every pair that is kept."""
         return {'cross_modal': self.views}
 
     def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Tensor]:
-        """Trains the first pairs of a batch across modalities, the others within each modality.
+        """Trains the first ``batch.cross_modal`` pairs of a batch across modalities, the others within each modality.
 
         Args:
-            batch: Views (V, B, 3, H, W) and (V, B, T); the first ``batch.cross_modal`` pairs are
-                trained across modalities.
+            batch: Views of the images, (V, B, 3, H, W), and of the tokens, (V, B, T).
             batch_idx: Required by Lightning.
 
         Returns:
-            The loss in nats, and the cosine similarity of each pair's first views, (B,), for who wants to watch.
+            ``loss``: the total in nats. ``similarity``: cosine of each pair's first views, (B,), for callbacks.
         """
         image, text = self._embed(batch)
         with torch.autocast(self.device.type, enabled=False):
@@ -159,14 +158,14 @@ class CLIP(L.LightningModule):
         """Terms of the loss by name.
 
         Args:
-            image: Embedded views of the images, unit norm, (V, B, D).
-            text: Embedded views of the captions, unit norm, (V, B, D).
-            cross_modal: The first so many pairs are trained across modalities, the others within each.
+            image: Unit-norm embeddings of the views of the images, (V, B, D).
+            text: Unit-norm embeddings of the views of the captions, (V, B, D).
+            cross_modal: Number of pairs, at the start of the batch, that are trained across modalities.
         """
         return {'cross_modal': self.cross_modal_loss(image[:, :cross_modal], text[:, :cross_modal])}
 
     def cross_modal_loss(self, image: Tensor, text: Tensor) -> Tensor:
-        """CLIP's loss on one view, or crosswise on two (released ``train.py``), of embeddings (V, b, D)."""
+        """CLIP loss of embeddings (V, b, D), on one view or crosswise on two (as in the released ``train.py``)."""
         if self.views == 1:
             image, text = image[:1], text[:1]
         (all_image, first), (all_text, _) = self.gather(image[0]), self.gather(text[-1])
@@ -177,25 +176,28 @@ class CLIP(L.LightningModule):
         return (to_text + one_way(text[0], all_image_2, self.logit_scale, first)) / 2
 
     def gather(self, rows: Tensor) -> Gathered:
-        """Rows of all processes, in rank order, with gradient; DDP's mean makes the gradient that of one process."""
+        """Gathers the rows of all processes in rank order, with gradient.
+
+        DDP averages gradients over processes, so that each parameter gets the gradient that one process would compute.
+        """
         if self.trainer.world_size == 1:
             return Gathered(rows, 0)
-        everyone: Any = self.all_gather(rows, sync_grads=torch.is_grad_enabled())  # (W, b, D)
-        return Gathered(everyone.flatten(0, 1), self.global_rank * len(rows))
+        gathered: Any = self.all_gather(rows, sync_grads=torch.is_grad_enabled())  # (W, b, D)
+        return Gathered(gathered.flatten(0, 1), self.global_rank * len(rows))
 
     def _embed(self, batch: Pairs) -> tuple[Tensor, Tensor]:
-        """All views through each tower at once: (V, B, ...) -> (V, B, D)."""
+        """Embeds all views of a batch, each modality in one pass: (V, B, ...) -> (V, B, D)."""
         views, pairs = batch.tokens.shape[:2]
         image = self.encode_image(batch.image.flatten(0, 1))
         text = self.encode_text(batch.tokens.flatten(0, 1))
         return image.view(views, pairs, -1), text.view(views, pairs, -1)
 
     def on_train_epoch_start(self) -> None:
-        # Lightning keeps no generator state in a checkpoint; dropout must not depend on where a run was resumed.
+        # Lightning does not save generator states, so reseed: dropout must not depend on where a run was resumed.
         torch.manual_seed(_epoch_seed(self.current_epoch, self.global_rank))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # At the end of a batch the schedule is one step ahead.
+        # Logged at the start of a batch, because at its end the scheduler has already stepped.
         self.log('train/lr', self.trainer.optimizers[0].param_groups[0]['lr'])
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -206,7 +208,7 @@ class CLIP(L.LightningModule):
     # --- optimization -----------------------------------------------------------------------------------------------
 
     def schedule(self, steps_per_epoch: int, epochs: int) -> Schedule:
-        """Learning rate over the peak at each step of a run."""
+        """Learning rate at each step of a run, as a fraction of the peak."""
         return Schedule(steps_per_epoch * epochs, 0, 0, warmup=self.warmup_steps)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -217,7 +219,7 @@ class CLIP(L.LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
         epochs = self.trainer.max_epochs
         if not epochs or epochs < 0:
-            raise UsageError('trainer.max_epochs must be set: the learning rate follows a plan over all epochs.')
+            raise UsageError('trainer.max_epochs must be set: the learning rate schedule covers the whole run.')
         steps = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
         factor = self.schedule(steps, epochs)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
@@ -226,7 +228,7 @@ class CLIP(L.LightningModule):
     # --- evaluation -------------------------------------------------------------------------------------------------
 
     def classifier(self, tokens: Tensor) -> Tensor:
-        """Zero-shot classifier: the mean of a class's normalized prompts, normalized again.
+        """Zero-shot classifier: each class is the mean of its normalized prompt embeddings, normalized again.
 
         Args:
             tokens: Prompts, int64 (C, P, T).
@@ -249,18 +251,18 @@ class CLIP(L.LightningModule):
             ``image``: unit-norm embeddings, float32 (B, D). ``logits``: cosine to each class, float32 (B, C).
         """
         image = self.encode_image(batch.image)
-        with torch.autocast(self.device.type, enabled=False):  # in bfloat16 the best of many classes would be tied
+        with torch.autocast(self.device.type, enabled=False):  # in bfloat16 the top classes of many would tie
             return {'image': image, 'logits': image @ self.classifiers[dataloader_idx].T}
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
 
     def predict_step(self, batch: Pairs, batch_idx: int) -> dict[str, Tensor]:
-        """Embeds pairs.
+        """Embeds pairs and measures how similar their images and captions are.
 
         Returns:
-            ``row``: row of each pair, (B,). ``similarity``: cosine of its image and caption, the mean over its views,
-            float32 (B,). ``image`` and ``text``: embeddings of the first view, unit norm, float32 (B, D).
+            ``row``: row of each pair, (B,). ``similarity``: cosine of image and caption, averaged over views, float32
+            (B,). ``image`` and ``text``: unit-norm embeddings of the first view, float32 (B, D).
         """
         image, text = self._embed(batch)
         return {'row': batch.row, 'similarity': (image * text).sum(-1).mean(0), 'image': image[0], 'text': text[0]}
@@ -276,18 +278,18 @@ class CLIP(L.LightningModule):
 
 
 def attention(device: torch.device) -> AbstractContextManager[None]:
-    """Plain attention on the CPU, where torch's flash kernel costs short captions 2.6 times as much."""
+    """Selects plain attention on the CPU, where torch's flash kernel takes 2.6 times as long on short captions."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == 'cpu' else nullcontext()
 
 
 def build_towers(architecture: str, pretrained: str | None) -> tuple[Any, int]:
-    """Both towers from open_clip, by name or from a JSON file.
+    """Builds both towers with open_clip, from a model name or a JSON file.
 
     Returns:
-        The open_clip model and the length of its embeddings.
+        The open_clip model and the dimension of its embeddings.
 
     Raises:
-        UsageError: If open_clip knows no such model or no such weights, and there is no such file.
+        UsageError: If the model or the weights are neither known to open_clip nor an existing file.
     """
     import open_clip  # takes seconds
 
@@ -298,8 +300,8 @@ def build_towers(architecture: str, pretrained: str | None) -> tuple[Any, int]:
         name = path.stem
     if name not in open_clip.list_models():
         raise UsageError(
-            f'model.architecture={architecture!r} is no open_clip model; see open_clip.list_models(), or give the path '
-            f'of a JSON file.'
+            f'model.architecture={architecture!r} is not an open_clip model; choose one from open_clip.list_models(), '
+            f'or give the path of a JSON file.'
         )
     _check_pretrained(name, pretrained)
     towers = open_clip.create_model(name, pretrained=pretrained, load_weights=pretrained is not None)
@@ -307,45 +309,53 @@ def build_towers(architecture: str, pretrained: str | None) -> tuple[Any, int]:
 
 
 def _config_file(architecture: str) -> Path:
-    """A JSON of the user's, or one of those that come with the project."""
-    for path in (Path(architecture), Path(__file__).parent / 'model_configs' / architecture):
+    """Path of the user's own JSON file or, failing that, of a shipped one."""
+    folder = Path(__file__).parent / 'model_configs'
+    for path in (Path(architecture), folder / architecture):
         if path.is_file():
             return path
-    ours = ', '.join(sorted(path.name for path in (Path(__file__).parent / 'model_configs').glob('*.json')))
+    shipped = ', '.join(sorted(path.name for path in folder.glob('*.json')))
     raise UsageError(
-        f'model.architecture={architecture!r}: there is no such file, give the path of one or the name of one of ours: '
-        f'{ours}.'
+        f'model.architecture={architecture!r} does not exist: give the path of a JSON file or the name of a shipped '
+        f'one: {shipped}.'
     )
 
 
 def _check_pretrained(name: str, pretrained: str | None) -> None:
-    """Refuses weights that open_clip does not have before it builds a model for them."""
+    """Refuses weights that open_clip does not have, before it builds a model."""
     import open_clip
 
     if pretrained is None or Path(pretrained).is_file() or open_clip.get_pretrained_cfg(name, pretrained):
         return
     tags = ', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none, so leave it null'
-    raise UsageError(f'model.pretrained={pretrained!r} is neither a file nor a tag of {name}; its tags: {tags}.')
+    raise UsageError(f'model.pretrained={pretrained!r} is neither a file nor a tag of {name}. Its tags: {tags}.')
 
 
 def check_architecture(module: nn.Module, weights: dict[str, Tensor], argument: str) -> None:
-    """Refuses weights of another architecture in one sentence instead of a page of keys."""
-    own, given = ({k: w.shape for k, w in x.items() if k.startswith('towers.')} for x in (module.state_dict(), weights))
-    strange = sorted(k for k in own | given if own.get(k) != given.get(k))
-    if strange:
+    """Refuses weights of another architecture in one sentence; torch would print a page of keys."""
+    expected, given = (
+        {key: tensor.shape for key, tensor in state.items() if key.startswith('towers.')}
+        for state in (module.state_dict(), weights)
+    )
+    mismatched = sorted(key for key in expected | given if expected.get(key) != given.get(key))
+    if mismatched:
         raise UsageError(
-            f'{argument} holds weights of another architecture ({len(strange)} tensors differ, first {strange[0]}): '
-            f'set model.architecture to the one that the checkpoint was trained with.'
+            f'{argument} holds weights of another architecture ({len(mismatched)} tensors differ, first '
+            f'{mismatched[0]}): set model.architecture to the one that the checkpoint was trained with.'
         )
 
 
 def load_weights(module: nn.Module, path: str, argument: str = 'model.init_from') -> None:
-    """Loads the towers of a checkpoint, nothing else of it. Raises ``UsageError`` if they do not fit."""
+    """Loads the towers from a checkpoint and ignores the rest of it.
+
+    Raises:
+        UsageError: If the file is missing, is not a checkpoint, or holds another architecture.
+    """
     if not Path(path).is_file():
-        raise UsageError(f'{argument}={path!r}: there is no such file.')
+        raise UsageError(f'{argument}={path!r} does not exist.')
     checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     if 'state_dict' not in checkpoint:
-        raise UsageError(f'{argument}={path!r} is no checkpoint of this project: use model.pretrained for others.')
+        raise UsageError(f'{argument}={path!r} is not a Clipward checkpoint: use model.pretrained for other weights.')
     check_version(checkpoint, f'{argument}={path!r}')
     weights = checkpoint['state_dict']
     check_architecture(module, weights, argument)
@@ -353,6 +363,6 @@ def load_weights(module: nn.Module, path: str, argument: str = 'model.init_from'
 
 
 def _epoch_seed(epoch: int, rank: int) -> int:
-    """Seed of an epoch on a rank, from the run's own seed."""
+    """Seed of an epoch on a rank, derived from the seed of the run."""
     seed = int(os.environ.get('PL_GLOBAL_SEED', '0'))
     return (seed * 1_000_003 + epoch * 1_009 + rank) % 2**31

@@ -1,4 +1,4 @@
-"""Contrastive losses: free functions of embeddings, so that any trainer can use them."""
+"""Contrastive losses as plain functions of embeddings, usable without the modules of this package."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Direction = Literal['symmetric', 'view_rows', 'nn_rows']
 
 
 def one_way(anchor: Tensor, candidate: Tensor, logit_scale: Tensor, first: int = 0) -> Tensor:
-    """Cross-entropy of finding each anchor's own candidate among all candidates.
+    """Cross-entropy of picking each anchor's positive among all candidates.
 
         L = -1/b * sum_j log softmax_k(s * a_j . c_k)_(first + j)
 
     Args:
-        anchor: Unit-norm rows (b, D), those of this process.
-        candidate: Unit-norm rows (B, D) of all processes; row ``first + j`` belongs to anchor j.
+        anchor: Unit-norm rows of this process, (b, D).
+        candidate: Unit-norm rows of all processes, (B, D); row ``first + j`` is the positive of anchor j.
         logit_scale: Inverse temperature s > 0, scalar; the factor itself, not its logarithm.
-        first: Where this process's rows begin among the candidates.
+        first: Index of this process's first row among the candidates.
 
     Returns:
-        Mean loss in nats, scalar; log B where the embeddings carry no information.
+        Mean loss in nats, scalar; log B if the embeddings carry no information.
     """
     logits = logit_scale * anchor @ candidate.T  # (b, B)
     return F.cross_entropy(logits, torch.arange(first, first + len(anchor), device=logits.device))
@@ -45,19 +45,19 @@ def info_nce(
         image: Unit-norm image embeddings of this process, (b, D).
         text: Unit-norm caption embeddings of this process, (b, D), row-aligned with ``image``.
         logit_scale: Inverse temperature, scalar.
-        all_image: Image embeddings of all processes (B, D), gathered with gradient; ``image`` itself if ``None``.
-        all_text: Caption embeddings of all processes (B, D); ``text`` itself if ``None``.
-        first: Where this process's rows begin in the gathered ones.
+        all_image: Image embeddings of all processes, (B, D), gathered with gradient; ``image`` itself if ``None``.
+        all_text: Caption embeddings of all processes, (B, D); ``text`` itself if ``None``.
+        first: Index of this process's first row among the gathered ones.
 
     Returns:
         Mean loss in nats, scalar.
 
     Raises:
-        UsageError: If images and captions differ in shape, as when only one of them was gathered.
+        UsageError: If images and captions differ in shape, for example because only one of them was gathered.
     """
     if image.shape != text.shape:
         raise UsageError(
-            f'info_nce needs one caption an image, got images {tuple(image.shape)} and captions '
+            f'info_nce needs one caption per image, got images {tuple(image.shape)} and captions '
             f'{tuple(text.shape)}; gather both across ranks or neither.'
         )
     to_text = one_way(image, text if all_text is None else all_text, logit_scale, first)
@@ -74,17 +74,17 @@ def nearest_neighbor_loss(
     all_neighbor: Tensor | None = None,
     first: int = 0,
 ) -> Tensor:
-    """Pulls one view of an example to the nearest neighbor of its other view (Eq. 2; NNCLR, Dwibedi et al., 2021).
+    """Pulls one view of an example towards the nearest neighbor of its other view (Eq. 2; NNCLR, Dwibedi et al., 2021).
 
     Args:
-        view: Unit-norm embeddings of one view, (b, D); they receive the gradient.
+        view: Unit-norm embeddings of one view, (b, D), with gradient.
         neighbor: Unit-norm pool rows nearest to the other view, (b, D), without gradient.
         logit_scale: Inverse temperature, scalar.
-        direction: Which side is the anchor: ``nn_rows`` as in the paper, ``view_rows`` as in the released code,
-            ``symmetric`` the mean of both.
-        all_view: Views of all processes (B, D), gathered with gradient; ``view`` itself if ``None``.
-        all_neighbor: Neighbors of all processes (B, D); ``neighbor`` itself if ``None``.
-        first: Where this process's rows begin in the gathered ones.
+        direction: Anchor of the loss: ``nn_rows`` takes the neighbors, as in the paper, ``view_rows`` the views, as in
+            the released code, ``symmetric`` the mean of both.
+        all_view: Views of all processes, (B, D), gathered with gradient; ``view`` itself if ``None``.
+        all_neighbor: Neighbors of all processes, (B, D); ``neighbor`` itself if ``None``.
+        first: Index of this process's first row among the gathered ones.
 
     Returns:
         Mean loss in nats, scalar.

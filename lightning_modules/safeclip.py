@@ -1,4 +1,4 @@
-"""SafeCLIP (Yang et al., ICML 2024): align modalities only for pairs whose two halves agree by themselves."""
+"""SafeCLIP (Yang et al., ICML 2024): train across modalities only on pairs whose image and caption already agree."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ Auto = Literal['auto']
 
 
 class SafeCLIP(CLIP):
-    """CLIP that first learns each modality on its own, then crosses them only for pairs on the safe side.
+    """CLIP that first trains each modality on its own, then trains across modalities on safe pairs only.
 
-    Phases, by epoch: ``unimodal`` trains each modality against nearest neighbors of its own (Eq. 2), ``slow`` takes
-    one epoch of CLIP at a small rate, after which clean pairs are more similar than poisoned ones, ``mixed`` trains
-    the safe side with the CLIP loss and the risky side with the unimodal one (Eq. 3 and 4). The split itself is the
-    business of a callback; without one every pair stays safe, which makes this the control that the paper lacks:
-    the same warm-up, views and steps, no partition.
+    Training has three phases. ``unimodal`` trains each modality against its own nearest neighbors (Eq. 2). ``slow``
+    trains with the CLIP loss at a small learning rate; after it, clean pairs are more similar than poisoned ones.
+    ``mixed`` trains safe pairs with the CLIP loss and risky pairs with the unimodal loss (Eq. 3 and 4). A callback
+    splits the pairs. Without it every pair stays safe, which gives a control that the paper lacks: the same warm-up,
+    views and steps, but no partition.
 
     Args:
         unimodal_epochs: Epochs of the unimodal phase (paper: 5).
-        slow_epochs: Epochs of the slow phase (paper: 1); with 0 or 2 the first split leaks (Table 3).
-        slow_lr: Learning rate of the slow phase. ``auto``: lr * clip(10 / steps, 0.01, 0.3), which is the paper's
-            0.01 lr on a million pairs and more, and enough to separate anything on ten thousand.
-        pool_size: Embeddings of each modality that neighbors are sought in. ``auto``: 2 % of the pairs, at least
-            four batches, at most 65,536 (the paper gives none). 0 pairs the two views directly ("No NN", Table 5).
-        nn_direction: Which side of the unimodal loss is the anchor, see :func:`nearest_neighbor_loss`.
-        nn_roles: ``both``: each view in turn is replaced by its neighbor. ``first``: only view 1 is, as released;
-            it then receives no gradient although it costs a forward pass.
-        in_modal: Train the risky side at all ("No CL" of Table 5 if not).
-        lr_plan: See :class:`Schedule`.
-        **kwargs: Those of :class:`CLIP`; ``views`` counts for safe pairs, a unimodal step always has two.
+        slow_epochs: Epochs of the slow phase (paper: 1). With 0 or 2, poisons leak into the first safe set (Table 3).
+        slow_lr: Learning rate of the slow phase. ``auto`` takes ``lr * clip(10 / steps, 0.01, 0.3)``: the paper's
+            ``0.01 * lr`` on a million pairs or more, and enough to separate the pairs of a set of ten thousand.
+        pool_size: Embeddings in the pool of each modality, from which nearest neighbors come. ``auto`` takes 2 % of
+            the pairs, at least four batches and at most 65,536 (the paper does not give a size). ``0`` pairs the two
+            views directly ("No NN" in Table 5).
+        nn_direction: Anchor of the unimodal loss: ``nn_rows`` takes the neighbors, as in the paper, ``view_rows`` the
+            views, as in the released code, ``symmetric`` the mean of both.
+        nn_roles: Views that are replaced by their neighbors. ``both`` replaces each view in turn. ``first`` replaces
+            only view 1, as in the released code; view 1 then costs a forward pass but gets no gradient.
+        in_modal: Train on risky pairs. ``false`` skips them ("No CL" in Table 5).
+        lr_plan: Learning rate around the slow phase. ``global`` runs one warm-up and one cosine over all steps except
+            the slow ones. ``restart_at_mixed`` gives the phases before and after the slow one a warm-up and a cosine
+            each.
+        **kwargs: Arguments of :class:`CLIP`. ``views`` applies to safe pairs; unimodal steps always take two views.
     """
 
     def __init__(
@@ -54,7 +58,8 @@ class SafeCLIP(CLIP):
     ) -> None:
         if unimodal_epochs < 0 or slow_epochs < 0:
             raise UsageError(
-                f'model.unimodal_epochs and model.slow_epochs count epochs, got {unimodal_epochs} and {slow_epochs}.'
+                f'model.unimodal_epochs and model.slow_epochs must be at least 0, got {unimodal_epochs} and '
+                f'{slow_epochs}.'
             )
         super().__init__(**kwargs)
         self.unimodal_epochs, self.slow_epochs, self.slow_lr = unimodal_epochs, slow_epochs, slow_lr
@@ -84,7 +89,7 @@ class SafeCLIP(CLIP):
         return Schedule(before, slow, after, factor, self.warmup_steps, self.lr_plan)
 
     def setup(self, stage: str) -> None:
-        """Makes the pools. Only training needs them, and their size depends on the data."""
+        """Builds the pools: here, because their size depends on the data, and only for training."""
         if stage == 'fit' and self.pool_size != 0:
             pairs = pairs_of(self.trainer)
             self.pools = NeighborPools.for_data(
@@ -97,30 +102,33 @@ class SafeCLIP(CLIP):
         if cross_modal:
             terms['cross_modal'] = self.cross_modal_loss(image[:, :cross_modal], text[:, :cross_modal])
         if cross_modal < image.shape[1]:
-            both = self.unimodal_loss(image[:, cross_modal:], 'image') + self.unimodal_loss(
-                text[:, cross_modal:], 'text'
-            )
-            terms['unimodal'] = both / 2
+            image_loss = self.unimodal_loss(image[:, cross_modal:], 'image')
+            text_loss = self.unimodal_loss(text[:, cross_modal:], 'text')
+            terms['unimodal'] = (image_loss + text_loss) / 2
         return terms
 
     def unimodal_loss(self, views: Tensor, modality: str) -> Tensor:
         """Nearest-neighbor contrastive loss of one modality (Eq. 2), of two embedded views (2, b, D)."""
-        everyone = [self.gather(view) for view in views]
+        gathered = [self.gather(view) for view in views]
         if self.pool_size == 0:
-            return self._between(views[1], everyone[1].rows, views[0], everyone[0].rows, everyone[0].first)
+            return self._neighbor_loss(views[1], gathered[1].rows, views[0], gathered[0].rows, gathered[0].first)
         pool: Any = self.pools[modality]
         terms = []
-        for anchor, other in ((0, 1), (1, 0))[: 2 if self.nn_roles == 'both' else 1]:
-            # For all ranks at once: their pools agree, so nothing needs to be sent.
-            near, _ = pool.nearest(everyone[anchor].rows)
-            first = everyone[anchor].first
-            own = near[first : first + views.shape[1]]
-            terms.append(self._between(views[other], everyone[other].rows, own, near, first))
-        pool.enqueue(everyone[0].rows)
+        for replaced, other in ((0, 1), (1, 0))[: 2 if self.nn_roles == 'both' else 1]:
+            # Looked up for all ranks: their pools are equal, so each computes the same neighbors and sends nothing.
+            all_neighbors, _ = pool.nearest(gathered[replaced].rows)
+            first = gathered[replaced].first
+            neighbors = all_neighbors[first : first + views.shape[1]]
+            terms.append(self._neighbor_loss(views[other], gathered[other].rows, neighbors, all_neighbors, first))
+        pool.enqueue(gathered[0].rows)
         return sum(terms[1:], terms[0]) / len(terms)
 
-    def _between(self, view: Tensor, all_view: Tensor, near: Tensor, all_near: Tensor, first: int) -> Tensor:
-        return nearest_neighbor_loss(view, near, self.logit_scale, self.nn_direction, all_view, all_near, first)
+    def _neighbor_loss(
+        self, view: Tensor, all_view: Tensor, neighbors: Tensor, all_neighbors: Tensor, first: int
+    ) -> Tensor:
+        return nearest_neighbor_loss(
+            view, neighbors, self.logit_scale, self.nn_direction, all_view, all_neighbors, first
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

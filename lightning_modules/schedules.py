@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the optimizer steps really taken."""
+"""Learning rate schedules as pure functions of the optimizer steps taken so far."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ Plan = Literal['global', 'restart_at_mixed']
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:
-    """Linear rise over ``warmup`` steps, then half a cosine to 0 at ``total``; factor of the peak, in [0, 1]."""
+    """Fraction of the peak, in [0, 1]: a linear rise over ``warmup`` steps, then half a cosine to 0 at ``total``."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
 
 
 def auto_warmup(total: int) -> int:
-    """A tenth of the steps, at most 10,000: the released constant outlasts whole runs on COCO."""
+    """A tenth of the steps, at most 10,000; the constant of the released code is longer than a whole run on COCO."""
     return min(10_000, total // 10)
 
 
 def auto_slow_factor(steps: int) -> float:
-    """Slow learning rate over the peak, for a slow phase of ``steps``.
+    """Learning rate of a slow phase of ``steps`` steps, as a fraction of the peak.
 
-    What separates poisons is how far the weights move, steps x rate: 10 / steps, no less than the paper's
-    0.01 and no more than 0.3, from where poisons begin to be learned.
+    How well the phase separates poisons depends on how far the weights move, that is on steps x rate. So the fraction
+    is 10 / steps, but at least the paper's 0.01 and at most 0.3, above which poisons start to be learned.
     """
     return min(max(10 / max(1, steps), 0.01), 0.3)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Factor of the peak learning rate at every step of a run whose phases follow each other.
+    """Learning rate at each step of a run with a slow phase, as a fraction of the peak.
 
     Attributes:
-        before: Steps ahead of the slow phase.
-        slow: Steps of the slow phase, at a constant rate; the plan stands still meanwhile.
-        after: Steps behind it.
-        slow_factor: Rate of the slow phase over the peak.
-        warmup: Steps of the linear rise; ``None`` for :func:`auto_warmup`.
-        plan: ``global``: one rise and one cosine over all steps but the slow ones. ``restart_at_mixed``: the phases
-            before and behind the slow one each have their own.
+        before: Steps before the slow phase.
+        slow: Steps of the slow phase, at a constant rate; the plan is paused meanwhile.
+        after: Steps after the slow phase.
+        slow_factor: Learning rate of the slow phase as a fraction of the peak.
+        warmup: Steps of linear warm-up; ``None`` for :func:`auto_warmup`.
+        plan: ``global``: one warm-up and one cosine over all steps except the slow ones. ``restart_at_mixed``: the
+            phases before and after the slow one have a warm-up and a cosine each.
     """
 
     before: int
@@ -55,10 +55,10 @@ class Schedule:
         if self.before <= step < self.before + self.slow:
             return self.slow_factor
         if self.plan == 'global':
-            return self._rise_and_fall(step if step < self.before else step - self.slow, self.before + self.after)
+            return self._warmup_cosine(step if step < self.before else step - self.slow, self.before + self.after)
         if step < self.before:
-            return self._rise_and_fall(step, self.before)
-        return self._rise_and_fall(step - self.before - self.slow, self.after)
+            return self._warmup_cosine(step, self.before)
+        return self._warmup_cosine(step - self.before - self.slow, self.after)
 
-    def _rise_and_fall(self, step: int, total: int) -> float:
+    def _warmup_cosine(self, step: int, total: int) -> float:
         return warmup_cosine(step, auto_warmup(total) if self.warmup is None else self.warmup, total)

@@ -69,9 +69,9 @@ def _draw_batches(
         rows = others[torch.randint(len(others), (size,), generator=draw).numpy()]
         images = surrogate.pixels(pixels('train', rows))
         corners = torch.from_numpy(start.corners(images.shape, start.size, rows)).to(images.device)
-        aims = shown[torch.randint(len(shown), (size,), generator=draw).to(shown.device)]
+        positives = shown[torch.randint(len(shown), (size,), generator=draw).to(shown.device)]
         keys = torch.from_numpy(rows).to(images.device)
-        yield PatchBatch(images, corners, aims, partial(surrogate.embed, views=views, rows=keys, epoch=step))
+        yield PatchBatch(images, corners, positives, partial(surrogate.embed, views=views, rows=keys, epoch=step))
 
 
 def _save(patch: Tensor, file: str) -> None:

@@ -20,11 +20,11 @@ from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, TinyPairs, tiny_archi
 
 
 class Watch(Callback):
-    """Remembers what happened at every step, and what evaluation and prediction answered."""
+    """Records every training step and the outputs of evaluation."""
 
     def __init__(self) -> None:
-        self.rates: list[float] = []  # of the steps as they were taken
-        self.logged: list[float] = []
+        self.rates: list[float] = []  # learning rate of the optimizer at each step
+        self.logged: list[float] = []  # learning rate that was logged for it
         self.scales: list[float] = []
         self.outputs: list[dict[str, Tensor]] = []
         self.batches: list[PairBatch] = []
@@ -42,7 +42,7 @@ class Watch(Callback):
         self.logged.append(float(trainer.callback_metrics['train/lr']))
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.scales.append(pl_module.towers.logit_scale.item())  # after the step before
+        self.scales.append(pl_module.towers.logit_scale.item())  # after the previous step
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.scales.append(pl_module.towers.logit_scale.item())
@@ -72,15 +72,15 @@ def fit(model: CLIP, folder: Path, data: TinyPairs | None = None, **kwargs: Any)
 
 
 @pytest.fixture(scope='module')
-def ordinary(tmp_path_factory: pytest.TempPathFactory) -> tuple[CLIP, L.Trainer, Watch]:
-    """A model after eight steps, and who has seen them."""
-    folder = tmp_path_factory.mktemp('ordinary')
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[CLIP, L.Trainer, Watch]:
+    """A model, its trainer and the record of its eight steps."""
+    folder = tmp_path_factory.mktemp('trained_run')
     model = clip(folder, lr=1e-3, warmup_steps=3, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.3)
     return (model, *fit(model, folder, max_epochs=2))
 
 
 def on_one_process(model: CLIP) -> CLIP:
-    """Enough of a trainer for a loss."""
+    """Gives the model as much of a trainer as a loss needs."""
     model._trainer = SimpleNamespace(world_size=1)
     return model
 
@@ -100,13 +100,13 @@ def weights(model: CLIP) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+def equal_weights(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 class TestTowers:
     @pytest.mark.parametrize('precision', [torch.float32, torch.bfloat16])
-    def test_embeddings_are_of_norm_one_in_float32(self, tmp_path: Path, precision: torch.dtype) -> None:
+    def test_embeddings_have_unit_norm_in_float32(self, tmp_path: Path, precision: torch.dtype) -> None:
         model, (image, tokens) = clip(tmp_path), inputs()
         with torch.autocast('cpu', precision, enabled=precision != torch.float32):
             embedded = model.encode_image(image), model.encode_text(tokens)
@@ -115,17 +115,17 @@ class TestTowers:
             assert rows.dtype == torch.float32
             assert torch.allclose(rows.norm(dim=1), torch.ones(5), atol=1e-5)
 
-    def test_sizes_are_those_of_the_architecture(self, tmp_path: Path) -> None:
+    def test_sizes_come_from_the_architecture(self, tmp_path: Path) -> None:
         model = clip(tmp_path, architecture=tiny_architecture(tmp_path, 'other', width=12, image_size=16))
         assert (model.image_size, model.context_length, model.width) == (16, CONTEXT_LENGTH, 12)
 
-    def test_an_architecture_comes_by_the_name_of_a_file_of_the_project(self) -> None:
+    def test_shipped_architectures_are_known_by_file_name(self) -> None:
         assert CLIP('tiny_toy.json').width == 128
 
     def test_starts_at_the_temperature_of_the_paper(self, tmp_path: Path) -> None:
         assert clip(tmp_path).logit_scale.item() == pytest.approx(1 / 0.07)
 
-    def test_memory_format_changes_no_embedding(self, tmp_path: Path) -> None:
+    def test_memory_format_does_not_change_embeddings(self, tmp_path: Path) -> None:
         image, _ = inputs()
         plain, last = clip(tmp_path), clip(tmp_path, channels_last=True)
         assert torch.allclose(last.encode_image(image), plain.encode_image(image), atol=1e-5)
@@ -137,7 +137,7 @@ class TestTowers:
 
 
 class TestLoss:
-    def test_of_one_view_is_info_nce(self, tmp_path: Path) -> None:
+    def test_one_view_gives_info_nce(self, tmp_path: Path) -> None:
         model = on_one_process(clip(tmp_path))
         set_scale(model, 1)
         image, text = torch.tensor([[[1.0, 0], [0.6, 0.8]]]), torch.tensor([[[0.8, 0.6], [1, 0]]])
@@ -145,20 +145,20 @@ class TestLoss:
         assert loss.item() == pytest.approx(0.8441895860, abs=1e-6)
 
     @pytest.mark.parametrize(('scale', 'expected'), [(1, 0.5989004887), (1 / 0.07, 0.9838562483)])
-    def test_of_two_views_crosses_them(self, tmp_path: Path, scale: float, expected: float) -> None:
+    def test_two_views_give_the_known_loss(self, tmp_path: Path, scale: float, expected: float) -> None:
         model = on_one_process(clip(tmp_path, views=2))
         set_scale(model, scale)
         image = torch.tensor([[[1.0, 0], [0, 1]], [[0.6, 0.8], [0.8, 0.6]]], dtype=torch.float64)
         text = torch.tensor([[[0.8, 0.6], [0, 1]], [[1, 0], [0.6, 0.8]]], dtype=torch.float64)
         assert model.cross_modal_loss(image, text).item() == pytest.approx(expected, abs=1e-6)
 
-    def test_of_two_views_meets_each_view_of_the_one_with_the_other_of_the_other(self, tmp_path: Path) -> None:
+    def test_two_views_are_crossed(self, tmp_path: Path) -> None:
         model = on_one_process(clip(tmp_path, views=2))
         set_scale(model, 5)
         image, text = unit_rows(12, 4, seed=0).view(2, 6, 4), unit_rows(12, 4, seed=1).view(2, 6, 4)
-        own = torch.arange(6)
-        to_text = torch.nn.functional.cross_entropy(5 * image[0] @ text[1].T, own)
-        to_image = torch.nn.functional.cross_entropy(5 * text[0] @ image[1].T, own)
+        positives = torch.arange(6)
+        to_text = torch.nn.functional.cross_entropy(5 * image[0] @ text[1].T, positives)
+        to_image = torch.nn.functional.cross_entropy(5 * text[0] @ image[1].T, positives)
         assert model.cross_modal_loss(image, text).item() == pytest.approx((to_text + to_image).item() / 2, abs=1e-6)
 
     def test_has_no_term_for_risky_pairs(self, tmp_path: Path) -> None:
@@ -167,18 +167,18 @@ class TestLoss:
         assert model.losses(image, text, cross_modal=4).keys() == {'cross_modal'}
 
     @pytest.mark.parametrize('views', [0, 3])
-    def test_refuses_other_numbers_of_views(self, views: int) -> None:
+    def test_refuses_numbers_of_views_other_than_1_and_2(self, views: int) -> None:
         with pytest.raises(ValueError, match=f'model.views must be 1 or 2, got {views}'):
             CLIP(views=views)
 
 
 class TestTrainingStep:
-    def test_reads_only_fields_that_tell_nothing_of_poison(self) -> None:
+    def test_reads_only_fields_that_do_not_reveal_poisons(self) -> None:
         assert set(Pairs.__annotations__) == {'image', 'tokens', 'row', 'cross_modal'} < set(PairBatch._fields)
 
     @pytest.mark.parametrize('views', [1, 2])
-    def test_reports_the_similarity_of_the_first_views(self, tmp_path: Path, views: int) -> None:
-        model = clip(tmp_path, views=views, lr=0.0)  # so that the model is the same afterwards
+    def test_returns_the_similarity_of_the_first_views(self, tmp_path: Path, views: int) -> None:
+        model = clip(tmp_path, views=views, lr=0.0)  # so that training does not change the model
         _, watch = fit(model, tmp_path, pairs(tmp_path, image_views=SimCLRViews()), max_epochs=1)
         for batch, output in zip(watch.batches, watch.outputs, strict=True):
             assert len(batch.image) == views
@@ -188,19 +188,19 @@ class TestTrainingStep:
             assert not output['similarity'].requires_grad
             assert output['similarity'].dtype == torch.float32
 
-    def test_logs_loss_scale_and_rate(self, ordinary: tuple[CLIP, L.Trainer, Watch]) -> None:
-        _, run, _ = ordinary
+    def test_logs_loss_scale_and_rate(self, trained_run: tuple[CLIP, L.Trainer, Watch]) -> None:
+        _, run, _ = trained_run
         assert {'train/loss', 'train/cross_modal', 'train/logit_scale', 'train/lr'} <= run.callback_metrics.keys()
         assert run.callback_metrics['train/loss'] == run.callback_metrics['train/cross_modal']
 
-    def test_learns(self, tmp_path: Path) -> None:
+    def test_loss_decreases(self, tmp_path: Path) -> None:
         model = clip(tmp_path, architecture=tiny_architecture(tmp_path, width=32), lr=3e-3, warmup_steps=2)
         _, watch = fit(model, tmp_path, max_epochs=6)
         losses = [output['loss'].item() for output in watch.outputs]
         assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
 
     @pytest.mark.parametrize(('start', 'end'), [(9.0, MAX_LOGIT_SCALE), (-3.0, 0.0)])
-    def test_scale_is_back_in_its_range_after_every_step(self, tmp_path: Path, start: float, end: float) -> None:
+    def test_logit_scale_is_clamped_after_every_step(self, tmp_path: Path, start: float, end: float) -> None:
         model = clip(tmp_path, lr=1e-6)
         with torch.no_grad():
             model.towers.logit_scale.fill_(start)
@@ -214,7 +214,7 @@ class TestTrainingStep:
         run, watch = fit(model, tmp_path, max_epochs=1, precision='bf16-mixed')
         assert all(output['loss'].isfinite() for output in watch.outputs)
         assert {output['loss'].dtype for output in watch.outputs} == {torch.float32}
-        assert {logits.dtype for logits in watch.logits} == {torch.float32}  # or many classes would be tied
+        assert {logits.dtype for logits in watch.logits} == {torch.float32}  # in bfloat16, many classes would tie
         assert {p.dtype for p in model.parameters()} == {torch.float32}
         predicted = run.predict(model, pairs(tmp_path))
         assert predicted is not None
@@ -222,36 +222,36 @@ class TestTrainingStep:
 
 
 def check_groups(model: CLIP, optimizer: torch.optim.Optimizer) -> None:
-    """Every parameter is in one of two groups: decayed if it is a matrix, else not."""
-    decayed, free = optimizer.param_groups
-    assert decayed['weight_decay'] > 0 == free['weight_decay']
+    """Checks that every parameter is in one of two groups: decayed if it is a matrix, otherwise not decayed."""
+    decayed, undecayed = optimizer.param_groups
+    assert decayed['weight_decay'] > 0 == undecayed['weight_decay']
     assert all(p.ndim >= 2 for p in decayed['params'])
-    assert all(p.ndim < 2 for p in free['params'])
-    assert {*decayed['params'], *free['params']} == set(model.parameters())
+    assert all(p.ndim < 2 for p in undecayed['params'])
+    assert {*decayed['params'], *undecayed['params']} == set(model.parameters())
 
 
 class TestOptimizer:
-    def test_decays_matrices_only(self, ordinary: tuple[CLIP, L.Trainer, Watch]) -> None:
-        model, run, _ = ordinary
+    def test_decays_matrices_only(self, trained_run: tuple[CLIP, L.Trainer, Watch]) -> None:
+        model, run, _ = trained_run
         check_groups(model, run.optimizers[0])
         assert any(p is model.towers.logit_scale for p in run.optimizers[0].param_groups[1]['params'])
 
-    def test_decays_no_batch_norm_in_a_shortcut_either(self, tmp_path: Path) -> None:
+    def test_does_not_decay_batch_norms_in_shortcuts(self, tmp_path: Path) -> None:
         model = CLIP('tiny_toy.json')
         run, _ = fit(model, tmp_path, pairs(tmp_path, rows=8, batch_size=4), max_epochs=1)
         check_groups(model, run.optimizers[0])
         shortcuts = [p for name, p in model.named_parameters() if name.endswith('downsample.1.weight')]
-        assert [p.ndim for p in shortcuts] == [1] * 4  # the released code, which goes by names, decays these
+        assert [p.ndim for p in shortcuts] == [1] * 4  # the released code goes by names and decays these
 
-    def test_takes_its_constants_from_the_arguments(self, ordinary: tuple[CLIP, L.Trainer, Watch]) -> None:
-        group = ordinary[1].optimizers[0].param_groups[0]
-        taken = [group[name] for name in ('initial_lr', 'betas', 'eps', 'weight_decay')]
-        assert taken == [1e-3, (0.8, 0.99), 1e-6, 0.3]
+    def test_constants_come_from_the_arguments(self, trained_run: tuple[CLIP, L.Trainer, Watch]) -> None:
+        group = trained_run[1].optimizers[0].param_groups[0]
+        constants = [group[name] for name in ('initial_lr', 'betas', 'eps', 'weight_decay')]
+        assert constants == [1e-3, (0.8, 0.99), 1e-6, 0.3]
 
-    def test_a_gradient_of_zero_still_moves_a_weight_and_none_does_not(
-        self, ordinary: tuple[CLIP, L.Trainer, Watch]
+    def test_a_zero_gradient_still_moves_a_weight_but_no_gradient_does_not(
+        self, trained_run: tuple[CLIP, L.Trainer, Watch]
     ) -> None:
-        fused = ordinary[1].optimizers[0].param_groups[0]['fused']
+        fused = trained_run[1].optimizers[0].param_groups[0]['fused']
         weight = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
         optimizer = torch.optim.AdamW([weight], lr=5e-5, weight_decay=0.1, fused=fused)
         for gradient, expected in ((1.0, 0.9999450000), (0.0, 0.9999064974), (None, 0.9999064974)):
@@ -259,17 +259,17 @@ class TestOptimizer:
             optimizer.step()
             assert weight.item() == pytest.approx(expected, abs=1e-9)
 
-    def test_clips_gradients_if_asked_to(self, tmp_path: Path) -> None:
+    def test_gradients_can_be_clipped(self, tmp_path: Path) -> None:
         run, _ = fit(clip(tmp_path), tmp_path, max_epochs=1, gradient_clip_val=0.5)
         assert not run.optimizers[0].param_groups[0]['fused']  # Lightning 2.6 cannot clip before a fused step
 
-    def test_rate_follows_the_plan_and_is_logged_for_each_step(self, ordinary: tuple[CLIP, L.Trainer, Watch]) -> None:
-        _, _, watch = ordinary
+    def test_learning_rate_follows_the_schedule_and_is_logged(self, trained_run: tuple[CLIP, L.Trainer, Watch]) -> None:
+        _, _, watch = trained_run
         assert watch.rates == pytest.approx([1e-3 * warmup_cosine(step, 3, 8) for step in range(8)])
         assert watch.logged == pytest.approx(watch.rates)
 
     @pytest.mark.parametrize('accumulated', [2, 3])
-    def test_rate_follows_the_steps_really_taken(self, tmp_path: Path, accumulated: int) -> None:
+    def test_learning_rate_counts_optimizer_steps_not_batches(self, tmp_path: Path, accumulated: int) -> None:
         model = clip(tmp_path, lr=1e-3, warmup_steps=3)
         _, watch = fit(model, tmp_path, max_epochs=2, accumulate_grad_batches=accumulated)
         assert watch.rates == pytest.approx([1e-3 * warmup_cosine(step, 3, 4) for step in range(4)])
@@ -278,7 +278,7 @@ class TestOptimizer:
         _, watch = fit(clip(tmp_path, lr=1e-3), tmp_path, max_epochs=5)
         assert watch.rates[:3] == pytest.approx([5e-4, 1e-3, 1e-3])
 
-    def test_needs_to_know_how_long_the_run_is(self, tmp_path: Path) -> None:
+    def test_requires_max_epochs(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r'trainer.max_epochs must be set'):
             fit(clip(tmp_path), tmp_path, max_epochs=-1, max_steps=2)
 
@@ -290,11 +290,11 @@ class TestEvaluation:
         model = clip(tmp_path)
         rows = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1], [0, 1]])
         monkeypatch.setattr(model, 'encode_text', lambda tokens: rows[tokens[:, 0]])
-        found = model.classifier(torch.arange(4).view(2, 2, 1))
+        classifier = model.classifier(torch.arange(4).view(2, 2, 1))
         expected = torch.tensor([[0.8944271910, 0.4472135955], [0, 1]])
-        assert torch.allclose(found, expected, atol=1e-6)
+        assert torch.allclose(classifier, expected, atol=1e-6)
 
-    def test_answers_with_the_cosine_to_every_class(self, tmp_path: Path) -> None:
+    def test_logits_are_the_cosines_to_every_class(self, tmp_path: Path) -> None:
         model, data, watch = clip(tmp_path), pairs(tmp_path, heldout_rows=15), Watch()
         trainer(callbacks=[watch]).validate(model, data, verbose=False)
         assert [tuple(logits.shape) for logits in watch.logits] == [(10, 4), (5, 4)]
@@ -304,23 +304,23 @@ class TestEvaluation:
         assert torch.allclose(watch.logits[0], expected, atol=1e-5)
         assert torch.allclose(watch.images[0], model.encode_image(batch.image), atol=1e-5)
 
-    def test_tests_as_it_validates(self, tmp_path: Path) -> None:
+    def test_test_step_is_the_validation_step(self, tmp_path: Path) -> None:
         model = clip(tmp_path)
         assert model.test_step.__func__ is model.validation_step.__func__
         trainer().test(model, pairs(tmp_path), verbose=False)
 
     def test_predicts_the_similarity_of_every_clean_pair(self, tmp_path: Path) -> None:
         model, data = clip(tmp_path), pairs(tmp_path, image_views=SimCLRViews(), caption_views=EDA())
-        answers: Any = trainer().predict(model, data)
-        assert torch.cat([answer['row'] for answer in answers]).tolist() == list(range(32))
+        outputs: Any = trainer().predict(model, data)
+        assert torch.cat([output['row'] for output in outputs]).tolist() == list(range(32))
         batches = [data.on_after_batch_transfer(batch, 0) for batch in data.sweep_dataloader()]
         with torch.no_grad():
             expected = [(model.encode_image(b.image[0]) * model.encode_text(b.tokens[0])).sum(1) for b in batches]
-        found = torch.cat([answer['similarity'] for answer in answers])
-        assert torch.allclose(found, torch.cat(expected), atol=1e-5)
-        image, text = (torch.cat([answer[side] for answer in answers]) for side in ('image', 'text'))
+        similarity = torch.cat([output['similarity'] for output in outputs])
+        assert torch.allclose(similarity, torch.cat(expected), atol=1e-5)
+        image, text = (torch.cat([output[modality] for output in outputs]) for modality in ('image', 'text'))
         assert image.shape == text.shape == (32, model.width)
-        assert torch.allclose((image * text).sum(1), found, atol=1e-6)
+        assert torch.allclose((image * text).sum(1), similarity, atol=1e-6)
 
     def test_predicts_the_mean_similarity_of_several_views(self, tmp_path: Path) -> None:
         model, data = clip(tmp_path), pairs(tmp_path, image_views=SimCLRViews(), caption_views=EDA())
@@ -329,43 +329,43 @@ class TestEvaluation:
             batch = data.on_after_batch_transfer(raw, 0)
             with torch.no_grad():
                 views = zip(batch.image, batch.tokens, strict=True)
-                each = [(model.encode_image(image) * model.encode_text(tokens)).sum(1) for image, tokens in views]
-                found = model.predict_step(batch, 0)['similarity']
-            assert len(each) == 3 and torch.allclose(found, torch.stack(each).mean(0), atol=1e-5)
+                by_view = [(model.encode_image(image) * model.encode_text(tokens)).sum(1) for image, tokens in views]
+                similarity = model.predict_step(batch, 0)['similarity']
+            assert len(by_view) == 3 and torch.allclose(similarity, torch.stack(by_view).mean(0), atol=1e-5)
 
 
 class TestArchitecture:
-    def test_an_unknown_name_is_told(self) -> None:
-        with pytest.raises(ValueError, match=r"model.architecture='RN51' is no open_clip model"):
+    def test_an_unknown_name_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"model.architecture='RN51' is not an open_clip model"):
             CLIP('RN51')
 
-    def test_a_missing_file_is_told(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"model.architecture='.*absent.json': there is no such file"):
+    def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"model.architecture='.*absent.json' does not exist: give the path"):
             CLIP(str(tmp_path / 'absent.json'))
 
     @pytest.mark.parametrize(
         ('architecture', 'tags'), [('RN50', 'openai, yfcc15m, cc12m'), ('tiny_toy.json', 'none, so leave it null')]
     )
-    def test_unknown_weights_are_told(self, architecture: str, tags: str) -> None:
-        with pytest.raises(ValueError, match=rf"model.pretrained='opanai' is neither a file .*; its tags: {tags}"):
+    def test_unknown_weights_are_refused(self, architecture: str, tags: str) -> None:
+        with pytest.raises(ValueError, match=rf"model.pretrained='opanai' is neither a file .*\. Its tags: {tags}"):
             CLIP(architecture, pretrained='opanai')
 
     @pytest.mark.parametrize(('width', 'layers'), [(12, 1), (8, 2)])
-    def test_a_checkpoint_of_another_one_is_refused(self, tmp_path: Path, width: int, layers: int) -> None:
+    def test_a_checkpoint_of_another_architecture_is_refused(self, tmp_path: Path, width: int, layers: int) -> None:
         for name, other in (('small', 'large'), ('large', 'small')):
             models = {
                 'small': tiny_architecture(tmp_path, 'small'),
                 'large': tiny_architecture(tmp_path, 'large', width, layers),
             }
-            path = saved(clip(tmp_path, architecture=models[name]), tmp_path)
+            path = save_model(clip(tmp_path, architecture=models[name]), tmp_path)
             with pytest.raises(ValueError, match=r'init_from holds weights of another architecture \(\d+ tensors'):
                 CLIP(models[other], init_from=path)
             with pytest.raises(ValueError, match=r'ckpt_path holds weights of another .*: set model.architecture'):
                 trainer().validate(CLIP(models[other]), pairs(tmp_path), ckpt_path=path, weights_only=True)
 
 
-def saved(model: CLIP, folder: Path) -> str:
-    """Path of a checkpoint of a model, as a run would write it."""
+def save_model(model: CLIP, folder: Path) -> str:
+    """Saves a checkpoint as a run would, and returns its path."""
     run, path = trainer(), str(folder / 'model.ckpt')
     run.strategy.connect(model)
     run.save_checkpoint(path, weights_only=True)
@@ -375,30 +375,30 @@ def saved(model: CLIP, folder: Path) -> str:
 class TestWeights:
     def test_start_from_a_checkpoint(self, tmp_path: Path) -> None:
         model = clip(tmp_path, lr=1e-3)
-        path = saved(model, tmp_path)
+        path = save_model(model, tmp_path)
         torch.manual_seed(1)
         other = CLIP(model.architecture)
-        assert not same(weights(other), weights(model))
+        assert not equal_weights(weights(other), weights(model))
         assert other.untrained
         started = CLIP(model.architecture, init_from=path)
-        assert same(weights(started), weights(model))
+        assert equal_weights(weights(started), weights(model))
         assert not started.untrained
-        assert started.lr == 5e-4  # settings of the other run do not count
+        assert started.lr == 5e-4  # the settings of the other run are ignored
 
     def test_start_from_a_file_of_open_clip(self, tmp_path: Path) -> None:
         model = clip(tmp_path)
         torch.save(model.towers.state_dict(), tmp_path / 'towers.pt')
         started = CLIP(model.architecture, pretrained=str(tmp_path / 'towers.pt'))
-        assert same(weights(started), weights(model))
+        assert equal_weights(weights(started), weights(model))
         assert not started.untrained
 
-    def test_a_missing_checkpoint_is_told(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"model.init_from='absent.ckpt': there is no such file"):
+    def test_a_missing_checkpoint_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"model.init_from='absent.ckpt' does not exist"):
             clip(tmp_path, init_from='absent.ckpt')
 
-    def test_a_file_of_other_content_is_told(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_checkpoint_is_refused(self, tmp_path: Path) -> None:
         torch.save(clip(tmp_path).towers.state_dict(), tmp_path / 'towers.pt')
-        with pytest.raises(ValueError, match=r'is no checkpoint of this project: use model.pretrained'):
+        with pytest.raises(ValueError, match=r'is not a Clipward checkpoint: use model.pretrained'):
             clip(tmp_path, init_from=str(tmp_path / 'towers.pt'))
 
     def test_dropout_does_not_depend_on_where_a_run_was_resumed(self, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def rows(*values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def near(value: float) -> float:
+def approximately(value: float) -> float:
     return pytest.approx(value, abs=1e-9)
 
 
@@ -27,8 +27,8 @@ def one_way_by_definition(anchor: Tensor, candidate: Tensor, scale: float) -> fl
     """The formula in the docstring, one pair at a time, without cross_entropy."""
     total = 0.0
     for j in range(len(anchor)):
-        own = math.exp(scale * float(anchor[j] @ candidate[j]))
-        total -= math.log(own / sum(math.exp(scale * float(anchor[j] @ c)) for c in candidate))
+        positive = math.exp(scale * float(anchor[j] @ candidate[j]))
+        total -= math.log(positive / sum(math.exp(scale * float(anchor[j] @ c)) for c in candidate))
     return total / len(anchor)
 
 
@@ -38,55 +38,55 @@ class TestInfoNCE:
     def test_agrees_with_the_definition(self, batch_size: int, scale: float) -> None:
         image, text = unit_rows(batch_size, 5, seed=0), unit_rows(batch_size, 5, seed=1)
         expected = (one_way_by_definition(image, text, scale) + one_way_by_definition(text, image, scale)) / 2
-        assert info_nce(image, text, ONE * scale).item() == near(expected)
+        assert info_nce(image, text, ONE * scale).item() == approximately(expected)
 
     @pytest.mark.parametrize(('scale', 'loss'), [(1, 0.5981388694), (1 / 0.07, 0.0558439129), (100, 2.06115e-9)])
-    def test_two_pairs_by_hand(self, scale: float, loss: float) -> None:
+    def test_two_pairs_match_a_calculation_by_hand(self, scale: float, loss: float) -> None:
         text = rows((0.8, 0.6), (0.6, 0.8))
-        found = info_nce(torch.eye(2, dtype=torch.float64), text, ONE * scale).item()
-        assert found == pytest.approx(loss, abs=1e-9 if scale < 100 else 1e-13)
-        assert found == pytest.approx(math.log1p(math.exp(-0.2 * scale)), rel=1e-6)
+        actual = info_nce(torch.eye(2, dtype=torch.float64), text, ONE * scale).item()
+        assert actual == pytest.approx(loss, abs=1e-9 if scale < 100 else 1e-13)
+        assert actual == pytest.approx(math.log1p(math.exp(-0.2 * scale)), rel=1e-6)
 
     def test_is_the_mean_of_both_directions(self) -> None:
         image, text = rows((1, 0), (0.6, 0.8)), rows((0.8, 0.6), (1, 0))
-        assert one_way(image, text, ONE).item() == near(0.8436996592)
-        assert one_way(text, image, ONE).item() == near(0.8446795127)
-        assert info_nce(image, text, ONE).item() == near(0.8441895860)
+        assert one_way(image, text, ONE).item() == approximately(0.8436996592)
+        assert one_way(text, image, ONE).item() == approximately(0.8446795127)
+        assert info_nce(image, text, ONE).item() == approximately(0.8441895860)
 
-    def test_two_perfect_pairs(self) -> None:
+    def test_two_perfect_pairs_still_cost_something(self) -> None:
         perfect = torch.eye(2, dtype=torch.float64)
-        assert info_nce(perfect, perfect, ONE).item() == near(0.3132616875)
+        assert info_nce(perfect, perfect, ONE).item() == approximately(0.3132616875)
 
     def test_costs_log_batch_size_when_all_pairs_look_alike(self) -> None:
         same = unit_rows(1, 5, seed=0).expand(8, -1)
-        assert info_nce(same, same, 100 * ONE).item() == near(math.log(8))
+        assert info_nce(same, same, 100 * ONE).item() == approximately(math.log(8))
 
-    def test_pulls_an_image_towards_its_caption_and_off_the_others(self) -> None:
+    def test_pulls_an_image_towards_its_caption_and_away_from_others(self) -> None:
         image, text = unit_rows(4, 5, seed=0).requires_grad_(), unit_rows(4, 5, seed=1)
         info_nce(image, text, ONE).backward()
         assert image.grad is not None
-        towards = -image.grad @ text.T  # (4, 4): how a step of descent changes each cosine
-        assert (towards.diagonal() > towards.mean(1)).all()
+        change = -image.grad @ text.T  # (4, 4): how a descent step changes each cosine
+        assert (change.diagonal() > change.mean(1)).all()
 
     @pytest.mark.parametrize('ranks', [2, 3])
-    def test_processes_share_the_loss_and_the_gradient_of_one(self, ranks: int) -> None:
+    def test_mean_over_processes_equals_loss_and_gradient_of_one_process(self, ranks: int) -> None:
         image, text = unit_rows(6, 5, seed=0).requires_grad_(), unit_rows(6, 5, seed=1).requires_grad_()
         scale = SHARP.clone().requires_grad_()
         per_rank = 6 // ranks
         parts = [slice(first, first + per_rank) for first in range(0, 6, per_rank)]
         shares = torch.stack([info_nce(image[p], text[p], scale, image, text, p.start) for p in parts])
-        found = torch.autograd.grad(shares.mean(), (image, text, scale))  # DDP's mean
+        gradients = torch.autograd.grad(shares.mean(), (image, text, scale))  # DDP averages
         whole = info_nce(image, text, scale)
-        assert shares.mean().item() == near(whole.item())
-        for part, expected in zip(found, torch.autograd.grad(whole, (image, text, scale)), strict=True):
-            assert torch.allclose(part, expected, atol=1e-12)
+        assert shares.mean().item() == approximately(whole.item())
+        for gradient, expected in zip(gradients, torch.autograd.grad(whole, (image, text, scale)), strict=True):
+            assert torch.allclose(gradient, expected, atol=1e-12)
 
     def test_names_both_shapes_when_only_one_side_was_gathered(self) -> None:
         with pytest.raises(ValueError, match=r'images \(4, 5\) and captions \(8, 5\)'):
             info_nce(unit_rows(4, 5, seed=0), unit_rows(8, 5, seed=1), ONE)
 
 
-def found_neighbors(view: Tensor, pool: Tensor) -> Tensor:
+def nearest_rows(view: Tensor, pool: Tensor) -> Tensor:
     return pool[(view @ pool.T).argmax(1)]
 
 
@@ -100,17 +100,17 @@ class TestNearestNeighborLoss:
         ('direction', 'loss'),
         [('view_rows', 0.5557002784), ('nn_rows', 0.5178134099), ('symmetric', 0.5367568442)],
     )
-    def test_directions(self, direction: Direction, loss: float) -> None:
-        neighbor = found_neighbors(VIEW_1, POOL)
+    def test_each_direction_gives_the_known_loss(self, direction: Direction, loss: float) -> None:
+        neighbor = nearest_rows(VIEW_1, POOL)
         assert neighbor.tolist() == [[1, 0], [0, 1]]
-        assert nearest_neighbor_loss(VIEW_2, neighbor, ONE, direction).item() == near(loss)
+        assert nearest_neighbor_loss(VIEW_2, neighbor, ONE, direction).item() == approximately(loss)
 
     @pytest.mark.parametrize(('direction', 'loss'), [('view_rows', 1.4564936975), ('nn_rows', 0.0280166684)])
-    def test_directions_when_sharp(self, direction: Direction, loss: float) -> None:
-        assert nearest_neighbor_loss(VIEW_2, POOL[:2], SHARP, direction).item() == near(loss)
+    def test_each_direction_gives_the_known_loss_at_a_low_temperature(self, direction: Direction, loss: float) -> None:
+        assert nearest_neighbor_loss(VIEW_2, POOL[:2], SHARP, direction).item() == approximately(loss)
 
-    def test_two_views_without_a_pool(self) -> None:
-        assert nearest_neighbor_loss(VIEW_2, VIEW_1, ONE, 'view_rows').item() == near(0.6557430183)
+    def test_a_view_may_stand_in_for_the_neighbor(self) -> None:
+        assert nearest_neighbor_loss(VIEW_2, VIEW_1, ONE, 'view_rows').item() == approximately(0.6557430183)
 
     def test_gradient_of_the_released_form_reaches_the_view(self) -> None:
         view = VIEW_2.clone().requires_grad_()
@@ -120,11 +120,11 @@ class TestNearestNeighborLoss:
         assert torch.allclose(view.grad, expected, atol=1e-9)
 
     @pytest.mark.parametrize('direction', ['view_rows', 'nn_rows', 'symmetric'])
-    def test_processes_share_the_loss_of_one(self, direction: Direction) -> None:
+    def test_mean_over_processes_equals_the_loss_of_one_process(self, direction: Direction) -> None:
         view, neighbor = unit_rows(6, 5, seed=0), unit_rows(6, 5, seed=1)
         whole = nearest_neighbor_loss(view, neighbor, SHARP, direction)
         halves = [
             nearest_neighbor_loss(view[p], neighbor[p], SHARP, direction, view, neighbor, p.start)
             for p in (slice(0, 3), slice(3, 6))
         ]
-        assert torch.stack(halves).mean().item() == near(whole.item())
+        assert torch.stack(halves).mean().item() == approximately(whole.item())

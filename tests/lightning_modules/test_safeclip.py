@@ -22,17 +22,17 @@ from lightning_modules.schedules import Schedule
 from tests.helpers.tiny import TinyPairs, tiny_architecture, trainer, unit_rows
 
 POOL = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
-VIEWS = torch.tensor([[[0.8, 0.6], [0.6, 0.8]], [[0.6, 0.8], [0, 1]]])  # (2, b, D), those of the golden checks
+VIEWS = torch.tensor([[[0.8, 0.6], [0.6, 0.8]], [[0.6, 0.8], [0, 1]]])  # (2, b, D); the same as in test_losses.py
 
 
 class Watch(Callback):
-    """Remembers of every step its epoch, how many pairs were safe, their views, its rate and how full the pools are."""
+    """Records every training step."""
 
     def __init__(self) -> None:
-        self.steps: list[tuple[int, int, int]] = []
+        self.steps: list[tuple[int, int, int]] = []  # epoch, number of safe pairs, views
         self.rates: list[float] = []
-        self.drawn: list[list[int]] = []
-        self.filled: list[int] = []
+        self.drawn: list[list[int]] = []  # rows of the batch
+        self.filled: list[int] = []  # embeddings in the image pool
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert outputs['loss'].isfinite()
@@ -42,7 +42,7 @@ class Watch(Callback):
             self.filled.append(int(pools['image'].filled))
 
     def rows(self, first: int, stop: int | None = None) -> list[int]:
-        """Rows drawn in some steps."""
+        """Rows drawn in a range of steps."""
         return [row for batch in self.drawn[first:stop] for row in batch]
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
@@ -50,7 +50,7 @@ class Watch(Callback):
 
 
 class HalfRisky(Callback):
-    """Stands for a split: the first half of the pairs is risky."""
+    """Replaces a split: the first half of the pairs is risky."""
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         side = trainer.datamodule.partition.side
@@ -75,14 +75,14 @@ def fit(model: CLIP, data: TinyPairs, *callbacks: Callback, **kwargs: Any) -> tu
 
 
 @pytest.fixture(scope='module')
-def halved(tmp_path_factory: pytest.TempPathFactory) -> tuple[L.Trainer, Watch]:
-    """A run of an unimodal, a slow and two mixed epochs, half of whose pairs are risky from the second epoch on."""
-    folder = tmp_path_factory.mktemp('halved')
+def half_risky_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[L.Trainer, Watch]:
+    """A run of one unimodal, one slow and two mixed epochs; half of its pairs are risky from the second epoch on."""
+    folder = tmp_path_factory.mktemp('half_risky_run')
     return fit(safeclip(folder, pool_size=50), pairs(folder), HalfRisky())
 
 
-def at_unit_scale(model: SafeCLIP, pool: Tensor | None = None) -> SafeCLIP:
-    """A model on one process whose losses have s = 1, with pools that hold some rows."""
+def prepare_for_losses(model: SafeCLIP, pool: Tensor | None = None) -> SafeCLIP:
+    """Prepares a model for calls of its losses: one process, a logit scale of 1, and the given rows in its pools."""
     model._trainer = SimpleNamespace(world_size=1)
     with torch.no_grad():
         model.towers.logit_scale.zero_()
@@ -102,7 +102,7 @@ class TestPlan:
         model = safeclip(tmp_path, unimodal_epochs=5, slow_epochs=1)
         assert [model.phase(epoch) for epoch in range(48)] == ['unimodal'] * 5 + ['slow'] + ['mixed'] * 42
 
-    def test_each_phase_trains_its_sides(self, tmp_path: Path) -> None:
+    def test_each_phase_has_its_sides(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path)
         assert [model.sides(epoch) for epoch in range(3)] == [
             {'within_modal': 2},
@@ -125,17 +125,17 @@ class TestPlan:
         ]
 
     @pytest.mark.parametrize(('unimodal', 'slow'), [(0, 1), (1, 0), (0, 0), (2, 2)])
-    def test_phases_may_be_left_out(self, tmp_path: Path, unimodal: int, slow: int) -> None:
+    def test_phases_can_be_skipped(self, tmp_path: Path, unimodal: int, slow: int) -> None:
         model = safeclip(tmp_path, unimodal_epochs=unimodal, slow_epochs=slow)
-        found = [model.phase(epoch) for epoch in range(6)]
-        assert found == ['unimodal'] * unimodal + ['slow'] * slow + ['mixed'] * (6 - unimodal - slow)
+        phases = [model.phase(epoch) for epoch in range(6)]
+        assert phases == ['unimodal'] * unimodal + ['slow'] * slow + ['mixed'] * (6 - unimodal - slow)
 
-    def test_refuses_fewer_than_no_epochs(self) -> None:
-        with pytest.raises(ValueError, match='count epochs, got -1 and 1'):
+    def test_refuses_a_negative_number_of_epochs(self) -> None:
+        with pytest.raises(ValueError, match='must be at least 0, got -1 and 1'):
             SafeCLIP(unimodal_epochs=-1)
 
     @pytest.mark.parametrize(('slow_lr', 'factor'), [('auto', 0.03096), (5e-6, 0.01), (1e-4, 0.2)])
-    def test_rate_of_the_slow_phase(self, tmp_path: Path, slow_lr: Any, factor: float) -> None:
+    def test_learning_rate_of_the_slow_phase(self, tmp_path: Path, slow_lr: Any, factor: float) -> None:
         model = safeclip(tmp_path, unimodal_epochs=5, slow_lr=slow_lr)
         plan = model.schedule(steps_per_epoch=323, epochs=48)  # COCO in batches of 256
         assert (plan.before, plan.slow, plan.after) == (5 * 323, 323, 42 * 323)
@@ -151,7 +151,7 @@ class TestPlan:
         assert (plan.before, plan.slow, plan.after) == expected
 
     @pytest.mark.parametrize('plan', ['global', 'restart_at_mixed'])
-    def test_rate_follows_the_plan_in_a_run(self, tmp_path: Path, plan: Any) -> None:
+    def test_learning_rate_follows_the_schedule_in_a_run(self, tmp_path: Path, plan: Any) -> None:
         model = safeclip(tmp_path, lr=1e-3, slow_lr=1e-5, warmup_steps=2, lr_plan=plan)
         _, watch = fit(model, pairs(tmp_path))
         schedule = Schedule(4, 4, 8, 0.01, 2, plan)
@@ -163,42 +163,42 @@ class TestPools:
         ('rows', 'batch_size', 'size'),
         [(1_000_000, 512, 20_000), (3_000_000, 512, 60_000), (12_000_000, 512, 65_536), (82_000, 512, 2048)],
     )
-    def test_hold_two_percent_but_four_batches(self, rows: int, batch_size: int, size: int) -> None:
+    def test_hold_two_percent_of_the_pairs_or_four_batches(self, rows: int, batch_size: int, size: int) -> None:
         assert auto_pool_size(rows, batch_size) == size
 
     @pytest.mark.parametrize(('pool_size', 'rows'), [('auto', 32), (8, 8), (100, 100)])
-    def test_have_the_size_asked_for(self, tmp_path: Path, pool_size: Any, rows: int) -> None:
+    def test_have_the_requested_size(self, tmp_path: Path, pool_size: Any, rows: int) -> None:
         model = safeclip(tmp_path, pool_size=pool_size)
         fit(model, pairs(tmp_path), max_epochs=1)
         assert {name: tuple(pool.rows.shape) for name, pool in model.pools.items()} == {
             'image': (rows, model.width), 'text': (rows, model.width),
         }  # fmt: skip
 
-    def test_smaller_than_a_batch_are_refused(self, tmp_path: Path) -> None:
+    def test_must_not_be_smaller_than_a_batch(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r'model.pool_size=7 is smaller than a batch of 8.*or 0 for no pool'):
             fit(safeclip(tmp_path, pool_size=7), pairs(tmp_path))
 
-    def test_refuses_data_without_row_numbers(self, tmp_path: Path) -> None:
+    def test_need_data_with_row_numbers(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path)
         model._trainer = SimpleNamespace(datamodule=None)
         with pytest.raises(ValueError, match=r'needs a row number for each pair, which a stream does not have'):
             model.setup('fit')
         model.setup('validate')
 
-    def test_may_be_left_out(self, tmp_path: Path) -> None:
+    def test_can_be_turned_off(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path, pool_size=0)
         _, watch = fit(model, pairs(tmp_path), HalfRisky())
         assert not model.pools
         assert len(watch.steps) == 16
 
-    def test_are_filled_by_steps_on_risky_pairs_only(self, halved: tuple[L.Trainer, Watch]) -> None:
-        _, watch = halved
+    def test_are_filled_by_steps_on_risky_pairs_only(self, half_risky_run: tuple[L.Trainer, Watch]) -> None:
+        _, watch = half_risky_run
         risky = np.cumsum([8 - safe for _, safe, _ in watch.steps])
         assert watch.filled == np.minimum(risky, 50).tolist()
         assert watch.filled[4:8] == [32] * 4  # the slow epoch
 
-    def test_are_no_parameters(self, tmp_path: Path) -> None:
-        model = at_unit_scale(safeclip(tmp_path), POOL)
+    def test_are_not_parameters(self, tmp_path: Path) -> None:
+        model = prepare_for_losses(safeclip(tmp_path), POOL)
         assert not any(name.startswith('pools') for name, _ in model.named_parameters())
 
 
@@ -206,23 +206,23 @@ class TestUnimodalLoss:
     @pytest.mark.parametrize(
         ('direction', 'loss'), [('view_rows', 0.5557002784), ('nn_rows', 0.5178134099), ('symmetric', 0.5367568442)]
     )
-    def test_of_the_first_view_s_neighbors(self, tmp_path: Path, direction: Any, loss: float) -> None:
-        model = at_unit_scale(safeclip(tmp_path, nn_roles='first', nn_direction=direction), POOL)
+    def test_first_role_uses_neighbors_of_the_first_view(self, tmp_path: Path, direction: Any, loss: float) -> None:
+        model = prepare_for_losses(safeclip(tmp_path, nn_roles='first', nn_direction=direction), POOL)
         assert model.unimodal_loss(VIEWS, 'image').item() == pytest.approx(loss, abs=1e-6)
 
     def test_without_a_pool_views_are_paired_directly(self, tmp_path: Path) -> None:
-        model = at_unit_scale(safeclip(tmp_path, pool_size=0, nn_direction='view_rows'))
+        model = prepare_for_losses(safeclip(tmp_path, pool_size=0, nn_direction='view_rows'))
         assert model.unimodal_loss(VIEWS, 'image').item() == pytest.approx(0.6557430183, abs=1e-6)
 
-    def test_an_empty_pool_is_as_none(self, tmp_path: Path) -> None:
-        without = at_unit_scale(safeclip(tmp_path, pool_size=0))
-        empty = at_unit_scale(safeclip(tmp_path, nn_roles='first'))
+    def test_an_empty_pool_gives_the_loss_without_a_pool(self, tmp_path: Path) -> None:
+        without = prepare_for_losses(safeclip(tmp_path, pool_size=0))
+        empty = prepare_for_losses(safeclip(tmp_path, nn_roles='first'))
         empty.pools['image'] = NeighborPool(5, 2)
         assert empty.unimodal_loss(VIEWS, 'image').item() == pytest.approx(without.unimodal_loss(VIEWS, 'image').item())
         assert empty.pools['image'].rows[:2].tolist() == [[pytest.approx(x) for x in row] for row in VIEWS[0].tolist()]
 
-    def test_gradient_of_the_released_form_reaches_the_second_view_only(self, tmp_path: Path) -> None:
-        model = at_unit_scale(safeclip(tmp_path, nn_roles='first', nn_direction='view_rows'), POOL)
+    def test_gradient_of_the_released_form_reaches_only_the_second_view(self, tmp_path: Path) -> None:
+        model = prepare_for_losses(safeclip(tmp_path, nn_roles='first', nn_direction='view_rows'), POOL)
         first, second = (view.clone().requires_grad_() for view in VIEWS)
         loss = model.unimodal_loss(torch.stack([first, second]), 'image')
         gradients = torch.autograd.grad(loss, (first, second, model.towers.logit_scale))
@@ -231,29 +231,29 @@ class TestUnimodalLoss:
         assert torch.allclose(gradients[1], expected, atol=1e-6)
         assert gradients[2] != 0
 
-    def test_with_both_roles_is_the_mean_of_the_two(self, tmp_path: Path) -> None:
+    def test_both_roles_give_the_mean_of_two_losses(self, tmp_path: Path) -> None:
         views = unit_rows(8, 2, seed=0).float().view(2, 4, 2)
-        one, both = (at_unit_scale(safeclip(tmp_path, nn_roles=roles), POOL) for roles in ('first', 'both'))
-        forth = one.unimodal_loss(views, 'image').item()
-        at_unit_scale(one, POOL)
-        back = one.unimodal_loss(views.flip(0), 'image').item()
-        assert both.unimodal_loss(views, 'image').item() == pytest.approx((forth + back) / 2)
+        one, both = (prepare_for_losses(safeclip(tmp_path, nn_roles=roles), POOL) for roles in ('first', 'both'))
+        first_role = one.unimodal_loss(views, 'image').item()
+        prepare_for_losses(one, POOL)
+        second_role = one.unimodal_loss(views.flip(0), 'image').item()
+        assert both.unimodal_loss(views, 'image').item() == pytest.approx((first_role + second_role) / 2)
 
-    def test_with_both_roles_reaches_both_views(self, tmp_path: Path) -> None:
-        model = at_unit_scale(safeclip(tmp_path), POOL)
+    def test_gradient_with_both_roles_reaches_both_views(self, tmp_path: Path) -> None:
+        model = prepare_for_losses(safeclip(tmp_path), POOL)
         views = VIEWS.clone().requires_grad_()
         model.unimodal_loss(views, 'image').backward()
         assert views.grad is not None
         assert views.grad.flatten(1).any(1).all()
 
-    def test_asks_the_pool_before_it_fills_it(self, tmp_path: Path) -> None:
-        model = at_unit_scale(safeclip(tmp_path, nn_roles='first', nn_direction='view_rows'), POOL)
+    def test_looks_up_neighbors_before_it_adds_embeddings(self, tmp_path: Path) -> None:
+        model = prepare_for_losses(safeclip(tmp_path, nn_roles='first', nn_direction='view_rows'), POOL)
         model.unimodal_loss(VIEWS, 'image')
         assert model.pools['image'].rows.tolist() == [*VIEWS[0].tolist(), [-1, 0]]
         assert torch.equal(model.pools['text'].rows, POOL)
 
-    def test_images_and_captions_count_alike(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        model = at_unit_scale(safeclip(tmp_path))
+    def test_images_and_captions_have_equal_weight(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = prepare_for_losses(safeclip(tmp_path))
         parts = {'image': 0.5557002784, 'text': 1.0}
         monkeypatch.setattr(model, 'unimodal_loss', lambda views, modality: torch.tensor(parts[modality]))
         terms = model.losses(VIEWS, VIEWS, cross_modal=0)
@@ -267,13 +267,13 @@ class TestSides:
     @pytest.mark.parametrize(
         ('safe', 'terms'), [(6, {'cross_modal'}), (0, {'unimodal'}), (2, {'cross_modal', 'unimodal'})]
     )
-    def test_each_has_a_loss_of_its_own(self, tmp_path: Path, safe: int, terms: set[str]) -> None:
-        model = at_unit_scale(safeclip(tmp_path, pool_size=0))
+    def test_each_side_has_its_own_loss(self, tmp_path: Path, safe: int, terms: set[str]) -> None:
+        model = prepare_for_losses(safeclip(tmp_path, pool_size=0))
         assert model.losses(self.views(0), self.views(1), safe).keys() == terms
 
     @pytest.mark.parametrize('views', [1, 2])
-    def test_neither_sees_the_other_s_pairs(self, tmp_path: Path, views: int) -> None:
-        model = at_unit_scale(safeclip(tmp_path, pool_size=0, views=views))
+    def test_loss_of_a_side_ignores_pairs_of_the_other_side(self, tmp_path: Path, views: int) -> None:
+        model = prepare_for_losses(safeclip(tmp_path, pool_size=0, views=views))
         image, text = self.views(0), self.views(1)
         joint = model.losses(image, text, cross_modal=2)
         safe = model.losses(image[:views, :2], text[:views, :2], cross_modal=2)
@@ -282,33 +282,33 @@ class TestSides:
         assert joint['unimodal'].item() == pytest.approx(risky['unimodal'].item())
 
     def test_risky_pairs_are_never_aligned(self, tmp_path: Path) -> None:
-        model = at_unit_scale(safeclip(tmp_path, pool_size=0))
+        model = prepare_for_losses(safeclip(tmp_path, pool_size=0))
         image, text = self.views(0).requires_grad_(), self.views(1).requires_grad_()
         model.losses(image, text, cross_modal=0)['unimodal'].backward()
-        moved = image.grad
+        gradient = image.grad
         other = self.views(2).requires_grad_()
         image.grad = None
         model.losses(image, other, cross_modal=0)['unimodal'].backward()
-        assert moved is not None
+        assert gradient is not None
         assert image.grad is not None
-        assert torch.equal(moved, image.grad)  # whatever the captions say
+        assert torch.equal(gradient, image.grad)  # independent of the captions
 
 
 class TestRuns:
-    def test_epochs_train_what_the_plan_says(self, halved: tuple[L.Trainer, Watch]) -> None:
-        run, watch = halved
+    def test_epochs_train_the_sides_of_their_phase(self, half_risky_run: tuple[L.Trainer, Watch]) -> None:
+        run, watch = half_risky_run
         assert watch.steps[:4] == [(0, 0, 2)] * 4
         assert watch.steps[4:8] == [(1, 8, 1)] * 4
         for start in (8, 12):
             assert sorted(watch.steps[start : start + 4]) == [(start // 4, 0, 2)] * 2 + [(start // 4, 8, 1)] * 2
         assert {'train/loss', 'train/cross_modal', 'train/unimodal'} <= run.callback_metrics.keys()
 
-    def test_warm_up_takes_every_pair_whatever_the_split(self, halved: tuple[L.Trainer, Watch]) -> None:
+    def test_warm_up_trains_on_every_pair_whatever_the_split(self, half_risky_run: tuple[L.Trainer, Watch]) -> None:
         for epoch in range(2):
-            assert sorted(halved[1].rows(4 * epoch, 4 * epoch + 4)) == list(range(32))
+            assert sorted(half_risky_run[1].rows(4 * epoch, 4 * epoch + 4)) == list(range(32))
 
-    def test_mixed_epochs_obey_the_split(self, halved: tuple[L.Trainer, Watch]) -> None:
-        _, watch = halved
+    def test_mixed_epochs_follow_the_split(self, half_risky_run: tuple[L.Trainer, Watch]) -> None:
+        _, watch = half_risky_run
         for (epoch, safe, _), rows in zip(watch.steps, watch.drawn, strict=True):
             assert epoch < 2 or all((row >= 16) == (safe > 0) for row in rows)
 
@@ -317,7 +317,7 @@ class TestRuns:
         assert watch.steps[8:] == [(2, 8, 1)] * 4 + [(3, 8, 1)] * 4
         assert sorted(watch.rows(8, 12)) == list(range(32))
 
-    def test_with_neither_warm_up_nor_split_is_clip_itself(self, tmp_path: Path) -> None:
+    def test_without_warm_up_and_split_it_is_clip(self, tmp_path: Path) -> None:
         architecture = tiny_architecture(tmp_path)
         models = []
         for kind, plan in ((CLIP, {}), (SafeCLIP, {'unimodal_epochs': 0, 'slow_epochs': 0})):
@@ -334,7 +334,7 @@ class TestRuns:
         total = metrics['train/cross_modal'] + metrics['train/unimodal']
         assert metrics['train/loss'].item() == pytest.approx(total.item())
 
-    def test_sequential_batches_are_risky_first(self, tmp_path: Path) -> None:
+    def test_sequential_order_puts_risky_batches_first(self, tmp_path: Path) -> None:
         _, watch = fit(safeclip(tmp_path), pairs(tmp_path, order='sequential'), HalfRisky())
         assert [safe for _, safe, _ in watch.steps[8:]] == [0, 0, 8, 8] * 2
 
@@ -344,7 +344,7 @@ class TestRuns:
         assert set(watch.rows(8)) == set(range(16, 32))
 
     @pytest.mark.parametrize('option', [{'nn_roles': 'first'}, {'views': 2}, {'nn_direction': 'nn_rows'}])
-    def test_options_run(self, tmp_path: Path, option: dict[str, Any]) -> None:
+    def test_trains_with_every_option(self, tmp_path: Path, option: dict[str, Any]) -> None:
         _, watch = fit(safeclip(tmp_path, **option), pairs(tmp_path, image_views=SimCLRViews()), HalfRisky())
         assert len(watch.steps) == 16
 
@@ -356,22 +356,22 @@ class TestRuns:
 
 
 class TestCheckpoints:
-    def test_pairs_of_other_data_can_be_scored(self, tmp_path: Path) -> None:
+    def test_scores_pairs_of_another_data_set(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path, pool_size=10)
         run, _ = fit(model, pairs(tmp_path, rows=48))
         run.save_checkpoint(tmp_path / 'model.ckpt')
         fresh, other = safeclip(tmp_path, pool_size='auto'), pairs(tmp_path, rows=13, picture_seed=1, batch_size=13)
-        answers: Any = trainer().predict(fresh, other, ckpt_path=tmp_path / 'model.ckpt', weights_only=True)
-        assert torch.cat([answer['row'] for answer in answers]).tolist() == list(range(13))
+        outputs: Any = trainer().predict(fresh, other, ckpt_path=tmp_path / 'model.ckpt', weights_only=True)
+        assert torch.cat([output['row'] for output in outputs]).tolist() == list(range(13))
         assert {name: len(pool.rows) for name, pool in fresh.pools.items()} == {'image': 10, 'text': 10}
         assert all(torch.equal(value, weights(fresh)[name]) for name, value in weights(model).items())
 
-    def test_a_pool_smaller_than_a_batch_is_no_matter_where_nothing_is_trained(self, tmp_path: Path) -> None:
+    def test_a_pool_may_be_smaller_than_a_batch_if_nothing_is_trained(self, tmp_path: Path) -> None:
         data = pairs(tmp_path)
-        answers: Any = trainer().predict(safeclip(tmp_path, pool_size=7), data)
-        assert torch.cat([answer['row'] for answer in answers]).tolist() == list(range(len(data.table)))
+        outputs: Any = trainer().predict(safeclip(tmp_path, pool_size=7), data)
+        assert torch.cat([output['row'] for output in outputs]).tolist() == list(range(len(data.table)))
 
-    def test_pools_of_another_size_are_told(self, tmp_path: Path) -> None:
+    def test_training_refuses_pools_of_another_size(self, tmp_path: Path) -> None:
         run, _ = fit(safeclip(tmp_path, pool_size=16), pairs(tmp_path), max_epochs=1)
         run.save_checkpoint(tmp_path / 'model.ckpt')
         with pytest.raises(ValueError, match=r'pools of 16 embeddings and this run makes them 32: .* model.pool_size'):
@@ -401,20 +401,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TinyPairs:
 
 
 class TestBehavior:
-    """Ten clusters of pairs, a tenth of them with the caption of another cluster, and nobody says which."""
+    """The pairs form ten clusters; a tenth of them have the caption of another cluster, and are not marked."""
 
     def test_poisons_are_less_similar_after_the_warm_up(self, trained: TinyPairs) -> None:
         clean, poisoned = trained.partition.score[:-POISONS], trained.partition.score[-POISONS:]
         assert poisoned.mean() < clean.mean()
-        above = (clean[:, None] > poisoned).double().mean()  # area under the ROC curve
-        assert above > 0.9
+        auroc = (clean[:, None] > poisoned).double().mean()  # area under the ROC curve
+        assert auroc > 0.9
 
     def test_the_safe_side_is_cleaner_than_the_data(self, trained: TinyPairs) -> None:
         safe = trained.partition.rows(SAFE)
         assert 0.3 * ROWS < len(safe) < ROWS
         assert (safe >= ROWS - POISONS).double().mean() < 0.5 * POISONS / ROWS
 
-    def test_the_safe_side_is_what_the_mixture_vouches_for(self, trained: TinyPairs) -> None:
+    def test_the_safe_side_is_what_the_mixture_accepts(self, trained: TinyPairs) -> None:
         mixture, score = trained.partition.mixture, trained.partition.score.double()
         assert mixture is not None
         low, high = (
