@@ -1,4 +1,4 @@
-"""What data promises to those that train on it, and what only those may ask for who know the truth."""
+"""Protocols of a datamodule: what a defense may use, and what only metrics and reports may use."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from datamodules.usage_error import UsageError
 
 
 class Pairs(Protocol):
-    """All that a defense may hold of the training pairs: numbered rows, without their origin or the truth about them.
+    """All that a defense may use: numbered rows, without their origin and without the truth about them.
 
     Attributes:
-        partition: The side of every pair, which the defense sets; its length is the number N of pairs.
-        batch_size: Pairs in a batch over all processes.
+        partition: Side of each pair, set by the defense; its length is the number N of pairs.
+        batch_size: Pairs in a batch, over all processes.
     """
 
     partition: Partition
@@ -31,36 +31,36 @@ class Pairs(Protocol):
     def sweep_dataloader(
         self, epoch: int = CLEAN, rows: np.ndarray | None = None, views: int = 1
     ) -> DataLoader[PairBatch]:
-        """This process's share of the pairs that are not dropped, or of some rows, in order.
+        """Reads this process's share of the pairs, in order of their rows.
 
         Args:
-            epoch: Epoch whose augmented views are read; ``CLEAN`` for pairs as they are.
-            rows: Rows to read, ascending, int64; all if ``None``.
+            epoch: Epoch whose augmented views are read; ``CLEAN`` for pairs without augmentation.
+            rows: Rows to read, ascending, int64; ``None`` reads all that are not dropped.
             views: Views of each pair.
         """
 
     def picture_hashes(self) -> np.ndarray:
-        """A number for each row's stored picture, int64 (N,), equal for equal pixels."""
+        """A hash of each row's stored picture, int64 (N,), equal for equal pixels."""
 
 
 class Prompts(Protocol):
-    """What a zero-shot classifier is made from."""
+    """All that a zero-shot classifier is built from."""
 
     def prompt_tokens(self) -> list[torch.Tensor]:
         """Tokens of the prompts of each evaluation set, int64 (C, P, T)."""
 
 
 class Truth(Protocol):
-    """What metrics, the ledger, figures and audits may ask for; a defense that did would prove nothing.
+    """What metrics, the ledger, figures and audits may use. A defense that used it would prove nothing.
 
     Attributes:
-        manifest: Which rows are poisoned, by which attack.
+        manifest: Which rows are poisoned, and by which attack.
         evaluation_sets: Labeled and triggered pictures, in the order of the validation loaders.
-        classes: Class names that the zero-shot classifier answers with.
-        table: Captions and image references of every row; references tell where a picture comes from.
-        images: Reads stored pictures by row.
-        partition: The split that is measured.
-        heldout: Captions and image references of the held-out pairs, if there are any.
+        classes: Class names that the zero-shot classifier chooses from.
+        table: Caption and image reference of every row. References reveal where a picture comes from.
+        images: Stored pictures by row.
+        partition: The split to measure.
+        heldout: Captions and image references of the held-out pairs, or ``None``.
     """
 
     manifest: Manifest
@@ -76,7 +76,7 @@ class Truth(Protocol):
     def heldout(self) -> PairTable | None: ...
 
     def heldout_dataloader(self) -> DataLoader[PairBatch]:
-        """This process's share of the held-out pairs, in order; the rows of its batches are those of ``heldout``.
+        """Reads this process's share of the held-out pairs, in order. The rows of its batches are rows of ``heldout``.
 
         Raises:
             UsageError: If no pairs are held out.
@@ -87,13 +87,13 @@ def pairs_of(trainer: L.Trainer) -> Pairs:
     """The training pairs of a run, for a defense.
 
     Raises:
-        UsageError: If the data has no numbered rows, as a stream has none.
+        UsageError: If the data has no numbered rows, because it is a stream.
     """
     data = _datamodule(trainer)
     if not hasattr(data, 'partition'):
         raise UsageError(
-            'a split needs a row number for each pair, which a stream does not have: give it data with a table of '
-            'pairs, as a subclass of PairsDataModule has one, or train without callbacks.repartition.'
+            'a split needs a row number for each pair, which a stream does not have: use a datamodule with a table of '
+            'pairs, such as a subclass of PairsDataModule, or train without callbacks.repartition.'
         )
     return cast(Pairs, data)
 
@@ -104,7 +104,7 @@ def prompts_of(trainer: L.Trainer) -> Prompts:
 
 
 def truth_of(trainer: L.Trainer) -> Truth:
-    """The truth about a run's pairs, for whatever measures. A test keeps it out of everything that decides."""
+    """The truth about a run's pairs, for measuring. A test checks that nothing that decides calls this."""
     return cast(Truth, _datamodule(trainer))
 
 

@@ -1,4 +1,4 @@
-"""Writes a poisoned data set as files that other code bases read, with the pixels that training here sees."""
+"""Writes a poisoned data set as files that other code bases read, with the pixels that Clipward trains on."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ _CAPTIONS_AT_ONCE = 8192
 
 
 def export(data: PairsDataModule, folder: Path, form: Form = 'csv') -> int:
-    """Writes the training pairs, and what another code base needs to measure the attacks on its own model.
+    """Writes the training pairs, and all that another code base needs to measure the attacks on its own model.
 
-    Pictures are the stored ones, poison included, before augmentation, as PNG without loss. The truth about poison is
-    kept beside the pairs, never among them:
+    Pictures are written as lossless PNG, as stored: poisons included, before augmentation. The truth about poisons is
+    in files of its own, not among the pairs:
 
-    - ``csv``: ``train.csv`` with the columns row (without a name), ``image`` and ``caption``, and
-      ``images/<row>.png``; ``data.csv`` says the same without a header, in the form that Huang et al. (2025) read from
-      a folder ``data``. ``webdataset``: ``train/00000.tar`` and so on, with ``<row>.png`` and ``<row>.txt``.
-    - ``heldout.csv`` and ``heldout/``: held-out pairs that are not poison, with the number of their class if known.
+    - ``csv``: ``train.csv`` with the columns row (its header is empty), ``image`` and ``caption``, and
+      ``images/<row>.png``. ``data.csv`` holds the same without a header, in the form that Huang et al. (2025) read
+      from a folder ``data``. ``webdataset``: ``train/00000.tar`` and so on, with ``<row>.png`` and ``<row>.txt``.
+    - ``heldout.csv`` and ``heldout/``: held-out pairs that are not poisons, with the index of their class if known.
     - ``test/<attack>.csv`` and ``test/<attack>/``: pictures on which success is measured, with label and target.
-    - ``manifest.parquet``: every poisoned row. ``poison_manifest.json``: the attacks, and the names of classes.
-      ``train_poison_info.json``: Huang et al.'s list, by position in ``train.csv``, if all poison has one target.
+    - ``manifest.parquet``: every poisoned row. ``poison_manifest.json``: the attacks and the class names.
+      ``train_poison_info.json``: Huang et al.'s list of positions in ``train.csv``, if all poisons have one target.
 
     The folder has a temporary name until it is complete. Dropped and unreadable pairs are left out and counted.
 
     Args:
-        data: The pairs, set up.
-        folder: Where to write; must be missing or empty.
+        data: The pairs, after ``setup``.
+        folder: Folder to write; must be missing or empty.
         form: Form of the training pairs.
 
     Returns:
@@ -83,7 +83,7 @@ def export(data: PairsDataModule, folder: Path, form: Form = 'csv') -> int:
 
 
 class _EncodedPictures(Dataset[tuple[int, bytes | None]]):
-    """Position among the written rows -> row, and its picture as PNG; ``None`` if it cannot be read."""
+    """Maps a position in ``rows`` to the row and its picture as PNG, or ``None`` if it cannot be read."""
 
     def __init__(self, images: OverlaidPictures, rows: np.ndarray) -> None:
         self.images, self.rows = images, rows
@@ -112,7 +112,7 @@ def _encode_pairs(data: PairsDataModule, kept: np.ndarray) -> Iterator[WrittenPa
             yield row, png, caption
 
 
-# --- what success is measured on ------------------------------------------------------------------------------------
+# --- evaluation pictures --------------------------------------------------------------------------------------------
 
 
 def _write_heldout(folder: Path, data: PairsDataModule) -> None:
@@ -135,7 +135,7 @@ def _write_heldout(folder: Path, data: PairsDataModule) -> None:
 
 
 def _write_test_pictures(folder: Path, measured: EvaluationSet) -> None:
-    """Pictures with their trigger on, the number of their class if known, and that of the attack's target."""
+    """Triggered pictures, with the index of their class if known and that of the attack's target."""
     assert measured.target is not None
     (folder / measured.name).mkdir(parents=True)
     with open_csv(folder / f'{measured.name}.csv') as lines:
@@ -171,7 +171,7 @@ def _write_truth(folder: Path, data: PairsDataModule, kept: np.ndarray) -> None:
 
 
 def _describe_attack(name: str, data: PairsDataModule, measured: EvaluationSet) -> dict[str, Any]:
-    """Everything about an attack that its poisoned rows do not tell."""
+    """Describes an attack beyond its poisoned rows."""
     attack, rows = data.attacks[name], data.manifest.rows(name)
     trigger = None if attack.trigger is None else attack.trigger.describe()
     return {
@@ -190,19 +190,19 @@ def _describe_attack(name: str, data: PairsDataModule, measured: EvaluationSet) 
 
 
 def _plain_parameters(attack: Attack) -> dict[str, Any]:
-    """Arguments of an attack; triggers are described."""
+    """Arguments of an attack, with descriptions in place of triggers."""
     public = {name: value for name, value in vars(attack).items() if not name.startswith('_')}
     return {name: json.loads(v.describe()) if isinstance(v, Trigger) else v for name, v in public.items()}
 
 
 def _poison_info(data: PairsDataModule, kept: np.ndarray) -> dict[str, Any] | None:
-    """The list of poison that Huang et al.'s detectors read; ``None`` without poison, or with several targets."""
+    """The list of poisons that Huang et al.'s detectors read; ``None`` without poisons or with several targets."""
     lines = data.manifest.table.select(['row', 'target_class', 'caption']).to_pylist()
     lines = [line for line in lines if kept[line['row']]]
     targets = {line['target_class'] for line in lines}
     if len(targets) != 1:
         return None
-    position = np.cumsum(kept) - 1  # of a row among the written pairs
+    position = np.cumsum(kept) - 1  # position of each row among the written pairs
     indices = [int(position[line['row']]) for line in lines]
     return {
         'poison_indices': indices,

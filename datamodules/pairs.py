@@ -1,4 +1,4 @@
-"""Image-caption pairs as a LightningDataModule: table, attacks, filters, loaders and resume."""
+"""Image-caption pairs as a LightningDataModule: poisons the table, filters it, loads batches and resumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from datamodules.attacks.base import AttackPool, Poisoning, flatten_attacks
 from datamodules.attacks.poisoned_pictures import render_poisoned_pictures
 from datamodules.attacks.poisoned_table import poison_table
 from datamodules.evaluation.heldout import heldout_loader
-from datamodules.evaluation.labeled import labeled_folder, labeled_set
+from datamodules.evaluation.labeled import build_labeled_set, read_labeled_folder
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, evaluation_loader
 from datamodules.files.array_cache import stored_array
 from datamodules.pictures.augment import ImageViews
@@ -28,7 +28,7 @@ from datamodules.pictures.cache import map_strings
 from datamodules.pictures.copies import picture_hashes
 from datamodules.pictures.store import PictureStore
 from datamodules.pictures.views import as_makers, as_rewriters, check_views, clean_view, make_views
-from datamodules.rows.filters import Filter, dropped_by, mask_digest
+from datamodules.rows.filters import Filter, apply_filters, mask_digest
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
 from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.text.eda import EDA
@@ -42,37 +42,41 @@ if TYPE_CHECKING:
 
 
 class PairsDataModule(L.LightningDataModule):
-    """Image-caption pairs, poisoned as asked, split as a defense decides.
+    """Image-caption pairs, poisoned by attacks and split into a safe and a risky side by a defense.
 
-    A data set is a subclass with :meth:`load_table` and, where images outside the training set are at hand,
+    A data set is a subclass that defines :meth:`load_table` and, if it has images outside the training set,
     :meth:`load_heldout`.
 
     Args:
-        batch_size: Pairs in a batch over all processes.
-        image_size: Side of a view in pixels; the model's if ``None``.
-        cache_size: Side of the stored pictures in pixels; ``image_size`` if ``None``. Larger ones give crops detail.
-        context_length: Tokens of a caption; the model's if ``None``.
-        attacks: Attacks by name, applied in order. An overlay that names any replaces them all; ``{}`` for none.
-        poison: Train on the poisons. ``false`` leaves them out and still measures the attacks: the unpoisoned twin.
+        batch_size: Pairs in a training batch, over all processes.
+        image_size: Side of a view in pixels. ``None`` takes the image size of the model.
+        cache_size: Side of the stored pictures in pixels. ``None`` takes ``image_size``. A larger side keeps detail for
+            random crops.
+        context_length: Tokens of a caption. ``None`` takes the context length of the model.
+        attacks: Attacks by name, applied in order. A later config file that names attacks replaces the whole mapping.
+            ``{}`` means no attacks.
+        poison: Train on the poisons. ``false`` leaves them out but still measures the attacks, as a control.
         filters: Rules by name that drop pairs before training, such as ``LedgerFilter``. Attacks choose their images
-            and captions before any filter applies, so that a filtered run measures the same poisons.
+            and captions before any filter applies, so a filtered run measures the same poisons.
         heldout_name: Name of the held-out set in metrics.
-        labeled: Further sets for zero-shot accuracy by name: folders of classes, ``<class>/*.jpg``.
-        class_names: Classes of the zero-shot classifier where the data has none of its own: a list of names, or
+        labeled: Further sets for zero-shot accuracy, by name. Each is a folder with one folder of images per class,
+            ``<class>/*.jpg``.
+        class_names: Classes of the zero-shot classifier if the data set does not define any: a list of names, or
             ``imagenet`` for the 1,000 classes of ImageNet.
-        templates: Prompts with one ``{}`` each; the 80 of CLIP's authors if ``None``.
-        image_views: Augmentation of images in training: one for all views, or a list with one for each view, as
-            ``[CleanView, SimCLRViews]``; ``None`` takes images as they are.
-        caption_views: Augmentation of captions in training: one for all views, or a list with one for each view, as
-            ``[null, EDA]``; ``None`` takes captions as they are.
-        order: How batches of the two sides follow each other: ``interleaved`` at random, ``sequential`` with the risky
-            ones first, ``joint`` with both sides in every batch.
-        safe_weight: Draws of a safe pair for one draw of a risky one.
-        cache: ``memmap``: decode every picture once, into ``cache_dir``. ``none``: decode at every access.
+        templates: Prompt templates with one ``{}`` each. ``None`` takes the 80 templates of CLIP's authors.
+        image_views: Image augmentation in training: one for all views, or a list with one for each view, such as
+            ``[CleanView, SimCLRViews]``. ``None`` does not augment images.
+        caption_views: Caption augmentation in training: one for all views, or a list with one for each view, such as
+            ``[null, EDA]``. By default, captions are not augmented.
+        order: Order of safe and risky batches in an epoch. ``interleaved`` shuffles them, ``sequential`` puts risky
+            batches first, ``joint`` mixes both sides in every batch.
+        safe_weight: How many times a safe pair is drawn for each time a risky pair is drawn.
+        cache: ``memmap`` decodes every picture once, into ``cache_dir``. ``none`` decodes a picture whenever it is
+            read.
         cache_dir: Folder of the caches.
-        num_workers: Processes that load, at most as many as there are cores.
-        seed: Seed of batches and views; that of an attack is its own.
-        eval_batch_size: Pairs or images in a batch of one process where nothing is trained.
+        num_workers: Worker processes that load batches, at most one per core.
+        seed: Seed of batches and views. Attacks have their own seeds.
+        eval_batch_size: Pairs or images per process in a batch of evaluation or scoring.
     """
 
     def __init__(
@@ -116,17 +120,17 @@ class PairsDataModule(L.LightningDataModule):
         self.num_workers = min(num_workers, os.cpu_count() or 1)
         self.seed, self.eval_batch_size = seed, eval_batch_size
 
-    # --- what a data set says ----------------------------------------------------------------------------------------
+    # --- defined by a data set ---------------------------------------------------------------------------------------
 
     @abstractmethod
     def load_table(self) -> PairTable:
-        """The training pairs in an order that is the same on every machine."""
+        """Reads the training pairs, in an order that is the same on every machine."""
 
     def load_heldout(self) -> PairTable | None:
-        """Pairs outside the training set: attacks take images from them, metrics are measured on them."""
+        """Reads pairs outside the training set, which attacks take images from and metrics are measured on."""
         return None
 
-    # --- what follows from it ----------------------------------------------------------------------------------------
+    # --- derived from it ---------------------------------------------------------------------------------------------
 
     @cached_property
     def source(self) -> PairTable:
@@ -140,7 +144,7 @@ class PairsDataModule(L.LightningDataModule):
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Class names that a zero-shot classifier may answer and an attack may aim at."""
+        """Class names that the zero-shot classifier chooses from and attacks may target."""
         for table in (self.heldout, self.source):
             if table is not None and table.classes:
                 return table.classes
@@ -148,22 +152,22 @@ class PairsDataModule(L.LightningDataModule):
 
     @cached_property
     def pictures(self) -> PictureStore:
-        """The clean stored pictures; decodes what the cache does not hold yet."""
+        """The clean stored pictures; decodes those that are not cached yet."""
         cached = self.cache == 'memmap'
         return PictureStore(self.source, self.heldout, self.stored_size, self.cache_dir, cached, self.num_workers)
 
     def attack_pool(self) -> AttackPool:
-        """What attacks choose from, before any of them has."""
+        """The pairs that attacks choose from, before any attack has chosen."""
         unreadable = {origin: set(rows) for origin, rows in self.pictures.unreadable.items()}
         return AttackPool(self.source, self.heldout, self.classes, self.templates, taken=unreadable)
 
     def prepare_data(self) -> None:
-        """Decodes what the cache does not hold yet, on one process."""
+        """Decodes pictures that are not cached yet, on one process."""
         self._take_sizes_from_model()
         _ = self.pictures
 
     def setup(self, stage: str) -> None:
-        """Poisons the table and lays out batches; the same on every rank."""
+        """Poisons the table, filters it and builds the evaluation sets, with the same result on every rank."""
         self._take_sizes_from_model()
         assert self.context_length is not None
         pool = self.attack_pool()
@@ -174,7 +178,7 @@ class PairsDataModule(L.LightningDataModule):
         self.tokens = stored_tokens(self.table, self.tokenizer, self.cache_dir)
         if not self._rank:
             warn_of_cut_captions(self.table, self.tokens, self.tokenizer)
-        self.filtered = dropped_by(self.filters, self.table, self.manifest.rows())
+        self.filtered = apply_filters(self.filters, self.table, self.manifest.rows())
         self.partition = Partition(len(self.table), self.table.fingerprint)
         self.partition.side[self._untrained_rows()] = DROPPED
         if self.heldout is not None:
@@ -184,18 +188,18 @@ class PairsDataModule(L.LightningDataModule):
 
     @property
     def stored_size(self) -> int:
-        """Side of the pictures as they are stored, in pixels."""
+        """Side of a stored picture in pixels."""
         size = self.cache_size or self.image_size
         assert size is not None
         return size
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch, whole ones, the same number in every epoch."""
+        """Number of batches in an epoch, all of them full; the same in every epoch."""
         return int((self.partition.side != DROPPED).sum()) // self.batch_size
 
     def picture_hashes(self) -> np.ndarray:
-        """A number for each row's stored picture, int64 (N,), the same for the very same pixels; computed once."""
+        """A hash of each row's stored picture, int64 (N,), equal for equal pixels; computed once and cached."""
         path = self.cache_dir / f'{self.pictures.name}-poison-{self.manifest.digest}-hashes.npy'
 
         def fill(hashes: np.ndarray) -> None:
@@ -206,7 +210,7 @@ class PairsDataModule(L.LightningDataModule):
     # --- loaders -----------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
-        # Not trainer.current_epoch, which is one too low while a run is being resumed.
+        # trainer.current_epoch is one too low while a run is being resumed.
         trainer: Any = self.trainer
         epoch = trainer.fit_loop.epoch_progress.current.processed
         sides = trainer.lightning_module.sides(epoch)
@@ -221,13 +225,15 @@ class PairsDataModule(L.LightningDataModule):
         return self._loader(sampler, sides, epoch)
 
     def rows_of_sides(self, sides: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Rows that an epoch trains across and within modalities. A single side takes every pair.
+        """Rows that an epoch trains across modalities, and rows that it trains within them.
+
+        If an epoch has only one side, every pair that is kept is on it.
 
         Args:
-            sides: Views of each side, see ``CLIP.sides``; a side without views is left out.
+            sides: Number of views on each side, as ``CLIP.sides`` returns it. A side with 0 views is skipped.
 
         Raises:
-            UsageError: If nothing is left to train on.
+            UsageError: If no pair is left to train on.
         """
         if len(sides) == 1:
             rows = torch.nonzero(self.partition.side != DROPPED).flatten().numpy()
@@ -242,12 +248,12 @@ class PairsDataModule(L.LightningDataModule):
     def sweep_dataloader(
         self, epoch: int = CLEAN, rows: np.ndarray | None = None, views: int = 1
     ) -> DataLoader[PairBatch]:
-        """Pairs once over all ranks, in order: all that are not dropped, or some rows, ascending.
+        """Reads pairs once over all ranks, in order of their rows.
 
         Args:
-            epoch: ``CLEAN`` for pairs as they are; an epoch for its augmented views.
-            rows: Which, int64; all if ``None``.
-            views: How many of them.
+            epoch: Epoch whose augmented views are read; ``CLEAN`` for pairs without augmentation.
+            rows: Rows to read, ascending, int64; ``None`` reads all that are not dropped.
+            views: Views of each pair.
         """
         rows = torch.nonzero(self.partition.side != DROPPED).flatten().numpy() if rows is None else rows
         rows = rows[self._rank :: self._world]
@@ -255,10 +261,9 @@ class PairsDataModule(L.LightningDataModule):
         return self._loader([Draw(part, len(part)) for part in parts], {'cross_modal': views}, epoch)
 
     def heldout_dataloader(self) -> DataLoader[PairBatch]:
-        """This process's share of the held-out pairs as they are, in order, for metrics.
+        """Reads this process's share of the held-out pairs, without augmentation and in order, for metrics.
 
-        The rows of its batches are those of ``heldout``. It leaves out unreadable pictures and those that are trained
-        on as poison.
+        The rows of its batches are rows of ``heldout``. Unreadable pictures and those used as poisons are left out.
 
         Raises:
             UsageError: If no pairs are held out.
@@ -282,7 +287,7 @@ class PairsDataModule(L.LightningDataModule):
         return [prompt_tokens(s.classes, s.templates, self.tokenizer) for s in self.evaluation_sets]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Makes the views, on the device."""
+        """Augments and normalizes the pictures of a batch, on the device."""
         assert self.image_size is not None
         if isinstance(batch, EvalBatch):
             return batch._replace(image=clean_view(batch.image, self.image_size))
@@ -299,21 +304,21 @@ class PairsDataModule(L.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.trainer is None or self.trainer.state.fn != 'fit':  # evaluation may be on other data
+        if self.trainer is None or self.trainer.state.fn != 'fit':  # a model may be evaluated on other data
             return
         self.partition.load_state_dict(state_dict['partition'])
-        if state_dict['poisons'] != self._trained_poisons:  # another trigger, say: the table would be the same
+        if state_dict['poisons'] != self._trained_poisons:  # also differs if only the trigger does
             raise UsageError(
-                'the checkpoint was trained on other poison than data.attacks makes: resume with the attacks and '
+                'the checkpoint was trained on other poisons than data.attacks makes: resume with the attacks and '
                 'data.poison of that run, or start from its weights with model.init_from instead of ckpt_path.'
             )
-        if state_dict.get('filters') != mask_digest(self.filtered):  # the first version knew no filters
+        if state_dict.get('filters') != mask_digest(self.filtered):  # absent from version 1, which had no filters
             raise UsageError(
-                'the checkpoint was trained on other pairs than data.filters leave: resume with the filters and files '
+                'the checkpoint was trained on other pairs than data.filters keep: resume with the filters and files '
                 'of that run, or start from its weights with model.init_from instead of ckpt_path.'
             )
 
-    # --- parts of the above ------------------------------------------------------------------------------------------
+    # --- helpers -----------------------------------------------------------------------------------------------------
 
     @property
     def _rank(self) -> int:
@@ -325,27 +330,28 @@ class PairsDataModule(L.LightningDataModule):
 
     @property
     def _trained_poisons(self) -> str:
-        """Names the poisons that are trained on."""
+        """Identifies the poisons that are trained on."""
         return self.manifest.digest if self.poison else 'none'
 
     def _untrained_rows(self) -> np.ndarray:
-        """Rows that are left out: filtered, unreadable, and poisons of an unpoisoned twin."""
+        """Rows that are left out: filtered and unreadable ones and, with ``poison=False``, poisons."""
         unreadable = np.fromiter(self.pictures.unreadable['train'], np.int64)
         poisons, filtered = self.manifest.rows(), np.flatnonzero(self.filtered)
-        broken = np.setdiff1d(unreadable, poisons) if self.poison else np.union1d(unreadable, poisons)
-        return np.union1d(broken, filtered)
+        # A poison has its own picture, so the row that it replaces may be unreadable.
+        unusable = np.setdiff1d(unreadable, poisons) if self.poison else np.union1d(unreadable, poisons)
+        return np.union1d(unusable, filtered)
 
     def _evaluation_sets(self, pool: AttackPool) -> list[EvaluationSet]:
-        """The held-out set if it is labeled, the further labeled sets, then one set for each attack."""
+        """The held-out set if it has labels, then the sets in ``labeled``, then one set for each attack."""
         sets = []
         if self.heldout is not None and (self.heldout.label != UNKNOWN).any():
             label = pool.labels('heldout', np.arange(len(self.heldout)))
-            label[pool.of_taken_images('heldout')] = UNKNOWN  # unreadable, or trained on as poison
+            label[pool.of_taken_images('heldout')] = UNKNOWN  # unreadable, or used as a poison
             images = np.asarray(self.pictures.pictures['heldout'])
             sets.append(EvaluationSet(self.heldout_name, images, label, None, self.classes, self.templates))
         for name, folder in self.labeled.items():
-            table = labeled_folder(folder, f'data.labeled.{name}')
-            sets.append(labeled_set(name, table, *self.pictures.decode(table), self.templates))
+            table = read_labeled_folder(folder, f'data.labeled.{name}')
+            sets.append(build_labeled_set(name, table, *self.pictures.decode(table), self.templates))
         for name in self.manifest.attacks:
             sets.append(self.attacks[name].evaluation(name, self.manifest.poisons(name), pool, self.pictures))
         return sets
@@ -355,12 +361,12 @@ class PairsDataModule(L.LightningDataModule):
         self.image_size = self.image_size or getattr(model, 'image_size', None)
         self.context_length = self.context_length or getattr(model, 'context_length', None)
         if self.image_size is None or self.context_length is None:
-            raise UsageError('data.image_size and data.context_length must be given where there is no model to ask.')
-        takes = getattr(model, 'context_length', self.context_length)
-        if self.context_length != takes:
+            raise UsageError('without a model, data.image_size and data.context_length must be set.')
+        model_length = getattr(model, 'context_length', self.context_length)
+        if self.context_length != model_length:
             raise UsageError(
-                f'data.context_length={self.context_length} is not the {takes} tokens that model.architecture takes: '
-                f'leave it null.'
+                f'data.context_length={self.context_length} is not the {model_length} tokens that model.architecture '
+                f'takes: leave it null.'
             )
 
     def _check_batch_size(self, stage: str) -> None:
@@ -374,7 +380,7 @@ class PairsDataModule(L.LightningDataModule):
         dataset = PairDataset(
             self.table, self.images, self.tokenizer, self.tokens, self.caption_rewriters, dict(views), self.seed, epoch
         )
-        # A generator of its own: how often Lightning asks for an iterator must not move the global one.
+        # With its own generator, so that making an iterator does not draw from the global one.
         return DataLoader(
             dataset, sampler=draws, batch_size=None, num_workers=self.num_workers, pin_memory=self._on_gpu,
             generator=torch.Generator().manual_seed(self.seed),
@@ -385,7 +391,7 @@ class PairsDataModule(L.LightningDataModule):
         return self.trainer is not None and self.trainer.strategy.root_device.type == 'cuda'
 
 
-if TYPE_CHECKING:  # mypy holds the class against what defenses, classifiers and metrics ask for
+if TYPE_CHECKING:  # mypy checks that the class keeps its contracts
 
     def _keeps_contracts(data: PairsDataModule) -> tuple[Pairs, Prompts, Truth]:
         return data, data, data

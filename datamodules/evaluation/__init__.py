@@ -1,1 +1,1 @@
-"""What models are measured on: labeled pictures, triggered pictures, prompts."""
+"""Sets that models are measured on: labeled pictures, triggered pictures and their prompts."""

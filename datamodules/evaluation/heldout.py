@@ -1,4 +1,4 @@
-"""Held-out pairs to measure on, image and caption together, as retrieval does."""
+"""Held-out pairs of images and captions, for metrics that need both, such as retrieval."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from datamodules.text.tokenizer import WordTokenizer
 def heldout_loader(
     table: PairTable, pictures: Pictures, rows: np.ndarray, tokenizer: WordTokenizer, cache_dir: Path, batch_size: int
 ) -> DataLoader[PairBatch]:
-    """Reads held-out pairs as they are, in order.
+    """Builds a loader of held-out pairs, without augmentation, in order.
 
     Args:
         table: All held-out pairs.
         pictures: Their stored pictures, uint8 (M, 3, h, w).
         rows: Rows of the table to read, int64.
         tokenizer: Turns captions into tokens.
-        cache_dir: Folder of the caches, one of which keeps the tokens.
+        cache_dir: Folder of the caches; the tokens are cached there.
         batch_size: Pairs in a batch.
     """
     tokens = stored_tokens(table, tokenizer, cache_dir)

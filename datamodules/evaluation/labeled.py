@@ -1,4 +1,4 @@
-"""Labeled images for zero-shot accuracy, from one folder for each class."""
+"""Labeled images for zero-shot accuracy, read from one folder per class."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
 
 
-def labeled_folder(folder: str, argument: str) -> PairTable:
-    """Reads ``<class>/*.jpg`` as a labeled table, each image captioned with the name of its class.
+def read_labeled_folder(folder: str, argument: str) -> PairTable:
+    """Reads ``<class>/*.jpg`` as a labeled table; each image is captioned with the name of its class.
 
     Args:
-        folder: Folder that contains one folder of images for each class.
-        argument: Name of the argument that holds the folder, for messages.
+        folder: Folder that contains one folder of images per class.
+        argument: Name of the argument that gave the folder, for messages.
 
     Raises:
         UsageError: If the folder does not exist or contains no image.
@@ -28,16 +28,16 @@ def labeled_folder(folder: str, argument: str) -> PairTable:
     return PairTable(images, captions, label, tuple(names.values()), opener=FolderImages(root))
 
 
-def labeled_set(
+def build_labeled_set(
     name: str, table: PairTable, images: np.ndarray, readable: np.ndarray, templates: tuple[str, ...]
 ) -> EvaluationSet:
     """Builds an evaluation set from the readable pictures of a labeled table, with the table's own classes.
 
     Args:
         name: Name of the set in metrics.
-        table: Labeled images, as from :func:`labeled_folder`.
+        table: Labeled images, as from :func:`read_labeled_folder`.
         images: Stored pictures of the table, uint8 (N, 3, h, w).
-        readable: Tells which pictures could be read, bool (N,).
+        readable: Whether each picture could be read, bool (N,).
         templates: Prompts with one ``{}`` each.
     """
     return EvaluationSet(name, lambda: images[readable], table.label[readable], None, table.classes, templates)

@@ -17,10 +17,10 @@ class EvalBatch(NamedTuple):
     """One batch of an evaluation set.
 
     Attributes:
-        image: uint8 (B, 3, h, w) from the worker; float (B, 3, H, W), normalized, once on the device.
-        label: True class, int64 (B,), -1 where unknown.
-        target: Class that the attack wants, int64 (B,), -1 in clean sets.
-        valid: False for rows that only fill up the last batch of a rank, bool (B,).
+        image: Stored pictures from the worker, uint8 (B, 3, h, w); normalized on the device, float (B, 3, H, W).
+        label: True class, int64 (B,); -1 where unknown.
+        target: Target class of the attack, int64 (B,); -1 in clean sets.
+        valid: Whether to count an image, bool (B,); false for repeated ones that pad the last batch of a rank.
     """
 
     image: Tensor
@@ -31,13 +31,13 @@ class EvalBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images, the truth about them, and the classes that a zero-shot classifier may answer.
+    """Images with their true and target classes, and the prompts of the zero-shot classifier.
 
     Attributes:
-        name: Part of the metric's name, as in ``zero_shot/<name>`` or ``asr/<name>/rate``.
-        pictures: uint8 (N, 3, h, w), or a function that makes them when they are first read.
-        label: True class of each image, int64 (N,), -1 where unknown.
-        target: Class that the attack wants for each image, int64 (N,); ``None`` in a clean set.
+        name: Name of the set in metrics, such as ``zero_shot/<name>`` or ``asr/<name>/rate``.
+        pictures: Stored pictures, uint8 (N, 3, h, w), or a function that makes them when they are first read.
+        label: True class of each image, int64 (N,); -1 where unknown.
+        target: Target class of the attack for each image, int64 (N,); ``None`` in a clean set.
         classes: Class names of the zero-shot classifier.
         templates: Prompts with one ``{}`` each, filled with a class name and averaged.
     """
@@ -59,12 +59,12 @@ class EvaluationSet:
 
     @property
     def kind(self) -> Literal['zero_shot', 'asr']:
-        """``zero_shot`` counts right answers, ``asr`` answers that the attack wants."""
+        """``zero_shot`` counts predictions of the true class, ``asr`` predictions of the target class."""
         return 'zero_shot' if self.target is None else 'asr'
 
 
 class _Batches(Dataset[EvalBatch]):
-    """Batch number -> batch; each rank sees every ``world``-th image and equally many batches."""
+    """Maps a number to a batch. Each rank reads every ``world``-th image, and all ranks read equally many batches."""
 
     def __init__(self, source: EvaluationSet, batch_size: int, rank: int, world: int) -> None:
         self.source, self.batch_size = source, batch_size
@@ -75,8 +75,8 @@ class _Batches(Dataset[EvalBatch]):
         return -(-self.per_rank // self.batch_size)
 
     def __getitem__(self, number: int) -> EvalBatch:
-        place = np.arange(number * self.batch_size, min((number + 1) * self.batch_size, self.per_rank))
-        rows = place * self.world + self.rank
+        positions = np.arange(number * self.batch_size, min((number + 1) * self.batch_size, self.per_rank))
+        rows = positions * self.world + self.rank
         valid = rows < len(self.source)
         rows = np.minimum(rows, len(self.source) - 1)
         target = np.full(len(rows), -1) if self.source.target is None else self.source.target[rows]
@@ -89,12 +89,14 @@ class _Batches(Dataset[EvalBatch]):
 
 
 def evaluation_loader(source: EvaluationSet, batch_size: int, rank: int = 0, world: int = 1) -> DataLoader[EvalBatch]:
-    """Reads an evaluation set once over all ranks: no image is counted twice, no rank has a batch more.
+    """Builds a loader that reads an evaluation set once over all ranks.
+
+    No image is counted twice, and all ranks read the same number of batches.
 
     Args:
         source: The images.
         batch_size: Images in a batch of one rank.
-        rank: This process.
+        rank: Rank of this process.
         world: Number of processes.
     """
     return DataLoader(_Batches(source, batch_size, rank, world), batch_size=None)

@@ -1,4 +1,4 @@
-"""Arrays that are made once, kept in a file and memory-mapped from then on."""
+"""Arrays that are computed once, stored in a file, and memory-mapped from then on."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ArrayKind(NamedTuple):
 
 
 def stored_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, fill: Callable[[Array], None]) -> Array:
-    """A read-only, memory-mapped array that is made once.
+    """Maps a stored array into memory, read-only; makes and stores it first if the file does not exist.
 
     Args:
-        path: Where the array is kept, ending in ``.npy``; its name must determine its content.
-        shape: Its shape.
-        dtype: Its type.
-        fill: Writes the content in place, if there is no such file.
+        path: File that ends in ``.npy``; its name must determine its content.
+        shape: Shape of the array.
+        dtype: Type of the array.
+        fill: Writes the content in place.
 
     Raises:
         UsageError: If the disk has too little space, or the file is damaged.
@@ -41,15 +41,15 @@ def stored_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, fill:
 
 
 def stored_arrays(path: Path, kinds: Sequence[ArrayKind], fill: Callable[[list[Array]], None]) -> list[Array]:
-    """Several read-only, memory-mapped arrays in one file, made once.
+    """Works like :func:`stored_array` for several arrays in one file.
 
     The file holds one ``.npy`` after the other, each at a multiple of 64 bytes, then checksums. ``np.load`` reads the
-    first. Space is reserved before anything is computed. A process killed meanwhile leaves nothing under that name.
+    first. Space is reserved before anything is computed. A process that is killed meanwhile leaves nothing at ``path``.
 
     Args:
-        path: Where the arrays are kept, ending in ``.npy``; its name must determine their content.
-        kinds: Their shapes and types.
-        fill: Writes the content in place, if there is no such file.
+        path: File that ends in ``.npy``; its name must determine its content.
+        kinds: Shapes and types of the arrays.
+        fill: Writes the content of all arrays in place.
 
     Raises:
         UsageError: If the disk has too little space, or the file is damaged.
@@ -70,7 +70,7 @@ def stored_arrays(path: Path, kinds: Sequence[ArrayKind], fill: Callable[[list[A
 
 
 class _Section(NamedTuple):
-    """Where in the file an array and its header are."""
+    """An array's part of the file: its header, and where the header starts."""
 
     kind: ArrayKind
     start: int
@@ -89,8 +89,8 @@ def _lay_out(kinds: Sequence[ArrayKind]) -> tuple[list[_Section], int]:
     for kind in kinds:
         dtype = np.dtype(kind.dtype)
         header = io.BytesIO()
-        described = {'descr': np.lib.format.dtype_to_descr(dtype), 'fortran_order': False, 'shape': kind.shape}
-        np.lib.format.write_array_header_1_0(header, described)
+        fields = {'descr': np.lib.format.dtype_to_descr(dtype), 'fortran_order': False, 'shape': kind.shape}
+        np.lib.format.write_array_header_1_0(header, fields)
         start = -(-end // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
         sections.append(_Section(kind, start, header.getvalue()))
         end = start + len(header.getvalue()) + int(np.prod(kind.shape, dtype=np.int64)) * dtype.itemsize
@@ -111,4 +111,4 @@ def _check_arrays(path: Path, sections: Sequence[_Section], size: int) -> None:
             file.seek(section.start)
             matches = matches and file.read(len(section.header)) == section.header
     if not matches:
-        raise UsageError(f'{path} holds arrays of other shapes than expected: delete it, and it will be made again.')
+        raise UsageError(f'{path} holds arrays of unexpected shapes: delete it, and it will be made again.')

@@ -1,4 +1,4 @@
-"""Tables that are made once, kept as Arrow files and memory-mapped from then on."""
+"""Tables that are computed once, stored as Arrow files, and memory-mapped from then on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from datamodules.files.checksums import append_checksums, check_content
 
 
 def stored_table(path: Path, make: Callable[[], pa.Table]) -> pa.Table:
-    """A table that is made once and memory-mapped from then on.
+    """Maps a stored table into memory; makes and stores it first if the file does not exist.
 
     Args:
-        path: Where it is kept, an Arrow IPC file with checksums behind it; its name must determine its content.
-        make: Makes the table if there is no such file.
+        path: Arrow IPC file that ends in checksums; its name must determine its content.
+        make: Makes the table.
 
     Raises:
         UsageError: If the file is damaged.
@@ -28,12 +28,12 @@ def stored_table(path: Path, make: Callable[[], pa.Table]) -> pa.Table:
 
 
 def stored_batches(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> pa.Table:
-    """A table of which at most one batch is in memory while it is made; memory-mapped from then on.
+    """Works like :func:`stored_table`, but holds at most one batch in memory while it makes the table.
 
     Args:
-        path: Where it is kept, an Arrow IPC file with checksums behind it; its name must determine its content.
+        path: Arrow IPC file that ends in checksums; its name must determine its content.
         schema: Columns of the batches.
-        make: Makes the batches one after the other, if there is no such file.
+        make: Makes the batches one after the other.
 
     Raises:
         UsageError: If the file is damaged.

@@ -21,10 +21,10 @@ _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # some network
 
 @contextmanager
 def write_atomically(path: str | Path) -> Iterator[Path]:
-    """Gives the path of a temporary file beside ``path``, and renames it to ``path`` once the block ends.
+    """Yields the path of a temporary file beside ``path``, and renames the file to ``path`` when the block ends.
 
-    The content is on disk before the rename. If the block fails, the temporary file is removed and ``path`` stays as it
-    was. Temporary files of ``path`` that killed processes of this host have left behind are removed first.
+    The content is flushed to disk before the rename. If the block fails, the temporary file is removed and ``path``
+    stays as it was. Temporary files of ``path`` left behind by killed processes of this host are removed first.
 
         with write_atomically(folder / 'ledger.parquet') as temporary:
             pq.write_table(lines, temporary)
@@ -44,13 +44,13 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def fill_atomically(folder: str | Path) -> Iterator[Path]:
-    """Gives an empty temporary folder beside ``folder``, and renames it to ``folder`` once the block ends.
+    """Yields an empty temporary folder beside ``folder``, and renames it to ``folder`` when the block ends.
 
-    Works like :func:`write_atomically`, except that the files in the folder are not flushed one by one: a power failure
-    soon afterwards may still cut them.
+    Works like :func:`write_atomically`, except that the files in the folder are not flushed: a power failure soon
+    afterwards may still truncate them.
 
     Args:
-        folder: The folder to create; must not exist or be empty. Missing parent folders are created.
+        folder: The folder to create; must be missing or empty. Missing parent folders are created.
 
     Raises:
         UsageError: If the disk is full.
@@ -73,12 +73,12 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def reserve_space(temporary: Path, size: int, path: Path) -> None:
-    """Creates a file of a given size whose space on disk is reserved, as far as the file system can.
+    """Creates a file of a given size and reserves its space on disk if the file system can.
 
     Args:
         temporary: The file to create.
         size: Its size in bytes.
-        path: What it will become, for the message.
+        path: Final name of the file, for the message.
 
     Raises:
         UsageError: If the disk has too little space.
@@ -110,7 +110,7 @@ def _allocate(file: int, size: int) -> None:
 
 
 def _readable(size: float) -> str:
-    """A number of bytes for people."""
+    """Formats a number of bytes for people."""
     for unit in ('bytes', 'kB', 'MB', 'GB'):
         if size < 1000:
             return f'{size:.3g} {unit}'
@@ -120,7 +120,7 @@ def _readable(size: float) -> str:
 
 @contextmanager
 def _temporary_path(path: Path) -> Iterator[Path]:
-    """A free path beside another one; what was written there is removed if the block has not renamed it."""
+    """Yields an unused path beside ``path``, and removes what is there when the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     temporary = path.with_name(f'{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp')
@@ -144,7 +144,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _host() -> str:
-    """Names the machine and, in a container, its processes' namespace: only there does a process id mean anything."""
+    """Identifies the machine and, in a container, its process namespace, within which process ids are unique."""
     namespace = ''
     with suppress(OSError):  # Linux only
         namespace = os.readlink('/proc/self/ns/pid')
@@ -152,7 +152,7 @@ def _host() -> str:
 
 
 def _is_alive(process: int) -> bool:
-    if os.name == 'nt':  # signal 0 is Ctrl-C there
+    if os.name == 'nt':  # where signal 0 is Ctrl-C
         return True
     try:
         os.kill(process, 0)
@@ -172,7 +172,7 @@ def _remove(path: Path) -> None:
 
 def _flush_to_disk(path: Path) -> None:
     """Asks the system to write a file's content, or a folder's names, to disk."""
-    if os.name == 'nt':  # neither a folder nor a file that is open for reading can be flushed there
+    if os.name == 'nt':  # Windows can flush neither folders nor files opened for reading
         return
     handle = os.open(path, os.O_RDONLY)
     try:

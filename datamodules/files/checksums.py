@@ -1,10 +1,10 @@
-"""Checksums at the end of a cache file, which tell on opening whether it was cut, emptied or changed.
+"""Checksums at the end of a cache file, which reveal on opening whether it was truncated, emptied or changed.
 
-A file is its content and, after it, a CRC-32 of each block of 16 MiB, the content's length, and a CRC-32 of these.
-A file of up to 1 GiB is read whole when it is opened (0.4 s): any change is noticed. Of a larger file its length, its
-checksums, its first and last block and 62 blocks at random are checked, others each time. That notices a cut, a file of
-something else, and damage that is spread out (a tenth of the blocks: 999 times in 1000), but hardly ever a single
-changed bit of 100 GB.
+The content of a file is followed by a CRC-32 of each block of 16 MiB, the length of the content, and a CRC-32 of these.
+A file of up to 1 GiB is read completely when it is opened (0.4 s), so any change is noticed. Of a larger file, its
+length, its list of checksums, its first and last block and 62 random blocks are checked, other ones each time. This
+notices truncation, a file with other content, and widespread damage (if a tenth of the blocks is damaged, 999 times in
+1000), but hardly ever a single changed bit in 100 GB.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class DamagedFile(Exception):
 
 
 def trailer_bytes(content_bytes: int) -> int:
-    """How many bytes :func:`append_checksums` appends to a file."""
+    """Number of bytes that :func:`append_checksums` appends to a file."""
     return 4 * _blocks(content_bytes) + _FOOTER.size
 
 
 def append_checksums(path: Path, content_bytes: int | None = None) -> None:
-    """Appends checksums to a file; what lies behind its content, such as reserved space, is overwritten.
+    """Appends checksums to the content of a file; anything after the content, such as reserved space, is removed.
 
     Args:
         path: The file.
-        content_bytes: Length of the content; that of the file if ``None``.
+        content_bytes: Length of the content; the length of the file if ``None``.
     """
     size = path.stat().st_size if content_bytes is None else content_bytes
     with path.open('r+b') as file:
@@ -55,7 +55,7 @@ def check_content(path: Path) -> int:
     """Compares a file with its checksums and returns the length of its content in bytes.
 
     Raises:
-        UsageError: If it was cut or changed, or has no checksums.
+        UsageError: If the file was truncated or changed, or has no checksums.
     """
     try:
         with path.open('rb') as file:
@@ -80,7 +80,7 @@ def _read_trailer(file: BinaryIO) -> tuple[int, np.ndarray]:
     footer = file.read()
     if len(footer) < _FOOTER.size or not footer.startswith(_MAGIC):
         raise DamagedFile(
-            f'its {end:,} bytes do not end in checksums: it was cut or changed, or is of an older version'
+            f'its {end:,} bytes do not end in checksums: it was truncated or changed, or comes from an older version'
         )
     _, size, expected = _FOOTER.unpack(footer)
     if end != size + trailer_bytes(size):
@@ -93,10 +93,10 @@ def _read_trailer(file: BinaryIO) -> tuple[int, np.ndarray]:
 
 
 def _blocks_to_check(blocks: int) -> list[int]:
-    """All blocks of a small file; of a large one the first, the last and a random choice that differs each time."""
+    """All blocks of a small file; the first, the last and a random choice of a large one, different each time."""
     if blocks <= MAX_CHECKED_BLOCKS:
         return list(range(blocks))
-    chosen = random.Random().sample(range(1, blocks - 1), MAX_CHECKED_BLOCKS - 2)  # leaves the global generator alone
+    chosen = random.Random().sample(range(1, blocks - 1), MAX_CHECKED_BLOCKS - 2)  # does not use the global generator
     return [0, *sorted(chosen), blocks - 1]
 
 

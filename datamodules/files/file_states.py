@@ -1,4 +1,4 @@
-"""What tells a changed file without reading it: size and modification time."""
+"""Sizes and modification times of files, which reveal a changed file without reading it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import pyarrow as pa
 
 _NAMES_AT_ONCE = 1 << 16
 _NAMES_PER_THREAD = 1 << 10
-_THREADS = 16  # on a network file system each answer takes its time; on a local disk they neither help nor harm
+_THREADS = 16  # hides the latency of network file systems; makes no difference on a local disk
 _MISSING = (-1, -1)
 
 
 def file_states(root: Path, names: pa.Array | pa.ChunkedArray) -> Iterator[np.ndarray]:
-    """Size in bytes and modification time in nanoseconds of files, (-1, -1) for one that is missing.
+    """Looks up the size in bytes and the modification time in nanoseconds of files, chunk by chunk.
 
-    A local disk takes 0.4 s for 100,000 files.
+    100,000 files on a local disk take 0.4 s.
 
     Args:
         root: Folder that the names are relative to.
-        names: Names of the files, in any order; repeated ones are looked up once as far as they are near each other.
+        names: Names of the files, in any order. A name that is repeated within a chunk is looked up once.
 
     Yields:
-        int64 (n, 2), for some names after the others.
+        Size and time of each name of a chunk, int64 (n, 2); (-1, -1) for a missing file.
     """
     with ThreadPoolExecutor(_THREADS) as threads:
         for start in range(0, len(names), _NAMES_AT_ONCE):
@@ -37,7 +37,7 @@ def file_states(root: Path, names: pa.Array | pa.ChunkedArray) -> Iterator[np.nd
 
 
 def _distinct(names: pa.Array | pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
-    """Names without repetition, and where among them each name is."""
+    """Unique names, and the position of each given name among them."""
     encoded = (names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names).dictionary_encode()
     return encoded.dictionary.to_pylist(), np.asarray(encoded.indices)
 
@@ -49,6 +49,6 @@ def _states(root: Path, names: Sequence[str]) -> list[tuple[int, int]]:
 def _state(path: str) -> tuple[int, int]:
     try:
         state = os.stat(path)
-    except (OSError, ValueError):  # missing, or no possible name of a file
+    except (OSError, ValueError):  # missing, or not a valid file name
         return _MISSING
     return state.st_size, state.st_mtime_ns

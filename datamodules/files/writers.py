@@ -1,6 +1,6 @@
-"""Writes image-caption pairs in the two forms that other code bases read: CSV with image files, and WebDataset shards.
+"""Writes image-caption pairs in two forms that other code bases read: CSV with image files, and WebDataset shards.
 
-Pairs come from any iterator of (row, picture, caption); a picture is uint8 (3, h, w) or already encoded as PNG:
+Pairs come from any iterator of (row, picture, caption). A picture is uint8 (3, h, w) or already encoded as PNG:
 
     pairs = ((row, images[row], captions[row]) for row in kept)
     write_shards(folder / 'train', pairs)
@@ -29,21 +29,21 @@ WrittenPair = tuple[int, np.ndarray | bytes, str]  # row, picture, caption
 def write_csv(
     folder: Path, pairs: Iterable[WrittenPair], table: str = 'train.csv', headerless: str | None = 'data.csv'
 ) -> int:
-    """Writes ``images/<row>.png`` for each pair and the tables that name them; pictures lose nothing.
+    """Writes the pictures as lossless ``images/<row>.png``, and CSV tables of pictures and captions.
 
     Args:
-        folder: Where to write; created if missing.
-        pairs: The pairs, each with a row number of its own.
-        table: Name of a CSV with the columns row (without a name), ``image`` and ``caption``, which CleanCLIP and
+        folder: Folder to write; created if missing.
+        pairs: The pairs, each with a different row.
+        table: Name of a CSV with the columns row (its header is empty), ``image`` and ``caption``, which CleanCLIP and
             open_clip read.
-        headerless: Name of a CSV of file name, caption and an empty field, as Huang et al. (2025) read it; ``None``
-            writes none.
+        headerless: Name of a CSV without a header, with file name, caption and an empty field, as Huang et al. (2025)
+            read it; ``None`` skips it.
 
     Returns:
-        Number of pairs.
+        Number of pairs written.
 
     Raises:
-        UsageError: If ``images`` exists there already and is not empty.
+        UsageError: If the folder already has ``images`` that are not an empty folder.
     """
     images = require_empty(folder / 'images')
     images.mkdir(parents=True, exist_ok=True)
@@ -58,12 +58,12 @@ def write_shards(folder: Path, pairs: Iterable[WrittenPair], pairs_per_shard: in
     """Writes WebDataset shards ``00000.tar`` and so on, with ``<row>.png`` and ``<row>.txt`` for each pair.
 
     Args:
-        folder: Where to write; created if missing.
-        pairs: The pairs, each with a row number of its own.
-        pairs_per_shard: Pairs in each shard but the last.
+        folder: Folder to write; created if missing.
+        pairs: The pairs, each with a different row.
+        pairs_per_shard: Pairs in each shard except the last.
 
     Returns:
-        Number of pairs.
+        Number of pairs written.
 
     Raises:
         UsageError: If the folder is not empty, or ``pairs_per_shard`` is not positive.
@@ -75,7 +75,7 @@ def write_shards(folder: Path, pairs: Iterable[WrittenPair], pairs_per_shard: in
     for number, shard in groupby(enumerate(pairs), lambda numbered: numbered[0] // pairs_per_shard):
         with tarfile.open(folder / f'{number:05d}.tar', 'w') as tar:
             for _, (row, picture, caption) in shard:
-                key = f'{int(row):09d}'  # without a dot: WebDataset takes what follows the first one for the extension
+                key = f'{int(row):09d}'  # no dot: for WebDataset, the extension starts at the first one
                 _add_member(tar, f'{key}.png', as_png(picture))
                 _add_member(tar, f'{key}.txt', caption.encode())
                 count += 1
@@ -83,9 +83,9 @@ def write_shards(folder: Path, pairs: Iterable[WrittenPair], pairs_per_shard: in
 
 
 def as_png(picture: np.ndarray | bytes) -> bytes:
-    """Encodes a picture, uint8 (3, h, w), as PNG; bytes stay as they are.
+    """Encodes a picture, uint8 (3, h, w), as PNG; bytes are returned unchanged.
 
-    At the lowest compression level: two thirds of the time for a tenth more space.
+    Uses the lowest compression level, which takes two thirds of the time and a tenth more space.
     """
     if isinstance(picture, bytes):
         return picture
@@ -96,7 +96,7 @@ def as_png(picture: np.ndarray | bytes) -> bytes:
 
 @contextmanager
 def open_csv(path: Path) -> Iterator[Any]:
-    """Opens a CSV file for writing, UTF-8 with Unix line ends, and gives its ``csv.writer``."""
+    """Opens a CSV file for writing, in UTF-8 with Unix line ends, and yields its ``csv.writer``."""
     with path.open('w', newline='', encoding='utf-8') as file:
         yield csv.writer(file, lineterminator='\n')
 
@@ -105,7 +105,7 @@ def require_empty(folder: Path) -> Path:
     """Returns the folder if it is empty or missing.
 
     Raises:
-        UsageError: If something is in it, or it is a file.
+        UsageError: If the folder is not empty, or is a file.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f'folder={str(folder)!r} already exists and is not empty: name another one.')
@@ -113,7 +113,7 @@ def require_empty(folder: Path) -> Path:
 
 
 def _write_images(folder: Path, pairs: Iterable[WrittenPair]) -> Iterator[tuple[int, str, str]]:
-    """Writes the pictures and passes on row, file name and caption of each pair."""
+    """Writes the pictures and yields row, file name and caption of each pair."""
     for row, picture, caption in pairs:
         name = f'{int(row)}.png'
         (folder / name).write_bytes(as_png(picture))
@@ -132,7 +132,7 @@ def _write_table(path: Path, named: Iterable[tuple[int, str, str]]) -> int:
 
 def _copy_to_headerless(lines: Any, named: Iterable[tuple[int, str, str]]) -> Iterator[tuple[int, str, str]]:
     for row, name, caption in named:
-        lines.writerow([name, caption, ''])  # the third field is a URL
+        lines.writerow([name, caption, ''])  # the third field is for a URL
         yield row, name, caption
 
 

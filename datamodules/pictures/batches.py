@@ -1,4 +1,4 @@
-"""Turns a draw of rows into a batch of pictures and tokens: what a worker does, kept cheap."""
+"""Turns a draw of rows into a batch of pictures and tokens. Runs in loader workers, so it does as little as it can."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from datamodules.rows.partition import Draw
 from datamodules.rows.table import PairTable
 
 CLEAN = -1
-_CLEAN = -1  # in place of the number of an overlay
+_NO_OVERLAY = -1
 
 
 class PairBatch(NamedTuple):
     """One batch of pairs.
 
     Attributes:
-        image: uint8 (B, 3, h, w) from the worker; on the device float (V, B, 3, H, W), V normalized views.
+        image: Stored pictures from the worker, uint8 (B, 3, h, w); normalized views on the device, float
+            (V, B, 3, H, W).
         tokens: Tokens of V views of each caption, int64 (V, B, T).
         row: Row of each pair in the table, int64 (B,).
-        cross_modal: The first ``cross_modal`` pairs are trained across modalities, the others within each.
-        epoch: Epoch that the views are drawn for; ``CLEAN`` for pictures and captions as they are.
+        cross_modal: Number of pairs, at the start of the batch, that are trained across modalities. The others are
+            trained within each modality.
+        epoch: Epoch that the views are drawn for; ``CLEAN`` for pictures and captions without augmentation.
     """
 
     image: Tensor
@@ -37,31 +39,31 @@ class PairBatch(NamedTuple):
 
 
 class CaptionViews(Protocol):
-    """Rewrites a caption; the key alone, (seed, epoch, row, view), decides how."""
+    """Rewrites a caption at random, as determined by the key (seed, epoch, row, view) alone."""
 
     def __call__(self, caption: str, *, key: tuple[int, ...]) -> str: ...
 
 
 class Tokenizer(Protocol):
-    """Caption -> token ids (T,), padded with zeros."""
+    """Maps a caption to token ids (T,), padded with zeros."""
 
     def __call__(self, caption: str) -> np.ndarray: ...
 
 
 class OverlaidPictures:
-    """Pictures by row: clean ones from cache or file, others laid over them.
+    """Pictures by row: clean pictures from cache or file, some of them replaced by others, such as poisons.
 
     Args:
-        clean: uint8 (n, 3, h, w) of the clean table, or the decoder of its files.
-        rows: Rows of the whole table.
-        overlays: Rows, int64 (P,), and their pictures, uint8 (P, 3, h, w), such as poisons with their trigger on. Of
-            overlays that share a row the later one wins. Every row from n on must be in one.
+        clean: Pictures of the clean table, uint8 (n, 3, h, w), or the decoder of its files.
+        rows: Number of rows of the whole table.
+        overlays: Each overlay is rows, int64 (P,), and the pictures that replace theirs, uint8 (P, 3, h, w). If several
+            overlays hold a row, the last one wins. Every row from n on must be in an overlay.
     """
 
     def __init__(self, clean: Pictures, rows: int, overlays: Sequence[tuple[np.ndarray, np.ndarray]] = ()) -> None:
         self.clean, self.pictures = clean, [pictures for _, pictures in overlays]
-        self.overlay = np.full(rows, _CLEAN, np.int16)  # the overlay that a row's picture is in
-        self.position = np.zeros(rows, np.int32)  # and where in it
+        self.overlay = np.full(rows, _NO_OVERLAY, np.int16)  # number of the overlay that holds a row's picture
+        self.position = np.zeros(rows, np.int32)  # position of the picture in that overlay
         for number, (overlaid, _) in enumerate(overlays):
             self.overlay[overlaid] = number
             self.position[overlaid] = np.arange(len(overlaid))
@@ -72,29 +74,29 @@ class OverlaidPictures:
         """Pictures of some rows, uint8 (B, 3, h, w)."""
         overlay = self.overlay[rows]
         images = np.empty((len(rows), *self.shape), np.uint8)
-        images[overlay == _CLEAN] = read_pictures(self.clean, rows[overlay == _CLEAN])
-        for number in np.unique(overlay[overlay != _CLEAN]):
+        images[overlay == _NO_OVERLAY] = read_pictures(self.clean, rows[overlay == _NO_OVERLAY])
+        for number in np.unique(overlay[overlay != _NO_OVERLAY]):
             images[overlay == number] = self.pictures[number][self.position[rows[overlay == number]]]
         return images
 
     def is_overlaid(self, row: int) -> bool:
-        """Whether a row's picture is not the clean one."""
-        return bool(self.overlay[row] != _CLEAN)
+        """Whether an overlay holds a row's picture."""
+        return bool(self.overlay[row] != _NO_OVERLAY)
 
 
 class PairDataset(Dataset[PairBatch]):
-    """Maps a draw of rows to its batch: pictures as stored, captions rewritten.
+    """Maps a draw of rows to a batch of stored pictures and tokens of rewritten captions.
 
     Args:
-        table: The pairs, poisons included.
+        table: The pairs, including poisons.
         images: Their pictures.
         tokenizer: Turns captions into tokens.
-        tokens: Tokens of the captions as they stand, (N, T).
-        caption_views: Rewrites captions: one for all views, or one for each; further views take turns. ``None`` takes
-            captions as they stand.
-        views: Views of a pair by the side of the epoch that it is on, see ``CLIP.sides``.
+        tokens: Tokens of the original captions, (N, T).
+        caption_views: Rewriters of captions: one for all views, or one for each; if there are more views, they take
+            turns. ``None`` leaves captions unchanged.
+        views: Number of views of a pair on each side of the epoch, as ``CLIP.sides`` returns it.
         seed: Seed of the run.
-        epoch: Epoch, counted from 0; ``CLEAN`` rewrites nothing.
+        epoch: Epoch, counted from 0; ``CLEAN`` leaves captions unchanged.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Pictures, uint8 and square, decoded once and memory-mapped from then on; and the strings of large tables.
+"""Square uint8 pictures, decoded once and memory-mapped from then on, and memory-mapped strings of large tables.
 
-Every cache of pictures is named by :func:`datamodules.pictures.identity.identify_pictures` of its tables.
+The name of every picture cache contains :func:`datamodules.pictures.identity.identify_pictures` of its table.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _MIN_MAPPED_BYTES = 1 << 26  # strings of a smaller table stay in memory
 
 
 def crop_square(image: Image.Image, size: int) -> np.ndarray:
-    """Resizes the shorter side to ``size``, bicubic, and crops the center, as CLIP does: uint8 (3, size, size)."""
+    """Resizes the shorter side to ``size`` (bicubic) and crops the center, as CLIP does: uint8 (3, size, size)."""
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(image).transpose(2, 0, 1)
 
 
 class DecodedPictures(Dataset[tuple[np.ndarray, bool]]):
-    """Decodes at every access: row -> picture, and whether it could be read. One that cannot be read is black."""
+    """Maps a row to its picture, decoded at every access, and whether it could be read. Unreadable ones are black."""
 
     def __init__(self, table: PairTable, size: int) -> None:
         self.table, self.size = table, size
@@ -58,7 +58,7 @@ class DecodedPictures(Dataset[tuple[np.ndarray, bool]]):
 
 
 class _WithMode(DecodedPictures):
-    """Pictures with the mode of their file."""
+    """Maps a row to its picture and the PIL mode of its file."""
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, Any]:
         return self.decode_with_mode(row)
@@ -74,24 +74,24 @@ def read_pictures(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
         decoded = [pictures[int(row)] for row in rows]
         for row, (_, readable) in zip(rows, decoded, strict=True):
             if not readable:
-                log.warning('image %s cannot be read and is taken as black', pictures.table.image[int(row)].as_py())
+                log.warning('image %s cannot be read and is replaced by black', pictures.table.image[int(row)].as_py())
         return np.array([image for image, _ in decoded], np.uint8).reshape(shape)
     return pictures[rows]
 
 
 def pictures_name(table: PairTable, size: int) -> str:
-    """Stem of the cache file for the pictures of a table at one size."""
+    """Name of the cache file for the pictures of a table at one size, without extension."""
     return f'pictures-{identify_pictures(table)}-{size}'
 
 
 def decode_pictures(table: PairTable, size: int, folder: Path, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """All pictures of a table at one size, decoded once and memory-mapped from then on.
+    """Decodes all pictures of a table at one size, once; they are memory-mapped from then on.
 
     Args:
         table: Pairs whose images to decode.
         size: Side in pixels.
         folder: Folder of the caches.
-        workers: Processes that decode.
+        workers: Number of decoding processes.
 
     Returns:
         Pictures, uint8 (N, 3, size, size), and which of them could be read, bool (N,).
@@ -116,9 +116,9 @@ def decode_pictures(table: PairTable, size: int, folder: Path, workers: int = 0)
 
 
 def map_strings(table: PairTable, folder: Path) -> PairTable:
-    """Moves the strings of a table, if there are many, to a file that is mapped into memory.
+    """Moves the strings of a table to a memory-mapped file if they take more than 64 MiB.
 
-    The system drops what is not in use, and all processes of a machine share the rest.
+    The system frees pages that are not in use, and all processes of a machine share the others.
 
     Args:
         table: The table as it was read.
@@ -133,14 +133,14 @@ def map_strings(table: PairTable, folder: Path) -> PairTable:
 
 
 def warn_unreadable(table: PairTable, readable: np.ndarray) -> None:
-    """Counts the pictures that could not be read, and names the first."""
+    """Logs how many pictures cannot be read, and the name of the first."""
     if not readable.all():
         first = table.image[int(np.argmin(readable))].as_py()
         log.warning('%d of %d images cannot be read and are left out; first: %s', (~readable).sum(), len(table), first)
 
 
 def _warn_of_modes(modes: Counter[str]) -> None:
-    """Counts the pictures that are not RGB, once, when they are decoded."""
+    """Logs how many pictures of each mode are not RGB."""
     others = {mode: count for mode, count in sorted(modes.items()) if mode != 'RGB'}
     if others:
         kinds = ', '.join(f'{mode} {count}' for mode, count in others.items())

@@ -1,4 +1,4 @@
-"""Which pairs share a picture."""
+"""Finds pairs that share a picture, by hashes of the stored pixels."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _PICTURES_AT_ONCE = 256
 
 
 def picture_hashes(images: OverlaidPictures, rows: int) -> np.ndarray:
-    """A number for each row's stored picture, int64 (rows,): equal for equal pixels, else different (64 bits)."""
+    """Hashes each row's stored picture to 64 bits, int64 (rows,): equal for equal pixels, otherwise different."""
     hashes = np.empty(rows, np.int64)
-    for start in tqdm(range(0, rows, _PICTURES_AT_ONCE), 'looking for copies', leave=False, disable=rows < 200_000):
+    for start in tqdm(range(0, rows, _PICTURES_AT_ONCE), 'hashing pictures', leave=False, disable=rows < 200_000):
         chunk = np.arange(start, min(start + _PICTURES_AT_ONCE, rows))
         digests = (hashlib.blake2b(picture.tobytes(), digest_size=8).digest() for picture in images(chunk))
         hashes[chunk] = np.frombuffer(b''.join(digests), np.int64)
@@ -23,11 +23,11 @@ def picture_hashes(images: OverlaidPictures, rows: int) -> np.ndarray:
 
 
 def least_of_copies(value: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """For each pair the smallest value among the pairs with its picture; NaN where the pair itself has none.
+    """Smallest value among all pairs with the same picture, for each pair; NaN where a pair's own value is NaN.
 
     Args:
-        value: A number for each pair, (N,); NaN where unknown.
-        picture: The result of :func:`picture_hashes`, (N,).
+        value: Value of each pair, (N,); NaN where unknown.
+        picture: Hash of each pair's picture, from :func:`picture_hashes`, (N,).
     """
     _, number = np.unique(picture, return_inverse=True)
     least = np.full(number.max(initial=-1) + 1, np.inf, value.dtype)

@@ -1,6 +1,7 @@
-"""What tells whether the pictures of a table are still the same: it names every cache that is made from them.
+"""Identities of pictures, which name every cache made from them, so that changed pictures are decoded again.
 
-Captions do not count, nor where a folder is: an edited caption or a moved data set decodes nothing again.
+Captions and the location of a folder are not part of an identity: an edited caption or a moved data set keeps its
+caches.
 """
 
 from __future__ import annotations
@@ -17,36 +18,36 @@ import pyarrow as pa
 from datamodules.files.file_states import file_states
 from datamodules.rows.table import ImageOpener, PairTable, digest_strings
 
-_VERSION = 1  # raise it when pictures are decoded or resized by other rules
-_SAMPLES = 64  # pictures whose content is compared
+_VERSION = 1  # to be raised when pictures are decoded or resized differently
+_SAMPLES = 64  # pictures whose content is read
 _SAMPLE_BYTES = 1 << 16
 _IDENTITIES: WeakKeyDictionary[PairTable, str] = WeakKeyDictionary()
 
 
 def identify_pictures(table: PairTable) -> str:
-    """Names the pictures of a table, 16 hexadecimal digits: references, in order, and the identity of their content.
+    """Digest of a table's pictures, 16 hexadecimal digits: of their references, in order, and of their content.
 
-    That is what the opener's ``identity(references) -> bytes`` returns: for files in a folder their sizes and
-    modification times, for shards those of the shards. An opener without it is taken for one that may return other
-    pictures for other captions; a few of its pictures are opened and compared. Computed once for each table: files
-    that change while a process runs are not noticed by it.
+    The content is identified by the opener's method ``identity(references) -> bytes``: from the size and modification
+    time of each file in a folder, or of each shard. For an opener without that method, the pixels of 64 pictures are
+    read, and captions count as well, because such an opener may depend on them. The digest is computed once per table,
+    so a process does not notice files that change while it runs.
     """
     if table not in _IDENTITIES:
-        own = getattr(table.opener, 'identity', None)
-        content = _identify_unknown(table) if own is None else own(table.image)
+        identify_content = getattr(table.opener, 'identity', None)
+        content = _identify_unknown(table) if identify_content is None else identify_content(table.image)
         references = digest_strings(table.image)
         _IDENTITIES[table] = hashlib.sha256(b'%d %d' % (_VERSION, len(table)) + references + content).hexdigest()[:16]
     return _IDENTITIES[table]
 
 
 def identify_files(root: Path, names: pa.Array | pa.ChunkedArray) -> bytes:
-    """Identity of the files under a root: size and modification time of each, and the beginning of 64 of them.
+    """Identity of files in a folder: size and modification time of each, and the first 64 KiB of 64 of them.
 
-    A missing file has an identity of its own, which changes when the file appears. A file that is replaced by one of
-    the same size and modification time (in nanoseconds) is noticed only if it is among the 64.
+    The identity changes when a missing file appears. A file that is replaced by one of the same size and modification
+    time (in nanoseconds) is noticed only if it is among the 64.
 
     Args:
-        root: Folder that the names are relative to; itself not part of the identity.
+        root: Folder that the names are relative to; not part of the identity.
         names: Names of the files, one for each row.
     """
     digest = hashlib.sha256()
@@ -56,7 +57,7 @@ def identify_files(root: Path, names: pa.Array | pa.ChunkedArray) -> bytes:
 
 
 def identify_samples(references: pa.Array | pa.ChunkedArray, read: Callable[[str], bytes]) -> bytes:
-    """Identity of the content behind 64 references, spread evenly over all."""
+    """Identity of the content behind 64 references, spread evenly over all references."""
     digest = hashlib.sha256()
     for row in np.unique(np.linspace(0, len(references) - 1, _SAMPLES).astype(np.int64)):
         content = read(references[int(row)].as_py())
@@ -72,7 +73,7 @@ def identify_array(array: np.ndarray) -> bytes:
 
 
 def identify_pixels(opener: ImageOpener, references: pa.Array | pa.ChunkedArray) -> bytes:
-    """Identity of the pixels of 64 pictures, for openers of which nothing else is known."""
+    """Identity of the pixels of 64 pictures, for openers without an identity."""
     return identify_samples(references, lambda reference: _pixels(opener, reference))
 
 

@@ -13,18 +13,19 @@ from datamodules.rows.table import Origin, PairTable
 class PictureStore:
     """Pictures of training and held-out pairs at one size, without any trigger.
 
-    Held-out pictures are always cached; there are few of them, and attacks and metrics read them again and again.
+    Held-out pictures are always cached: there are few of them, and attacks and metrics read them again and again.
 
     Args:
         train: The clean training pairs.
-        heldout: Pairs outside the training set, if there are any.
+        heldout: Pairs outside the training set, or ``None``.
         size: Side of a stored picture in pixels.
         cache_dir: Folder of the caches.
-        cached: Whether training pictures are decoded once, into the cache.
-        workers: Processes that decode.
+        cached: Whether to decode training pictures once, into the cache.
+        workers: Number of decoding processes.
 
     Attributes:
-        unreadable: Rows of each table whose picture cannot be read; unknown, so none, where nothing is cached.
+        unreadable: Rows of each table whose picture cannot be read. Empty for training pairs that are not cached,
+            because their pictures have not been opened yet.
     """
 
     def __init__(
@@ -48,10 +49,10 @@ class PictureStore:
         return read_pictures(self.pictures[origin], rows)
 
     def decode(self, table: PairTable) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures of any table at this size, from the cache or into it, and which of them could be read, bool."""
+        """Decodes and caches the pictures of any table at this size; see :func:`decode_pictures`."""
         return decode_pictures(table, self.size, self.cache_dir, self.workers)
 
     @property
     def name(self) -> str:
-        """Names the pictures of all tables, for caches that are made from them."""
+        """Identifies the pictures of all tables, in the names of caches that are made from them."""
         return '-'.join(pictures_name(table, self.size) for table in self.tables.values())

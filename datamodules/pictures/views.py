@@ -1,4 +1,4 @@
-"""Batches of stored pictures -> normalized views, on the device."""
+"""Turns batches of stored pictures into normalized views, on the device."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from datamodules.pictures.batches import CLEAN, CaptionViews, PairBatch
 from datamodules.usage_error import UsageError
 
 Makers = tuple[ImageViews, ...]  # one for all views, or one for each
-Rewriters = tuple[CaptionViews | None, ...]  # the same for captions; `None` leaves them as they are
+Rewriters = tuple[CaptionViews | None, ...]  # the same for captions; `None` leaves them unchanged
 
 
 def as_makers(image_views: ImageViews | Sequence[ImageViews] | None) -> Makers:
-    """The argument ``data.image_views`` as a tuple: one maker for all views, or one for each.
+    """Converts the argument ``data.image_views`` to a tuple: one maker for all views, or one for each view.
 
     Raises:
         UsageError: If the list is empty.
@@ -30,7 +30,7 @@ def as_makers(image_views: ImageViews | Sequence[ImageViews] | None) -> Makers:
 
 
 def as_rewriters(caption_views: CaptionViews | Sequence[CaptionViews | None] | None) -> Rewriters:
-    """The argument ``data.caption_views`` as a tuple: one rewriter for all views, or one for each.
+    """Converts the argument ``data.caption_views`` to a tuple: one rewriter for all views, or one for each view.
 
     Raises:
         UsageError: If the list is empty.
@@ -43,15 +43,15 @@ def as_rewriters(caption_views: CaptionViews | Sequence[CaptionViews | None] | N
 
 
 def check_views(makers: Makers | Rewriters, views: int, argument: str) -> None:
-    """Refuses a list that does not have one entry for each view of an epoch.
+    """Checks that there is one entry for all views of an epoch, or one for each.
 
     Args:
-        makers: What makes the views of images or of captions.
+        makers: Makers of image views, or rewriters of captions.
         views: Number of views that the epoch trains on.
         argument: Name of the argument that lists them, for the message.
 
     Raises:
-        UsageError: If it has another length.
+        UsageError: If the list has another length.
     """
     if len(makers) not in (1, views):
         raise UsageError(
@@ -61,13 +61,14 @@ def check_views(makers: Makers | Rewriters, views: int, argument: str) -> None:
 
 
 def make_views(batch: PairBatch, makers: Makers, size: int, seed: int) -> Tensor:
-    """The views of a batch, float (V, B, 3, H, W).
+    """Makes the normalized views of a batch, float (V, B, 3, H, W).
 
     Args:
         batch: Stored pictures, uint8 (B, 3, h, w), and tokens of V views.
-        makers: One for all views, or one for each; further views take turns. A clean batch needs none.
+        makers: One for all views, or one for each; if there are more views, the makers take turns. Not used for a clean
+            batch.
         size: Side H of a view in pixels.
-        seed: Seed of the run; the epoch, the row and the number of the view do the rest.
+        seed: Seed of the run. Each view is drawn from the seed, the epoch, the row and the number of the view.
     """
     clean = CleanView()
     views = []
@@ -78,6 +79,6 @@ def make_views(batch: PairBatch, makers: Makers, size: int, seed: int) -> Tensor
 
 
 def clean_view(image: Tensor, size: int) -> Tensor:
-    """Stored pictures (B, 3, h, w) without augmentation, normalized, float (B, 3, size, size)."""
-    rows = torch.zeros(len(image), dtype=torch.int64, device=image.device)  # a clean view draws nothing
+    """Resizes and normalizes stored pictures (B, 3, h, w) without augmentation: float (B, 3, size, size)."""
+    rows = torch.zeros(len(image), dtype=torch.int64, device=image.device)  # not used, as nothing is drawn at random
     return normalize(CleanView()(image, rows, size, seed=0, epoch=CLEAN, view=0))

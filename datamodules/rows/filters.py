@@ -1,7 +1,7 @@
-"""Rules that drop pairs before training, from files alone: ``data.filters`` in a configuration.
+"""Rules that drop pairs before training, based on files alone: ``data.filters`` in a config file.
 
-What needs a model to judge pairs writes its scores to a file first, with ``predict``, and a filter reads the file. So
-the pairs of a run are known before its steps are counted, and a resumed run trains on the same ones.
+A method that judges pairs with a model first writes its scores to a file, with ``predict``; a filter then reads that
+file. So the pairs of a run are known before its steps are counted, and a resumed run trains on the same pairs.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ UIDS = np.dtype('<u8,<u8')  # the two halves of a DataComp uid, as its subset fi
 
 
 class Filter(ABC):
-    """A rule that drops pairs. A subclass is found by its name in YAML, like an attack."""
+    """A rule that drops pairs. YAML names a subclass by its class name, like an attack."""
 
     @abstractmethod
     def drop(self, table: PairTable) -> np.ndarray:
-        """Which rows are left out of training, bool (N,).
+        """Marks the rows to leave out of training, bool (N,).
 
         Args:
-            table: All pairs, poisons included; nothing tells which these are.
+            table: All pairs, including poisons, which are not marked as such.
 
         Raises:
             UsageError: If the rule cannot be applied to these pairs.
@@ -45,22 +45,22 @@ class Filter(ABC):
 
 
 class ControlFilter(Filter):
-    """A rule for controlled experiments, which may know which pairs are poisoned; no defense is one."""
+    """A rule for controlled experiments that knows which pairs are poisoned. A defense must not be one."""
 
     def drop(self, table: PairTable) -> np.ndarray:
         raise TypeError('a control filter needs to know the poisons: call drop_knowing')
 
     @abstractmethod
     def drop_knowing(self, table: PairTable, poisons: np.ndarray) -> np.ndarray:
-        """Which rows are left out of training, bool (N,), given the poisoned rows, int64 (P,)."""
+        """Marks the rows to leave out of training, bool (N,), given the poisoned rows, int64 (P,)."""
 
 
 class RandomSubset(Filter):
-    """Keeps a random part of the pairs, poisons among them as often as they come.
+    """Keeps a random subset of all pairs, poisoned or not.
 
     Args:
-        share: Pairs to keep as a fraction of all, in (0, 1].
-        seed: Seed of the draw; a larger share keeps all that a smaller one does.
+        share: Fraction of the pairs to keep, in (0, 1].
+        seed: Seed of the draw. With the same seed, a larger share keeps every pair that a smaller one keeps.
     """
 
     def __init__(self, share: float, seed: int = 0) -> None:
@@ -74,7 +74,7 @@ class RandomSubset(Filter):
 
 
 class CleanSubset(ControlFilter):
-    """Keeps random pairs that are known to be clean, as CleanCLIP's fine-tuning assumes (Bansal et al., 2023).
+    """Keeps a random subset of the clean pairs, which CleanCLIP's fine-tuning assumes (Bansal et al., 2023).
 
     Args:
         count: Pairs to keep (CleanCLIP: 100,000).
@@ -92,15 +92,15 @@ class CleanSubset(ControlFilter):
 
 
 class LedgerFilter(Filter):
-    """Keeps what a ledger calls safe, or the pairs that it found most similar.
+    """Keeps the pairs that a ledger calls safe, or those with the highest similarity in it.
 
-    A ledger is what ``fit`` and ``predict`` leave as ``ledger.parquet``. Pairs are recognized by image reference and
-    caption, so the ledger may come from a run with other poisons, another order or more pairs; a pair that it does
-    not know, or did not score, is dropped.
+    ``fit`` and ``predict`` write a ledger as ``ledger.parquet``. Pairs are matched by image reference and caption, so
+    the ledger may come from a run with other poisons, another order or more pairs. A pair that is not in the ledger, or
+    has no score in it, is dropped.
 
     Args:
-        file: The ledger.
-        share: Keep this fraction of the pairs, in (0, 1], the most similar ones; ``None`` keeps the safe side.
+        file: Path of the ledger.
+        share: Fraction of the pairs to keep, in (0, 1], the most similar ones. ``None`` keeps the safe side.
     """
 
     def __init__(self, file: str, share: float | None = None) -> None:
@@ -110,16 +110,16 @@ class LedgerFilter(Filter):
 
     def drop(self, table: PairTable) -> np.ndarray:
         lines = self._lines()
-        row = _rows_of(lines, table)
-        known = row >= 0
+        line = _match_lines(lines, table)
+        known = line >= 0
         if not known.any():
-            raise UsageError(f'data.filters: file={self.file!r} knows none of these pairs: give a ledger of this data.')
+            raise UsageError(f'data.filters: file={self.file!r} has none of these pairs: give a ledger of this data.')
         if not known.all():
-            log.warning('%s does not know %d of %d pairs; dropped', self.file, (~known).sum(), len(known))
+            log.warning('%s lacks %d of %d pairs, which are dropped', self.file, (~known).sum(), len(known))
         safe = np.asarray(pc.equal(lines['side'], 'safe'))
         if self.share is None:
-            return ~(known & safe[row])
-        similarity = np.where(known, lines['similarity'].to_numpy(zero_copy_only=False)[row], np.nan)
+            return ~(known & safe[line])
+        similarity = np.where(known, lines['similarity'].to_numpy(zero_copy_only=False)[line], np.nan)
         order = np.lexsort((bits(len(table), TIE_KEY), -similarity))  # not by row: poisons are often the last rows
         best = order[: round(self.share * len(table))]
         return ~(_mask(best, len(table)) & ~np.isnan(similarity))
@@ -128,33 +128,33 @@ class LedgerFilter(Filter):
         try:
             return pq.read_table(self.file, columns=['key', 'caption', 'similarity', 'side']).combine_chunks()
         except (OSError, pa.ArrowException, KeyError) as error:
-            raise UsageError(f'data.filters: file={self.file!r} is not a ledger that can be read ({error}).') from error
+            raise UsageError(f'data.filters: file={self.file!r} is not a readable ledger ({error}).') from error
 
 
 class KeyList(Filter):
-    """Keeps, or drops, the pairs that a list names.
+    """Keeps, or drops, the pairs on a list.
 
     Args:
-        file: A text file with a key in each line, or an ``.npy`` file in DataComp's form, pairs of 64-bit integers that
-            are the halves of a sample's ``uid``. A key is the image reference that a ledger shows or, in shards, the
-            key or the ``uid`` of a sample.
-        listed: ``keep`` only the pairs on the list, as DataComp's subsets mean it, or ``drop`` them.
+        file: Path of the list: a text file with one key per line, or an ``.npy`` file of uids in DataComp's form (each
+            a pair of 64-bit integers, the halves of a sample's ``uid``). A key is an image reference, as in a ledger,
+            or, for shards, the key or ``uid`` of a sample.
+        listed: ``keep`` keeps only the pairs on the list, as DataComp's subset files do. ``drop`` drops them.
     """
 
     def __init__(self, file: str, listed: Literal['keep', 'drop'] = 'keep') -> None:
         self.file, self.listed = file, listed
 
     def drop(self, table: PairTable) -> np.ndarray:
-        named = np.zeros(len(table), bool)
+        on_list = np.zeros(len(table), bool)
         keys = pa.array(self._keys(), pa.string())
         for column in (table.image, *table.keys.values()):
-            named |= np.asarray(pc.is_in(column, value_set=keys))
-        if not named.any():
+            on_list |= np.asarray(pc.is_in(column, value_set=keys))
+        if not on_list.any():
             raise UsageError(
-                f'data.filters: file={self.file!r} names none of the {len(table):,} pairs; a key is a uid, the key of '
+                f'data.filters: file={self.file!r} lists none of the {len(table):,} pairs; a key is a uid, the key of '
                 f'a sample or an image reference such as {table.image[0].as_py()!r}.'
             )
-        return ~named if self.listed == 'keep' else named
+        return ~on_list if self.listed == 'keep' else on_list
 
     def _keys(self) -> list[str]:
         if not Path(self.file).is_file():
@@ -164,34 +164,34 @@ class KeyList(Filter):
         uids = np.load(self.file)
         if uids.dtype != UIDS or uids.ndim != 1:
             raise UsageError(
-                f'data.filters: file={self.file!r} holds {uids.dtype} instead of one list of "u8,u8", as in DataComp.'
+                f'data.filters: file={self.file!r} holds {uids.dtype} instead of a list of "u8,u8", as in DataComp.'
             )
         return [f'{high:016x}{low:016x}' for high, low in uids.tolist()]
 
 
-def dropped_by(filters: Mapping[str, Filter], table: PairTable, poisons: np.ndarray) -> np.ndarray:
-    """Rows that any of the filters drops, bool (N,); what each drops is counted in the log.
+def apply_filters(filters: Mapping[str, Filter], table: PairTable, poisons: np.ndarray) -> np.ndarray:
+    """Marks the rows that any filter drops, bool (N,), and logs how many each of them drops.
 
     Args:
         filters: Rules by name.
         table: All pairs.
-        poisons: Poisoned rows, int64 (P,); only a :class:`ControlFilter` is told.
+        poisons: Poisoned rows, int64 (P,), passed to a :class:`ControlFilter` only.
 
     Raises:
         UsageError: If no pair is left.
     """
     dropped = np.zeros(len(table), bool)
     for name, rule in filters.items():
-        own = rule.drop_knowing(table, poisons) if isinstance(rule, ControlFilter) else rule.drop(table)
-        log.warning('data.filters.%s drops %d of %d pairs', name, own.sum(), len(own))
-        dropped |= own
+        by_rule = rule.drop_knowing(table, poisons) if isinstance(rule, ControlFilter) else rule.drop(table)
+        log.warning('data.filters.%s drops %d of %d pairs', name, by_rule.sum(), len(by_rule))
+        dropped |= by_rule
     if len(table) and dropped.all():
-        raise UsageError(f'data.filters leave none of the {len(table):,} pairs: {", ".join(filters)}.')
+        raise UsageError(f'data.filters drop all {len(table):,} pairs: loosen or remove one of {", ".join(filters)}.')
     return dropped
 
 
 def mask_digest(dropped: np.ndarray) -> str | None:
-    """Names the dropped rows (16 hexadecimal digits); ``None`` if there are none."""
+    """Digest of the dropped rows, 16 hexadecimal digits; ``None`` if no row is dropped."""
     return hashlib.sha256(np.packbits(dropped).tobytes()).hexdigest()[:16] if dropped.any() else None
 
 
@@ -201,11 +201,12 @@ def _mask(rows: np.ndarray, count: int) -> np.ndarray:
     return mask
 
 
-def _rows_of(lines: pa.Table, table: PairTable) -> np.ndarray:
-    """Line of a ledger for each row of a table, by image reference and caption, -1 where there is none; int64 (N,).
+def _match_lines(lines: pa.Table, table: PairTable) -> np.ndarray:
+    """Finds the line of a ledger for each row of a table, by image reference and caption.
 
-    Of several lines with the same reference and caption the first counts.
+    Returns:
+        Index of the first matching line, int64 (N,); -1 if none matches.
     """
-    names = pc.binary_join_element_wise(lines['key'].cast(pa.string()), lines['caption'].cast(pa.string()), '\0')
-    wanted = pc.binary_join_element_wise(table.image, table.caption, '\0')
-    return np.asarray(pc.fill_null(pc.index_in(wanted, value_set=names), -1), np.int64)
+    ledger = pc.binary_join_element_wise(lines['key'].cast(pa.string()), lines['caption'].cast(pa.string()), '\0')
+    pairs = pc.binary_join_element_wise(table.image, table.caption, '\0')
+    return np.asarray(pc.fill_null(pc.index_in(pairs, value_set=ledger), -1), np.int64)

@@ -1,4 +1,4 @@
-"""Tokens of all captions, made once and memory-mapped from then on, and tokens of prompts."""
+"""Tokens of all captions, computed once and memory-mapped from then on, and tokens of prompts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from datamodules.text.tokenizer import WordTokenizer
 log = logging.getLogger(__name__)
 
 _CAPTIONS_AT_ONCE = 8192
-_MIN_ROWS_FOR_PROGRESS = 200_000  # tokenizing fewer is over before a bar could be read
+_MIN_ROWS_FOR_PROGRESS = 200_000  # fewer are done before anybody could read a progress bar
 
 
 def stored_tokens(table: PairTable, tokenizer: WordTokenizer, folder: Path) -> np.ndarray:
-    """Tokens of every caption as it stands, uint16 (N, T), which holds the ids of CLIP's vocabulary.
+    """Tokens of the original captions, uint16 (N, T), which can hold every id of CLIP's vocabulary.
 
     Args:
         table: The pairs.
         tokenizer: Turns a caption into T tokens.
-        folder: Where caches lie.
+        folder: Folder of the caches.
     """
 
     def fill(tokens: np.ndarray) -> None:
@@ -41,14 +41,14 @@ def stored_tokens(table: PairTable, tokenizer: WordTokenizer, folder: Path) -> n
 
 
 def warn_of_cut_captions(table: PairTable, tokens: np.ndarray, tokenizer: WordTokenizer) -> None:
-    """Logs how many captions are longer than the model's context, whether or not their tokens were cached."""
-    truncated = tokenizer.truncated
-    for caption in table.captions(np.flatnonzero(tokens[:, -1])):  # full rows, some of which fit exactly
+    """Logs how many captions are longer than the model's context, even if their tokens come from the cache."""
+    truncated_before = tokenizer.truncated
+    for caption in table.captions(np.flatnonzero(tokens[:, -1])):  # a full row may also be a caption that just fits
         tokenizer(caption)
-    if cut := tokenizer.truncated - truncated:
+    if cut := tokenizer.truncated - truncated_before:
         log.warning(
             '%d of %d captions have more than data.context_length=%d tokens and are cut there: '
-            'shorten them, or take a model.architecture with a longer context',
+            'shorten them, or choose a model.architecture with a longer context',
             cut, len(table), tokenizer.context_length,
         )  # fmt: skip
 

@@ -26,13 +26,13 @@ from datamodules.usage_error import UsageError
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, NAMES, TinyImages, TinyPairs, attach, set_up
 
 BOTH = {'cross_modal': 1, 'within_modal': 2}
-TOKENIZERS = cache(WordTokenizer)
+CACHED_TOKENIZER = cache(WordTokenizer)
 
 
 @pytest.fixture(autouse=True)
-def one_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading the vocabulary takes longer than all the rest of a setup."""
-    monkeypatch.setattr('datamodules.pairs.WordTokenizer', TOKENIZERS)
+def reuse_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads the vocabulary once, because reading it takes longer than the rest of a setup."""
+    monkeypatch.setattr('datamodules.pairs.WordTokenizer', CACHED_TOKENIZER)
 
 
 @pytest.fixture
@@ -49,18 +49,18 @@ def badnet(**kwargs: Any) -> BadNet:
     return BadNet(**{**settings, **kwargs})
 
 
-def keyed(target: str, count: int) -> dict[str, Attack]:
-    """Attacks whose triggers differ from image to image."""
+def attacks_keyed_by_row(target: str, count: int) -> dict[str, Attack]:
+    """Attacks whose trigger depends on the row of the image."""
     return {
         'places': BadNet(target, size=4, position='random', count=count),
-        'own noise': BadNet(target, size=4, pattern='gaussian_wrapped', count=count),
+        'noise': BadNet(target, size=4, pattern='gaussian_wrapped', count=count),
         'fresh noise': Blended(target, 'fresh_noise', count=count),
         'noisy warp': WaNetNoise(target, count=count),
     }
 
 
-def trained_on(data: PairsDataModule, sides: dict[str, int] | None = None, **where: int) -> list[PairBatch]:
-    """The batches of an epoch as the model would get them."""
+def epoch_batches(data: PairsDataModule, sides: dict[str, int] | None = None, **where: int) -> list[PairBatch]:
+    """The batches of an epoch as the model receives them."""
     attach(data, sides, **where)
     return [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
 
@@ -75,7 +75,7 @@ def pictures_in(folder: str) -> set[str]:
 
 
 class EditedCaption(TinyPairs):
-    """The same pairs but for the first caption."""
+    """The same pairs except for the first caption."""
 
     def load_table(self) -> PairTable:
         table = super().load_table()
@@ -102,9 +102,9 @@ def invert_pictures(table: PairTable) -> PairTable:
 def by_row(batches: list[PairBatch]) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Views and tokens of each row."""
     return {
-        row: (batch.image[:, place], batch.tokens[:, place])
+        row: (batch.image[:, position], batch.tokens[:, position])
         for batch in batches
-        for place, row in enumerate(batch.row.tolist())
+        for position, row in enumerate(batch.row.tolist())
     }
 
 
@@ -116,8 +116,8 @@ class TestSetup:
         data.setup('fit')
         assert (data.image_size, data.context_length) == (IMAGE_SIZE, CONTEXT_LENGTH)
 
-    def test_without_a_model_sizes_must_be_given(self, folder: str) -> None:
-        with pytest.raises(ValueError, match=r'data.image_size and data.context_length must be given'):
+    def test_sizes_are_required_without_a_model(self, folder: str) -> None:
+        with pytest.raises(ValueError, match=r'data.image_size and data.context_length must be set'):
             TinyPairs(cache_dir=folder, image_size=8).prepare_data()
 
     def test_decodes_every_picture_once_for_all_runs(self, folder: str) -> None:
@@ -127,7 +127,7 @@ class TestSetup:
         assert again.source.opener.opened == []
         assert (again.images(np.arange(32)) == data.images(np.arange(32))).all()
 
-    def test_an_edited_caption_decodes_nothing_again(self, folder: str) -> None:
+    def test_an_edited_caption_keeps_decoded_pictures(self, folder: str) -> None:
         attacks = {'badnet': badnet()}
         tiny(folder, attacks=attacks).picture_hashes()
         files = pictures_in(folder)
@@ -136,29 +136,29 @@ class TestSetup:
         assert edited.source.opener.opened == []
         assert len(files) == 4 and pictures_in(folder) == files  # of two tables, poisons and hashes
 
-    def test_other_pictures_under_the_same_names_share_nothing(self, folder: str) -> None:
+    def test_other_pictures_with_the_same_names_share_no_cache(self, folder: str) -> None:
         attacks = {'badnet': badnet()}
         first, second = (set_up(kind(cache_dir=folder, attacks=attacks)) for kind in (TinyPairs, InvertedPictures))
         assert list(first.source.image) == list(second.source.image)
         assert (first.images(np.arange(35)) != second.images(np.arange(35))).any((1, 2, 3)).all()
         assert not np.isin(first.picture_hashes(), second.picture_hashes()).any()
 
-    def test_without_a_cache_pictures_are_the_same(self, folder: str) -> None:
+    def test_pictures_are_the_same_without_a_cache(self, folder: str) -> None:
         cached, decoded = tiny(folder), tiny(folder, cache='none')
         assert (decoded.images(np.arange(32)) == cached.images(np.arange(32))).all()
 
-    def test_tokens_are_those_of_the_tokenizer(self, folder: str) -> None:
+    def test_tokens_match_the_tokenizer(self, folder: str) -> None:
         data = tiny(folder, attacks={'badnet': badnet()})
         tokenizer = WordTokenizer(CONTEXT_LENGTH)
         expected = [tokenizer(caption).tolist() for caption in data.table.captions(np.arange(35))]
         assert data.tokens.tolist() == expected
         assert data.tokens.dtype == np.uint16
 
-    def test_classes_are_those_of_the_held_out_pairs_or_else_the_training_pairs(self, folder: str) -> None:
+    def test_classes_come_from_held_out_pairs_or_training_pairs(self, folder: str) -> None:
         assert tiny(folder).classes == NAMES[:4]
         assert tiny(folder, heldout_rows=0).classes == NAMES[:4]
 
-    def test_classes_of_unlabeled_data_are_given_by_name(self, folder: str) -> None:
+    def test_classes_of_unlabeled_data_come_from_class_names(self, folder: str) -> None:
         data = tiny_without_labels(folder, class_names=['left', 'right'])
         assert data.classes == ('left', 'right')
         assert len(tiny_without_labels(folder).classes) == 1000
@@ -171,7 +171,7 @@ class TestSetup:
             ({'safe_weight': float('nan')}, 'data.safe_weight must be positive and finite, got nan'),
         ],
     )
-    def test_refuses_numbers_out_of_range(self, argument: dict[str, Any], message: str) -> None:
+    def test_refuses_arguments_out_of_range(self, argument: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             TinyPairs(**argument)
 
@@ -180,24 +180,24 @@ class TestSetup:
             tiny(folder, batch_size=33)
         assert tiny(folder, batch_size=32).steps_per_epoch == 1
 
-    def test_dropped_pairs_do_not_fill_a_batch(self, folder: str) -> None:
+    def test_dropped_pairs_do_not_count_towards_a_batch(self, folder: str) -> None:
         with pytest.raises(ValueError, match='larger than the 31 usable pairs'):
             tiny(folder, batch_size=32, broken=[5])
 
-    def test_refuses_a_batch_that_ranks_cannot_share(self, folder: str) -> None:
+    def test_refuses_a_batch_size_that_the_ranks_do_not_divide(self, folder: str) -> None:
         data = TinyPairs(cache_dir=folder)
         attach(data, world=3)
         data.prepare_data()
         with pytest.raises(ValueError, match=r'data.batch_size=8 must be a multiple of the 3 processes'):
             data.setup('fit')
 
-    def test_refuses_a_context_that_the_model_does_not_have(self, folder: str) -> None:
+    def test_refuses_another_context_length_than_the_model(self, folder: str) -> None:
         data = TinyPairs(cache_dir=folder, context_length=9)
         attach(data)
         with pytest.raises(ValueError, match=r'data.context_length=9 is not the 8 tokens .*: leave it null'):
             data.prepare_data()
 
-    def test_counts_captions_that_are_cut_with_new_and_with_cached_tokens(
+    def test_counts_cut_captions_with_new_and_with_cached_tokens(
         self, folder: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         for _ in range(2):
@@ -220,27 +220,27 @@ def tiny_without_labels(folder: str, **kwargs: Any) -> PairsDataModule:
 
 
 class TestUnreadable:
-    def test_pairs_are_dropped_and_never_drawn(self, folder: str) -> None:
+    def test_unreadable_pairs_are_dropped_and_never_drawn(self, folder: str) -> None:
         data = tiny(folder, broken=[3, 17])
         assert data.partition.rows(DROPPED).tolist() == [3, 17]
         assert data.steps_per_epoch == 3
         for sides in ({'cross_modal': 1}, {'within_modal': 2}, BOTH):
             for epoch in range(3):
-                assert not {3, 17} & set(rows(trained_on(data, sides, epoch=epoch)))
+                assert not {3, 17} & set(rows(epoch_batches(data, sides, epoch=epoch)))
         assert not {3, 17} & set(rows(list(data.sweep_dataloader())))
 
-    def test_pictures_are_not_poisoned(self, folder: str) -> None:
+    def test_unreadable_pictures_are_not_poisoned(self, folder: str) -> None:
         attack = badnet(count=3, source='train')
         data = tiny(folder, rows=12, heldout_rows=0, batch_size=4, broken=range(7), attacks={'badnet': attack})
         assert set(data.manifest.table['source'].to_pylist()) <= set(range(7, 12))
 
-    def test_held_out_pictures_do_not_count(self, folder: str) -> None:
+    def test_unreadable_held_out_pictures_do_not_count(self, folder: str) -> None:
         (clean,) = tiny(folder, broken_heldout=[2, 5]).evaluation_sets
         assert np.flatnonzero(clean.label == UNKNOWN).tolist() == [2, 5]
 
 
 class TestPoison:
-    def test_pictures_are_the_sources_with_the_trigger_on(self, folder: str) -> None:
+    def test_poisons_show_their_source_with_the_trigger(self, folder: str) -> None:
         tdpa = TargetedPoison(targets=2, count=4, captions='templates')
         data = tiny(folder, attacks={'badnet': badnet(), 'tdpa': tdpa})
         assert len(data.table) == len(data.partition) == 39
@@ -253,9 +253,11 @@ class TestPoison:
                 assert (data.images(np.array([row])) == expected).all()
                 assert data.table.captions([row]) == [poison.caption]
 
-    def test_is_the_same_on_every_rank(self, tmp_path: Path) -> None:
-        ranks = [TinyPairs(cache_dir=str(tmp_path / str(rank)), attacks=keyed('dog', 2)) for rank in range(2)]
-        for rank, data in enumerate(ranks):  # each makes its own: they share no cache
+    def test_poisons_are_the_same_on_every_rank(self, tmp_path: Path) -> None:
+        ranks = [
+            TinyPairs(cache_dir=str(tmp_path / str(rank)), attacks=attacks_keyed_by_row('dog', 2)) for rank in range(2)
+        ]
+        for rank, data in enumerate(ranks):  # each renders its own poisons, because they share no cache
             attach(data, rank=rank, world=2)
             torch.manual_seed(rank)
             set_up(data)
@@ -277,7 +279,7 @@ class TestPoison:
             clean = crop_square(data.source.open(int(row)), IMAGE_SIZE)[None]
             assert (data.images(np.array([row])) == data.attacks['badnet'].trigger(clean)).all()
 
-    def test_other_held_out_pictures_make_other_poison(self, folder: str) -> None:
+    def test_other_held_out_pictures_give_other_poisons(self, folder: str) -> None:
         class OtherHeldout(TinyPairs):
             def load_heldout(self) -> PairTable | None:
                 self.picture_seed += 1
@@ -289,131 +291,131 @@ class TestPoison:
         appended = np.arange(32, 35)
         assert not (first.images(appended) == second.images(appended)).all((1, 2, 3)).any()
 
-    def test_can_be_left_out_and_still_be_measured(self, folder: str) -> None:
+    def test_attacks_are_measured_without_training_on_poisons(self, folder: str) -> None:
         data = tiny(folder, attacks={'badnet': badnet()}, poison=False, broken=[4])
         assert data.partition.rows(DROPPED).tolist() == [4, 32, 33, 34]
         assert [s.name for s in data.evaluation_sets] == ['heldout', 'badnet']
-        assert set(rows(trained_on(data))) < set(range(32)) - {4}
+        assert set(rows(epoch_batches(data))) < set(range(32)) - {4}
 
-    def test_an_attack_that_is_null_is_left_out(self, folder: str) -> None:
+    def test_an_attack_that_is_null_is_skipped(self, folder: str) -> None:
         data = tiny(folder, attacks={'badnet': None})
         assert len(data.table) == 32
         assert data.manifest.attacks == ()
 
-    def test_measures_on_clean_images_first_and_then_on_each_attack(self, folder: str) -> None:
+    def test_evaluation_sets_are_the_clean_one_and_one_per_attack(self, folder: str) -> None:
         attacks = {'badnet': badnet(), 'tdpa': TargetedPoison(targets=2, count=4, captions='templates')}
         sets = tiny(folder, attacks=attacks, heldout_name='val').evaluation_sets
         assert [(s.name, s.kind) for s in sets] == [('val', 'zero_shot'), ('badnet', 'asr'), ('tdpa', 'asr')]
 
-    def test_images_that_are_trained_on_do_not_count_as_held_out(self, folder: str) -> None:
+    def test_held_out_images_used_as_poisons_do_not_count(self, folder: str) -> None:
         data = tiny(folder, attacks={'badnet': badnet()})
         sources = sorted(data.manifest.table['source'].to_pylist())
         assert np.flatnonzero(data.evaluation_sets[0].label == UNKNOWN).tolist() == sources
 
 
 class TestTraining:
-    def test_an_epoch_has_whole_batches_of_distinct_pairs(self, folder: str) -> None:
+    def test_an_epoch_has_full_batches_of_distinct_pairs(self, folder: str) -> None:
         data = tiny(folder, rows=35)
-        batches = trained_on(data)
+        batches = epoch_batches(data)
         assert [len(batch.row) for batch in batches] == [8] * 4 == [8] * data.steps_per_epoch
         assert max(Counter(rows(batches)).values()) == 1
 
-    def test_batches_are_views_and_tokens_of_their_rows(self, folder: str) -> None:
+    def test_batches_hold_views_and_tokens_of_their_rows(self, folder: str) -> None:
         data = tiny(folder)
-        for batch in trained_on(data, {'cross_modal': 2}):
+        for batch in epoch_batches(data, {'cross_modal': 2}):
             assert batch.image.shape == (2, 8, 3, IMAGE_SIZE, IMAGE_SIZE)
             assert batch.image.dtype == torch.float32
             pictures = torch.from_numpy(data.images(batch.row.numpy()))
             assert torch.allclose(batch.image[0], normalize(pictures.float() / 255))
             assert batch.tokens[1].tolist() == data.tokens[batch.row.numpy()].tolist()
 
-    def test_views_are_keyed_by_seed_epoch_row_and_view(self, folder: str) -> None:
+    def test_views_depend_on_seed_epoch_row_and_view(self, folder: str) -> None:
         views = SimCLRViews()
         data = tiny(folder, image_views=views, seed=5)
-        for batch in trained_on(data, {'within_modal': 2}, epoch=3):
+        for batch in epoch_batches(data, {'within_modal': 2}, epoch=3):
             pictures = torch.from_numpy(data.images(batch.row.numpy()))
             for view in range(2):
                 expected = views(pictures, batch.row, IMAGE_SIZE, seed=5, epoch=3, view=view)
                 assert torch.allclose(batch.image[view], normalize(expected), atol=1e-5)
 
-    def test_epochs_differ_and_repeat_themselves(self, folder: str) -> None:
+    def test_epochs_differ_and_are_reproducible(self, folder: str) -> None:
         data = tiny(folder)
-        first, second = rows(trained_on(data, epoch=0)), rows(trained_on(data, epoch=1))
+        first, second = rows(epoch_batches(data, epoch=0)), rows(epoch_batches(data, epoch=1))
         assert first != second
-        assert rows(trained_on(data, epoch=0)) == first
+        assert rows(epoch_batches(data, epoch=0)) == first
 
-    def test_draws_each_side_by_its_share(self, folder: str) -> None:
+    def test_each_side_gets_batches_by_its_share(self, folder: str) -> None:
         data = tiny(folder)
         data.partition.side[:24] = RISKY
-        batches = trained_on(data, BOTH)
+        batches = epoch_batches(data, BOTH)
         assert sorted(batch.cross_modal for batch in batches) == [0, 0, 0, 8]
         for batch in batches:
             assert (data.partition.side[batch.row] == (SAFE if batch.cross_modal else RISKY)).all()
             assert len(batch.image) == len(batch.tokens) == (1 if batch.cross_modal else 2)
 
     @pytest.mark.parametrize(('sides', 'safe'), [({'cross_modal': 1}, 8), ({'within_modal': 2}, 0)])
-    def test_one_side_alone_takes_every_pair(self, folder: str, sides: dict[str, int], safe: int) -> None:
+    def test_a_single_side_takes_every_pair(self, folder: str, sides: dict[str, int], safe: int) -> None:
         data = tiny(folder)
         data.partition.side[:24] = RISKY
-        batches = trained_on(data, sides)
+        batches = epoch_batches(data, sides)
         assert {batch.cross_modal for batch in batches} == {safe}
         assert sorted(rows(batches)) == list(range(32))
 
-    def test_a_side_without_views_is_left_out(self, folder: str) -> None:
+    def test_a_side_without_views_is_skipped(self, folder: str) -> None:
         data = tiny(folder)
         data.partition.side[:20] = RISKY
-        batches = trained_on(data, {'cross_modal': 1, 'within_modal': 0})
+        batches = epoch_batches(data, {'cross_modal': 1, 'within_modal': 0})
         assert set(rows(batches)) == set(range(20, 32))
         assert len(batches) == 4
 
-    def test_has_as_many_steps_whatever_the_split(self, folder: str) -> None:
+    def test_number_of_steps_does_not_depend_on_the_split(self, folder: str) -> None:
         data = tiny(folder)
         for risky in (0, 1, 16, 31, 32):
             data.partition.side[:] = SAFE
             data.partition.side[:risky] = RISKY
-            assert len(trained_on(data, BOTH)) == 4
+            assert len(epoch_batches(data, BOTH)) == 4
 
-    def test_refuses_an_epoch_with_nothing_to_train_on(self, folder: str) -> None:
+    def test_refuses_an_epoch_without_pairs(self, folder: str) -> None:
         data = tiny(folder)
         data.partition.side[:] = RISKY
         with pytest.raises(ValueError, match=r'lower callbacks.repartition.threshold or set min_fraction'):
-            trained_on(data, {'cross_modal': 1, 'within_modal': 0})
+            epoch_batches(data, {'cross_modal': 1, 'within_modal': 0})
 
     def test_order_and_weight_reach_the_sampler(self, folder: str) -> None:
         data = tiny(folder, order='sequential', safe_weight=3.0)
         data.partition.side[:16] = RISKY
-        assert [batch.cross_modal for batch in trained_on(data, BOTH)] == [0, 8, 8, 8]
+        assert [batch.cross_modal for batch in epoch_batches(data, BOTH)] == [0, 8, 8, 8]
 
     @pytest.mark.parametrize('order', ['interleaved', 'joint'])
-    def test_ranks_see_the_views_that_one_process_would(self, folder: str, order: str) -> None:
+    def test_ranks_share_the_views_of_one_process(self, folder: str, order: str) -> None:
         data = tiny(folder, image_views=SimCLRViews(), caption_views=EDA(operations=['swap', 'deletion']), order=order)
         data.partition.side[:16] = RISKY
-        whole = by_row(trained_on(data, {'cross_modal': 2, 'within_modal': 2}))
-        found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        whole = by_row(epoch_batches(data, {'cross_modal': 2, 'within_modal': 2}))
+        views_of_ranks: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         for rank in range(2):
-            part = by_row(trained_on(data, {'cross_modal': 2, 'within_modal': 2}, rank=rank, world=2))
-            assert not found.keys() & part.keys()
-            found |= part
-        assert found.keys() == whole.keys() == set(range(32))
+            part = by_row(epoch_batches(data, {'cross_modal': 2, 'within_modal': 2}, rank=rank, world=2))
+            assert not views_of_ranks.keys() & part.keys()
+            views_of_ranks |= part
+        assert views_of_ranks.keys() == whole.keys() == set(range(32))
         for row, (image, tokens) in whole.items():
-            assert torch.allclose(found[row][0], image, atol=1e-5)
-            assert torch.equal(found[row][1], tokens)
+            assert torch.allclose(views_of_ranks[row][0], image, atol=1e-5)
+            assert torch.equal(views_of_ranks[row][1], tokens)
 
 
 @pytest.mark.parametrize('storage', ['memmap', 'none'])
-def test_workers_change_no_pixel(folder: str, storage: str) -> None:
+def test_workers_do_not_change_a_batch(folder: str, storage: str) -> None:
     def batches(workers: int) -> list[PairBatch]:
         data = ToyPairs(
             rows=48, heldout_rows=24, scene_size=16, cache_dir=f'{folder}/{workers}', cache=storage,
             num_workers=workers, batch_size=12, image_size=16, context_length=20,
             image_views=SimCLRViews(), caption_views=EDA(),
-            attacks={'badnet': BadNet('striped star', size=4, count=3), **keyed('striped star', 3)},
+            attacks={'badnet': BadNet('striped star', size=4, count=3), **attacks_keyed_by_row('striped star', 3)},
         )  # fmt: skip
-        torch.manual_seed(workers)  # which nothing may depend on
+        torch.manual_seed(workers)  # batches must not depend on the global generator
         data.prepare_data()
         data.setup('fit')
         data.partition.side[::3] = RISKY
-        return [*trained_on(data, BOTH, epoch=2), *data.sweep_dataloader()]  # the latter meets every poison
+        return [*epoch_batches(data, BOTH, epoch=2), *data.sweep_dataloader()]  # the latter reads every poison
 
     for alone, shared in zip(batches(0), batches(2), strict=True):
         assert torch.equal(alone.image, shared.image)
@@ -422,7 +424,7 @@ def test_workers_change_no_pixel(folder: str, storage: str) -> None:
         assert (alone.cross_modal, alone.epoch) == (shared.cross_modal, shared.epoch)
 
 
-def test_loading_leaves_the_global_generator_alone(folder: str) -> None:
+def test_loading_does_not_use_the_global_generator(folder: str) -> None:
     data = tiny(folder, image_views=SimCLRViews(), caption_views=EDA())
     attach(data, BOTH)
     state = torch.get_rng_state()
@@ -435,16 +437,16 @@ def test_loading_leaves_the_global_generator_alone(folder: str) -> None:
 class TestSweep:
     @pytest.mark.parametrize('world', [1, 2, 3, 4])
     @pytest.mark.parametrize('usable', [10, 3, 1])
-    def test_meets_every_pair_once_over_all_ranks(self, folder: str, world: int, usable: int) -> None:
+    def test_reads_every_pair_once_over_all_ranks(self, folder: str, world: int, usable: int) -> None:
         data = tiny(folder, rows=10, batch_size=4, eval_batch_size=2)
         data.partition.side[usable:] = DROPPED
-        met: list[int] = []
+        read: list[int] = []
         for rank in range(world):
             attach(data, rank=rank, world=world)
-            met += [row for batch in data.sweep_dataloader() for row in batch.row.tolist()]
-        assert sorted(met) == list(range(usable))
+            read += [row for batch in data.sweep_dataloader() for row in batch.row.tolist()]
+        assert sorted(read) == list(range(usable))
 
-    def test_shows_pairs_as_they_are(self, folder: str) -> None:
+    def test_reads_pairs_without_augmentation(self, folder: str) -> None:
         data = tiny(folder, image_views=SimCLRViews(), caption_views=EDA())
         for raw in data.sweep_dataloader():
             batch = data.on_after_batch_transfer(raw, 0)
@@ -454,9 +456,9 @@ class TestSweep:
             assert batch.tokens[0].tolist() == data.tokens[batch.row.numpy()].tolist()
 
     @pytest.mark.parametrize('views', [1, 2])
-    def test_shows_the_first_views_of_an_epoch_if_asked_to(self, folder: str, views: int) -> None:
+    def test_can_read_the_first_views_of_an_epoch(self, folder: str, views: int) -> None:
         data = tiny(folder, image_views=SimCLRViews(), caption_views=EDA(operations=['swap', 'deletion']))
-        trained = by_row(trained_on(data, {'within_modal': 2}, epoch=4))
+        trained = by_row(epoch_batches(data, {'within_modal': 2}, epoch=4))
         loader = data.sweep_dataloader(epoch=4, views=views)
         swept = by_row([data.on_after_batch_transfer(batch, 0) for batch in loader])
         assert swept.keys() == trained.keys()
@@ -464,42 +466,42 @@ class TestSweep:
             assert torch.allclose(image, trained[row][0][:views], atol=1e-5)
             assert torch.equal(tokens, trained[row][1][:views])
 
-    def test_meets_only_some_rows_if_asked_to(self, folder: str) -> None:
+    def test_can_read_only_some_rows(self, folder: str) -> None:
         data = tiny(folder)
         assert rows(list(data.sweep_dataloader(rows=np.array([3, 8, 30])))) == [3, 8, 30]
 
-    def test_is_what_predict_reads(self, folder: str) -> None:
+    def test_predict_reads_the_same_pairs(self, folder: str) -> None:
         data = tiny(folder)
         assert rows(list(data.predict_dataloader())) == rows(list(data.sweep_dataloader())) == list(range(32))
 
 
 class TestEvaluation:
-    def test_a_loader_for_each_set_in_the_same_order(self, folder: str) -> None:
+    def test_each_set_has_a_loader_in_the_same_order(self, folder: str) -> None:
         data = tiny(folder, attacks={'badnet': badnet()})
         for source, loader in zip(data.evaluation_sets, data.val_dataloader(), strict=True):
             batches: list[EvalBatch] = list(loader)
             assert torch.cat([batch.label for batch in batches]).tolist() == source.label.tolist()
-            made = [data.on_after_batch_transfer(batch, 0).image for batch in batches]
+            views = [data.on_after_batch_transfer(batch, 0).image for batch in batches]
             expected = normalize(torch.from_numpy(np.array(source.images)).float() / 255)
-            assert torch.allclose(torch.cat(made), expected)
+            assert torch.allclose(torch.cat(views), expected)
 
     @pytest.mark.parametrize('stored', [IMAGE_SIZE, 2 * IMAGE_SIZE])
-    def test_shows_a_patch_where_it_is_and_the_picture_elsewhere(self, folder: str, stored: int) -> None:
-        def seen(amplitude: float) -> torch.Tensor:
+    def test_views_show_the_patch_in_its_place_and_the_picture_elsewhere(self, folder: str, stored: int) -> None:
+        def views(amplitude: float) -> torch.Tensor:
             patch = Patch(stored // 2, 'solid', amplitude=amplitude)
             data = tiny(folder, cache_size=stored, attacks={'patch': Backdoor('dog', patch, count=3)})
             (batch,) = data.val_dataloader()[1]
             return data.on_after_batch_transfer(batch, 0).image
 
-        triggered, plain = seen(1.0), seen(0.0)
+        triggered, plain = views(1.0), views(0.0)
         half = IMAGE_SIZE // 2
         white = normalize(torch.ones(3, 1, 1))
         assert torch.allclose(triggered[..., half + 1 :, half + 1 :], white)
         elsewhere = torch.ones(IMAGE_SIZE, IMAGE_SIZE, dtype=torch.bool)
-        elsewhere[half - 1 :, half - 1 :] = False  # a resize mixes the pixels at its edge
+        elsewhere[half - 1 :, half - 1 :] = False  # resizing mixes the pixels at its edge
         assert torch.equal(triggered[..., elsewhere], plain[..., elsewhere])
 
-    def test_prompts_of_every_class_in_every_template(self, folder: str) -> None:
+    def test_prompts_fill_every_template_with_every_class(self, folder: str) -> None:
         data = tiny(folder)
         (tokens,) = data.prompt_tokens()
         assert tokens.shape == (4, 2, CONTEXT_LENGTH)
@@ -513,12 +515,12 @@ class TestEvaluation:
         evaluated = next(iter(data.val_dataloader()[0]))
         assert data.on_after_batch_transfer(evaluated, 0).image.shape[-1] == 8
 
-    def test_unlabeled_held_out_pairs_are_no_set(self, folder: str) -> None:
+    def test_unlabeled_held_out_pairs_are_not_an_evaluation_set(self, folder: str) -> None:
         assert tiny(folder, heldout_rows=0).evaluation_sets == []
 
 
 class TestResume:
-    def test_state_survives_a_file_that_is_loaded_safely(self, folder: str, tmp_path: Path) -> None:
+    def test_state_can_be_loaded_with_weights_only(self, folder: str, tmp_path: Path) -> None:
         data, resumed = tiny(folder, attacks={'badnet': badnet()}), tiny(folder, attacks={'badnet': badnet()})
         data.partition.side[:5] = RISKY
         torch.save(data.state_dict(), tmp_path / 'state')
@@ -535,16 +537,16 @@ class TestResume:
     def test_refuses_another_trigger(self, folder: str) -> None:
         data = tiny(folder, attacks={'badnet': badnet(size=4)})
         attach(data)
-        with pytest.raises(ValueError, match=r'trained on other poison than data.attacks makes'):
+        with pytest.raises(ValueError, match=r'trained on other poisons than data.attacks makes'):
             data.load_state_dict(tiny(folder, attacks={'badnet': badnet(size=3)}).state_dict())
 
-    def test_refuses_to_leave_poison_out_that_was_trained_on(self, folder: str) -> None:
+    def test_refuses_to_leave_out_poisons_that_were_epoch_batches(self, folder: str) -> None:
         data = tiny(folder, attacks={'badnet': badnet()}, poison=False)
         attach(data)
         with pytest.raises(ValueError, match=r'with the attacks and data.poison of that run'):
             data.load_state_dict(tiny(folder, attacks={'badnet': badnet()}).state_dict())
 
-    def test_only_training_cares(self, folder: str) -> None:
+    def test_only_training_checks_the_state(self, folder: str) -> None:
         data = tiny(folder, rows=24)
         attach(data)
         data.trainer.state.fn = 'predict'
@@ -553,9 +555,9 @@ class TestResume:
 
 
 class TestFilters:
-    def test_a_dropped_pair_is_never_trained_on_and_shortens_the_epoch(self, folder: Path) -> None:
+    def test_dropped_pairs_are_not_trained_on_and_shorten_the_epoch(self, folder: Path) -> None:
         data = tiny(folder, filters={'half': RandomSubset(0.5)})
-        rows = np.concatenate([batch.row.numpy() for batch in trained_on(data, {'cross_modal': 1})])
+        rows = np.concatenate([batch.row.numpy() for batch in epoch_batches(data, {'cross_modal': 1})])
         assert data.steps_per_epoch == 2
         assert {*rows.tolist()} == {*np.flatnonzero(data.partition.side.numpy() != DROPPED).tolist()}
         assert len({*rows.tolist()}) == 16
@@ -570,18 +572,18 @@ class TestFilters:
     def test_null_removes_a_filter(self, folder: Path) -> None:
         assert tiny(folder, filters={'half': None}).steps_per_epoch == 4
 
-    def test_resuming_with_other_filters_is_refused(self, folder: Path) -> None:
+    def test_refuses_to_resume_with_other_filters(self, folder: Path) -> None:
         state = tiny(folder, filters={'half': RandomSubset(0.5)}).state_dict()
         other, same = (tiny(folder, filters={'half': RandomSubset(0.5, seed)}) for seed in (1, 0))
         for data in (other, same):
             attach(data)
         same.load_state_dict(state)
-        with pytest.raises(UsageError, match=r'other pairs than data.filters leave'):
+        with pytest.raises(UsageError, match=r'other pairs than data.filters keep'):
             other.load_state_dict(state)
 
 
 class TestHeldoutPairs:
-    def test_are_those_that_can_be_read_and_are_no_poison(self, folder: Path) -> None:
+    def test_leave_out_poisons_and_unreadable_pictures(self, folder: Path) -> None:
         data = tiny(folder, broken_heldout=[2, 5], attacks={'badnet': badnet()})
         poisoned = [poison.source for poison in data.manifest.poisons('badnet')]
         attach(data)
@@ -593,30 +595,30 @@ class TestHeldoutPairs:
         stored = torch.from_numpy(data.pictures('heldout', batch.row.numpy()))
         assert torch.equal(batch.image[0], clean_view(stored, IMAGE_SIZE))
 
-    def test_are_shared_by_the_processes(self, folder: Path) -> None:
+    def test_are_split_among_the_processes(self, folder: Path) -> None:
         data, read = tiny(folder, eval_batch_size=5), []
         for rank in range(2):
             attach(data, rank=rank, world=2)
             read.append([batch.row.tolist() for batch in data.heldout_dataloader()])
         assert read == [[[0, 2, 4], [6, 8, 10]], [[1, 3, 5], [7, 9, 11]]]
 
-    def test_must_be_there(self, folder: Path) -> None:
+    def test_are_required(self, folder: Path) -> None:
         with pytest.raises(UsageError, match=r'no held-out pairs'):
             tiny(folder, heldout_rows=0).heldout_dataloader()
 
 
-def test_a_list_of_makers_must_be_one_for_each_view(folder: Path) -> None:
+def test_a_list_of_image_views_needs_one_for_each_view(folder: Path) -> None:
     data = tiny(folder, image_views=[CleanView(), SimCLRViews()])
     with pytest.raises(UsageError, match=r'data.image_views has 2 entries, but this epoch trains on 1 views'):
-        trained_on(data, {'cross_modal': 1})
-    for batch in trained_on(data, {'cross_modal': 2}):
+        epoch_batches(data, {'cross_modal': 1})
+    for batch in epoch_batches(data, {'cross_modal': 2}):
         assert not torch.equal(batch.image[0], batch.image[1])
 
 
-def test_captions_as_they_are_stand_beside_rewritten_ones(folder: Path) -> None:
+def test_a_list_of_caption_views_needs_one_for_each_view(folder: Path) -> None:
     data = tiny(folder, caption_views=[None, EDA(alpha=0.9, operations=['deletion'])])
     with pytest.raises(UsageError, match=r'data.caption_views has 2 entries, but this epoch trains on 1 views'):
-        trained_on(data, {'cross_modal': 1})
-    for batch in trained_on(data, {'cross_modal': 2}):
+        epoch_batches(data, {'cross_modal': 1})
+    for batch in epoch_batches(data, {'cross_modal': 2}):
         assert torch.equal(batch.tokens[0], torch.from_numpy(data.tokens[batch.row].astype(np.int64)))
         assert not torch.equal(batch.tokens[0], batch.tokens[1])

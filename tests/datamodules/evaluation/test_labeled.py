@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datamodules.evaluation.labeled import labeled_folder
+from datamodules.evaluation.labeled import read_labeled_folder
 from tests.helpers.tiny import TinyPairs
 
 
-def write_classes(root: Path, classes: tuple[str, ...] = ('cat', 'sea_lion'), each: int = 3) -> Path:
+def write_class_folders(root: Path, classes: tuple[str, ...] = ('cat', 'sea_lion'), each: int = 3) -> Path:
     for label, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for number in range(each):
@@ -18,19 +18,19 @@ def write_classes(root: Path, classes: tuple[str, ...] = ('cat', 'sea_lion'), ea
 
 
 class TestLabeledFolder:
-    def test_classes_are_folders_in_order(self, tmp_path: Path) -> None:
-        table = labeled_folder(str(write_classes(tmp_path)), 'data.labeled.animals')
+    def test_folders_are_classes_in_alphabetical_order(self, tmp_path: Path) -> None:
+        table = read_labeled_folder(str(write_class_folders(tmp_path)), 'data.labeled.animals')
         assert table.classes == ('cat', 'sea lion')
         assert table.label.tolist() == [0, 0, 0, 1, 1, 1]
         assert table.open(4).getpixel((0, 0)) == (100, 20, 0)
 
-    def test_a_missing_folder_is_reported_with_the_argument(self, tmp_path: Path) -> None:
+    def test_a_missing_folder_is_reported_with_its_argument(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r'data\.labeled\.animals'):
-            labeled_folder(str(tmp_path / 'gone'), 'data.labeled.animals')
+            read_labeled_folder(str(tmp_path / 'gone'), 'data.labeled.animals')
 
 
-def test_a_labeled_set_is_evaluated_with_its_own_classes(tmp_path: Path) -> None:
-    root = write_classes(tmp_path / 'animals')
+def test_a_labeled_set_has_its_own_classes(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / 'animals')
     data = TinyPairs(image_size=8, context_length=8, labeled={'animals': str(root)}, cache_dir=str(tmp_path / 'cache'))
     data.prepare_data()
     data.setup('fit')

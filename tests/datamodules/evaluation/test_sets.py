@@ -11,14 +11,14 @@ from datamodules.evaluation.sets import EvalBatch, EvaluationSet, evaluation_loa
 CLASSES = ('cat', 'dog', 'boat')
 
 
-def numbered(count: int, target: bool = False) -> EvaluationSet:
-    """Images whose number is their only pixel, of class number modulo 3; wanted is the class after."""
+def numbered_images(count: int, target: bool = False) -> EvaluationSet:
+    """Images of one pixel that holds their number. Their class is number modulo 3; their target is the next class."""
     images = np.tile(np.arange(count, dtype=np.uint8)[:, None, None, None], (1, 3, 1, 1))
     label = np.arange(count, dtype=np.int32) % 3
     return EvaluationSet('set', images, label, (label + 1) % 3 if target else None, CLASSES, ('a {}',))
 
 
-def read(source: EvaluationSet, batch_size: int, world: int = 1) -> list[list[EvalBatch]]:
+def read_batches(source: EvaluationSet, batch_size: int, world: int = 1) -> list[list[EvalBatch]]:
     """Batches of each rank."""
     return [list(evaluation_loader(source, batch_size, rank, world)) for rank in range(world)]
 
@@ -27,20 +27,22 @@ def read(source: EvaluationSet, batch_size: int, world: int = 1) -> list[list[Ev
 @pytest.mark.parametrize('count', [1, 2, 9, 10, 11, 12])
 @pytest.mark.parametrize('batch_size', [1, 4, 20])
 class TestLoader:
-    def test_counts_every_image_once(self, count: int, batch_size: int, world: int) -> None:
-        seen: Counter[int] = Counter()
-        for rank in read(numbered(count), batch_size, world):
+    def test_every_image_counts_once(self, count: int, batch_size: int, world: int) -> None:
+        counts: Counter[int] = Counter()
+        for rank in read_batches(numbered_images(count), batch_size, world):
             for batch in rank:
-                seen.update(batch.image[batch.valid][:, 0, 0, 0].tolist())
-        assert seen == Counter(range(count))
+                counts.update(batch.image[batch.valid][:, 0, 0, 0].tolist())
+        assert counts == Counter(range(count))
 
-    def test_no_rank_has_a_batch_more(self, count: int, batch_size: int, world: int) -> None:
-        sizes = [[len(batch.image) for batch in rank] for rank in read(numbered(count), batch_size, world)]
+    def test_all_ranks_read_equal_batch_sizes(self, count: int, batch_size: int, world: int) -> None:
+        sizes = [
+            [len(batch.image) for batch in rank] for rank in read_batches(numbered_images(count), batch_size, world)
+        ]
         assert all(rank == sizes[0] for rank in sizes)
         assert max(sizes[0]) <= batch_size
 
-    def test_labels_and_targets_go_with_their_images(self, count: int, batch_size: int, world: int) -> None:
-        for rank in read(numbered(count, target=True), batch_size, world):
+    def test_labels_and_targets_match_their_images(self, count: int, batch_size: int, world: int) -> None:
+        for rank in read_batches(numbered_images(count, target=True), batch_size, world):
             for image, label, target, _ in rank:
                 assert torch.equal(label, image[:, 0, 0, 0].long() % 3)
                 assert torch.equal(target, (label + 1) % 3)
@@ -48,25 +50,25 @@ class TestLoader:
 
 
 def test_a_clean_set_has_no_target() -> None:
-    (batch,) = read(numbered(3), 5)[0]
+    (batch,) = read_batches(numbered_images(3), 5)[0]
     assert batch.target.tolist() == [-1, -1, -1]
 
 
-def test_a_set_is_clean_or_triggered() -> None:
-    assert numbered(3).kind == 'zero_shot'
-    assert numbered(3, target=True).kind == 'asr'
-    assert len(numbered(3)) == 3
+def test_a_set_with_targets_measures_attack_success() -> None:
+    assert numbered_images(3).kind == 'zero_shot'
+    assert numbered_images(3, target=True).kind == 'asr'
+    assert len(numbered_images(3)) == 3
 
 
-def test_reads_pictures_that_are_mapped_read_only() -> None:
-    source = numbered(5)
+def test_copies_pictures_that_are_mapped_read_only() -> None:
+    source = numbered_images(5)
     source.images.setflags(write=False)
-    (batch,) = read(source, 5)[0]
-    batch.image.add_(1)  # a warning of torch would be an error
+    (batch,) = read_batches(source, 5)[0]
+    batch.image.add_(1)  # torch would warn about a read-only array, which is an error in tests
     assert source.images[0, 0, 0, 0] == 0
 
 
-def test_pictures_are_made_once_and_only_when_they_are_read() -> None:
+def test_pictures_are_made_once_when_they_are_first_read() -> None:
     made: list[int] = []
 
     def make() -> np.ndarray:

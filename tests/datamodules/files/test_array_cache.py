@@ -12,7 +12,7 @@ from datamodules.files.array_cache import ArrayKind, stored_array, stored_arrays
 from datamodules.usage_error import UsageError
 
 
-def names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -30,7 +30,7 @@ class TestStoredArray:
             assert array.tolist() == [[7, 7]] * 3
             assert array.dtype == np.uint16
         assert calls == [(3, 2)]
-        assert names(tmp_path / 'new') == ['x.npy']
+        assert file_names(tmp_path / 'new') == ['x.npy']
 
     def test_is_read_only(self, tmp_path: Path) -> None:
         array = stored_array(tmp_path / 'x.npy', (2,), np.uint8, lambda array: None)
@@ -41,32 +41,32 @@ class TestStoredArray:
         for _ in range(2):
             assert stored_array(tmp_path / 'x.npy', (0, 3, 4, 4), np.uint8, lambda array: None).shape == (0, 3, 4, 4)
 
-    def test_an_interrupted_write_leaves_nothing(self, tmp_path: Path) -> None:
+    def test_an_interruption_leaves_no_file(self, tmp_path: Path) -> None:
         def fail(array: np.ndarray) -> None:
             array[0] = 1
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             stored_array(tmp_path / 'x.npy', (3,), np.uint8, fail)
-        assert names(tmp_path) == []
+        assert file_names(tmp_path) == []
 
-    def test_what_a_killed_process_left_is_not_taken_for_the_array(self, tmp_path: Path) -> None:
+    def test_leftovers_of_a_killed_process_are_not_read(self, tmp_path: Path) -> None:
         (tmp_path / 'x.0123.tmp').write_bytes(b'half')
         array = stored_array(tmp_path / 'x.npy', (3,), np.uint8, lambda array: array.fill(5))
         assert array.tolist() == [5, 5, 5]
 
-    def test_another_shape_or_type_under_the_same_name_is_refused(self, tmp_path: Path) -> None:
+    def test_another_shape_or_type_with_the_same_name_is_refused(self, tmp_path: Path) -> None:
         stored_array(tmp_path / 'x.npy', (6,), np.uint8, lambda array: None)
         for shape, dtype in (((7,), np.uint8), ((2, 3), np.uint8), ((6,), np.int8)):
-            with pytest.raises(UsageError, match=r'x\.npy holds arrays of other shapes than expected: delete it'):
+            with pytest.raises(UsageError, match=r'x\.npy holds arrays of unexpected shapes: delete it'):
                 stored_array(tmp_path / 'x.npy', shape, dtype, lambda array: None)
 
-    def test_one_without_checksums_is_refused(self, tmp_path: Path) -> None:
+    def test_a_file_without_checksums_is_refused(self, tmp_path: Path) -> None:
         np.save(tmp_path / 'x.npy', np.zeros(6))
-        with pytest.raises(UsageError, match=r'x\.npy is damaged .*of an older version\): delete it'):
+        with pytest.raises(UsageError, match=r'x\.npy is damaged .*from an older version\): delete it'):
             stored_array(tmp_path / 'x.npy', (6,), np.float64, lambda array: None)
 
-    def test_numpy_reads_it(self, tmp_path: Path) -> None:
+    def test_numpy_can_load_it(self, tmp_path: Path) -> None:
         stored_array(tmp_path / 'x.npy', (2, 3), np.int64, lambda array: array.fill(-5))
         assert np.load(tmp_path / 'x.npy').tolist() == [[-5] * 3] * 2
 
@@ -81,7 +81,7 @@ def test_several_arrays_share_a_file(tmp_path: Path) -> None:
     for fill in (fill_both, lambda arrays: 1 / 0):
         first, second, third = stored_arrays(tmp_path / 'x.npy', kinds, fill)
         assert first.tolist() == [[3] * 7] * 5 and second.tolist() == [True, False, True] and third.shape == (0, 2)
-    assert names(tmp_path) == ['x.npy']
+    assert file_names(tmp_path) == ['x.npy']
 
 
 class TestSpace:
@@ -99,10 +99,10 @@ class TestSpace:
             UsageError, match=r'x\.npy needs 3 MB, and its disk has .* free or sets a limit: .*cache_dir'
         ):
             stored_array(tmp_path / 'x.npy', (3_000_000,), np.uint8, self.fail)
-        assert names(tmp_path) == []
+        assert file_names(tmp_path) == []
 
     @pytest.mark.parametrize('code', [errno.EOPNOTSUPP, errno.EINVAL])
-    def test_a_file_system_that_cannot_reserve_is_good_enough(
+    def test_works_on_file_systems_that_cannot_reserve(
         self, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(file: int, start: int, size: int) -> None:
@@ -112,5 +112,5 @@ class TestSpace:
         assert stored_array(tmp_path / 'x.npy', (3,), np.uint8, lambda array: array.fill(5)).tolist() == [5] * 3
 
     @pytest.mark.parametrize(('size', 'text'), [(999, '999 bytes'), (1_500_000, '1.5 MB'), (2.5e15, '2,500.0 TB')])
-    def test_is_told_in_units_for_people(self, size: float, text: str) -> None:
+    def test_sizes_are_formatted_with_units(self, size: float, text: str) -> None:
         assert atomic._readable(size) == text

@@ -9,7 +9,7 @@ from datamodules.files.arrow_cache import stored_table
 from datamodules.usage_error import UsageError
 
 
-def test_a_stored_table_is_made_once(tmp_path: Path) -> None:
+def test_a_table_is_made_once(tmp_path: Path) -> None:
     path, made = tmp_path / 'cache' / 'index.arrow', []
 
     def make() -> pa.Table:
@@ -21,7 +21,7 @@ def test_a_stored_table_is_made_once(tmp_path: Path) -> None:
     assert made == [1] and [file.name for file in path.parent.iterdir()] == ['index.arrow']
 
 
-def test_a_table_that_could_not_be_made_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
     def fail() -> pa.Table:
         raise ValueError('no')
 
@@ -30,17 +30,17 @@ def test_a_table_that_could_not_be_made_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('place', [20, -1, -60])
-def test_a_changed_byte_is_noticed(place: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize('position', [20, -1, -60])
+def test_a_changed_byte_is_noticed(position: int, tmp_path: Path) -> None:
     stored_table(tmp_path / 'x.arrow', lambda: pa.table({'a': ['x', 'y']}))
     content = bytearray((tmp_path / 'x.arrow').read_bytes())
-    content[place] ^= 1
+    content[position] ^= 1
     (tmp_path / 'x.arrow').write_bytes(content)
     with pytest.raises(UsageError, match=r'x\.arrow is damaged .*: delete it'):
         stored_table(tmp_path / 'x.arrow', lambda: pa.table({'a': ['x', 'y']}))
 
 
-def test_the_table_is_mapped_and_not_read(tmp_path: Path) -> None:
+def test_the_table_is_memory_mapped(tmp_path: Path) -> None:
     before = pa.total_allocated_bytes()
     table = stored_table(tmp_path / 'x.arrow', lambda: pa.table({'a': ['x' * 100] * 10_000}))
     assert table.nbytes > 1_000_000 and pa.total_allocated_bytes() - before < 100_000

@@ -25,8 +25,8 @@ with write_atomically(sys.argv[1]) as temporary:
 """
 
 
-def start_writing(path: Path) -> subprocess.Popen[str]:
-    """A process that is in the middle of writing a file."""
+def start_hanging_writer(path: Path) -> subprocess.Popen[str]:
+    """Starts a process that hangs in the middle of writing a file."""
     process = subprocess.Popen([sys.executable, '-c', HANG, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == 'writing\n'
     return process
@@ -50,7 +50,7 @@ class TestFile:
         write_bytes(path, b'z')
         assert path.read_bytes() == b'z'
 
-    def test_has_the_permissions_of_an_ordinary_file(self, tmp_path: Path) -> None:
+    def test_has_ordinary_permissions(self, tmp_path: Path) -> None:
         (tmp_path / 'a').write_text('x')
         write_text(tmp_path / 'b', 'x')
         assert (tmp_path / 'a').stat().st_mode == (tmp_path / 'b').stat().st_mode
@@ -60,14 +60,14 @@ class TestFile:
             pass
 
     @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])
-    def test_a_full_disk_is_one_sentence(self, code: int, tmp_path: Path) -> None:
+    def test_a_full_disk_is_a_usage_error(self, code: int, tmp_path: Path) -> None:
         message = r'no space is left on the disk of .*a\.txt: free some, or write to'
         with pytest.raises(UsageError, match=message), write_atomically(tmp_path / 'a.txt') as temporary:
             temporary.write_text('half')
             raise OSError(code, os.strerror(code))
         assert not list(tmp_path.iterdir())
 
-    def test_other_failures_stay_what_they_are(self, tmp_path: Path) -> None:
+    def test_other_errors_are_not_changed(self, tmp_path: Path) -> None:
         with pytest.raises(PermissionError), write_atomically(tmp_path / 'a.txt'):
             raise PermissionError(errno.EACCES, 'denied')
 
@@ -88,9 +88,9 @@ class TestFolder:
 
 
 class TestLeftovers:
-    def test_of_a_killed_process_are_removed_and_those_of_a_live_one_are_not(self, tmp_path: Path) -> None:
+    def test_of_a_killed_process_are_removed_but_not_of_a_live_one(self, tmp_path: Path) -> None:
         path = tmp_path / 'a.txt'
-        live, dead = start_writing(path), start_writing(path)
+        live, dead = start_hanging_writer(path), start_hanging_writer(path)
         try:
             dead.kill()
             dead.communicate(timeout=60)
@@ -104,7 +104,7 @@ class TestLeftovers:
         write_text(path, 'y')
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_of_other_hosts_and_other_files_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_other_hosts_and_other_files_are_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(atomic, '_is_alive', lambda process: False)
         names = ['a.txt.00000000-1-aa.tmp', f'ab.txt.{atomic._host()}-1-aa.tmp', 'a.txt.tmp', 'a.txt']
         for name in [*names, f'a.txt.{atomic._host()}-1-aa.tmp']:
@@ -112,21 +112,23 @@ class TestLeftovers:
         remove_leftovers(tmp_path / 'a.txt')
         assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names)
 
-    def test_a_name_with_brackets_is_no_pattern(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_brackets_in_a_name_are_not_a_glob_pattern(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(atomic, '_is_alive', lambda process: False)
         leftover = tmp_path / f'[a].{atomic._host()}-1-aa.tmp'
         leftover.touch()
         remove_leftovers(tmp_path / '[a]')
         assert not leftover.exists()
 
-    def test_folders_are_leftovers_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_folders_are_removed_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(atomic, '_is_alive', lambda process: False)
         (tmp_path / f'out.{atomic._host()}-1-aa.tmp' / 'images').mkdir(parents=True)
         remove_leftovers(tmp_path / 'out')
         assert not list(tmp_path.iterdir())
 
 
-def test_the_rename_comes_after_the_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flushes_the_file_before_and_the_folder_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flushed, replace = [], os.replace
     monkeypatch.setattr(os, 'fsync', lambda handle: flushed.append(time.monotonic()))
     renamed = []

@@ -15,7 +15,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checksums, 'BLOCK_BYTES', 100)
 
 
-def write(path: Path, size: int) -> bytes:
+def write_with_checksums(path: Path, size: int) -> bytes:
     content = np.random.default_rng(size).bytes(size)
     path.write_bytes(content)
     append_checksums(path)
@@ -24,33 +24,33 @@ def write(path: Path, size: int) -> bytes:
 
 @pytest.mark.parametrize('size', [0, 1, 99, 100, 101, 1000])
 def test_an_unchanged_file_passes(size: int, tmp_path: Path) -> None:
-    content = write(tmp_path / 'x', size)
+    content = write_with_checksums(tmp_path / 'x', size)
     assert check_content(tmp_path / 'x') == size
     assert (tmp_path / 'x').read_bytes()[:size] == content
     assert (tmp_path / 'x').stat().st_size == size + trailer_bytes(size)
 
 
 def test_every_changed_bit_is_noticed(tmp_path: Path) -> None:
-    write(tmp_path / 'x', 250)
-    whole = (tmp_path / 'x').read_bytes()
-    for place in range(8 * len(whole)):
-        changed = bytearray(whole)
-        changed[place // 8] ^= 1 << place % 8
+    write_with_checksums(tmp_path / 'x', 250)
+    intact = (tmp_path / 'x').read_bytes()
+    for position in range(8 * len(intact)):
+        changed = bytearray(intact)
+        changed[position // 8] ^= 1 << position % 8
         (tmp_path / 'x').write_bytes(changed)
         with pytest.raises(UsageError, match=r'x is damaged \(.*\): delete it'):
             check_content(tmp_path / 'x')
 
 
-def test_every_cut_is_noticed(tmp_path: Path) -> None:
-    write(tmp_path / 'x', 250)
-    whole = (tmp_path / 'x').read_bytes()
-    for size in range(len(whole)):
-        (tmp_path / 'x').write_bytes(whole[:size])
+def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+    write_with_checksums(tmp_path / 'x', 250)
+    intact = (tmp_path / 'x').read_bytes()
+    for size in range(len(intact)):
+        (tmp_path / 'x').write_bytes(intact[:size])
         with pytest.raises(UsageError, match='x is damaged'):
             check_content(tmp_path / 'x')
 
 
-def test_reserved_space_behind_the_content_is_dropped(tmp_path: Path) -> None:
+def test_reserved_space_after_the_content_is_removed(tmp_path: Path) -> None:
     (tmp_path / 'x').write_bytes(b'abc' + bytes(1000))
     append_checksums(tmp_path / 'x', 3)
     assert check_content(tmp_path / 'x') == 3 and (tmp_path / 'x').stat().st_size == 3 + trailer_bytes(3)
@@ -60,7 +60,7 @@ class TestLargeFiles:
     @pytest.fixture
     def file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(checksums, 'MAX_CHECKED_BLOCKS', 5)
-        write(tmp_path / 'x', 1990)
+        write_with_checksums(tmp_path / 'x', 1990)
         return tmp_path / 'x'
 
     def damage(self, file: Path, start: int, stop: int) -> None:
@@ -68,13 +68,13 @@ class TestLargeFiles:
         content[start:stop] = bytes(stop - start)
         file.write_bytes(content)
 
-    @pytest.mark.parametrize('place', [0, 1989])
-    def test_are_checked_at_both_ends(self, file: Path, place: int) -> None:
-        self.damage(file, place, place + 1)
+    @pytest.mark.parametrize('position', [0, 1989])
+    def test_are_checked_at_both_ends(self, file: Path, position: int) -> None:
+        self.damage(file, position, position + 1)
         with pytest.raises(UsageError, match='the checksum of block'):
             check_content(file)
 
-    def test_are_checked_elsewhere_each_time(self, file: Path) -> None:
+    def test_are_checked_in_other_places_each_time(self, file: Path) -> None:
         self.damage(file, 1050, 1060)
         passed = 0
         for _ in range(200):

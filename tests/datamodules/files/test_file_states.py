@@ -11,11 +11,11 @@ from datamodules.files import file_states as module
 from datamodules.files.file_states import file_states
 
 
-def states(root: Path, names: pa.Array | pa.ChunkedArray) -> list[list[int]]:
+def list_states(root: Path, names: pa.Array | pa.ChunkedArray) -> list[list[int]]:
     return [list(map(int, state)) for part in file_states(root, names) for state in part]
 
 
-def test_size_and_time_of_each_name_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_returns_size_and_time_of_each_name_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, '_NAMES_AT_ONCE', 3)
     monkeypatch.setattr(module, '_NAMES_PER_THREAD', 2)
     for number in range(5):
@@ -24,14 +24,14 @@ def test_size_and_time_of_each_name_in_order(tmp_path: Path, monkeypatch: pytest
     order = [3, 1, 1, 4, 0, 2, 3, 1]
     expected = [[number, 1_000_000_007 + number] for number in order]
     names = pa.array([str(number) for number in order])
-    assert states(tmp_path, names) == expected
-    assert states(tmp_path, pa.chunked_array([names[:1], names[1:7], names[7:]])) == expected
+    assert list_states(tmp_path, names) == expected
+    assert list_states(tmp_path, pa.chunked_array([names[:1], names[1:7], names[7:]])) == expected
 
 
-def test_what_is_no_file_is_missing(tmp_path: Path) -> None:
+def test_names_without_a_file_are_missing(tmp_path: Path) -> None:
     names = pa.array(['absent', 'a' * 5000, 'nul\0', 'absent/x'])
-    assert states(tmp_path, names) == [[-1, -1]] * 4
+    assert list_states(tmp_path, names) == [[-1, -1]] * 4
 
 
-def test_no_names_are_no_states(tmp_path: Path) -> None:
+def test_no_names_give_no_states(tmp_path: Path) -> None:
     assert np.sum([len(part) for part in file_states(tmp_path, pa.array([], pa.string()))]) == 0

@@ -17,7 +17,7 @@ TOKENIZER = WordTokenizer(CONTEXT_LENGTH)
 
 
 def shades(*values: int) -> np.ndarray:
-    """Pictures of one shade each, uint8 (n, 3, 2, 2)."""
+    """Pictures of a single shade each, uint8 (n, 3, 2, 2)."""
     return np.tile(np.array(values, np.uint8)[:, None, None, None], (1, 3, 2, 2))
 
 
@@ -36,7 +36,7 @@ def dataset(views: dict[str, int], epoch: int = 5, rewrite: bool = True, **kwarg
 
 
 class TestOverlaidPictures:
-    def test_poisons_lie_over_the_clean_pictures_and_behind_them(self) -> None:
+    def test_overlays_replace_clean_pictures_and_follow_them(self) -> None:
         images = OverlaidPictures(shades(0, 1, 2, 3), 6, [(np.array([5, 1, 4]), shades(100, 101, 102))])
         assert images(np.array([0, 1, 2, 3, 4, 5, 1]))[:, 0, 0, 0].tolist() == [0, 101, 2, 3, 102, 100, 101]
 
@@ -46,20 +46,20 @@ class TestOverlaidPictures:
         assert images(np.arange(5))[:, 0, 0, 0].tolist() == [100, 1, 200, 3, 201]
         assert [images.is_overlaid(row) for row in range(5)] == [True, False, True, False, True]
 
-    def test_never_opens_a_clean_picture_that_a_poison_replaces(self) -> None:
+    def test_does_not_open_a_clean_picture_that_is_replaced(self) -> None:
         table = tiny_table(4, 2, seed=0)
         images = OverlaidPictures(DecodedPictures(table, 2), 4, [(np.array([1]), shades(100))])
         images(np.array([0, 1]))
         assert table.opener.opened == ['0:0']
 
-    def test_gives_arrays_that_may_be_written_to(self) -> None:
+    def test_returns_writable_arrays(self) -> None:
         images = OverlaidPictures(shades(0, 1), 2, [(np.empty(0, np.int64), shades())])
         assert images(np.array([1, 0])).flags.writeable
 
 
 class TestBatch:
-    def test_names_nothing_but_pictures_tokens_rows_side_and_epoch(self) -> None:
-        # Whether a pair is poisoned is not among them: a defense that could see it would prove nothing.
+    def test_fields_do_not_reveal_poisons(self) -> None:
+        # A defense that could see whether a pair is poisoned would prove nothing.
         assert PairBatch._fields == ('image', 'tokens', 'row', 'cross_modal', 'epoch')
 
     def test_shapes_and_types(self) -> None:
@@ -70,25 +70,25 @@ class TestBatch:
         assert (batch.cross_modal, batch.epoch) == (3, 5)
 
     @pytest.mark.parametrize(('safe', 'views'), [(3, 1), (0, 2), (1, 2)])
-    def test_has_as_many_views_as_a_side_in_it_needs(self, safe: int, views: int) -> None:
+    def test_number_of_views_is_the_largest_of_its_sides(self, safe: int, views: int) -> None:
         assert len(dataset({'cross_modal': 1, 'within_modal': 2})[Draw(np.arange(3), safe)].tokens) == views
 
-    def test_captions_are_rewritten_by_seed_epoch_row_and_view(self) -> None:
+    def test_rewritten_captions_depend_on_seed_epoch_row_and_view(self) -> None:
         batch = dataset({'within_modal': 2})[Draw(np.array([4, 0]), 0)]
         for view in range(2):
-            for place, row in enumerate((4, 0)):
-                assert batch.tokens[view, place].tolist() == TOKENIZER(f'7 5 {row} {view}').tolist()
+            for position, row in enumerate((4, 0)):
+                assert batch.tokens[view, position].tolist() == TOKENIZER(f'7 5 {row} {view}').tolist()
 
-    def test_a_caption_as_it_is_stands_beside_a_rewritten_one(self) -> None:
+    def test_an_original_caption_can_be_beside_a_rewritten_one(self) -> None:
         pairs = dataset({'cross_modal': 3})
         pairs.caption_views = (None, KeyAsCaption())
-        as_it_is, rewritten, third = pairs[Draw(np.array([4]), 1)].tokens[:, 0].tolist()
-        assert as_it_is == third == TOKENIZER(TABLE.captions([4])[0]).tolist()
+        original, rewritten, third = pairs[Draw(np.array([4]), 1)].tokens[:, 0].tolist()
+        assert original == third == TOKENIZER(TABLE.captions([4])[0]).tolist()
         assert rewritten == TOKENIZER('7 5 4 1').tolist()
 
     @pytest.mark.parametrize('how', [{'epoch': CLEAN}, {'rewrite': False}])
-    def test_captions_stay_as_they_are_when_clean(self, how: dict[str, Any]) -> None:
+    def test_captions_are_unchanged_when_clean(self, how: dict[str, Any]) -> None:
         batch = dataset({'cross_modal': 2}, **how)[Draw(np.array([4, 0]), 2)]
         for view in range(2):
-            for place, row in enumerate((4, 0)):
-                assert batch.tokens[view, place].tolist() == TOKENIZER(TABLE.captions([row])[0]).tolist()
+            for position, row in enumerate((4, 0)):
+                assert batch.tokens[view, position].tolist() == TOKENIZER(TABLE.captions([row])[0]).tolist()

@@ -21,16 +21,16 @@ from datamodules.usage_error import UsageError
 from tests.helpers.tiny import TinyImages, tiny_table
 
 
-def opened(table: PairTable) -> list[str]:
+def opened_references(table: PairTable) -> list[str]:
     return cast(TinyImages, table.opener).opened
 
 
-def names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
 class TestCropSquare:
-    def test_an_image_of_the_right_size_stays_as_it_is(self) -> None:
+    def test_an_image_of_the_right_size_is_unchanged(self) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
         assert (crop_square(Image.fromarray(pixels), 6) == pixels.transpose(2, 0, 1)).all()
 
@@ -52,25 +52,25 @@ class TestDecodePictures:
     def test_every_picture_is_decoded_once(self, tmp_path: Path) -> None:
         table = tiny_table(6, 2, seed=0)
         first, _ = decode_pictures(table, 8, tmp_path)
-        assert opened(table) == [f'0:{row}' for row in range(6)]
+        assert opened_references(table) == [f'0:{row}' for row in range(6)]
         again, readable = decode_pictures(table, 8, tmp_path)
-        assert len(opened(table)) == 6
+        assert len(opened_references(table)) == 6
         assert (first == again).all()
         assert readable.tolist() == [True] * 6
 
-    def test_holds_the_pictures_of_the_rows(self, tmp_path: Path) -> None:
+    def test_pictures_are_in_row_order(self, tmp_path: Path) -> None:
         table = tiny_table(5, 2, seed=0)
         images, _ = decode_pictures(table, 8, tmp_path)
         for row in range(5):
             assert (images[row] == crop_square(table.open(row), 8)).all()
 
-    def test_workers_change_nothing(self, tmp_path: Path) -> None:
+    def test_workers_do_not_change_the_pictures(self, tmp_path: Path) -> None:
         alone, _ = decode_pictures(tiny_table(7, 2, seed=0, broken=[3]), 8, tmp_path / 'a')
         shared, readable = decode_pictures(tiny_table(7, 2, seed=0, broken=[3]), 8, tmp_path / 'b', workers=2)
         assert (alone == shared).all()
         assert readable.tolist() == [True] * 3 + [False] + [True] * 3
 
-    def test_unreadable_pictures_are_counted_and_black(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_unreadable_pictures_are_black_and_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         table = tiny_table(6, 2, seed=0, broken=[2, 4])
         for _ in range(2):  # from the cache as well
             with caplog.at_level(logging.WARNING):
@@ -80,157 +80,156 @@ class TestDecodePictures:
             assert not images[[2, 4]].any()
             caplog.clear()
 
-    def test_another_size_or_table_is_another_cache(self, tmp_path: Path) -> None:
+    def test_another_size_or_table_gets_another_cache(self, tmp_path: Path) -> None:
         for seed, size in ((0, 8), (0, 6), (2, 8)):
             table = tiny_table(4, 2, seed)
             images, _ = decode_pictures(table, size, tmp_path)
             assert (images[1] == crop_square(table.open(1), size)).all()
-        assert len(names(tmp_path)) == 3
+        assert len(file_names(tmp_path)) == 3
 
-    def test_a_cache_without_room_is_refused_before_anything_is_decoded(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_lack_of_space_is_reported_before_decoding(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         table = tiny_table(4, 2, seed=0)
         monkeypatch.setattr(atomic.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=500))
         with pytest.raises(UsageError, match=r'pictures-\w+-8\.npy needs \d.* kB, and its disk has 500 bytes free'):
             decode_pictures(table, 8, tmp_path)
-        assert opened(table) == [] and names(tmp_path) == []
+        assert opened_references(table) == [] and file_names(tmp_path) == []
 
-    def test_an_interruption_is_made_good(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_interrupted_cache_is_made_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         table = tiny_table(4, 2, seed=0)
         with monkeypatch.context() as patch:
             patch.setattr('datamodules.pictures.cache.crop_square', lambda image, size: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 decode_pictures(table, 8, tmp_path)
-        assert names(tmp_path) == []
+        assert file_names(tmp_path) == []
         images, _ = decode_pictures(table, 8, tmp_path)
         assert (images[3] == crop_square(table.open(3), 8)).all()
 
-    def test_pictures_in_gray_or_in_inks_are_counted_when_they_are_decoded(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_gray_and_cmyk_pictures_are_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         modes = ['RGB', 'L', 'CMYK', 'L', 'RGB']
         for number, mode in enumerate(modes):
             Image.new('RGB', (9, 9), 'white').convert(mode).save(tmp_path / f'{number}.jpg')
-        names = [f'{number}.jpg' for number in range(5)]
+        file_names = [f'{number}.jpg' for number in range(5)]
         with caplog.at_level(logging.WARNING):
-            images, _ = decode_pictures(PairTable(names, names, opener=FolderImages(tmp_path)), 8, tmp_path / 'cache')
+            images, _ = decode_pictures(
+                PairTable(file_names, file_names, opener=FolderImages(tmp_path)), 8, tmp_path / 'cache'
+            )
         assert caplog.messages == ['3 of 5 images are not RGB and are converted: CMYK 1, L 2']
         assert (images > 250).all()
 
 
 class TestReadPictures:
-    def test_decodes_what_no_cache_holds(self, tmp_path: Path) -> None:
+    def test_decoded_pictures_equal_cached_ones(self, tmp_path: Path) -> None:
         table = tiny_table(5, 2, seed=0, broken=[4])
         cached, _ = decode_pictures(table, 8, tmp_path)
         rows = np.array([3, 0, 4, 3])
         assert (read_pictures(DecodedPictures(table, 8), rows) == read_pictures(cached, rows)).all()
 
-    def test_tells_of_pictures_that_cannot_be_read(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_warns_about_unreadable_pictures(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING):
             pictures = read_pictures(DecodedPictures(tiny_table(5, 2, seed=0, broken=[4]), 8), np.array([3, 4]))
-        assert caplog.messages == ['image 0:4 cannot be read and is taken as black']
+        assert caplog.messages == ['image 0:4 cannot be read and is replaced by black']
         assert pictures[0].any()
         assert not pictures[1].any()
 
-    def test_no_rows_are_no_pictures(self) -> None:
+    def test_no_rows_give_no_pictures(self) -> None:
         assert read_pictures(DecodedPictures(tiny_table(5, 2, seed=0), 8), np.empty(0, np.int64)).shape == (0, 3, 8, 8)
 
 
-class TestFileOfPictures:
-    """A cache of pictures in a folder, as a data set goes through its changes."""
+class TestChangesInAFolder:
+    """A cache of a folder of pictures, after changes to the folder or the cache."""
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
         for number in range(6):
-            paint(tmp_path / f'root/{number}.png', number)
+            write_shade(tmp_path / f'root/{number}.png', number)
         return tmp_path
 
-    def test_an_edited_caption_decodes_nothing_again(self, folder: Path) -> None:
-        decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
-        again = refuse_to_decode(listed(folder / 'root', captions=[f'new {i}' for i in range(6)]))
+    def test_an_edited_caption_keeps_the_cache(self, folder: Path) -> None:
+        decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')
+        again = refuse_to_decode(folder_table(folder / 'root', captions=[f'new {i}' for i in range(6)]))
         assert decode_pictures(again, 8, folder / 'cache')[0][3, 0, 0, 0] == 3
 
     def test_a_moved_or_copied_folder_keeps_its_cache(self, folder: Path) -> None:
-        decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+        decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')
         shutil.copytree(folder / 'root', folder / 'copy')
         (folder / 'root').rename(folder / 'moved')
         for name in ('copy', 'moved'):
-            decode_pictures(refuse_to_decode(listed(folder / name)), 8, folder / 'cache')
-        assert len(names(folder / 'cache')) == 1
+            decode_pictures(refuse_to_decode(folder_table(folder / name)), 8, folder / 'cache')
+        assert len(file_names(folder / 'cache')) == 1
 
-    def test_a_replaced_picture_is_decoded_anew(self, folder: Path) -> None:
-        decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+    def test_a_replaced_picture_is_decoded_again(self, folder: Path) -> None:
+        decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')
         state = (folder / 'root/3.png').stat()
-        paint(folder / 'root/3.png', 200)
+        write_shade(folder / 'root/3.png', 200)
         os.utime(folder / 'root/3.png', ns=(state.st_atime_ns, state.st_mtime_ns + 1))
-        assert decode_pictures(listed(folder / 'root'), 8, folder / 'cache')[0][3, 0, 0, 0] == 200
+        assert decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')[0][3, 0, 0, 0] == 200
 
-    def test_a_picture_that_is_repaired_or_downloaded_later_is_decoded(self, folder: Path) -> None:
+    def test_pictures_that_are_repaired_or_downloaded_later_are_decoded(self, folder: Path) -> None:
         whole = (folder / 'root/3.png').read_bytes()
         (folder / 'root/3.png').write_bytes(whole[:40])
         (folder / 'root/4.png').unlink()
-        _, readable = decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+        _, readable = decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')
         assert np.flatnonzero(~readable).tolist() == [3, 4]
         (folder / 'root/3.png').write_bytes(whole)
-        paint(folder / 'root/4.png', 4)
-        images, readable = decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+        write_shade(folder / 'root/4.png', 4)
+        images, readable = decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')
         assert readable.all() and images[:, 0, 0, 0].tolist() == list(range(6))
 
-    def test_two_folders_with_the_same_names_never_share(self, folder: Path) -> None:
+    def test_two_folders_with_the_same_file_names_share_no_cache(self, folder: Path) -> None:
         for number in range(6):
-            paint(folder / f'other/{number}.png', 100 + number)
+            write_shade(folder / f'other/{number}.png', 100 + number)
             state = (folder / f'root/{number}.png').stat()
             os.utime(folder / f'other/{number}.png', ns=(state.st_atime_ns, state.st_mtime_ns))
-        first, _ = decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
-        second, _ = decode_pictures(listed(folder / 'other'), 8, folder / 'cache')
+        first, _ = decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')
+        second, _ = decode_pictures(folder_table(folder / 'other'), 8, folder / 'cache')
         assert (second[:, 0, 0, 0] - first[:, 0, 0, 0]).tolist() == [100] * 6
 
     @pytest.mark.parametrize('damage', ['cut', 'empty', 'flip'])
-    def test_a_damaged_cache_is_one_sentence_that_names_the_file(self, damage: str, folder: Path) -> None:
-        decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+    def test_a_damaged_cache_is_reported_with_its_file(self, damage: str, folder: Path) -> None:
+        decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')
         (file,) = (folder / 'cache').iterdir()
         content = bytearray(file.read_bytes())
         content[300] ^= 1
         file.write_bytes({'cut': content[:-100], 'empty': b'', 'flip': content}[damage])
         with pytest.raises(UsageError, match=rf'{file.name} is damaged \(.*\): delete it, and it will be made again'):
-            decode_pictures(listed(folder / 'root'), 8, folder / 'cache')
+            decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')
         file.unlink()
-        assert decode_pictures(listed(folder / 'root'), 8, folder / 'cache')[0][3, 0, 0, 0] == 3
+        assert decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')[0][3, 0, 0, 0] == 3
 
-    def test_one_killed_while_it_is_filled_is_made_again_and_leaves_nothing(self, folder: Path) -> None:
+    def test_a_killed_process_leaves_no_cache_and_no_leftovers(self, folder: Path) -> None:
         code = (
-            'import sys, time; from pathlib import Path; from tests.datamodules.pictures.test_cache import listed\n'
+            'import sys, time; from pathlib import Path\n'
+            'from tests.datamodules.pictures.test_cache import folder_table\n'
             'import datamodules.pictures.cache as cache\n'
             'def stop(image, size): print("decoding", flush=True); time.sleep(600)\n'
             'cache.crop_square = stop\n'
-            'cache.decode_pictures(listed(Path(sys.argv[1], "root")), 8, Path(sys.argv[1], "cache"))'
+            'cache.decode_pictures(folder_table(Path(sys.argv[1], "root")), 8, Path(sys.argv[1], "cache"))'
         )
         process = subprocess.Popen([sys.executable, '-c', code, str(folder)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None and process.stdout.readline() == 'decoding\n'
         process.kill()
         process.communicate(timeout=60)
-        assert len(names(folder / 'cache')) == 1
-        assert decode_pictures(listed(folder / 'root'), 8, folder / 'cache')[1].all()
-        assert [Path(name).suffix for name in names(folder / 'cache')] == ['.npy']
+        assert len(file_names(folder / 'cache')) == 1
+        assert decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')[1].all()
+        assert [Path(name).suffix for name in file_names(folder / 'cache')] == ['.npy']
 
 
-def paint(path: Path, shade: int) -> None:
-    """A picture of one shade. All of them have files of one size."""
+def write_shade(path: Path, shade: int) -> None:
+    """Writes a picture of one shade; all files have the same size."""
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b'P6 9 9 255\n' + bytes([shade]) * 243)
 
 
-def listed(root: Path, captions: list[str] | None = None) -> PairTable:
+def folder_table(root: Path, captions: list[str] | None = None) -> PairTable:
     images = [f'{number}.png' for number in range(6)]
     return PairTable(images, captions or images, opener=FolderImages(root))
 
 
-class _Refusing(FolderImages):
+class RefusingImages(FolderImages):
     def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         raise AssertionError(f'{reference} is decoded again')
 
 
 def refuse_to_decode(table: PairTable) -> PairTable:
-    table.opener = _Refusing(cast(FolderImages, table.opener).root)
+    table.opener = RefusingImages(cast(FolderImages, table.opener).root)
     return table

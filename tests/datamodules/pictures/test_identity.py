@@ -16,12 +16,12 @@ from datamodules.pictures.images import ArrayImages, FolderImages, TarImages, Un
 from datamodules.rows.table import ImageOpener, PairTable
 
 
-def table_of(opener: ImageOpener, images: list[str], captions: list[str] | None = None) -> PairTable:
+def build_table(opener: ImageOpener, images: list[str], captions: list[str] | None = None) -> PairTable:
     return PairTable(images, captions or images, opener=opener)
 
 
 def write_shard(path: Path, contents: list[bytes]) -> list[str]:
-    """References to the members of a new tar file."""
+    """Writes a tar file and returns references to its members."""
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, 'w') as tar:
         for number, content in enumerate(contents):
@@ -33,23 +33,23 @@ def write_shard(path: Path, contents: list[bytes]) -> list[str]:
 
 
 class TestFolder:
-    def test_every_file_counts_wherever_it_is_among_many(self, tmp_path: Path) -> None:
+    def test_depends_on_every_one_of_many_files(self, tmp_path: Path) -> None:
         images = [f'{number}.jpg' for number in range(300)]
         for image in images:
             (tmp_path / image).touch()
-        identity = identify_pictures(table_of(FolderImages(tmp_path), images))
-        assert identify_pictures(table_of(FolderImages(tmp_path), images)) == identity
+        identity = identify_pictures(build_table(FolderImages(tmp_path), images))
+        assert identify_pictures(build_table(FolderImages(tmp_path), images)) == identity
         for row in (0, 1, 137, 299):
             before = (tmp_path / images[row]).stat()
             os.utime(tmp_path / images[row], ns=(0, before.st_mtime_ns + 1))
-            assert identify_pictures(table_of(FolderImages(tmp_path), images)) != identity
+            assert identify_pictures(build_table(FolderImages(tmp_path), images)) != identity
             os.utime(tmp_path / images[row], ns=(0, before.st_mtime_ns))
-        assert identify_pictures(table_of(FolderImages(tmp_path), images)) == identity
+        assert identify_pictures(build_table(FolderImages(tmp_path), images)) == identity
 
-    def test_the_order_of_the_rows_counts(self, tmp_path: Path) -> None:
+    def test_depends_on_the_order_of_the_rows(self, tmp_path: Path) -> None:
         for name in 'ab':
             (tmp_path / name).write_text(name)
-        first, second = (identify_pictures(table_of(FolderImages(tmp_path), list(order))) for order in ('ab', 'ba'))
+        first, second = (identify_pictures(build_table(FolderImages(tmp_path), list(order))) for order in ('ab', 'ba'))
         assert first != second
 
 
@@ -58,30 +58,30 @@ class TestShards:
     def references(self, tmp_path: Path) -> list[str]:
         return write_shard(tmp_path / 'a/0.tar', [b'one', b'two', b'three'])
 
-    def test_a_moved_one_is_the_same(self, references: list[str], tmp_path: Path) -> None:
-        identity = identify_pictures(table_of(TarImages(tmp_path / 'a'), references))
+    def test_a_moved_shard_keeps_its_identity(self, references: list[str], tmp_path: Path) -> None:
+        identity = identify_pictures(build_table(TarImages(tmp_path / 'a'), references))
         shutil.move(tmp_path / 'a', tmp_path / 'b')
-        assert identify_pictures(table_of(TarImages(tmp_path / 'b'), references, ['x', 'y', 'z'])) == identity
+        assert identify_pictures(build_table(TarImages(tmp_path / 'b'), references, ['x', 'y', 'z'])) == identity
 
-    def test_a_rewritten_one_is_another(self, references: list[str], tmp_path: Path) -> None:
+    def test_a_rewritten_shard_has_another_identity(self, references: list[str], tmp_path: Path) -> None:
         shard = tmp_path / 'a/0.tar'
-        identity = identify_pictures(table_of(TarImages(tmp_path / 'a'), references))
+        identity = identify_pictures(build_table(TarImages(tmp_path / 'a'), references))
         before = shard.stat()
         assert write_shard(shard, [b'one', b'TWO', b'three']) == references
-        assert identify_pictures(table_of(TarImages(tmp_path / 'a'), references)) != identity
+        assert identify_pictures(build_table(TarImages(tmp_path / 'a'), references)) != identity
         os.utime(shard, ns=(0, before.st_mtime_ns))
-        assert identify_pictures(table_of(TarImages(tmp_path / 'a'), references)) != identity
+        assert identify_pictures(build_table(TarImages(tmp_path / 'a'), references)) != identity
 
 
-class TestOthers:
-    def test_arrays_are_told_by_their_pixels(self) -> None:
+class TestOtherOpeners:
+    def test_arrays_are_identified_by_their_pixels(self) -> None:
         pixels = np.zeros((2, 3, 3, 3), np.uint8)
-        identity = identify_pictures(table_of(ArrayImages(pixels), ['0', '1']))
-        assert identify_pictures(table_of(ArrayImages(pixels.copy()), ['0', '1'], ['a', 'b'])) == identity
+        identity = identify_pictures(build_table(ArrayImages(pixels), ['0', '1']))
+        assert identify_pictures(build_table(ArrayImages(pixels.copy()), ['0', '1'], ['a', 'b'])) == identity
         pixels[1, 2, 2, 2] = 1
-        assert identify_pictures(table_of(ArrayImages(pixels), ['0', '1'])) != identity
+        assert identify_pictures(build_table(ArrayImages(pixels), ['0', '1'])) != identity
 
-    def test_an_unknown_opener_is_told_by_captions_and_a_few_pictures(self) -> None:
+    def test_unknown_openers_are_identified_by_captions_and_a_few_pictures(self) -> None:
         class Shades:
             def __init__(self, *shades: int) -> None:
                 self.shades = shades
@@ -91,12 +91,12 @@ class TestOthers:
                     raise UnreadableImage('cut')
                 return Image.new('RGB', (2, 2), (self.shades[int(reference)],) * 3)
 
-        identity = identify_pictures(table_of(Shades(1, -1), ['0', '1']))
-        assert identify_pictures(table_of(Shades(1, -1), ['0', '1'])) == identity
-        assert identify_pictures(table_of(Shades(1, 2), ['0', '1'])) != identity
-        assert identify_pictures(table_of(Shades(1, -1), ['0', '1'], ['a', 'b'])) != identity
+        identity = identify_pictures(build_table(Shades(1, -1), ['0', '1']))
+        assert identify_pictures(build_table(Shades(1, -1), ['0', '1'])) == identity
+        assert identify_pictures(build_table(Shades(1, 2), ['0', '1'])) != identity
+        assert identify_pictures(build_table(Shades(1, -1), ['0', '1'], ['a', 'b'])) != identity
 
 
-def test_the_size_is_part_of_the_name_of_a_cache() -> None:
-    first, second = (table_of(ArrayImages(np.full((1, 3, 3, 3), shade, np.uint8)), ['0']) for shade in (0, 1))
+def test_cache_names_depend_on_pixels_and_size() -> None:
+    first, second = (build_table(ArrayImages(np.full((1, 3, 3, 3), shade, np.uint8)), ['0']) for shade in (0, 1))
     assert len({pictures_name(table, size) for table in (first, second) for size in (8, 9)}) == 4

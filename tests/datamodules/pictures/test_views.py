@@ -17,12 +17,12 @@ def batch(views: int, epoch: int = 2) -> PairBatch:
 
 
 class TestMakeViews:
-    def test_one_maker_makes_all_views_and_each_is_another(self) -> None:
+    def test_one_maker_makes_different_views(self) -> None:
         views = make_views(batch(2), as_makers(SimCLRViews()), 8, seed=0)
         assert views.shape == (2, 3, 3, 8, 8)
         assert not torch.equal(views[0], views[1])
 
-    def test_a_clean_view_stands_beside_an_augmented_one(self) -> None:
+    def test_a_clean_view_can_be_beside_an_augmented_one(self) -> None:
         clean, augmented = make_views(batch(2), as_makers([CleanView(), SimCLRViews()]), 8, seed=0)
         assert torch.equal(clean, clean_view(PICTURES, 8))
         assert torch.equal(augmented, make_views(batch(2), as_makers(SimCLRViews()), 8, seed=0)[1])
@@ -31,14 +31,14 @@ class TestMakeViews:
         (view,) = make_views(batch(1, CLEAN), as_makers(SimCLRViews()), 8, seed=0)
         assert torch.equal(view, clean_view(PICTURES, 8))
 
-    def test_makers_take_turns_where_a_sweep_asks_for_more_views(self) -> None:
+    def test_makers_take_turns_if_a_sweep_reads_more_views(self) -> None:
         views = make_views(batch(3), as_makers([CleanView(), SimCLRViews()]), 8, seed=0)
         assert torch.equal(views[0], views[2])
         assert not torch.equal(views[0], views[1])
 
 
 class TestMakers:
-    def test_none_takes_images_as_they_are(self) -> None:
+    def test_none_gives_clean_views(self) -> None:
         (maker,) = as_makers(None)
         assert isinstance(maker, CleanView)
 
@@ -49,7 +49,7 @@ class TestMakers:
         with pytest.raises(UsageError, match=r'data.image_views has 3 entries, but this epoch trains on 2 views'):
             check_views(as_makers([CleanView()] * 3), 2, 'data.image_views')
 
-    def test_captions_are_rewritten_by_one_for_all_views_or_one_for_each(self) -> None:
+    def test_captions_take_one_rewriter_or_one_for_each_view(self) -> None:
         rewrite = EDA()
         assert as_rewriters(None) == (None,)
         assert as_rewriters(rewrite) == (rewrite,)

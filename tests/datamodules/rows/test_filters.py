@@ -8,7 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.pictures.images import ArrayImages
-from datamodules.rows.filters import CleanSubset, Filter, KeyList, LedgerFilter, RandomSubset, dropped_by, mask_digest
+from datamodules.rows.filters import (
+    CleanSubset,
+    Filter,
+    KeyList,
+    LedgerFilter,
+    RandomSubset,
+    apply_filters,
+    mask_digest,
+)
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
 
@@ -22,77 +30,79 @@ def table(rows: int = ROWS) -> PairTable:
     return PairTable(references, captions, opener=ArrayImages(pictures))
 
 
-def ledger(path: Path, rows: list[int], similarity: list[float | None], side: list[str]) -> str:
+def write_ledger(path: Path, rows: list[int], similarity: list[float | None], side: list[str]) -> str:
     keys, captions = [f'{row}.png' for row in rows], [f'pair {row}' for row in rows]
     pq.write_table(pa.table({'key': keys, 'caption': captions, 'similarity': similarity, 'side': side}), path)
     return str(path)
 
 
-def kept(rule: Filter, rows: int = ROWS) -> list[int]:
+def rows_kept_by(rule: Filter, rows: int = ROWS) -> list[int]:
     return np.flatnonzero(~rule.drop(table(rows))).tolist()
 
 
 class TestRandomSubset:
-    def test_keeps_the_share_and_more_of_the_same_with_a_larger_one(self) -> None:
-        small, large = kept(RandomSubset(0.2, seed=3)), kept(RandomSubset(0.5, seed=3))
+    def test_keeps_the_share_and_a_larger_share_contains_a_smaller_one(self) -> None:
+        small, large = rows_kept_by(RandomSubset(0.2, seed=3)), rows_kept_by(RandomSubset(0.5, seed=3))
         assert (len(small), len(large)) == (20, 50)
         assert {*small} < {*large}
-        assert small != kept(RandomSubset(0.2, seed=4))
+        assert small != rows_kept_by(RandomSubset(0.2, seed=4))
 
     @pytest.mark.parametrize('share', [0.0, 1.5])
-    def test_refuses_a_share_that_is_no_fraction(self, share: float) -> None:
+    def test_refuses_a_share_that_is_not_a_fraction(self, share: float) -> None:
         with pytest.raises(UsageError, match='share must be a fraction'):
             RandomSubset(share)
 
 
 class TestCleanSubset:
-    def test_keeps_so_many_clean_pairs_and_no_poison(self) -> None:
-        dropped = dropped_by({'clean': CleanSubset(30, seed=1)}, table(), POISONS)
+    def test_keeps_the_given_number_of_clean_pairs_and_no_poison(self) -> None:
+        dropped = apply_filters({'clean': CleanSubset(30, seed=1)}, table(), POISONS)
         assert (~dropped).sum() == 30
         assert dropped[POISONS].all()
 
     def test_refuses_more_pairs_than_are_clean(self) -> None:
         with pytest.raises(UsageError, match='count=91 must be from 1 to the 90 clean pairs'):
-            dropped_by({'clean': CleanSubset(91)}, table(), POISONS)
+            apply_filters({'clean': CleanSubset(91)}, table(), POISONS)
 
 
 class TestLedgerFilter:
     def test_keeps_the_safe_side_whatever_the_order_of_the_ledger(self, tmp_path: Path) -> None:
         sides = ['safe' if row % 3 == 0 else 'risky' for row in range(ROWS)]
-        file = ledger(tmp_path / 'ledger.parquet', [*reversed(range(ROWS))], [0.5] * ROWS, sides[::-1])
-        assert kept(LedgerFilter(file)) == [*range(0, ROWS, 3)]
+        file = write_ledger(tmp_path / 'ledger.parquet', [*reversed(range(ROWS))], [0.5] * ROWS, sides[::-1])
+        assert rows_kept_by(LedgerFilter(file)) == [*range(0, ROWS, 3)]
 
     def test_keeps_the_most_similar_share(self, tmp_path: Path) -> None:
         similarity: list[float | None] = [row / ROWS for row in range(ROWS)]
         similarity[99] = None  # not scored
-        file = ledger(tmp_path / 'ledger.parquet', [*range(ROWS)], similarity, ['risky'] * ROWS)
-        assert kept(LedgerFilter(file, share=0.1)) == [*range(89, 99)]
+        file = write_ledger(tmp_path / 'ledger.parquet', [*range(ROWS)], similarity, ['risky'] * ROWS)
+        assert rows_kept_by(LedgerFilter(file, share=0.1)) == [*range(89, 99)]
 
     def test_equal_similarities_are_not_ranked_by_row(self, tmp_path: Path) -> None:
-        file = ledger(tmp_path / 'ledger.parquet', [*range(ROWS)], [0.5] * ROWS, ['risky'] * ROWS)
-        rows = kept(LedgerFilter(file, share=0.5))
+        file = write_ledger(tmp_path / 'ledger.parquet', [*range(ROWS)], [0.5] * ROWS, ['risky'] * ROWS)
+        rows = rows_kept_by(LedgerFilter(file, share=0.5))
         assert len(rows) == 50 and 15 <= sum(row >= 50 for row in rows) <= 35
-        assert rows == kept(LedgerFilter(file, share=0.5))
+        assert rows == rows_kept_by(LedgerFilter(file, share=0.5))
 
-    def test_drops_pairs_that_the_ledger_does_not_know(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        file = ledger(tmp_path / 'ledger.parquet', [*range(50)], [0.5] * 50, ['safe'] * 50)
-        assert kept(LedgerFilter(file)) == [*range(50)]
-        assert 'does not know 50 of 100 pairs' in caplog.text
+    def test_drops_pairs_that_the_ledger_lacks(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        file = write_ledger(tmp_path / 'ledger.parquet', [*range(50)], [0.5] * 50, ['safe'] * 50)
+        assert rows_kept_by(LedgerFilter(file)) == [*range(50)]
+        assert 'lacks 50 of 100 pairs, which are dropped' in caplog.text
 
     def test_refuses_a_ledger_of_other_pairs_and_another_file(self, tmp_path: Path) -> None:
-        file = ledger(tmp_path / 'ledger.parquet', [1000], [0.5], ['safe'])
-        with pytest.raises(UsageError, match='knows none of these pairs'):
-            kept(LedgerFilter(file))
+        file = write_ledger(tmp_path / 'ledger.parquet', [1000], [0.5], ['safe'])
+        with pytest.raises(UsageError, match='has none of these pairs'):
+            rows_kept_by(LedgerFilter(file))
         (tmp_path / 'text').write_text('no parquet')
-        with pytest.raises(UsageError, match='is not a ledger'):
-            kept(LedgerFilter(str(tmp_path / 'text')))
+        with pytest.raises(UsageError, match='is not a readable ledger'):
+            rows_kept_by(LedgerFilter(str(tmp_path / 'text')))
 
 
 class TestKeyList:
-    def test_keeps_or_drops_what_a_text_file_names(self, tmp_path: Path) -> None:
+    def test_keeps_or_drops_the_pairs_in_a_text_file(self, tmp_path: Path) -> None:
         (tmp_path / 'keys.txt').write_text('3.png\n7.png\nunknown.png\n')
-        assert kept(KeyList(str(tmp_path / 'keys.txt'))) == [3, 7]
-        assert kept(KeyList(str(tmp_path / 'keys.txt'), listed='drop')) == [r for r in range(ROWS) if r not in (3, 7)]
+        assert rows_kept_by(KeyList(str(tmp_path / 'keys.txt'))) == [3, 7]
+        assert rows_kept_by(KeyList(str(tmp_path / 'keys.txt'), listed='drop')) == [
+            r for r in range(ROWS) if r not in (3, 7)
+        ]
 
     def test_reads_the_uids_of_datacomp(self, tmp_path: Path) -> None:
         """DataComp writes uids, 32 hexadecimal digits, as a structured array of two little-endian 64-bit halves."""
@@ -102,31 +112,31 @@ class TestKeyList:
         pairs = PairTable(['0', '1'], ['a', 'b'], keys={'uid': pa.array([uid, None])}, opener=ArrayImages(pictures))
         assert KeyList(str(tmp_path / 'subset.npy')).drop(pairs).tolist() == [False, True]
 
-    def test_refuses_another_array_and_a_list_of_other_pairs(self, tmp_path: Path) -> None:
+    def test_refuses_other_arrays_and_lists_of_other_pairs(self, tmp_path: Path) -> None:
         np.save(tmp_path / 'rows.npy', np.arange(3))
         with pytest.raises(UsageError, match='holds int64'):
-            kept(KeyList(str(tmp_path / 'rows.npy')))
+            rows_kept_by(KeyList(str(tmp_path / 'rows.npy')))
         (tmp_path / 'keys.txt').write_text('unknown.png\n')
-        with pytest.raises(UsageError, match=r"names none of the 100 pairs.*'0.png'"):
-            kept(KeyList(str(tmp_path / 'keys.txt')))
+        with pytest.raises(UsageError, match=r"lists none of the 100 pairs.*'0.png'"):
+            rows_kept_by(KeyList(str(tmp_path / 'keys.txt')))
 
 
-class TestDroppedBy:
+class TestApplyFilters:
     def test_a_pair_is_dropped_by_any_filter(self, tmp_path: Path) -> None:
         for name in ('1', '2'):
             (tmp_path / name).write_text(f'{name}.png\n')
         rules: dict[str, Filter] = {name: KeyList(str(tmp_path / name), 'drop') for name in ('1', '2')}
-        assert np.flatnonzero(dropped_by(rules, table(), POISONS)).tolist() == [1, 2]
+        assert np.flatnonzero(apply_filters(rules, table(), POISONS)).tolist() == [1, 2]
 
     def test_refuses_to_drop_everything(self, tmp_path: Path) -> None:
         for name in ('1', '2'):
             (tmp_path / name).write_text(f'{name}.png\n')
-        with pytest.raises(UsageError, match=r'data.filters leave none of the 100 pairs: first, second'):
-            dropped_by(
+        with pytest.raises(UsageError, match=r'data.filters drop all 100 pairs: loosen or remove one of first, second'):
+            apply_filters(
                 {'first': KeyList(str(tmp_path / '1')), 'second': KeyList(str(tmp_path / '2'))}, table(), POISONS
             )
 
-    def test_the_digest_names_the_rows(self) -> None:
+    def test_the_digest_identifies_the_dropped_rows(self) -> None:
         masks = [np.arange(ROWS) == row for row in (3, 4)]
         assert mask_digest(masks[0]) == mask_digest(masks[0].copy()) != mask_digest(masks[1])
         assert mask_digest(np.zeros(ROWS, bool)) is None
