@@ -15,7 +15,7 @@ import torch
 from experiments.bench import bookkeeping, epochs, mixture, split, start, triggers, views
 from experiments.bench.measure import Result
 
-MEASUREMENTS = {  # bookkeeping first: it measures memory, which the others would have used already
+MEASUREMENTS = {  # bookkeeping first: it measures memory, to which the others would add
     'bookkeeping': bookkeeping.measure,
     'epochs': epochs.measure,
     'split': split.measure,
@@ -27,8 +27,8 @@ MEASUREMENTS = {  # bookkeeping first: it measures memory, which the others woul
 COLUMNS = ('measurement', 'measured', 'target', '')
 
 
-def line(cells: tuple[str, ...]) -> str:
-    """One line of a Markdown table."""
+def format_line(cells: tuple[str, ...]) -> str:
+    """Formats one line of a Markdown table."""
     return f'| {" | ".join(cells)} |'
 
 
@@ -47,19 +47,19 @@ def main(args: list[str] | None = None) -> list[Result]:
     )
     parser.add_argument('--only', choices=MEASUREMENTS, help='run one measurement instead of all')
     parser.add_argument('--threads', type=int, default=1, help='threads of torch (default: 1, as in a loader worker)')
-    parser.add_argument('--against', type=Path, metavar='PATH', help='a second checkout that start is compared with')
-    chosen = parser.parse_args(args)
+    parser.add_argument('--against', type=Path, metavar='PATH', help='second checkout to compare start-up times with')
+    options = parser.parse_args(args)
     measurements: dict[str, Callable[[], Iterator[Result]]] = {
         **MEASUREMENTS,
-        'start': partial(start.measure, chosen.against),
+        'start': partial(start.measure, options.against),
     }
-    torch.set_num_threads(chosen.threads)
+    torch.set_num_threads(options.threads)
     silence_lightning()
-    print(line(COLUMNS), line(('---',) * len(COLUMNS)), sep='\n', flush=True)
+    print(format_line(COLUMNS), format_line(('---',) * len(COLUMNS)), sep='\n', flush=True)
     results = []
-    for name in [chosen.only] if chosen.only else MEASUREMENTS:
+    for name in [options.only] if options.only else MEASUREMENTS:
         for result in measurements[name]():
-            print(line(result.cells()), flush=True)
+            print(format_line(result.cells()), flush=True)
             results.append(result)
     return results
 

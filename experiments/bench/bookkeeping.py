@@ -29,7 +29,7 @@ WORDS = (
 
 
 def random_strings(rows: int, seed: int) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Chunks of file names and of captions of about nine words, whose class names differ in frequency."""
+    """Yields chunks of file names and captions of about nine words, with class names of differing frequency."""
     draw = np.random.default_rng(seed)
     words, names = pa.array(WORDS.split()), pa.array(imagenet_classes())
     frequency = 1 / np.arange(1, len(names) + 1)
@@ -46,7 +46,7 @@ def random_strings(rows: int, seed: int) -> Iterator[tuple[pa.Array, pa.Array]]:
 
 
 def random_table(rows: int, seed: int) -> PairTable:
-    """Pairs in memory with each column in one chunk, as readers make them.
+    """Builds pairs in memory with each column in one chunk, as readers do.
 
     Args:
         rows: Number of pairs.
@@ -73,7 +73,7 @@ class RandomPairs(PairsDataModule):
         self._tables = [heldout, table]
 
     def load_table(self) -> PairTable:
-        """The training pairs, without keeping a reference to them."""
+        """Returns the training pairs without keeping a reference to them."""
         return self._tables.pop()
 
     def load_heldout(self) -> PairTable:

@@ -63,7 +63,7 @@ class HalfRisky(Callback):
     """Puts every other pair on the risky side, as a defense would."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # Later is too late: the schedule asks for the number of steps, which makes the first loader.
+        # In setup, because the schedule asks for the number of steps, which already builds the first loader.
         pairs_of(trainer).partition.side[::2] = RISKY
 
 

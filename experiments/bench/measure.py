@@ -54,15 +54,15 @@ def _format_number(value: float) -> str:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """CPU seconds of a call, summed over its threads. A busy machine disturbs CPU time less than elapsed time."""
+    """CPU seconds of a call, summed over its threads. CPU time varies less than elapsed time on a busy machine."""
     start = time.process_time()
     call()
     return time.process_time() - start
 
 
 def best_of(calls: Mapping[Name, Callable[[], object]], repeats: int) -> dict[Name, float]:
-    """The shortest CPU seconds of each call. The calls take turns, so that a slow minute affects all of them."""
-    for call in calls.values():  # a warm-up, for work that is done only once
+    """Shortest CPU seconds of each call. The calls take turns, so that a slow minute affects all of them."""
+    for call in calls.values():  # warm up, because some work is done only once
         call()
     times = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats)]
     return {name: min(time[name] for time in times) for name in calls}

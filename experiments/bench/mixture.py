@@ -14,7 +14,7 @@ REPEATS_OF_SIZE = {80_000: 10, 3_000_000: 1}  # number of values -> how often th
 
 
 def measure() -> Iterator[Result]:
-    """Speed-up and largest difference of the posterior, for each shape and size."""
+    """Measures speed-up and largest difference of the posterior, for each shape and size."""
     for size, repeats in REPEATS_OF_SIZE.items():
         for shape, draw in SHAPES.items():
             values = draw(size, 1)

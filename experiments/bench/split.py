@@ -1,4 +1,4 @@
-"""What a split costs over an epoch of training, and what the cheap one gives up."""
+"""Cost of a split relative to an epoch of training, and accuracy of the cheap split by a running average."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from experiments.bench.measure import Result
 from lightning_modules.safeclip import SafeCLIP
 
 STEPS, REPEATS = 24, 5
-ROWS, EPOCHS = 3000, 5  # of the run on which the running average is compared with a sweep
-SHARE = 0.15  # of the pairs: so few are safe that a third of all is enough to measure again
+ROWS, EPOCHS = 3000, 5  # of the run that compares the running average with a sweep
+SHARE = 0.15  # share of safe pairs, so small that a third of all pairs is enough to measure again
 
 
 class SplitClock(SafeRiskyRepartition):
-    """Times all that a split does.
+    """Measures the CPU time of everything that a split does.
 
     Attributes:
-        seconds: Processor time by epoch.
+        seconds: CPU seconds of each epoch.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -38,22 +38,22 @@ class SplitClock(SafeRiskyRepartition):
         self.seconds = [0.0, 0.0]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._timed(trainer, lambda: super(SplitClock, self).on_train_epoch_start(trainer, pl_module))
+        self._add_time(trainer, lambda: super(SplitClock, self).on_train_epoch_start(trainer, pl_module))
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        self._timed(trainer, lambda: super(SplitClock, self).on_train_batch_end(trainer, *args))
+        self._add_time(trainer, lambda: super(SplitClock, self).on_train_batch_end(trainer, *args))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._timed(trainer, lambda: super(SplitClock, self).on_train_epoch_end(trainer, pl_module))
+        self._add_time(trainer, lambda: super(SplitClock, self).on_train_epoch_end(trainer, pl_module))
 
-    def _timed(self, trainer: L.Trainer, hook: Callable[[], None]) -> None:
+    def _add_time(self, trainer: L.Trainer, hook: Callable[[], None]) -> None:
         start = time.process_time()
         hook()
         self.seconds[trainer.current_epoch] += time.process_time() - start
 
 
 class Sweep(Callback):
-    """Measures how similar all pairs are once training is over; the running average need not."""
+    """Measures the similarity of all pairs at the end of training, for comparison with the running average."""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = pairs_of(trainer)
@@ -61,31 +61,31 @@ class Sweep(Callback):
 
 
 def measure() -> Iterator[Result]:
-    """Cost of each kind of split, then how the running average compares with a sweep after a few epochs."""
+    """Measures the cost of each kind of split, then compares the running average with a sweep."""
     with tempfile.TemporaryDirectory() as folder:
         yield from costs(folder)
         yield from quality(folder)
 
 
 def costs(folder: str) -> Iterator[Result]:
-    """One epoch of CLIP, a split after it, an epoch on both sides and a split of the most similar pairs."""
+    """Measures one epoch of CLIP, a split, an epoch on both sides and a split of the most similar pairs."""
     data = toy_pairs(folder, rows=BATCH * STEPS)
     modules = {views: SafeCLIP(architecture=MODEL, views=views, unimodal_epochs=0) for views in (1, 2)}
-    taken: dict[str, list[Any]] = {name: [] for name in ('one', 'two', 'full', 'top', 'running')}
+    times: dict[str, list[Any]] = {name: [] for name in ('one', 'two', 'full', 'top', 'running')}
     for _ in range(REPEATS):
         for views, score in ((1, Clean()), (2, Clean()), (1, Running())):
             top = {'top_fraction': 0.3, 'cap': SHARE} if score.sweeps else {}
             clock, split = StepClock(), SplitClock(score=score, **top)
             trainer(2 if views == 1 else 1, split, clock).fit(modules[views], datamodule=data)
             if not score.sweeps:
-                taken['running'].append(split.seconds[0])
+                times['running'].append(split.seconds[0])
                 continue
-            taken['one' if views == 1 else 'two'].append(clock.seconds)
-            taken['full'].append(split.seconds[0])
-            taken['top'] += [split.seconds[1]] if views == 1 else []
-    # The first step of an epoch is not timed: one of the others stands for it.
-    one, two = (float(np.min(taken[name], axis=0).mean()) * STEPS for name in ('one', 'two'))
-    full, top, running = (min(taken[name]) for name in ('full', 'top', 'running'))
+            times['one' if views == 1 else 'two'].append(clock.seconds)
+            times['full'].append(split.seconds[0])
+            times['top'] += [split.seconds[1]] if views == 1 else []
+    # The first step of an epoch is not timed, so it is counted as an average one.
+    one, two = (float(np.min(times[name], axis=0).mean()) * STEPS for name in ('one', 'two'))
+    full, top, running = (min(times[name]) for name in ('full', 'top', 'running'))
     yield Result('full split (sweep, mixture, sides) over a two-view CLIP epoch', full / two, target=0.15)
     yield Result('full split over a one-view CLIP epoch', full / one)
     yield Result('split with top_fraction 0.3 over a two-view CLIP epoch', top / two)
@@ -94,7 +94,7 @@ def costs(folder: str) -> Iterator[Result]:
 
 
 def quality(folder: str) -> Iterator[Result]:
-    """Trains SafeCLIP on poisoned pairs with the running average, and sweeps at the end."""
+    """Trains SafeCLIP on poisoned pairs with the running average, and compares it with a sweep at the end."""
     attacks = {
         'badnet': BadNet('striped star', count=60, size=8, pattern='checker', block=2, margin=4),
         'tdpa': TargetedPoison(targets=10, copies=10),

@@ -23,7 +23,7 @@ REPEATS = 7
 
 
 def photo(seed: int) -> Image.Image:
-    """An image with about the size, detail and file size of a photo: waves of many lengths and a little noise."""
+    """An image with about the size, detail and file size of a photo: waves of several lengths and a little noise."""
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[:480, :640]
     waves = [np.sin(x / draw.uniform(5, 80) + y / draw.uniform(5, 80)) for _ in range(4)]

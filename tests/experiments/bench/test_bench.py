@@ -28,7 +28,7 @@ def test_prints_every_result(name: str, monkeypatch: pytest.MonkeyPatch, capsys:
         monkeypatch.setattr(module, constant, value)
     results = bench.main(['--only', name, '--against', str(start.THIS_CHECKOUT)])
     printed = capsys.readouterr().out.splitlines()[2:]
-    assert printed == [bench.line(result.cells()) for result in results]
+    assert printed == [bench.format_line(result.cells()) for result in results]
     assert results and all(math.isfinite(result.value) for result in results)
     assert any(result.target for result in results)
 
