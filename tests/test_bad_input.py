@@ -1,4 +1,4 @@
-"""What is wrong with a run is told in one sentence before it trains; what is wrong with a few pairs is counted."""
+"""A run that cannot work ends with one sentence before it trains; a few bad pairs are dropped and counted."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.helpers.picture_files import bomb, truncated_photo, write_picture
 from tests.helpers.published import write_coco, write_flickr, write_visual_genome
 from tests.helpers.tiny import tiny_architecture, trainer
 
-EPOCH = 2  # steps of an epoch of the runs below
+STEPS_PER_EPOCH = 2
 CAPTION = 'a dog'
-SHORT = (
+SHORT_RUN = (
     '--trainer.max_epochs=1',
     '--trainer.accelerator=cpu',
     '--trainer.logger=false',
@@ -50,49 +50,49 @@ SAFECLIP = ('--model=SafeCLIP', '--model.unimodal_epochs=1', '--callbacks.repart
 
 @pytest.fixture(autouse=True)
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of the training steps that were taken in the test."""
+    """Batch numbers of the training steps taken during the test."""
     taken: list[int] = []
     train = CLIP.training_step
 
-    def counted(self: CLIP, batch: Any, batch_idx: int) -> dict[str, torch.Tensor]:
+    def count_step(self: CLIP, batch: Any, batch_idx: int) -> dict[str, torch.Tensor]:
         taken.append(batch_idx)
         return train(self, batch, batch_idx)
 
-    monkeypatch.setattr(CLIP, 'training_step', counted)
+    monkeypatch.setattr(CLIP, 'training_step', count_step)
     return taken
 
 
 @pytest.fixture(autouse=True, scope='module')
-def quick() -> Iterator[None]:
-    """Reads the vocabulary once, which takes longer than all the rest."""
+def reuse_tokenizer() -> Iterator[None]:
+    """Reads the vocabulary once, because reading it takes longer than the rest of a setup."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('datamodules.pairs.WordTokenizer', cache(WordTokenizer))
         yield
 
 
 def fit(folder: Path, *args: str) -> CommandLine:
-    """Runs ``clipward fit`` for one short epoch with a tiny model, and with whatever else is said."""
-    places = [f'--data.cache_dir={folder}/cache', f'--trainer.default_root_dir={folder}']
+    """Runs ``clipward fit`` for one short epoch with a tiny model and further arguments."""
+    folders = [f'--data.cache_dir={folder}/cache', f'--trainer.default_root_dir={folder}']
     data = [arg for arg in args if arg.startswith('--data=')] or list(TOY)
     model = [arg for arg in args if arg.startswith('--model=')] or ['--model=CLIP']
     architecture = f'--model.architecture={tiny_architecture(folder)}'
-    return cli.main(['fit', *data, *model, architecture, *SHORT, *places, *args])
+    return cli.main(['fit', *data, *model, architecture, *SHORT_RUN, *folders, *args])
 
 
-class Refused:
-    """Runs a command that ends with one sentence.
+class RefusedFit:
+    """Runs a command that must end with a one-line error.
 
     Args:
-        folder: Where it may write.
-        steps: Training steps that were taken so far.
-        capsys: What it wrote.
+        folder: Folder for its files.
+        steps: Training steps taken so far, see :func:`steps`.
+        capsys: Captures its output.
     """
 
     def __init__(self, folder: Path, steps: list[int], capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.steps, self.capsys = folder, steps, capsys
 
     def __call__(self, *args: str, after: int = 0) -> str:
-        """The sentence, after the training steps that no one can do without: none, unless said otherwise."""
+        """Returns the error message and checks that it came after the given number of training steps."""
         self.steps.clear()
         with pytest.raises(SystemExit) as exit:
             fit(self.folder, *args)
@@ -105,23 +105,23 @@ class Refused:
 
 
 @pytest.fixture
-def refused(tmp_path: Path, steps: list[int], capsys: pytest.CaptureFixture[str]) -> Refused:
-    return Refused(tmp_path, steps, capsys)
+def refused(tmp_path: Path, steps: list[int], capsys: pytest.CaptureFixture[str]) -> RefusedFit:
+    return RefusedFit(tmp_path, steps, capsys)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def csv_of(folder: Path, content: str) -> tuple[str, ...]:
-    """A CSV as somebody might have written it, beside two pictures."""
+def write_csv_pairs(folder: Path, content: str) -> tuple[str, ...]:
+    """Writes a CSV beside two pictures and returns the arguments that name it."""
     for number in range(2):
         write_picture(folder / f'{number}.jpg', number)
     (folder / 'pairs.csv').write_text(content)
     return '--data=CSVPairs', f'--data.train={folder / "pairs.csv"}'
 
 
-def list_of(folder: Path, content: str) -> tuple[str, ...]:
-    """The published list of CC3M, or what is left of it, beside two pictures."""
+def write_cc3m_list(folder: Path, content: str) -> tuple[str, ...]:
+    """Writes a list in the form of CC3M beside two pictures and returns the arguments that name it."""
     for number in range(2):
         write_picture(folder / 'Train' / f'{number:09d}.jpg', number)
     (folder / 'Train.tsv').write_text(content)
@@ -142,11 +142,11 @@ class TestFiles:
         ],
         ids=['of CC3M', 'of a CSV', 'of folders of classes', 'of shards'],
     )
-    def test_a_missing_root(self, args: list[str], sentence: str, refused: Refused) -> None:
+    def test_a_missing_root(self, args: list[str], sentence: str, refused: RefusedFit) -> None:
         assert sentence in refused(*args)
 
-    def test_a_root_without_the_images_that_a_csv_names(self, refused: Refused, tmp_path: Path) -> None:
-        file = csv_of(tmp_path, 'image,caption\nelsewhere/0.jpg,a dog\n')
+    def test_a_root_without_the_images_that_a_csv_names(self, refused: RefusedFit, tmp_path: Path) -> None:
+        file = write_csv_pairs(tmp_path, 'image,caption\nelsewhere/0.jpg,a dog\n')
         assert 'set data.root to the folder that paths are relative to' in refused(*file)
 
     @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ class TestFiles:
         ],
         ids=['empty', 'no row', 'comma in a caption', 'other columns', 'other separator'],
     )
-    def test_a_malformed_csv(self, content: str, sentence: str, refused: Refused, tmp_path: Path) -> None:
-        line = refused(*csv_of(tmp_path, content))
+    def test_a_malformed_csv(self, content: str, sentence: str, refused: RefusedFit, tmp_path: Path) -> None:
+        line = refused(*write_csv_pairs(tmp_path, content))
         assert line.startswith('data.train=')
         assert sentence in line
 
@@ -179,8 +179,8 @@ class TestFiles:
         ],
         ids=['empty', 'tab in a caption', 'no address', 'of other images', 'no caption'],
     )
-    def test_a_malformed_tsv_of_cc3m(self, content: str, sentence: str, refused: Refused, tmp_path: Path) -> None:
-        line = refused(*list_of(tmp_path, content))
+    def test_a_malformed_tsv_of_cc3m(self, content: str, sentence: str, refused: RefusedFit, tmp_path: Path) -> None:
+        line = refused(*write_cc3m_list(tmp_path, content))
         assert line.startswith('data.root=')
         assert sentence in line
 
@@ -205,7 +205,7 @@ class TestFiles:
         ],
     )
     def test_a_malformed_file_of_annotations(
-        self, data: str, file: str, content: str, sentence: str, refused: Refused, tmp_path: Path
+        self, data: str, file: str, content: str, sentence: str, refused: RefusedFit, tmp_path: Path
     ) -> None:
         for write in (write_coco, write_visual_genome, partial(write_flickr, form='Flickr8k.token.txt')):
             write(tmp_path, {1: [CAPTION], 2: [CAPTION]})
@@ -218,8 +218,8 @@ class TestFiles:
 # --- single pairs ---------------------------------------------------------------------------------------------------
 
 
-class Written(logging.Handler):
-    """Keeps lines of a log."""
+class LogLines(logging.Handler):
+    """Keeps the lines of a log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -230,14 +230,14 @@ class Written(logging.Handler):
 
 
 class Run(NamedTuple):
-    """A run over a table of which some rows are bad: steps it took, what it wrote, and its rows."""
+    """A run over a table with some bad rows."""
 
     steps: int
     log: list[str]
     data: PairsDataModule
 
 
-ROWS = {  # of a CSV with as many pictures, by what is wrong with them
+ROWS = {  # number of each special row of the CSV
     'truncated': 3,
     'bomb': 4,
     'long caption': 5,
@@ -248,8 +248,8 @@ ROWS = {  # of a CSV with as many pictures, by what is wrong with them
 
 def write_bad_rows(folder: Path) -> tuple[str, ...]:
     captions = {'long caption': 'a dog ' * 9, 'caption that just fits': 'a dog a dog a dog', 'empty caption': ' '}
-    wrong = {row: name for name, row in ROWS.items()}
-    lines = [f'{row}.png,{captions.get(wrong.get(row, ""), CAPTION)}' for row in range(19)]
+    special = {row: name for name, row in ROWS.items()}
+    lines = [f'{row}.png,{captions.get(special.get(row, ""), CAPTION)}' for row in range(19)]
     for row in range(19):
         write_picture(folder / f'{row}.png', row % 8)
     (folder / f'{ROWS["truncated"]}.png').write_bytes(truncated_photo())
@@ -260,29 +260,29 @@ def write_bad_rows(folder: Path) -> tuple[str, ...]:
 
 @pytest.fixture(scope='module', params=['new', 'cached'])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run over bad rows, with nothing or with everything in the cache."""
+    """A run over bad rows, with an empty or a full cache."""
     folder = tmp_path_factory.mktemp('rows')
     file = write_bad_rows(folder)
     if request.param == 'cached':
         fit(folder, *file)
-    written = Written()
-    logging.getLogger('datamodules').addHandler(written)
+    log = LogLines()
+    logging.getLogger('datamodules').addHandler(log)
     command = fit(folder, *file)
-    logging.getLogger('datamodules').removeHandler(written)
-    return Run(command.trainer.global_step, written.lines, command.datamodule)
+    logging.getLogger('datamodules').removeHandler(log)
+    return Run(command.trainer.global_step, log.lines, command.datamodule)
 
 
 class TestSinglePairs:
-    def test_the_run_goes_on(self, run: Run) -> None:
-        assert run.steps == EPOCH
+    def test_the_run_finishes(self, run: Run) -> None:
+        assert run.steps == STEPS_PER_EPOCH
 
-    def test_an_empty_caption_is_left_out_and_counted(self, run: Run) -> None:
+    def test_an_empty_caption_is_dropped_and_counted(self, run: Run) -> None:
         (line,) = (line for line in run.log if 'empty' in line)
         assert line.startswith('data.train=')
         assert line.endswith('1 of 19 captions are empty and left out')
         assert len(run.data.table) == 18
 
-    def test_images_that_cannot_be_decoded_are_left_out_and_counted(self, run: Run) -> None:
+    def test_unreadable_images_are_dropped_and_counted(self, run: Run) -> None:
         (line,) = {line for line in run.log if 'cannot be read' in line}
         assert line == '2 of 18 images cannot be read and are left out; first: 3.png'
         assert run.data.partition.rows(DROPPED).tolist() == [ROWS['truncated'], ROWS['bomb']]
@@ -291,17 +291,17 @@ class TestSinglePairs:
         (line,) = (line for line in run.log if 'context' in line)
         assert line == (
             '1 of 18 captions have more than data.context_length=8 tokens and are cut there: '
-            'shorten them, or take a model.architecture with a longer context'
+            'shorten them, or choose a model.architecture with a longer context'
         )
 
-    def test_there_is_no_other_warning(self, run: Run) -> None:
+    def test_logs_nothing_else(self, run: Run) -> None:
         assert len(set(run.log)) == 3
 
 
 # --- poisons --------------------------------------------------------------------------------------------------------
 
 
-def badnets(*each: dict[str, Any], kind: str = 'BadNet') -> str:
+def badnets_argument(*each: dict[str, Any], kind: str = 'BadNet') -> str:
     usual = {'target': 'plain bar', 'captions': 'templates'}
     attacks = [{'class_path': kind, 'init_args': {**usual, **arguments}} for arguments in each]
     return f'--data.attacks={json.dumps({f"patch_{number}": attack for number, attack in enumerate(attacks)})}'
@@ -324,16 +324,16 @@ class TestAttacks:
         ],
         ids=['unknown target class', 'target class that no caption names', 'rate that gives no poison', 'rate above 1'],
     )
-    def test_an_argument_out_of_range(self, arguments: dict[str, Any], sentence: str, refused: Refused) -> None:
-        assert sentence in refused(badnets(arguments))
+    def test_an_unusable_argument(self, arguments: dict[str, Any], sentence: str, refused: RefusedFit) -> None:
+        assert sentence in refused(badnets_argument(arguments))
 
-    def test_more_poisons_together_than_there_are_pairs(self, refused: Refused) -> None:
-        line = refused(badnets(*[{'count': 9, 'mode': 'replace', 'source': 'train'}] * 2))
+    def test_more_poisons_in_total_than_pairs(self, refused: RefusedFit) -> None:
+        line = refused(badnets_argument(*[{'count': 9, 'mode': 'replace', 'source': 'train'}] * 2))
         assert line.startswith("attack 'patch_1': 9 poisons need as many images") and 'train has 6 to spare' in line
 
-    def test_a_pattern_that_is_no_picture(self, refused: Refused, tmp_path: Path) -> None:
+    def test_a_pattern_that_is_not_a_picture(self, refused: RefusedFit, tmp_path: Path) -> None:
         (tmp_path / 'notes.txt').write_text('no picture')
-        line = refused(badnets({'count': 2, 'pattern': f'{tmp_path}/notes.txt'}, kind='Blended'))
+        line = refused(badnets_argument({'count': 2, 'pattern': f'{tmp_path}/notes.txt'}, kind='Blended'))
         assert line.startswith("pattern '") and line.endswith('give the path of a JPEG or PNG file.')
 
 
@@ -341,16 +341,16 @@ class TestAttacks:
 
 
 class TestArguments:
-    def test_a_neighbor_pool_smaller_than_a_batch(self, refused: Refused) -> None:
+    def test_a_neighbor_pool_smaller_than_a_batch(self, refused: RefusedFit) -> None:
         line = refused(*SAFECLIP, '--model.pool_size=7')
         assert line.startswith('model.pool_size=7 is smaller than a batch of 8')
         assert 'take at least data.batch_size, or 0' in line
 
-    def test_a_batch_that_ranks_cannot_share(self, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(PairsDataModule, '_world', 2)  # what two processes would see
+    def test_a_batch_size_that_ranks_cannot_share(self, refused: RefusedFit, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(PairsDataModule, '_world', 2)
         assert refused('--data.batch_size=7') == 'data.batch_size=7 must be a multiple of the 2 processes.'
 
-    def test_a_context_that_the_model_does_not_have(self, refused: Refused) -> None:
+    def test_another_context_length_than_the_model(self, refused: RefusedFit) -> None:
         line = refused('--data.context_length=20')
         assert line == 'data.context_length=20 is not the 8 tokens that model.architecture takes: leave it null.'
 
@@ -367,7 +367,7 @@ class TestArguments:
         ],
         ids=['callback slot', 'argument of the model', 'argument of the data', 'argument of a slot'],
     )
-    def test_an_unknown_name(self, args: list[str], sentence: str, refused: Refused) -> None:
+    def test_an_unknown_name(self, args: list[str], sentence: str, refused: RefusedFit) -> None:
         assert sentence in refused(*args)
 
 
@@ -376,7 +376,7 @@ class TestArguments:
 
 class TestSafeSet:
     @pytest.mark.parametrize('argument', ['cap', 'first_fraction'])
-    def test_that_is_sure_to_be_empty(self, argument: str, refused: Refused) -> None:
+    def test_that_is_certain_to_be_empty(self, argument: str, refused: RefusedFit) -> None:
         line = refused(*SAFECLIP, '--callbacks.repartition.min_fraction=0', f'--callbacks.repartition.{argument}=0')
         assert line == f'callbacks.repartition.{argument}=0 would leave the safe side empty: raise it.'
 
@@ -388,24 +388,24 @@ class TestSafeSet:
         ],
         ids=['pairs that are all alike', 'fraction of less than a pair'],
     )
-    def test_that_turns_out_to_be_empty_is_never_trained_on(
-        self, argument: str, sentence: str, refused: Refused, tmp_path: Path
+    def test_that_turns_out_to_be_empty_ends_the_run(
+        self, argument: str, sentence: str, refused: RefusedFit, tmp_path: Path
     ) -> None:
-        alike = csv_of(tmp_path, 'image,caption\n' + '0.jpg,a dog\n' * 16)
+        alike = write_csv_pairs(tmp_path, 'image,caption\n' + '0.jpg,a dog\n' * 16)
         split = ['--callbacks.repartition.min_fraction=0', f'--callbacks.repartition.{argument}']
-        # Similarities are known after the unimodal and the slow epoch only.
-        assert sentence in refused(*alike, *SAFECLIP, *split, '--trainer.max_epochs=3', after=2 * EPOCH)
+        # Similarities are first measured after the unimodal and the slow epoch.
+        assert sentence in refused(*alike, *SAFECLIP, *split, '--trainer.max_epochs=3', after=2 * STEPS_PER_EPOCH)
 
 
 class Streamed(IterableDataset[Any]):
-    """Pairs as they come, without numbers."""
+    """A stream of pairs without row numbers."""
 
     def __iter__(self) -> Iterator[Any]:
         yield from ()
 
 
 class StreamedPairs(L.LightningDataModule):
-    """Somebody's own pairs, without a table."""
+    """A datamodule without a table."""
 
     def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(Streamed())
@@ -414,29 +414,29 @@ class StreamedPairs(L.LightningDataModule):
 @pytest.mark.filterwarnings('ignore:You defined a `validation_step` but have no `val_dataloader`')
 class TestStreams:
     @pytest.mark.parametrize('shards', ['pipe:cat a.tar', 'https://a.org/a.tar'])
-    def test_shards_that_are_one(self, shards: str, refused: Refused) -> None:
+    def test_shards_given_as_a_stream(self, shards: str, refused: RefusedFit) -> None:
         line = refused('--data=WebDatasetPairs', *SAFECLIP, f'--data.shards={shards}')
         assert line.startswith(f"data.shards='{shards}' is a stream, but SafeCLIP needs row ids")
         assert line.endswith('download them and name the files.')
 
-    def test_data_without_a_table_has_no_place_in_the_command(self, refused: Refused) -> None:
+    def test_a_datamodule_without_a_table_on_the_command_line(self, refused: RefusedFit) -> None:
         name = f'{__name__}.StreamedPairs'
         line = refused(f'--data={name}', *SAFECLIP)
         assert line == f'data: {name} is not the name of a class that fits there.'
 
     @pytest.mark.parametrize(
-        ('given', 'way_out'),
+        ('given', 'fix'),
         [
-            ({'datamodule': StreamedPairs()}, 'as a subclass of PairsDataModule'),
-            ({'train_dataloaders': DataLoader(Streamed())}, 'as a subclass of PairsDataModule'),
+            ({'datamodule': StreamedPairs()}, 'such as a subclass of PairsDataModule'),
+            ({'train_dataloaders': DataLoader(Streamed())}, 'such as a subclass of PairsDataModule'),
         ],
         ids=['datamodule', 'loader'],
     )
-    def test_from_python(self, given: dict[str, Any], way_out: str, tmp_path: Path, steps: list[int]) -> None:
+    def test_from_python(self, given: dict[str, Any], fix: str, tmp_path: Path, steps: list[int]) -> None:
         safeclip = SafeCLIP(architecture=tiny_architecture(tmp_path))
         with pytest.raises(ValueError, match='row number for each pair, which a stream does not have') as error:
             trainer().fit(safeclip, **given)
-        assert way_out in str(error.value) and '\n' not in str(error.value) and not steps
+        assert fix in str(error.value) and '\n' not in str(error.value) and not steps
 
     def test_from_python_without_a_pool(self, tmp_path: Path, steps: list[int]) -> None:
         safeclip = SafeCLIP(architecture=tiny_architecture(tmp_path), pool_size=0)
@@ -450,21 +450,21 @@ class TestStreams:
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of a SafeCLIP run of one epoch on 16 pairs."""
+    """Checkpoint of a SafeCLIP run of one epoch on 16 pairs."""
     folder = tmp_path_factory.mktemp('run')
     fit(folder, *SAFECLIP).trainer.save_checkpoint(folder / 'run.ckpt')
     return str(folder / 'run.ckpt')
 
 
 class TestWeights:
-    def test_a_partition_of_another_dataset(self, refused: Refused, checkpoint: str) -> None:
+    def test_a_partition_of_another_dataset(self, refused: RefusedFit, checkpoint: str) -> None:
         line = refused(*SAFECLIP, '--data.rows=24', '--trainer.max_epochs=2', f'--ckpt_path={checkpoint}')
         assert line.startswith('the checkpoint holds a partition of 16 pairs')
         assert line.endswith('or start from its weights with model.init_from instead of ckpt_path.')
 
     @pytest.mark.parametrize('argument', ['ckpt_path', 'model.init_from'])
     def test_a_checkpoint_of_another_architecture(
-        self, argument: str, refused: Refused, checkpoint: str, tmp_path: Path
+        self, argument: str, refused: RefusedFit, checkpoint: str, tmp_path: Path
     ) -> None:
         other = tiny_architecture(tmp_path, 'wider', width=12)
         line = refused(*SAFECLIP, f'--model.architecture={other}', f'--{argument}={checkpoint}')
@@ -476,19 +476,19 @@ class TestWeights:
         [
             (
                 ['--model.architecture=RN50', '--model.pretrained=opanai'],
-                "model.pretrained='opanai' is neither a file nor a tag of RN50; its tags: openai, yfcc15m, cc12m.",
+                "model.pretrained='opanai' is neither a file nor a tag of RN50. Its tags: openai, yfcc15m, cc12m.",
             ),
             (
                 ['--model.pretrained=openai'],
-                "model.pretrained='openai' is neither a file nor a tag of tiny; its tags: none, so leave it null.",
+                "model.pretrained='openai' is neither a file nor a tag of tiny. Its tags: none, so leave it null.",
             ),
             (
                 ['--model.architecture=nowhere.json'],
-                "model.architecture='nowhere.json': there is no such file, give the path of one or the name of one of "
-                'ours: small32.json, tiny_toy.json.',
+                "model.architecture='nowhere.json' does not exist: give the path of a JSON file or the name of a "
+                'shipped one: small32.json, tiny_toy.json.',
             ),
         ],
-        ids=['pretrained tag', 'pretrained tag of an own model', 'JSON of a model'],
+        ids=['pretrained tag', 'pretrained tag of a custom model', 'JSON of a model'],
     )
-    def test_that_do_not_exist(self, args: list[str], sentence: str, refused: Refused) -> None:
+    def test_that_do_not_exist(self, args: list[str], sentence: str, refused: RefusedFit) -> None:
         assert refused(*args) == sentence

@@ -1,4 +1,4 @@
-"""What a command costs before it does anything, beside the same command in another checkout."""
+"""CPU time of starting a command, compared with the same command in another checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from datamodules.usage_error import UsageError
 from experiments.bench.measure import Result
 
-COMMANDS: dict[str, tuple[list[str], float]] = {  # arguments, and the most that they may cost over the other checkout
+COMMANDS: dict[str, tuple[list[str], float]] = {  # arguments, and the largest allowed ratio to the other checkout
     'help': (['--help'], 1 / 3),
     'misspelled option': (['fit', '--trainer.max_epoch=3'], 1 / 3),
     'printed configuration': (['fit', '--config', 'experiments/safeclip_toy.yaml', '--print_config'], 1 / 2),
@@ -22,32 +22,32 @@ THIS_CHECKOUT = Path(__file__).parents[2]
 
 
 def measure(against: Path | None = None) -> Iterator[Result]:
-    """Runs each command here and there in turns; the shortest of several times counts.
+    """Runs each command in both checkouts in turn, several times, and compares the shortest times.
 
     Args:
-        against: The other checkout, which is run by the same interpreter; only this one is measured if ``None``.
+        against: The other checkout, run by the same interpreter; ``None`` measures this checkout alone.
 
     Raises:
-        UsageError: If there is no checkout.
+        UsageError: If ``against`` is not a checkout.
     """
     if against is not None and not (against / 'experiments' / 'cli.py').is_file():
-        raise UsageError(f'--against={against}: there is no checkout of this project.')
+        raise UsageError(f'--against={against} is not a checkout of Clipward: give the path of its root folder.')
     checkouts = [THIS_CHECKOUT] if against is None else [THIS_CHECKOUT, against]
     for name, (arguments, target) in COMMANDS.items():
         times = [[cpu_seconds(arguments, checkout) for checkout in checkouts] for _ in range(REPEATS)]
-        here, *there = (min(side) for side in zip(*times, strict=True))
-        yield Result(f'{name}, of one core', here, 's')
-        for other in there:
+        shortest, *others = (min(by_checkout) for by_checkout in zip(*times, strict=True))
+        yield Result(f'{name}, of one core', shortest, 's')
+        for other in others:
             yield Result(f'{name}, of one core, in the other checkout', other, 's')
-            yield Result(f'{name} over the other checkout', here / other, target=target)
+            yield Result(f'{name} over the other checkout', shortest / other, target=target)
 
 
 def cpu_seconds(arguments: Sequence[str], checkout: Path) -> float:
-    """Processor time of a command, user and system, with all processes that it waits for.
+    """CPU seconds of a command, user and system, including its child processes.
 
     Args:
-        arguments: What follows the command's name.
-        checkout: Where it runs.
+        arguments: Arguments of the command.
+        checkout: Folder to run it in.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(

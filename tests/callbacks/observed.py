@@ -1,4 +1,4 @@
-"""A run small enough to observe: planted logits and similarities in Lightning's own loop."""
+"""A small run to observe: a real Lightning loop with planted logits and similarities."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLASSES = ('cat', 'dog', 'boat')
 ROWS = 60
 BATCH = 10
 POISONS = {'badnet': range(40, 48), 'targeted': range(48, 52)}
-WARM_UP = 2  # epochs of the module before two sides are trained
+WARM_UP = 2  # epochs of the module before the first split
 
 
 QUIET = [  # Lightning 2.6 warns about a small machine, and about itself on a newer torch
@@ -40,12 +40,12 @@ class Batch(NamedTuple):
 
 
 def evaluation_set(name: str, label: list[int], target: list[int] | None, classes: int = len(CLASSES)) -> EvaluationSet:
-    """Images that carry their number in the first pixel, so that a module can look up its answer."""
+    """Images with their number in the first pixel, by which a module looks up its logits."""
     images = np.zeros((len(label), 3, 1, 1), np.uint8)
     images[:, 0, 0, 0] = np.arange(len(label))
     names = tuple(f'class {i}' for i in range(classes))
-    wanted = None if target is None else np.array(target)
-    return EvaluationSet(name, images, np.array(label), wanted, names, ('a {}',))
+    targets = None if target is None else np.array(target)
+    return EvaluationSet(name, images, np.array(label), targets, names, ('a {}',))
 
 
 def batches(source: EvaluationSet, size: int, rank: int = 0, world: int = 1) -> list[EvalBatch]:
@@ -64,10 +64,10 @@ def table() -> PairTable:
 
 
 def manifest(pairs: PairTable) -> Manifest:
-    """Poisons at known rows. Those of badnet all aim at boats, those of targeted at each class in turn."""
-    aims = {'badnet': lambda row: 2, 'targeted': lambda row: row % 3}
+    """Poisons at known rows. Those of badnet all target boats, those of targeted each class in turn."""
+    target_of = {'badnet': lambda row: 2, 'targeted': lambda row: row % 3}
     poisons = {
-        attack: [Poison(row, 'train', aims[attack](row), f'poison {row}', row) for row in rows]
+        attack: [Poison(row, 'train', target_of[attack](row), f'poison {row}', row) for row in rows]
         for attack, rows in POISONS.items()
     }
     return Manifest.of(poisons, {}, AttackPool(pairs, None, CLASSES, ('a {}',)))
@@ -101,7 +101,7 @@ class Data(L.LightningDataModule):
 
 
 class Answers(L.LightningModule):
-    """Returns planted answers: logits (N, C) of each evaluation set, and the similarities in a batch."""
+    """Returns planted outputs: logits (N, C) of each evaluation set, and the similarities in a batch."""
 
     def __init__(self, logits: list[Tensor] | None = None) -> None:
         super().__init__()
@@ -126,8 +126,8 @@ class Answers(L.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-class Splits(Callback):
-    """Makes a split for every epoch after the warm-up, as a repartition does: rows from ``first_safe`` are safe."""
+class MakeSplits(Callback):
+    """Splits after the warm-up and every later epoch, as a repartition does: rows from ``first_safe`` on are safe."""
 
     def __init__(self, score: Tensor, first_safe: int) -> None:
         self.score, self.first_safe = score, first_safe
@@ -145,7 +145,7 @@ class Splits(Callback):
 
 
 def trainer(folder: Path, callbacks: list[Callback], epochs: int = 3, **kwargs: Any) -> L.Trainer:
-    quiet = {
+    settings = {
         'accelerator': 'cpu',
         'logger': CSVLogger(folder, name='', version=''),
         'num_sanity_val_steps': 0,
@@ -154,4 +154,4 @@ def trainer(folder: Path, callbacks: list[Callback], epochs: int = 3, **kwargs: 
         'enable_model_summary': False,
         'enable_checkpointing': False,
     }
-    return L.Trainer(max_epochs=epochs, callbacks=callbacks, **quiet | kwargs)
+    return L.Trainer(max_epochs=epochs, callbacks=callbacks, **settings | kwargs)

@@ -1,4 +1,4 @@
-"""A module and data whose similarities are planted, so that a split of them is known."""
+"""A module and data with planted similarities, so that their split is known."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from datamodules.rows.partition import SAFE, Partition
 
-WARM_UP = 2  # epochs of the module below before the first that splits
-POISONS = 16  # the last rows of the data, planted with a low similarity
+WARM_UP = 2  # epochs of the module before the first split
+POISONS = 16  # number of poisons: the last rows, with a low similarity
 
 
 class Batch(NamedTuple):
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
 
 class PlantedModule(L.LightningModule):
-    """Two warm-up epochs, then split ones; similarity is planted and moved a little by what was trained."""
+    """Has two warm-up epochs, then trains both sides; training changes the planted similarities slightly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class PlantedModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         self.seen.append(batch.row.tolist())
-        noise = 1e-3 * torch.rand(())  # a sweep must leave the generator alone
+        noise = 1e-3 * torch.rand(())  # reveals a sweep that changes the generator
         loss = (self.weight - batch.row.float().mean() / 64 + noise) ** 2 + 0 * self.norm(
             batch.similarity[:, None]
         ).sum()
@@ -64,7 +64,7 @@ def batches_of(rows: Tensor, size: int) -> list[Tensor]:
 
 
 class PlantedData(L.LightningDataModule):
-    """64 pairs, the last of them poisons; trains on the safe ones, or on all before there is a split."""
+    """64 pairs, the last of them poisons; trains on safe pairs, which are all pairs before the first split."""
 
     def __init__(self, fingerprint: str = 'abc') -> None:
         super().__init__()
@@ -76,19 +76,21 @@ class PlantedData(L.LightningDataModule):
 
     @property
     def manifest(self) -> None:
-        raise AssertionError('a defense that saw which pairs are poisoned would prove nothing')
+        raise AssertionError('a defense must not read the manifest')
 
     def loader(self, rows: list[Tensor]) -> DataLoader[Batch]:
         batches: Any = [Batch(part, self.similarity[part]) for part in rows]
-        # Lightning makes one iterator more where it resumes; each draws a seed.
+        # Lightning makes one more iterator when it resumes, and each iterator draws a seed.
         return DataLoader(batches, batch_size=None, generator=torch.Generator().manual_seed(0))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self.loader(batches_of(self.partition.rows(SAFE), 8))
 
-    def sweep_dataloader(self, **how: Any) -> DataLoader[Batch]:
-        self.swept.extend(how.items())
-        return self.loader(batches_of(torch.arange(64), 24) if 'rows' not in how else [torch.from_numpy(how['rows'])])
+    def sweep_dataloader(self, **arguments: Any) -> DataLoader[Batch]:
+        self.swept.extend(arguments.items())
+        if (rows := arguments.get('rows')) is not None:
+            return self.loader([torch.from_numpy(rows)])
+        return self.loader(batches_of(torch.arange(64), 24))
 
     def state_dict(self) -> dict[str, Any]:
         return {'partition': self.partition.state_dict()}
@@ -98,7 +100,7 @@ class PlantedData(L.LightningDataModule):
 
 
 def trainer(epochs: int, *callbacks: L.Callback, **arguments: Any) -> L.Trainer:
-    quiet: dict[str, Any] = {
+    settings: dict[str, Any] = {
         'accelerator': 'cpu',
         'logger': False,
         'enable_progress_bar': False,
@@ -106,11 +108,11 @@ def trainer(epochs: int, *callbacks: L.Callback, **arguments: Any) -> L.Trainer:
         'enable_checkpointing': any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         'reload_dataloaders_every_n_epochs': 1,
     }
-    return L.Trainer(max_epochs=epochs, callbacks=list(callbacks), **quiet | arguments)
+    return L.Trainer(max_epochs=epochs, callbacks=list(callbacks), **settings | arguments)
 
 
 def quiet_lightning(tests: Any) -> Any:
-    """Lets Lightning 2.6 warn about a small machine and about itself on a newer torch."""
+    """Ignores Lightning 2.6's warnings about few workers and about its own use of a newer torch."""
     for ignored in ('ignore:.*does not have many workers.*', 'ignore:.*LeafSpec.*:FutureWarning'):
         tests = pytest.mark.filterwarnings(ignored)(tests)
     return tests

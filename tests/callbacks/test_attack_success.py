@@ -80,7 +80,7 @@ class TestAttackSuccessRate:
         source = [evaluation_set('targeted', [-1, -1], [1, 2], CLASSES)]
         assert counted(AttackSuccessRate(), source, [torch.eye(CLASSES)[[1, 1]]], 2)['asr/targeted/rate'] == 0.5
 
-    def test_logs_no_rate_when_all_images_show_the_target(self) -> None:
+    def test_logs_no_rate_if_all_images_are_of_the_target_class(self) -> None:
         source = [evaluation_set('badnet', [1, 1], [1, 1], CLASSES)]
         metrics = counted(AttackSuccessRate(), source, [torch.eye(CLASSES)[[1, 1]]], 2)
         assert metrics == {'asr/badnet/n': 0, 'asr/badnet/hits': 0, 'asr/badnet/low': 0.0, 'asr/badnet/high': 1.0}
@@ -131,7 +131,7 @@ class TestCleanRate:
         metrics = counted(AttackSuccessRate(), all_sets, logits_by_set, 8)
         assert metrics['asr/targeted/clean'] == pytest.approx(np.mean(rates))
 
-    def test_uses_all_other_classes_if_the_true_one_has_no_clean_image(self) -> None:
+    def test_uses_all_other_classes_if_the_true_class_has_no_clean_image(self) -> None:
         matrix = torch.tensor([[0, 0, 0], [2, 6, 0], [1, 0, 3]])
         assert clean_rate(matrix, np.array([0]), np.array([1])) == 0.0
         assert clean_rate(matrix, np.array([-1]), np.array([0])) == pytest.approx(3 / 12)

@@ -20,7 +20,7 @@ from callbacks.attack_success import AttackSuccessRate
 from callbacks.figures import Figures, poisoned_pairs
 from callbacks.zero_shot import ZeroShot
 from datamodules.evaluation.sets import EvaluationSet
-from tests.callbacks.observed import POISONS, QUIET, ROWS, WARM_UP, Answers, Data, Splits, evaluation_set, trainer
+from tests.callbacks.observed import POISONS, QUIET, ROWS, WARM_UP, Answers, Data, MakeSplits, evaluation_set, trainer
 
 pytestmark = QUIET
 
@@ -36,8 +36,8 @@ def logits() -> list[Tensor]:
     return [torch.eye(3)[[0, 1, 0]], torch.eye(3)[[2, 0]]]
 
 
-class Saves(Callback):
-    """Saves a checkpoint after each epoch to a fixed path, which Lightning's own callback would choose itself."""
+class SaveAtEpochEnd(Callback):
+    """Saves a checkpoint after each epoch at a given path; Lightning's own callback would choose the path itself."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,7 +66,7 @@ def fit(
     **kwargs: Any,
 ) -> tuple[Figures, Data]:
     drawer, data = drawer or Figures(), Data(sets())
-    run = trainer(folder, [AttackSuccessRate(), ZeroShot(), Splits(SCORE, 30), drawer, *more], epochs, **kwargs)
+    run = trainer(folder, [AttackSuccessRate(), ZeroShot(), MakeSplits(SCORE, 30), drawer, *more], epochs, **kwargs)
     run.fit(Answers(logits()), datamodule=data, ckpt_path=ckpt_path)
     return drawer, data
 
@@ -77,7 +77,7 @@ def drawn(folder: Path) -> set[str]:
 
 @pytest.mark.usefixtures('without_drawing')
 class TestHistory:
-    def test_holds_what_was_measured_at_each_epoch(self, tmp_path: Path) -> None:
+    def test_holds_the_metrics_of_each_epoch(self, tmp_path: Path) -> None:
         history = fit(tmp_path, 3)[0].history
         assert history['zero_shot/heldout'] == [[epoch, pytest.approx(2 / 3)] for epoch in (1, 2, 3)]
         assert history['asr/badnet/rate'] == [[epoch, 0.5] for epoch in (1, 2, 3)]
@@ -98,7 +98,7 @@ class TestHistory:
 
     def test_is_complete_after_a_resume(self, tmp_path: Path) -> None:
         whole = fit(tmp_path / 'whole', 4)[0].history
-        fit(tmp_path / 'first', 2, more=[Saves(tmp_path / 'last.ckpt')])
+        fit(tmp_path / 'first', 2, more=[SaveAtEpochEnd(tmp_path / 'last.ckpt')])
         resumed = fit(tmp_path / 'second', 4, ckpt_path=str(tmp_path / 'last.ckpt'))[0].history
         assert resumed == whole
 
@@ -131,7 +131,7 @@ class TestHistory:
     def test_epochs_between_sweeps_have_no_point(self, tmp_path: Path) -> None:
         drawer, data = Figures(), Data(sets())
         partition = data.partition
-        splits = Splits(SCORE, 30)
+        splits = MakeSplits(SCORE, 30)
 
         class SweepsOnce(Callback):
             """Makes a split after the warm-up and lets it hold for later epochs without a new sweep."""

@@ -27,7 +27,7 @@ from callbacks.mixture import Mixture, fit_mixture
 from callbacks.separation import separation
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.usage_error import UsageError
-from tests.callbacks.observed import POISONS, QUIET, ROWS, WARM_UP, Answers, Data, Splits, table, trainer
+from tests.callbacks.observed import POISONS, QUIET, ROWS, WARM_UP, Answers, Data, MakeSplits, table, trainer
 
 pytestmark = QUIET
 
@@ -47,7 +47,7 @@ class TestInTraining:
     def test_writes_the_split_of_the_next_epoch(self, tmp_path: Path) -> None:
         score = two_groups()
         data = Data()
-        trainer(tmp_path, [Splits(score, 25), ScoreLedger()]).fit(Answers(), datamodule=data)
+        trainer(tmp_path, [MakeSplits(score, 25), ScoreLedger()]).fit(Answers(), datamodule=data)
         lines = pq.read_table(tmp_path / FILE)
         assert lines.column_names == ['row', 'key', 'caption', 'similarity', 'posterior', 'side']
         assert lines['row'].to_pylist() == list(range(ROWS))
@@ -63,7 +63,7 @@ class TestInTraining:
 
     def test_logs_the_truth_about_the_split(self, tmp_path: Path) -> None:
         data = Data()
-        run = trainer(tmp_path, [Splits(two_groups(), 45), ScoreLedger()])
+        run = trainer(tmp_path, [MakeSplits(two_groups(), 45), ScoreLedger()])
         run.fit(Answers(), datamodule=data)
         poisons = {attack: np.array(rows) for attack, rows in POISONS.items()}
         truth = separation(data.partition.side.numpy(), data.partition.score.numpy(), poisons)
@@ -74,20 +74,20 @@ class TestInTraining:
         assert logged['partition/contamination'] == pytest.approx(7 / 15)
 
     def test_waits_for_a_new_split(self, tmp_path: Path) -> None:
-        run = trainer(tmp_path, [Splits(two_groups(), 25), ScoreLedger()], epochs=WARM_UP - 1)
+        run = trainer(tmp_path, [MakeSplits(two_groups(), 25), ScoreLedger()], epochs=WARM_UP - 1)
         run.fit(Answers(), datamodule=Data())
         assert not (tmp_path / FILE).exists()
         assert not [name for name in run.callback_metrics if name.startswith('partition/')]
 
     def test_clean_data_has_no_poisons(self, tmp_path: Path) -> None:
-        run = trainer(tmp_path, [Splits(two_groups(), 25), ScoreLedger()])
+        run = trainer(tmp_path, [MakeSplits(two_groups(), 25), ScoreLedger()])
         run.fit(Answers(), datamodule=Data(is_poisoned=False))
         logged = {name: value.item() for name, value in run.callback_metrics.items() if name.startswith('partition/')}
         assert logged == {'partition/poisons': 0, 'partition/contamination': 0}
 
-    def test_changes_nothing_of_the_split(self, tmp_path: Path) -> None:
+    def test_does_not_change_the_split(self, tmp_path: Path) -> None:
         data = Data()
-        splits = Splits(two_groups(), 25)
+        splits = MakeSplits(two_groups(), 25)
         trainer(tmp_path, [splits, ScoreLedger()]).fit(Answers(), datamodule=data)
         assert torch.equal(data.partition.side, (torch.arange(ROWS) < 25).to(torch.int8))
         assert torch.equal(data.partition.score.nan_to_num(9), splits.score.nan_to_num(9))
@@ -99,7 +99,7 @@ class TestInTraining:
             def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
                 trainer.datamodule.partition.scored_after = WARM_UP
 
-        run = trainer(tmp_path, [Splits(two_groups(), 25), Kept(), ScoreLedger()], epochs=WARM_UP + 3)
+        run = trainer(tmp_path, [MakeSplits(two_groups(), 25), Kept(), ScoreLedger()], epochs=WARM_UP + 3)
         run.fit(Answers(), datamodule=Data())
         logged = list(csv.DictReader((tmp_path / 'metrics.csv').read_text().splitlines()))
         assert [row['epoch'] for row in logged if row.get('partition/poisons')] == [str(WARM_UP - 1)]
@@ -129,7 +129,7 @@ class TestPredict:
         run.predict(Answers(), datamodule=Data(), return_predictions=False)
         assert pq.read_table(tmp_path / FILE)['side'].to_pylist()[20:] == ['dropped'] * 40
 
-    def test_changes_nothing_of_the_split(self, tmp_path: Path) -> None:
+    def test_does_not_change_the_split(self, tmp_path: Path) -> None:
         data = Data()
         trainer(tmp_path, [ScoreLedger()]).predict(Answers(), datamodule=data, return_predictions=False)
         assert not data.partition.side.any() and data.partition.score.isnan().all()
@@ -180,7 +180,7 @@ class TestVersions:
     def lines(self) -> pa.Table:
         return ledger(table(), np.zeros(ROWS, np.float32), np.zeros(ROWS, np.int8), MIXTURE)
 
-    def test_a_ledger_says_its_version_and_is_read_as_written(self, tmp_path: Path) -> None:
+    def test_a_ledger_has_a_version_and_is_read_as_written(self, tmp_path: Path) -> None:
         write_ledger(tmp_path / FILE, self.lines())
         assert pq.read_schema(tmp_path / FILE).metadata[b'clipward.ledger'] == b'2'
         assert read_ledger(tmp_path / FILE).equals(self.lines(), check_metadata=True)

@@ -60,7 +60,7 @@ class TestRenamedSinceVersion1:
         renamed = renamed_since_version_1(old_names('x_hits'))
         assert set(renamed.values()) == {asr_metric('x_hits', what) for what in QUANTITIES}
 
-    def test_top_5_goes_with_the_set_whose_accuracy_is_there(self) -> None:
+    def test_top_5_belongs_to_the_set_with_an_accuracy(self) -> None:
         metrics = ['zero_shot/a', 'zero_shot/a_top5', 'zero_shot/b_top5']
         assert renamed_since_version_1(metrics) == {'zero_shot/a_top5': 'zero_shot_top5/a'}
 

@@ -26,7 +26,7 @@ WIDE_HIGH = Mixture((0.0, 0.3), (0.05, 0.15), (0.5, 0.5))
 class TestFit:
     @pytest.mark.parametrize('backend', ['histogram', 'sklearn'])
     @pytest.mark.parametrize('tol', [1e-3, 1e-10])
-    def test_twelve_numbers(self, backend: Backend, tol: float) -> None:
+    def test_matches_known_values_on_twelve_numbers(self, backend: Backend, tol: float) -> None:
         mixture = fit_mixture(TWELVE, tol=tol, backend=backend)
         assert mixture.weights == pytest.approx((0.58336, 0.41664), abs=1e-5)
         assert mixture.means == pytest.approx((0.014297, 0.368004), abs=1e-6)
@@ -36,7 +36,7 @@ class TestFit:
         assert cut is not None and (cut <= TWELVE).sum() == 5
 
     @pytest.mark.parametrize('backend', ['histogram', 'sklearn'])
-    def test_thousand_numbers(self, backend: Backend) -> None:
+    def test_matches_known_values_on_a_thousand_numbers(self, backend: Backend) -> None:
         generator = np.random.default_rng(0)
         values = np.concatenate([generator.normal(0.05, 0.06, 800), generator.normal(0.30, 0.05, 200)])
         mixture = fit_mixture(values, backend=backend)
@@ -47,7 +47,7 @@ class TestFit:
         assert [(cut <= values).sum() for cut in cuts if cut is not None] == [183, 188, 194, 198]
         assert values[values >= cuts[1]].min() == pytest.approx(0.22876, abs=1e-5)
 
-    def test_one_step_by_hand(self) -> None:
+    def test_one_step_matches_a_calculation_by_hand(self) -> None:
         values = Bins(np.full(4, 0.25), np.array([0, 0.1, 0.5, 0.6]), 0.0)
         start = Components(np.array([0.5, 0.5]), np.array([0.0, 0.6]), np.array([0.04, 0.04]))
         after, likelihood = em_step(values, start)
@@ -103,7 +103,7 @@ class TestDegenerateValues:
             ([0.2] * 100 + [math.nan, math.inf, -math.inf], 'constant', 3),
         ],
     )
-    def test_has_a_state_and_trusts_nothing(
+    def test_gives_a_mixture_that_trusts_nothing(
         self, values: list[float], state: State, ignored: int, backend: Backend
     ) -> None:
         mixture = fit_mixture(np.array(values), backend=backend)
@@ -186,7 +186,7 @@ class TestGuard:
         else:
             assert reached[0] == pytest.approx(cut, abs=2e-5)
 
-    def test_there_is_no_cut_if_the_components_overlap(self) -> None:
+    def test_has_no_cut_if_the_components_overlap(self) -> None:
         assert Mixture((0.10, 0.15), (0.06, 0.04), (0.5, 0.5)).guarded_cut(0.9) is None
         assert Mixture((0.1, 0.1), (0.05, 0.05), (0.5, 0.5)).guarded_cut(0.9) is None
 
@@ -211,7 +211,7 @@ class TestHistogram:
         variance = table.share @ (table.variance + np.square(table.mean - mean))
         assert variance == pytest.approx(values.var(), rel=1e-6 if bins > size else 5e-3)
 
-    def test_keeps_few_values_as_they_are(self) -> None:
+    def test_keeps_few_values_exactly(self) -> None:
         table = histogram(np.array([0.3, 0.1, 0.3]), 8)
         assert (table.mean.tolist(), table.width) == ([0.1, 0.3], 0.0)
         assert table.share == pytest.approx([1 / 3, 2 / 3])

@@ -109,7 +109,7 @@ def test_labels_fit_into_the_figure() -> None:
         assert bounds.x1 <= figure.bbox.x1 + 1 and bounds.y1 <= figure.bbox.y1 + 1
 
 
-def test_pyplot_keeps_no_figures() -> None:
+def test_pyplot_does_not_keep_figures() -> None:
     all_figures()
     assert not pyplot.get_fignums()
 

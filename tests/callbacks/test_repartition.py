@@ -30,8 +30,8 @@ from tests.callbacks.planted import (
 )
 
 
-def planted(size: int = 1000, safe: int = 114, seed: int = 0) -> Array:
-    """Similarities of which the mixture calls exactly ``safe`` safe, shuffled."""
+def bimodal_scores(size: int = 1000, safe: int = 114, seed: int = 0) -> Array:
+    """Shuffled similarities, of which the mixture calls exactly ``safe`` safe."""
     generator = np.random.default_rng(seed)
     values = np.concatenate([generator.normal(0.1, 0.02, size - safe), generator.normal(0.8, 0.02, safe)])
     return generator.permutation(values)
@@ -41,13 +41,13 @@ def all_safe(size: int = 1000) -> Side:
     return np.full(size, SAFE, np.int8)
 
 
-def splits(callback: SafeRiskyRepartition, score: Array, times: int, side: Side | None = None) -> list[Split]:
-    """Splits one after the other on the same scores."""
-    side, past, made = all_safe(len(score)) if side is None else side, None, []
+def split_repeatedly(callback: SafeRiskyRepartition, score: Array, times: int, side: Side | None = None) -> list[Split]:
+    """Makes several splits, one after the other, of the same scores."""
+    side, past, results = all_safe(len(score)) if side is None else side, None, []
     for _ in range(times):
-        made.append(callback.decide(score, side, past))
-        side, past = made[-1].side, made[-1].past
-    return made
+        results.append(callback.decide(score, side, past))
+        side, past = results[-1].side, results[-1].past
+    return results
 
 
 def safe_rows(split: Split) -> list[int]:
@@ -55,10 +55,10 @@ def safe_rows(split: Split) -> list[int]:
 
 
 class TestDecision:
-    def test_sizes_of_the_paper_s_schedule(self) -> None:
-        made = splits(SafeRiskyRepartition(), planted(), 42)  # of epochs 7 to 48
-        safe = {epoch: (split.side == SAFE).sum() for epoch, split in enumerate(made, 7)}
-        risky = {epoch: (split.side == RISKY).sum() for epoch, split in enumerate(made, 7)}
+    def test_sizes_follow_the_schedule_of_the_paper(self) -> None:
+        results = split_repeatedly(SafeRiskyRepartition(), bimodal_scores(), 42)  # of epochs 7 to 48
+        safe = {epoch: (split.side == SAFE).sum() for epoch, split in enumerate(results, 7)}
+        risky = {epoch: (split.side == RISKY).sum() for epoch, split in enumerate(results, 7)}
         epochs = (7, 8, 9, 10, 20, 30, 40, 47, 48)
         assert [safe[epoch] for epoch in epochs] == [114, 124, 134, 144, 244, 344, 444, 514, 524]
         assert all(safe[epoch] + risky[epoch] == 1000 for epoch in range(7, 49))
@@ -72,7 +72,7 @@ class TestDecision:
             assert round(fraction * size) == round(size // 9 + size * Fraction(7 * step, 1000))
 
     def test_first_split_is_the_guarded_posterior(self) -> None:
-        score = planted(safe=300)
+        score = bimodal_scores(safe=300)
         split = SafeRiskyRepartition(min_fraction=0).decide(score, all_safe(), None)
         cut = fit_mixture(score).guarded_cut(0.9)
         assert cut is not None
@@ -81,8 +81,8 @@ class TestDecision:
         assert split.past.fraction == Fraction(300, 1000)
         assert split.remarks == ()
 
-    def test_first_split_has_the_size_asked_for_whatever_the_mixture_says(self) -> None:
-        score = planted(safe=300)
+    def test_first_split_has_the_requested_size(self) -> None:
+        score = bimodal_scores(safe=300)
         split = SafeRiskyRepartition(first_fraction=0.125).decide(score, all_safe(), None)
         assert safe_rows(split) == sorted(np.argsort(-score, kind='stable')[:125].tolist())
         assert split.past.fraction == Fraction(1, 8)
@@ -105,35 +105,36 @@ class TestDecision:
             assert score[side == SAFE].min() >= np.nanmax(score[side == RISKY])
             assert split.unscored == np.isnan(score[~dropped]).sum()
 
-    def test_a_decision_depends_on_its_arguments_alone(self) -> None:
-        callback, score, side = SafeRiskyRepartition(refit='every'), planted(), all_safe()
-        kept = score.copy()
+    def test_a_decision_depends_only_on_its_arguments(self) -> None:
+        callback, score, side = SafeRiskyRepartition(refit='every'), bimodal_scores(), all_safe()
+        original = score.copy()
         first = callback.decide(score, side, None)
-        callback.decide(planted(seed=1), side, first.past)
+        callback.decide(bimodal_scores(seed=1), side, first.past)
         again = callback.decide(score, side, None)
         assert (first.side == again.side).all() and first.past == again.past
-        assert (score == kept).all() and (side == SAFE).all()
+        assert (score == original).all() and (side == SAFE).all()
         assert callback.past is None
 
     def test_growth_as_a_fraction_of_the_risky_side_slows_down(self) -> None:
-        made = splits(SafeRiskyRepartition(growth=0.1, growth_base='risky'), planted(safe=200), 30)
-        assert [(split.side == SAFE).sum() for split in made[:4]] == [200, 280, 352, 417]
-        assert all(split.past.fraction.denominator <= 10**15 for split in made)
+        results = split_repeatedly(SafeRiskyRepartition(growth=0.1, growth_base='risky'), bimodal_scores(safe=200), 30)
+        assert [(split.side == SAFE).sum() for split in results[:4]] == [200, 280, 352, 417]
+        assert all(split.past.fraction.denominator <= 10**15 for split in results)
 
     def test_cap_limits_first_and_later_splits(self) -> None:
-        made = splits(SafeRiskyRepartition(growth=0.1, cap=0.35), planted(safe=300), 3)
-        assert [(split.side == SAFE).sum() for split in made] == [300, 350, 350]
-        assert (splits(SafeRiskyRepartition(cap=0.2), planted(safe=300), 1)[0].side == SAFE).sum() == 200
+        results = split_repeatedly(SafeRiskyRepartition(growth=0.1, cap=0.35), bimodal_scores(safe=300), 3)
+        assert [(split.side == SAFE).sum() for split in results] == [300, 350, 350]
+        (capped,) = split_repeatedly(SafeRiskyRepartition(cap=0.2), bimodal_scores(safe=300), 1)
+        assert (capped.side == SAFE).sum() == 200
 
     def test_dropped_pairs_stay_dropped_and_are_not_counted(self) -> None:
-        score, side = planted(), all_safe()
+        score, side = bimodal_scores(), all_safe()
         side[np.argsort(score)[-50:]] = DROPPED
-        made = splits(SafeRiskyRepartition(growth=0.02, min_fraction=0), score, 2, side)
-        assert [(split.side == SAFE).sum() for split in made] == [64, 83]
-        assert all((split.side == DROPPED).sum() == 50 for split in made)
+        results = split_repeatedly(SafeRiskyRepartition(growth=0.02, min_fraction=0), score, 2, side)
+        assert [(split.side == SAFE).sum() for split in results] == [64, 83]
+        assert all((split.side == DROPPED).sum() == 50 for split in results)
 
-    def test_pairs_without_similarity_are_counted_and_risky(self) -> None:
-        score = planted()
+    def test_pairs_without_similarity_are_risky_and_counted(self) -> None:
+        score = bimodal_scores()
         score[:3] = math.nan
         score[3] = math.inf
         split = SafeRiskyRepartition(min_fraction=1).decide(score, all_safe(), None)
@@ -141,12 +142,12 @@ class TestDecision:
         assert (split.side[:4] == RISKY).all() and (split.side[4:] == SAFE).all()
         assert '4 pairs have no finite similarity' in split.remarks[-1]
 
-    def test_refuses_scores_of_which_none_is_finite(self) -> None:
+    def test_refuses_scores_without_a_finite_value(self) -> None:
         with pytest.raises(ValueError, match='training has diverged'):
             SafeRiskyRepartition().decide(np.full(9, math.nan), all_safe(9), None)
 
     @pytest.mark.parametrize('seed', range(5))
-    def test_takes_the_most_similar_where_the_mixture_finds_too_few(self, seed: int) -> None:
+    def test_min_fraction_applies_if_the_mixture_accepts_too_few(self, seed: int) -> None:
         score = np.random.default_rng(seed).normal(0.1, 0.05, 1000)
         split = SafeRiskyRepartition(threshold=0.999999, min_fraction=0.1).decide(score, all_safe(), None)
         assert sorted(safe_rows(split)) == sorted(np.argsort(score)[-100:].tolist())
@@ -163,69 +164,70 @@ class TestDecision:
         with pytest.raises(ValueError, match=r'none is safe: lower callbacks.repartition.threshold or raise'):
             callback.decide(np.full(100, 0.25), all_safe(100), None)
 
-    def test_refuses_a_safe_side_of_less_than_a_pair(self) -> None:
+    def test_refuses_a_fraction_that_rounds_to_no_pair(self) -> None:
         callback = SafeRiskyRepartition(min_fraction=0, first_fraction=0.004)
         with pytest.raises(ValueError, match=r'0\.004 of 100 pairs rounds to no safe pair: raise callbacks'):
-            callback.decide(planted(100, 20), all_safe(100), None)
+            callback.decide(bimodal_scores(100, 20), all_safe(100), None)
 
     @pytest.mark.parametrize('argument', ['cap', 'first_fraction'])
     def test_refuses_arguments_that_leave_the_safe_side_empty(self, argument: str) -> None:
         with pytest.raises(ValueError, match=rf'callbacks.repartition.{argument}=0.* would leave the safe side empty'):
             SafeRiskyRepartition(min_fraction=0, **{argument: 0.0})
 
-    def test_posterior_ranks_as_released(self) -> None:
+    def test_ranks_by_posterior_as_released(self) -> None:
         generator = np.random.default_rng(0)
         score = np.concatenate([generator.normal(0.1, 0.1, 7000), generator.normal(0.3, 0.03, 3000)])
         callback = SafeRiskyRepartition(rank_by='posterior', refit='every')
-        first, second = splits(callback, score, 2)
+        first, second = split_repeatedly(callback, score, 2)
         posterior = fit_mixture(score).posterior(score)
         assert safe_rows(first) == np.flatnonzero(posterior >= 0.9).tolist()
         assert posterior[second.side == SAFE].min() >= posterior[second.side == RISKY].max()
         assert (second.side == SAFE).sum() == (first.side == SAFE).sum() + 100
-        assert (first.side[np.argsort(score)[-20:]] == RISKY).any()  # the fault that the default does not have
+        # The fault of the released ranking: the most similar pairs may be risky.
+        assert (first.side[np.argsort(score)[-20:]] == RISKY).any()
 
-    def test_mixture_is_fitted_once_or_every_time(self) -> None:
+    def test_mixture_is_fitted_once_or_for_every_split(self) -> None:
         for refit, same in (('first', True), ('every', False)):
             callback = SafeRiskyRepartition(refit=refit)
-            first = callback.decide(planted(), all_safe(), None)
-            second = callback.decide(planted(safe=400), first.side, first.past)
+            first = callback.decide(bimodal_scores(), all_safe(), None)
+            second = callback.decide(bimodal_scores(safe=400), first.side, first.past)
             assert (first.past.mixture == second.past.mixture) == same
 
-    def test_size_follows_the_mixture_but_not_at_once(self) -> None:
+    def test_size_follows_the_mixture_gradually(self) -> None:
         callback = SafeRiskyRepartition(size='mixture', growth=0.1)
         side, past, sizes = all_safe(), None, []
-        for found in (150, 600, 600, 300, 120, 20):
-            split = callback.decide(planted(safe=found), side, past)
+        for accepted in (150, 600, 600, 300, 120, 20):
+            split = callback.decide(bimodal_scores(safe=accepted), side, past)
             side, past = split.side, split.past
             sizes.append(int((side == SAFE).sum()))
         assert sizes == [150, 250, 350, 300, 120, 100]
 
-    def test_size_stays_where_the_mixture_finds_nothing(self) -> None:
+    def test_size_is_kept_if_the_mixture_accepts_nothing(self) -> None:
         callback = SafeRiskyRepartition(size='mixture', growth=0.1)
-        first = callback.decide(planted(safe=300), all_safe(), None)
+        first = callback.decide(bimodal_scores(safe=300), all_safe(), None)
         second = callback.decide(np.full(1000, 0.2), first.side, first.past)
         assert second.past.fraction == first.past.fraction
         assert second.remarks[-1].endswith('the safe side keeps its size.')
 
-    def test_growth_smaller_than_a_pair_adds_up(self) -> None:
-        made = splits(SafeRiskyRepartition(size='mixture', growth=0.02, cap=1), planted(20, 10), 1)
+    def test_growth_of_less_than_a_pair_accumulates(self) -> None:
+        results = split_repeatedly(SafeRiskyRepartition(size='mixture', growth=0.02, cap=1), bimodal_scores(20, 10), 1)
         callback, past = SafeRiskyRepartition(size='mixture', growth=0.02), Past(Fraction(2, 20))
         for _ in range(5):
-            past = callback.decide(planted(20, 10), made[0].side, past).past
+            past = callback.decide(bimodal_scores(20, 10), results[0].side, past).past
         assert round(20 * past.fraction) == 4
 
 
 class TestTopRows:
-    """The last rows stand for poisons, which attacks append."""
+    """The last rows are the poisons here, because attacks append them."""
 
     @pytest.mark.parametrize(('pairs', 'poisons', 'count'), [(1050, 50, 420), (10_100, 100, 505), (4000, 400, 3200)])
-    def test_constant_scores_take_poisons_at_their_share(self, pairs: int, poisons: int, count: int) -> None:
+    def test_constant_scores_select_poisons_at_their_share(self, pairs: int, poisons: int, count: int) -> None:
         taken = (top_rows(np.full(pairs, 0.25), count) >= pairs - poisons).sum()
         expected = count * poisons / pairs
         assert abs(taken - expected) <= 3 * math.sqrt(expected)
 
     @pytest.mark.parametrize('seed', range(5))
-    def test_rounded_scores_take_poisons_at_their_share(self, seed: int) -> None:
+    def test_rounded_scores_select_poisons_at_their_share(self, seed: int) -> None:
         pairs, poisons, count = 20_000, 1000, 6000
         score = np.random.default_rng(seed).normal(0.25, 0.02, pairs).round(2)
         is_poison = np.arange(pairs) >= pairs - poisons
@@ -237,8 +239,8 @@ class TestTopRows:
         assert 10 < expected < is_poison[tied].sum() - 10
         assert abs(taken - expected) <= 3 * math.sqrt(expected)
 
-    @pytest.mark.parametrize('score', [np.full(1050, 0.25), planted(1050).round(2)], ids=['constant', 'rounded'])
-    def test_a_split_by_scores_with_ties_does_not_spare_the_last_rows(self, score: Array) -> None:
+    @pytest.mark.parametrize('score', [np.full(1050, 0.25), bimodal_scores(1050).round(2)], ids=['constant', 'rounded'])
+    def test_a_split_with_ties_does_not_favor_any_rows(self, score: Array) -> None:
         split = SafeRiskyRepartition(first_fraction=0.4).decide(score, all_safe(1050), None)
         assert (split.side == SAFE).sum() == 420
         assert 20 - 13 <= (split.side[-50:] == SAFE).sum() <= 20 + 13
@@ -250,28 +252,28 @@ class TestTopRows:
         expected = np.argsort(-score, kind='stable')
         assert top_rows(score, 3000).tolist() == expected[: (~np.isnan(score)).sum()].tolist()
 
-    def test_ties_keep_their_order_whatever_is_ranked_beside_them(self) -> None:
+    def test_order_of_tied_rows_does_not_depend_on_other_rows(self) -> None:
         score = np.full(100, 0.5)
         order = top_rows(score, 100).tolist()
         assert order != list(range(100)) and sorted(order) == list(range(100))
         score[order[::2]] = 0.9
         assert top_rows(score, 100).tolist() == order[::2] + order[1::2]
-        assert top_rows(np.full(8, 0.1), 8).tolist() == [6, 7, 2, 4, 1, 3, 0, 5]  # must never change
+        assert top_rows(np.full(8, 0.1), 8).tolist() == [6, 7, 2, 4, 1, 3, 0, 5]  # must not change between versions
 
-    def test_missing_values_are_never_on_top(self) -> None:
+    def test_missing_values_are_never_selected(self) -> None:
         assert top_rows(np.array([math.nan, 0.1, math.nan, 0.3]), 3).tolist() == [3, 1]
 
 
 class TestCandidates:
-    def test_are_all_pairs_at_first_and_by_default(self) -> None:
-        assert SafeRiskyRepartition(top_fraction=0.3).candidates(planted(), all_safe(), None) is None
-        assert SafeRiskyRepartition().candidates(planted(), all_safe(), Past(Fraction(1, 10))) is None
+    def test_are_all_pairs_in_the_first_split_and_by_default(self) -> None:
+        assert SafeRiskyRepartition(top_fraction=0.3).candidates(bimodal_scores(), all_safe(), None) is None
+        assert SafeRiskyRepartition().candidates(bimodal_scores(), all_safe(), Past(Fraction(1, 10))) is None
 
     @pytest.mark.parametrize(
         ('fraction', 'count'), [(Fraction(1, 10), 300), (Fraction(3, 10), 410), (Fraction(9, 10), None)]
     )
-    def test_are_those_that_may_become_safe(self, fraction: Fraction, count: int | None) -> None:
-        score = planted()
+    def test_are_the_pairs_that_may_become_safe(self, fraction: Fraction, count: int | None) -> None:
+        score = bimodal_scores()
         rows = SafeRiskyRepartition(top_fraction=0.3).candidates(score, all_safe(), Past(fraction))
         if count is None:
             assert rows is None
@@ -280,8 +282,8 @@ class TestCandidates:
             assert sorted(rows.tolist()) == rows.tolist()
             assert set(rows.tolist()) == set(np.argsort(-score, kind='stable')[:count].tolist())
 
-    def test_others_cannot_become_safe(self) -> None:
-        callback, score = SafeRiskyRepartition(top_fraction=0.3), planted()
+    def test_other_pairs_cannot_become_safe(self) -> None:
+        callback, score = SafeRiskyRepartition(top_fraction=0.3), bimodal_scores()
         first = callback.decide(score, all_safe(), None)
         rows = callback.candidates(score, first.side, first.past)
         assert rows is not None
@@ -291,7 +293,7 @@ class TestCandidates:
         assert (second.side == SAFE).sum() == 124
 
     def test_leave_out_dropped_pairs(self) -> None:
-        score, side = planted(), all_safe()
+        score, side = bimodal_scores(), all_safe()
         side[np.argsort(score)[-50:]] = DROPPED
         rows = SafeRiskyRepartition(top_fraction=0.3).candidates(score, side, Past(Fraction(1, 10)))
         assert rows is not None
@@ -301,7 +303,7 @@ class TestCandidates:
 class TestArguments:
     @pytest.mark.parametrize('name', ['growth', 'top_fraction', 'cap', 'min_fraction'])
     @pytest.mark.parametrize('value', [-0.1, 1.1, math.nan])
-    def test_fractions_are_fractions(self, name: str, value: float) -> None:
+    def test_refuses_fractions_out_of_range(self, name: str, value: float) -> None:
         with pytest.raises(ValueError, match=rf'callbacks.repartition.{name} must be a fraction'):
             SafeRiskyRepartition(**{name: value})
 
@@ -314,12 +316,12 @@ class TestArguments:
             ({'score': Running(), 'top_fraction': 0.3}, 'score=Running makes none'),
         ],
     )
-    def test_contradictions_are_refused(self, arguments: dict[str, Any], message: str) -> None:
+    def test_refuses_contradictory_arguments(self, arguments: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             SafeRiskyRepartition(**arguments)
 
 
-# --- the flow of an epoch, in a module that knows the answer --------------------------------------------------------
+# --- runs with planted similarities ---------------------------------------------------------------------------------
 
 
 class SafeOnly(PlantedModule):
@@ -327,12 +329,12 @@ class SafeOnly(PlantedModule):
         return {'cross_modal': 1}
 
 
-class SplitAtOnce(PlantedModule):
+class NoWarmUp(PlantedModule):
     def sides(self, epoch: int) -> dict[str, int]:
         return {'cross_modal': 1, 'within_modal': 2}
 
 
-class NeverSlow(PlantedModule):
+class NoSlowPhase(PlantedModule):
     def sides(self, epoch: int) -> dict[str, int]:
         return {'within_modal': 2} if epoch < WARM_UP else {'cross_modal': 1, 'within_modal': 2}
 
@@ -349,7 +351,7 @@ def run(
 
 @quiet_lightning
 class TestEpochEnd:
-    def test_splits_for_the_next_epoch_and_only_then(self) -> None:
+    def test_splits_for_the_next_epoch_after_the_warm_up(self) -> None:
         module, data, callback, _ = run(epochs=WARM_UP - 1)
         assert callback.past is None and data.partition.share == 1 and data.partition.scored_after is None
         module, data, callback, fitting = run(epochs=WARM_UP + 2)
@@ -357,7 +359,7 @@ class TestEpochEnd:
         sizes = [sum(len(rows) for rows in module.seen[i : i + 8]) for i in (0, 8)]
         assert sizes == [64, 64]
         after_first = sorted(row for rows in module.seen[16:22] for row in rows)
-        assert after_first == list(range(64 - POISONS))  # the first split is without poisons
+        assert after_first == list(range(64 - POISONS))  # the first safe side has no poisons
         assert fitting.callback_metrics['partition/share'] == pytest.approx((48 + 2 * 3.2) / 64, abs=0.01)
 
     def test_writes_scores_and_mixture(self) -> None:
@@ -373,19 +375,19 @@ class TestEpochEnd:
         assert {'cost/sweep_s', 'cost/mixture_s', 'partition/unscored'} <= metrics.keys()
         assert metrics['partition/threshold'] == pytest.approx(mixture['threshold'])
 
-    def test_the_mixture_belongs_to_the_scores_beside_it(self) -> None:
+    def test_the_stored_mixture_is_fitted_to_the_stored_scores(self) -> None:
         _, data, callback, _ = run(epochs=WARM_UP + 2)
         mixture, fresh = data.partition.mixture, fit_mixture(data.partition.score.numpy())
         assert mixture is not None and mixture['mean_high'] == pytest.approx(fresh.means[1])
         assert callback.past is not None and callback.past.mixture is not None
-        assert callback.past.mixture.means[1] != pytest.approx(fresh.means[1])  # the decision keeps the first one
+        assert callback.past.mixture.means[1] != pytest.approx(fresh.means[1])  # the decision uses the first one
 
-    def test_clean_pairs_are_swept_unless_augmented_ones_are_asked_for(self) -> None:
+    def test_sweeps_clean_pairs_unless_augmented_ones_are_requested(self) -> None:
         assert run(epochs=3)[1].swept == []
         swept = run(epochs=3, score=Augmented(views=4))[1].swept
         assert swept == [('epoch', 2), ('views', 4), ('epoch', 3), ('views', 4)]
 
-    def test_splits_every_so_many_epochs_and_keeps_the_split_between(self) -> None:
+    def test_splits_every_n_epochs_and_keeps_the_split_in_between(self) -> None:
         swept, shares = [], []
         for epochs in range(WARM_UP, WARM_UP + 5):
             _, data, _, _ = run(epochs=epochs, every=2, score=Augmented())
@@ -415,7 +417,7 @@ class TestEpochEnd:
             run(epochs=WARM_UP, min_fraction=0.9)
         assert 'split for epoch 2: 48 of 64 pairs have a posterior' in caplog.text
 
-    def test_stops_where_no_pair_is_safe(self) -> None:
+    def test_stops_if_no_pair_is_safe(self) -> None:
         module, data = PlantedModule(), PlantedData()
         data.similarity[:] = 0.3
         with pytest.raises(ValueError, match='so none is safe'):
@@ -441,11 +443,11 @@ class TestRefusals:
 
     def test_a_split_before_anything_was_trained(self) -> None:
         with pytest.raises(ValueError, match=r'model.slow_epochs=1'):
-            trainer(3, SafeRiskyRepartition()).fit(SplitAtOnce(), PlantedData())
+            trainer(3, SafeRiskyRepartition()).fit(NoWarmUp(), PlantedData())
 
     def test_running_scores_that_no_epoch_provides(self) -> None:
         with pytest.raises(ValueError, match=r'model.slow_epochs=1'):
-            trainer(3, SafeRiskyRepartition(score=Running())).fit(NeverSlow(), PlantedData())
+            trainer(3, SafeRiskyRepartition(score=Running())).fit(NoSlowPhase(), PlantedData())
 
     def test_a_run_that_ends_before_its_first_split_says_so(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, 'lightning.pytorch.utilities.rank_zero'):
@@ -504,7 +506,7 @@ class TestResume:
         [(Clean, {}), (Running, {}), (Clean, {'top_fraction': 0.3}), (Clean, {'size': 'mixture'})],
     )
     @pytest.mark.parametrize('stop', [1, 2, 4])
-    def test_continues_as_if_it_had_not_stopped(
+    def test_resumes_as_if_it_had_not_stopped(
         self, tmp_path: Path, score: type[Score], arguments: dict[str, Any], stop: int
     ) -> None:
         whole, of_whole, _, _ = run(6, score=score(), **arguments)
@@ -523,7 +525,7 @@ class TestResume:
 
 
 class HalfOfThePlantedData(PlantedData):
-    """Every second row of a batch on each of two processes; the last row is on none."""
+    """Each of two processes gets every second row of a batch; neither gets the last row."""
 
     def loader(self, rows: list[Tensor]) -> DataLoader[Batch]:
         assert self.trainer is not None
@@ -533,12 +535,12 @@ class HalfOfThePlantedData(PlantedData):
         rows = self.partition.rows(SAFE)
         return self.loader(batches_of(rows[: len(rows) // 8 * 8], 8))
 
-    def sweep_dataloader(self, **how: Any) -> DataLoader[Batch]:
+    def sweep_dataloader(self, **arguments: Any) -> DataLoader[Batch]:
         return self.loader(batches_of(torch.arange(63), 24))
 
 
-class OwnStatistics(PlantedModule):
-    """Similarities depend on BatchNorm's statistics, which differ between processes after a training step."""
+class UsesBatchStatistics(PlantedModule):
+    """Adds BatchNorm's statistics to similarities; they differ between processes after a training step."""
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         shift = self.norm.running_mean
@@ -546,13 +548,13 @@ class OwnStatistics(PlantedModule):
         return {'row': batch.row, 'similarity': batch.similarity + shift}
 
 
-class Report(L.Callback):
-    """Leaves what each process ended with in a folder."""
+class SaveResults(L.Callback):
+    """Saves the final partition of each process in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: OwnStatistics) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: UsesBatchStatistics) -> None:
         partition = trainer.datamodule.partition
         state = {'partition': partition.state_dict(), 'shift': pl_module.norm.running_mean}
         torch.save(state, self.folder / f'{trainer.global_rank}.pt')
@@ -564,9 +566,9 @@ class TestTwoProcesses:
     arguments: ClassVar[dict[str, Any]] = {'strategy': 'ddp_spawn', 'devices': 2, 'use_distributed_sampler': False}
 
     @pytest.mark.parametrize('score', [Clean(), Running()], ids=['clean', 'running'])
-    def test_agree_on_scores_and_split(self, tmp_path: Path, score: Score) -> None:
-        callbacks = SafeRiskyRepartition(growth=0.05, score=score), Report(tmp_path)
-        trainer(4, *callbacks, **self.arguments).fit(OwnStatistics(), HalfOfThePlantedData())
+    def test_have_the_same_scores_and_split(self, tmp_path: Path, score: Score) -> None:
+        callbacks = SafeRiskyRepartition(growth=0.05, score=score), SaveResults(tmp_path)
+        trainer(4, *callbacks, **self.arguments).fit(UsesBatchStatistics(), HalfOfThePlantedData())
         first, second = (torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in (0, 1))
         one, other = first['partition'], second['partition']
         assert torch.equal(one['side'], other['side']) and one['mixture'] == other['mixture']
@@ -577,7 +579,7 @@ class TestTwoProcesses:
             offset = one['score'] - HalfOfThePlantedData().similarity
             assert torch.allclose(offset[:63], first['shift'].expand(63), atol=1e-6)
 
-    def test_refuse_together(self) -> None:
+    def test_both_refuse_an_empty_safe_side(self) -> None:
         data = HalfOfThePlantedData()
         data.similarity[:] = 0.3
         with pytest.raises(Exception, match='so none is safe'):
@@ -585,13 +587,13 @@ class TestTwoProcesses:
 
 
 class TestMemory:
-    def test_keeps_the_units_of_the_latest_similarities(self) -> None:
+    def test_has_the_scale_of_the_latest_similarities(self) -> None:
         callback = SafeRiskyRepartition(memory=0.9)
         first, second = torch.tensor([0.0, 0.1, 0.2, 0.3]), torch.tensor([0.9, 0.5, 0.3, 0.1])
         assert torch.allclose(callback._remember(first), first)
         mixed = callback._remember(second)
         assert mixed.mean().item() == pytest.approx(second.mean().item())
-        assert mixed.argsort().tolist() == [0, 1, 2, 3]  # one epoch does not turn a ranking that is remembered
+        assert mixed.argsort().tolist() == [0, 1, 2, 3]  # one epoch does not reverse the remembered ranking
 
     def test_is_the_weighted_mean_of_standardized_similarities(self) -> None:
         callback = SafeRiskyRepartition(memory=0.25)
@@ -603,19 +605,19 @@ class TestMemory:
         assert callback.remembered is not None
         assert torch.allclose(callback.remembered, expected, atol=1e-6)
 
-    def test_a_row_that_missed_one_score_starts_afresh(self) -> None:
+    def test_a_row_without_a_score_starts_again(self) -> None:
         callback = SafeRiskyRepartition(memory=0.5)
         callback._remember(torch.tensor([0.1, 0.2, math.nan]))
         assert callback._remember(torch.tensor([0.1, 0.2, 0.6])).isfinite().all()
 
-    def test_out_of_range_is_refused(self) -> None:
+    def test_refuses_a_memory_out_of_range(self) -> None:
         with pytest.raises(ValueError, match=r'callbacks.repartition.memory must lie in \[0, 1\), got 1.0'):
             SafeRiskyRepartition(memory=1.0)
 
 
 class TestCopies:
     class Repeated(PlantedData):
-        """One picture has four copies, one of them the most similar pair of all."""
+        """Four pairs share a picture; one of them is the most similar pair of all."""
 
         copies = (3, 9, 20, POISONS)
 
@@ -628,19 +630,19 @@ class TestCopies:
             picture[list(self.copies)] = -7
             return picture
 
-    @pytest.mark.parametrize('judged', ['apart', 'together'])
-    def test_one_dissimilar_copy_makes_all_of_them_risky(self, judged: Any) -> None:
+    @pytest.mark.parametrize('option', ['apart', 'together'])
+    def test_one_dissimilar_copy_makes_all_of_them_risky(self, option: Any) -> None:
         data = self.Repeated()
-        trainer(WARM_UP + 1, SafeRiskyRepartition(copies=judged, first_fraction=0.5)).fit(PlantedModule(), data)
+        trainer(WARM_UP + 1, SafeRiskyRepartition(copies=option, first_fraction=0.5)).fit(PlantedModule(), data)
         safe = (data.partition.side[list(data.copies)] == SAFE).tolist()
-        assert safe == ([True, True, False, True] if judged == 'apart' else [False] * 4)
+        assert safe == ([True, True, False, True] if option == 'apart' else [False] * 4)
 
-    def test_the_scores_are_those_of_each_pair(self) -> None:
+    def test_scores_of_copies_are_not_merged(self) -> None:
         data = self.Repeated()
         trainer(WARM_UP + 1, SafeRiskyRepartition(copies='together')).fit(PlantedModule(), data)
         assert torch.allclose(data.partition.score, data.similarity, atol=0.2)
         assert data.partition.score[3] > 0.8 > 0.2 > data.partition.score[20]
 
-    def test_an_unknown_way_is_refused(self) -> None:
+    def test_refuses_an_unknown_option(self) -> None:
         with pytest.raises(ValueError, match="copies must be apart or together, got 'x'"):
             SafeRiskyRepartition(copies='x')

@@ -18,14 +18,14 @@ from tests.callbacks.planted import POISONS, WARM_UP, Batch, PlantedData, Plante
 CROSS_MODAL = {'cross_modal': 1}
 
 
-def fitted() -> tuple[L.Trainer, PlantedModule, PlantedData]:
+def fit_planted() -> tuple[L.Trainer, PlantedModule, PlantedData]:
     module, data = PlantedModule(), PlantedData()
     fitting = trainer(1)
     fitting.fit(module, data)
     return fitting, module, data
 
 
-def epoch_of(running: Running, rows: list[int], value: float, sides: Mapping[str, int] = CROSS_MODAL) -> None:
+def feed_epoch(running: Running, rows: list[int], value: float, sides: Mapping[str, int] = CROSS_MODAL) -> None:
     running.begin_epoch(4, sides, torch.device('cpu'))
     running.add(Batch(torch.tensor(rows), torch.zeros(len(rows))), {'similarity': torch.full((len(rows),), value)})
     running.end_epoch(trainer(1))
@@ -35,22 +35,22 @@ def epoch_of(running: Running, rows: list[int], value: float, sides: Mapping[str
 class TestSwept:
     @pytest.mark.parametrize('score', [Clean(), Augmented(), Augmented(views=3)])
     def test_measures_every_row(self, score: Score) -> None:
-        fitting, module, data = fitted()
+        fitting, module, data = fit_planted()
         value = score.measure(fitting, module, 5)
         assert value.dtype == torch.float32
         assert torch.allclose(value, data.similarity, atol=0.01)
 
     @pytest.mark.parametrize('score', [Clean(), Augmented()])
-    def test_measures_the_given_rows_alone(self, score: Score) -> None:
-        value = score.measure(*fitted()[:2], 5, np.array([3, 5]))
+    def test_measures_only_the_given_rows(self, score: Score) -> None:
+        value = score.measure(*fit_planted()[:2], 5, np.array([3, 5]))
         assert torch.nonzero(~value.isnan()).flatten().tolist() == [3, 5]
 
     @pytest.mark.parametrize(
         ('score', 'asked_for'),
         [(Clean(), []), (Augmented(), [('epoch', 5), ('views', 1)]), (Augmented(4), [('epoch', 5), ('views', 4)])],
     )
-    def test_asks_for_the_views_that_it_is_named_after(self, score: Score, asked_for: list[Any]) -> None:
-        fitting, module, data = fitted()
+    def test_reads_clean_or_augmented_views(self, score: Score, asked_for: list[Any]) -> None:
+        fitting, module, data = fit_planted()
         score.measure(fitting, module, 5)
         assert data.swept == asked_for
 
@@ -58,7 +58,7 @@ class TestSwept:
         with pytest.raises(UsageError, match=r'score.views must be at least 1, got 0'):
             Augmented(views=0)
 
-    def test_needs_an_epoch_before(self) -> None:
+    def test_needs_a_previous_epoch(self) -> None:
         assert not Clean().is_measurable_after([])
         assert Clean().is_measurable_after([{'within_modal': 2}])
 
@@ -66,15 +66,15 @@ class TestSwept:
 class TestRunning:
     def test_starts_with_the_first_value_and_moves_by_the_momentum(self) -> None:
         running = Running(0.75)
-        epoch_of(running, [0, 1], 0.2)
-        epoch_of(running, [1, 2], 0.6)
+        feed_epoch(running, [0, 1], 0.2)
+        feed_epoch(running, [1, 2], 0.6)
         assert running.average is not None
         assert running.average[:3].tolist() == pytest.approx([0.2, 0.75 * 0.2 + 0.25 * 0.6, 0.6])
         assert running.average[3].isnan()
 
     def test_epochs_within_each_modality_do_not_count(self) -> None:
         running = Running()
-        epoch_of(running, [0], 0.2, sides={'within_modal': 2})
+        feed_epoch(running, [0], 0.2, sides={'within_modal': 2})
         assert running.average is None
         assert not running.is_measurable_after([{'within_modal': 2}])
         assert running.is_measurable_after([{'within_modal': 2}, CROSS_MODAL])
@@ -90,21 +90,21 @@ class TestRunning:
     def test_measures_a_copy_of_the_average(self) -> None:
         fitting, module, _ = trainer(1), PlantedModule(), None
         running = Running()
-        epoch_of(running, [0, 1, 2, 3], 0.2)
+        feed_epoch(running, [0, 1, 2, 3], 0.2)
         measured = running.measure(fitting, module, 2)
-        epoch_of(running, [0, 1, 2, 3], 0.6)
+        feed_epoch(running, [0, 1, 2, 3], 0.6)
         assert measured.tolist() == pytest.approx([0.2] * 4)
 
     def test_the_average_survives_a_checkpoint(self) -> None:
         running, resumed = Running(), Running()
-        epoch_of(running, [0, 1, 2, 3], 0.2)
+        feed_epoch(running, [0, 1, 2, 3], 0.2)
         resumed.load_state_dict(running.state_dict())
         for score in (running, resumed):
-            epoch_of(score, [0, 1, 2, 3], 0.6)
+            feed_epoch(score, [0, 1, 2, 3], 0.6)
         assert running.average is not None and resumed.average is not None
         assert torch.equal(running.average, resumed.average)
 
-    def test_says_so_where_the_checkpoint_was_written_with_another_score(self) -> None:
+    def test_warns_if_the_checkpoint_has_another_score(self) -> None:
         running = Running()
         running.load_state_dict(Clean().state_dict())
         with pytest.raises(UsageError, match=r'score=Running has no similarities from before epoch 3: resume from'):
@@ -124,7 +124,7 @@ class Reversed(Score):
 
 
 @quiet_lightning
-def test_a_score_of_another_file_needs_measure_alone() -> None:
+def test_a_custom_score_only_needs_measure() -> None:
     data = PlantedData()
     split = SafeRiskyRepartition(score=Reversed(), first_fraction=0.25)
     trainer(WARM_UP, split).fit(PlantedModule(), data)

@@ -40,7 +40,7 @@ class TestSeparation:
     SIDE = np.array([SAFE, SAFE, RISKY, RISKY, SAFE, RISKY, DROPPED, SAFE], np.int8)
     SCORE = np.array([0.9, 0.8, 0.2, 0.1, 0.7, 0.3, np.nan, 0.85], np.float32)
 
-    def test_counts_by_hand(self) -> None:
+    def test_matches_counts_by_hand(self) -> None:
         metrics = separation(self.SIDE, self.SCORE, {'a': np.array([2, 4]), 'b': np.array([3, 6])})
         # clean: rows 0, 1, 5, 7 with 0.9, 0.8, 0.3 and 0.85
         leak, risky = {'leak/a': 0.5, 'leak/b': 0.0}, {'risky_share/a': 0.5, 'risky_share/b': 0.5}  # row 6 is dropped

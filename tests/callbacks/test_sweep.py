@@ -26,7 +26,7 @@ class TestSimilarity:
         pytest.mark.filterwarnings('ignore:.*LeafSpec.*:FutureWarning'),
     ]
 
-    def test_modes_and_generators_are_as_before(self) -> None:
+    def test_does_not_change_modes_and_generators(self) -> None:
         module, data = PlantedModule(), PlantedData()
         fitting = trainer(1)
         fitting.fit(module, data)
@@ -110,13 +110,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def batches(rows: int) -> int:
-    """Batches of four in that many chunks' rows of twelve."""
+    """Number of batches of four for rows in chunks of twelve."""
     return sum(-(-len(part) // 4) for part in np.split(np.arange(rows), range(12, rows, 12)))
 
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Iterator[dict[str, bytes]]:
-    """The files of a sweep that was not interrupted."""
+    """The files of an uninterrupted sweep."""
     embed(tmp_path / 'whole')
     yield contents(tmp_path / 'whole')
 
@@ -139,7 +139,7 @@ class TestEmbedPairs:
 
 class TestEmbeddings:
     @pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 0), ('float16', 1e-3)])
-    def test_are_those_of_every_swept_row(self, tmp_path: Path, dtype: Any, tolerance: float) -> None:
+    def test_are_stored_for_every_swept_row(self, tmp_path: Path, dtype: Any, tolerance: float) -> None:
         module = Embedder()
         embeddings = embed(tmp_path, module, dtype=dtype)
         for name, kept in embeddings._asdict().items():
@@ -149,7 +149,7 @@ class TestEmbeddings:
             assert np.flatnonzero(np.isnan(kept).all(1)).tolist() == [7, 48]
             assert np.array_equal(np.load(tmp_path / f'{name}.npy'), kept, equal_nan=True)
 
-    def test_leave_modes_and_generators_as_before(self, tmp_path: Path) -> None:
+    def test_does_not_change_modes_and_generators(self, tmp_path: Path) -> None:
         module = Embedder().train()
         torch.manual_seed(7)
         expected = torch.rand(2)
@@ -174,7 +174,7 @@ class TestInterrupted:
         assert contents(tmp_path / 'part') == whole
 
     @pytest.mark.parametrize('call', [1, 2, 4])
-    def test_before_the_progress_is_recorded(
+    def test_resumes_if_killed_before_the_progress_is_recorded(
         self, tmp_path: Path, whole: dict[str, bytes], call: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls: list[Path] = []
@@ -199,7 +199,7 @@ class TestInterrupted:
         [{'identity': 'other weights'}, {'dtype': 'float32'}, {'chunk_rows': 24}],
         ids=lambda c: next(iter(c)),
     )
-    def test_another_sweep_starts_anew(self, tmp_path: Path, changed: dict[str, Any]) -> None:
+    def test_another_sweep_starts_again(self, tmp_path: Path, changed: dict[str, Any]) -> None:
         with pytest.raises(Killed):
             embed(tmp_path / 'part', Embedder(batches_to_live=6))
         other = Embedder(seed=1)
@@ -209,12 +209,12 @@ class TestInterrupted:
         assert contents(tmp_path / 'part') == contents(tmp_path / 'fresh')
 
     @pytest.mark.parametrize('name', ['image.npy', 'text.npy', PROGRESS])
-    def test_a_missing_file_starts_anew(self, tmp_path: Path, whole: dict[str, bytes], name: str) -> None:
+    def test_a_missing_file_starts_again(self, tmp_path: Path, whole: dict[str, bytes], name: str) -> None:
         (tmp_path / 'whole' / name).unlink()
         embed(tmp_path / 'whole', again := Embedder())
         assert sum(again.seen) == len(ROWS) and contents(tmp_path / 'whole') == whole
 
-    def test_unreadable_progress_starts_anew(self, tmp_path: Path, whole: dict[str, bytes]) -> None:
+    def test_unreadable_progress_starts_again(self, tmp_path: Path, whole: dict[str, bytes]) -> None:
         (tmp_path / 'whole' / PROGRESS).write_text('{')
         embed(tmp_path / 'whole')
         assert contents(tmp_path / 'whole') == whole
@@ -225,7 +225,7 @@ class TestInterrupted:
         assert json.loads((tmp_path / PROGRESS).read_text())['finished'] == 2
 
 
-class SweepsAtTheEnd(L.Callback):
+class SweepAtTheEnd(L.Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -251,6 +251,6 @@ class Trained(Embedder):
 @quiet_lightning
 def test_two_processes_write_the_files_of_one(tmp_path: Path) -> None:
     ddp: dict[str, Any] = {'strategy': 'ddp_spawn', 'devices': 2, 'use_distributed_sampler': False}
-    trainer(1, SweepsAtTheEnd(tmp_path / 'two'), **ddp).fit(Trained(), loader(ROWS))
-    trainer(1, SweepsAtTheEnd(tmp_path / 'one')).fit(Trained(), loader(ROWS))
+    trainer(1, SweepAtTheEnd(tmp_path / 'two'), **ddp).fit(Trained(), loader(ROWS))
+    trainer(1, SweepAtTheEnd(tmp_path / 'one')).fit(Trained(), loader(ROWS))
     assert contents(tmp_path / 'two') == contents(tmp_path / 'one')

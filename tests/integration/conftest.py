@@ -5,22 +5,22 @@ from typing import Any
 
 import pytest
 
-from tests.integration.runs import Run, Seen, outcome, run
+from tests.integration.runs import Run, SeenBatches, load_outcome, run
 
 
 @pytest.fixture(scope='session')
-def seen() -> Seen:
-    """What the model of ``finished`` got to see."""
-    return Seen()
+def seen() -> SeenBatches:
+    """The batches that the model of ``finished`` received."""
+    return SeenBatches()
 
 
 @pytest.fixture(scope='session')
-def finished(tmp_path_factory: pytest.TempPathFactory, seen: Seen) -> Run:
-    """A run that nothing has happened to, on one process and without workers."""
+def finished(tmp_path_factory: pytest.TempPathFactory, seen: SeenBatches) -> Run:
+    """An uninterrupted run, on one process and without loader workers."""
     return run(tmp_path_factory.mktemp('finished'), watch=[seen])
 
 
 @pytest.fixture(scope='session')
 def whole(finished: Run) -> dict[str, Any]:
-    """What it has left."""
-    return outcome(Path(finished.trainer.default_root_dir))
+    """The outcome of ``finished``."""
+    return load_outcome(Path(finished.trainer.default_root_dir))

@@ -1,6 +1,6 @@
-"""Processes of their own: to be killed, or to be the ranks of one run.
+"""Runs jobs in separate processes, which can be killed or be the ranks of one run.
 
-They are forked from a server that has imported everything once, which takes seconds.
+They are forked from a server that has imported everything, because importing takes seconds.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 
 import torch
 
-SLOWEST = 900  # seconds; then a process is given up
+TIMEOUT_SECONDS = 900
 
 
-def in_processes(job: Callable[..., None], folder: Path, *arguments: Any, ranks: int = 1) -> list[int | None]:
-    """Runs ``job(folder, *arguments)`` in processes that find each other as the ranks of a Lightning run.
+def run_in_processes(job: Callable[..., None], folder: Path, *arguments: Any, ranks: int = 1) -> list[int | None]:
+    """Runs ``job(folder, *arguments)`` in processes that connect to each other as the ranks of a Lightning run.
 
     Args:
-        job: A function at the top of a module.
-        folder: Where it leaves its results; a traceback goes to ``<rank>.txt``.
-        arguments: What it is called with.
+        job: A function at the top level of a module.
+        folder: Folder of its results; a traceback goes to ``<rank>.txt``.
+        arguments: Further arguments of the job.
         ranks: Number of processes.
 
     Returns:
@@ -35,30 +35,30 @@ def in_processes(job: Callable[..., None], folder: Path, *arguments: Any, ranks:
     context.set_forkserver_preload(['tests.integration.runs'])
     port = free_port()
     children = [
-        context.Process(target=_child, args=(job, folder, arguments, rank, ranks, port)) for rank in range(ranks)
+        context.Process(target=_run_job, args=(job, folder, arguments, rank, ranks, port)) for rank in range(ranks)
     ]
     for child in children:
         child.start()
     for child in children:
-        child.join(SLOWEST)
+        child.join(TIMEOUT_SECONDS)
         child.kill()
         child.join()
     return [child.exitcode for child in children]
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Finds a port that is not in use."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return int(probe.getsockname()[1])
 
 
-def report(folder: Path) -> str:
-    """Tracebacks of processes that failed, for the message of an assertion."""
+def read_tracebacks(folder: Path) -> str:
+    """Reads the tracebacks of failed processes, for the message of an assertion."""
     return '\n'.join(path.read_text() for path in sorted(folder.glob('*.txt')))
 
 
-def _child(
+def _run_job(
     job: Callable[..., None], folder: Path, arguments: tuple[Any, ...], rank: int, ranks: int, port: int
 ) -> None:
     warnings.simplefilter('ignore')

@@ -1,4 +1,4 @@
-"""What two processes do together, and one alone for comparison."""
+"""Training on two processes, and on one for comparison."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.helpers.tiny import CONTEXT_LENGTH, TinyPairs, tiny_architecture, tra
 from tests.integration.runs import BATCH, PLACES, Died, Run, last, run
 
 TOGETHER: dict[str, Any] = {'strategy': 'ddp', 'devices': 2}
-POOL = 3 * BATCH  # whole batches, so that the same embeddings make room whatever their order in a batch
+POOL = 3 * BATCH  # full batches, so that the order of pairs in a batch does not decide which embeddings are replaced
 
 
 class Gradients(Callback):
-    """Loss and gradients of every step, as the optimizer gets them."""
+    """Records the loss and the gradients of every step, as the optimizer receives them."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -46,7 +46,7 @@ class Gradients(Callback):
 
 
 class Norms(Callback):
-    """The first running mean after the last step, in each batch of evaluation, and in the sweep at the end."""
+    """Records the first running mean after the last step, in each evaluation batch, and after the sweep at the end."""
 
     def __init__(self) -> None:
         self.trained: Tensor | None = None
@@ -75,16 +75,16 @@ class Norms(Callback):
         self.swept = running_mean(pl_module)
 
 
-class Sent(Callback):
-    """Names of the buffers that the first rank sends to the other before every step, and of what it is to leave out."""
+class SentBuffers(Callback):
+    """Records the names of the buffers that DDP sends from the first rank before every step, and of ignored ones."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
         self.ignored: list[str] = []
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        together: Any = trainer.strategy.model
-        self.sent, self.ignored = sorted(together.named_module_buffers), sorted(together.parameters_to_ignore)
+        ddp: Any = trainer.strategy.model
+        self.sent, self.ignored = sorted(ddp.named_module_buffers), sorted(ddp.parameters_to_ignore)
 
 
 def running_mean(module: torch.nn.Module) -> Tensor:
@@ -94,7 +94,7 @@ def running_mean(module: torch.nn.Module) -> Tensor:
 
 
 class HalfRisky(TinyPairs):
-    """Every second pair is risky from the start."""
+    """Pairs of which every second one is risky from the start."""
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -102,7 +102,7 @@ class HalfRisky(TinyPairs):
 
 
 class FrozenNorms(CLIP):
-    """Normalizes by statistics that no batch changes."""
+    """A model whose batch norms use fixed statistics."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
@@ -112,7 +112,7 @@ class FrozenNorms(CLIP):
 
 
 def augmented(folder: Path, kind: type[TinyPairs] = TinyPairs, **kwargs: Any) -> TinyPairs:
-    """Pairs whose views depend on nothing but seed, epoch, row and view."""
+    """Pairs with augmented views, which depend only on seed, epoch, row and view."""
     captions = EDA(alpha=0.3, operations=('swap', 'deletion'))
     return kind(
         rows=4 * BATCH,
@@ -124,64 +124,66 @@ def augmented(folder: Path, kind: type[TinyPairs] = TinyPairs, **kwargs: Any) ->
     )
 
 
-def residual_network(folder: Path) -> str:
-    """Writes a ResNet of a few weights in open_clip's format and returns the path of the file."""
+def write_resnet(folder: Path) -> str:
+    """Writes the config of a tiny ResNet in open_clip's format and returns its path."""
     vision = {'image_size': 32, 'layers': [1, 1, 1, 1], 'width': 4, 'head_width': 16}
     text = {'context_length': CONTEXT_LENGTH, 'vocab_size': 49408, 'width': 8, 'heads': 2, 'layers': 1}
     return write_json(folder / 'residual.json', {'embed_dim': 8, 'vision_cfg': vision, 'text_cfg': text})
 
 
-def steps(module: CLIP, data: TinyPairs, *more: Callback, **settings: Any) -> dict[str, Any]:
-    """An epoch at a learning rate of 0, so that every step shows the same weights another batch."""
+def train_one_epoch(module: CLIP, data: TinyPairs, *more: Callback, **settings: Any) -> dict[str, Any]:
+    """Returns losses and gradients of one epoch at a learning rate of 0, so that every step has the same weights."""
     watch = Gradients()
     trainer(max_epochs=1, callbacks=[watch, *more], **settings).fit(module, data)
     return {'losses': watch.losses, 'gradients': watch.gradients}
 
 
-def vision_transformers(folder: Path, **settings: Any) -> dict[str, Any]:
-    """Every loss, with towers in which a pair does not see the other pairs of its batch."""
+def transformer_results(folder: Path, **settings: Any) -> dict[str, Any]:
+    """Losses and gradients of each kind of loss, with towers in which the pairs of a batch do not interact."""
     tiny = tiny_architecture(folder, 'ranks')
     unimodal = {'unimodal_epochs': 2, 'slow_epochs': 0, 'pool_size': POOL}
     mixed = {'unimodal_epochs': 0, 'slow_epochs': 0, 'pool_size': POOL}
 
     def clip(**kwargs: Any) -> CLIP:
-        return seeded(CLIP, architecture=tiny, **kwargs)
+        return build_with_seed(CLIP, architecture=tiny, **kwargs)
 
     def safeclip(**kwargs: Any) -> CLIP:
-        return seeded(SafeCLIP, architecture=tiny, **kwargs)
+        return build_with_seed(SafeCLIP, architecture=tiny, **kwargs)
 
     return {
-        'cross-modal, one view': steps(clip(), augmented(folder), **settings),
-        'cross-modal, two views': steps(clip(views=2), augmented(folder), **settings),
-        'unimodal, pool': steps(safeclip(**unimodal), augmented(folder), **settings),
-        'unimodal, as released': steps(
+        'cross-modal, one view': train_one_epoch(clip(), augmented(folder), **settings),
+        'cross-modal, two views': train_one_epoch(clip(views=2), augmented(folder), **settings),
+        'unimodal, pool': train_one_epoch(safeclip(**unimodal), augmented(folder), **settings),
+        'unimodal, as released': train_one_epoch(
             safeclip(**unimodal, nn_direction='view_rows', nn_roles='first'), augmented(folder), **settings
         ),
-        'unimodal, no pool': steps(safeclip(**{**unimodal, 'pool_size': 0}), augmented(folder), **settings),
-        'mixed, one side a batch': steps(safeclip(**mixed), augmented(folder, HalfRisky), **settings),
-        'mixed, both sides in a batch': steps(
+        'unimodal, no pool': train_one_epoch(safeclip(**{**unimodal, 'pool_size': 0}), augmented(folder), **settings),
+        'mixed, one side a batch': train_one_epoch(safeclip(**mixed), augmented(folder, HalfRisky), **settings),
+        'mixed, both sides in a batch': train_one_epoch(
             safeclip(**mixed, views=2), augmented(folder, HalfRisky, order='joint'), **settings
         ),
     }
 
 
-def residual_networks(folder: Path, **settings: Any) -> dict[str, Any]:
-    """The cross-modal loss with normalization over the batch, by each process for its own part, and without."""
-    path, norms = residual_network(folder), Norms()
+def resnet_results(folder: Path, **settings: Any) -> dict[str, Any]:
+    """Losses and gradients with batch normalization on each process, and with frozen statistics."""
+    path, norms = write_resnet(folder), Norms()
     return {
-        'norms of each process': steps(seeded(CLIP, architecture=path), augmented(folder), norms, **settings),
-        'frozen norms': steps(seeded(FrozenNorms, architecture=path), augmented(folder), **settings),
+        'norms of each process': train_one_epoch(
+            build_with_seed(CLIP, architecture=path), augmented(folder), norms, **settings
+        ),
+        'frozen norms': train_one_epoch(build_with_seed(FrozenNorms, architecture=path), augmented(folder), **settings),
         'statistics': {'trained': norms.trained, 'evaluated': norms.evaluated, 'swept': norms.swept},
     }
 
 
-def seeded(kind: type[CLIP], **kwargs: Any) -> CLIP:
+def build_with_seed(kind: type[CLIP], **kwargs: Any) -> CLIP:
     torch.manual_seed(0)
     return kind(lr=0.0, **kwargs)
 
 
-def left_by(finished: Run) -> dict[str, Any]:
-    """What a whole run leaves on this process."""
+def results_of(finished: Run) -> dict[str, Any]:
+    """Results of a run on this process."""
     return {
         'partition': finished.data.partition.state_dict(),
         'pools': {name: buffer.clone() for name, buffer in finished.module.pools.named_buffers()},
@@ -193,28 +195,28 @@ def left_by(finished: Run) -> dict[str, Any]:
     }
 
 
-def on_two(folder: Path) -> None:
-    """Runs everything on this rank of two and leaves the results in ``<rank>.pt``."""
-    buffers = Sent()
+def run_on_two(folder: Path) -> None:
+    """Runs everything on this rank of two and saves the results in ``<rank>.pt``."""
+    buffers = SentBuffers()
     whole = run(folder, watch=[buffers], **TOGETHER)
-    found = {**vision_transformers(folder, **TOGETHER), **residual_networks(folder, **TOGETHER), **left_by(whole)}
-    leave(folder, {**found, 'sent': buffers.sent, 'ignored': buffers.ignored})
+    results = {**transformer_results(folder, **TOGETHER), **resnet_results(folder, **TOGETHER), **results_of(whole)}
+    save_results(folder, {**results, 'sent': buffers.sent, 'ignored': buffers.ignored})
 
 
-def resumed_on_two(folder: Path) -> None:
-    """Runs until both ranks die, goes on, and leaves the results in ``<rank>.pt``."""
+def resume_on_two(folder: Path) -> None:
+    """Runs until both ranks die, resumes, and saves the results in ``<rank>.pt``."""
     with pytest.raises(Died):
         run(folder / 'died', place=PLACES['mixed'], **TOGETHER)
-    leave(folder, left_by(run(folder / 'resumed', resume=last(folder / 'died'), **TOGETHER)))
+    save_results(folder, results_of(run(folder / 'resumed', resume=last(folder / 'died'), **TOGETHER)))
 
 
-def leave(folder: Path, results: dict[str, Any]) -> None:
+def save_results(folder: Path, results: dict[str, Any]) -> None:
     torch.save(results, folder / f'{torch.distributed.get_rank()}.pt')
-    torch.distributed.barrier()  # the first rank is the one that the other is connected to
+    torch.distributed.barrier()  # the second rank is connected to the first, which must not exit early
     torch.distributed.destroy_process_group()
 
 
-def deviation(one: Iterable[dict[str, Tensor]], other: Iterable[dict[str, Tensor]]) -> float:
-    """Largest difference between two lists of gradients by name, over the largest entry where that is above 1."""
+def largest_difference(one: Iterable[dict[str, Tensor]], other: Iterable[dict[str, Tensor]]) -> float:
+    """Largest difference between two lists of gradients by name, relative to the largest entry if that is above 1."""
     pairs = [(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a | b]
     return max(float((a - b).abs().max() / b.abs().max().clamp(min=1)) for a, b in pairs)

@@ -1,4 +1,4 @@
-"""A whole SafeCLIP run of a second, which can be made to die at any point, and all that is left of it."""
+"""A complete SafeCLIP run that takes a second, can be killed at any point, and records what it does."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ HELDOUT = 13  # images of the clean set, not a multiple of two ranks
 POISONS = 4
 
 
-# --- how a run ends before its time ---------------------------------------------------------------------------------
+# --- killing a run --------------------------------------------------------------------------------------------------
 
 
 class Died(Exception):
-    """Stands for ``kill -9`` where the process of the tests has to go on."""
+    """Replaces ``kill -9`` in the process that runs the tests."""
 
 
 def raise_died() -> None:
@@ -49,7 +49,7 @@ def raise_died() -> None:
 
 
 def kill_self() -> None:
-    """Ends the process as the kernel does when memory runs out, or a scheduler when time does."""
+    """Kills this process, as the kernel does when memory runs out or a scheduler when time is up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -57,9 +57,9 @@ class Place(NamedTuple):
     """A point of a run.
 
     Attributes:
-        kind: In training, in a sweep, or half-way through writing a checkpoint.
+        kind: In training, in a sweep, or halfway through writing a checkpoint.
         epoch: Epoch, counted from 0.
-        number: Batch of that epoch or of its sweep; 0 for the newest checkpoint and 1 for ``last.ckpt``.
+        number: Batch of that epoch or of its sweep. When writing: 0 for the newest checkpoint, 1 for ``last.ckpt``.
     """
 
     kind: Literal['training', 'sweep', 'writing']
@@ -78,12 +78,12 @@ PLACES = {
 }
 
 
-class Death(Callback):
-    """Ends the run at a place.
+class Killer(Callback):
+    """Ends the run at a given place.
 
     Args:
-        place: Where.
-        die: How; need not return.
+        place: Where to end it.
+        die: Ends it; need not return.
     """
 
     def __init__(self, place: Place, die: Callable[[], None]) -> None:
@@ -92,12 +92,12 @@ class Death(Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         predict_step = pl_module.predict_step
 
-        def dying(batch: Any, batch_idx: int) -> Any:  # nothing but a sweep calls it in a fit
+        def die_or_predict(batch: Any, batch_idx: int) -> Any:  # in a fit, only a sweep calls it
             if self.place == ('sweep', trainer.current_epoch, batch_idx):
                 self.die()
             return predict_step(batch, batch_idx)
 
-        pl_module.predict_step = dying
+        pl_module.predict_step = die_or_predict
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -107,11 +107,11 @@ class Death(Callback):
 
     @contextmanager
     def while_writing(self) -> Iterator[None]:
-        """Makes ``torch.save`` write half of a checkpoint if that is the place; each epoch writes two."""
+        """Makes ``torch.save`` die halfway through the checkpoint at ``place``. Each epoch writes two checkpoints."""
         written, save = Counter[int](), torch.save
 
-        def dying(checkpoint: Any, file: Path) -> None:
-            epoch = checkpoint['epoch']  # not counted from the beginning: the run may be a resumed one
+        def die_or_save(checkpoint: Any, file: Path) -> None:
+            epoch = checkpoint['epoch']  # not a count of calls, because the run may be a resumed one
             if self.place == ('writing', epoch, written[epoch]):
                 whole = io.BytesIO()
                 save(checkpoint, whole)
@@ -120,12 +120,12 @@ class Death(Callback):
             save(checkpoint, file)
             written[epoch] += 1
 
-        with patch('torch.save', dying):
+        with patch('torch.save', die_or_save):
             yield
 
 
-class Kill(Death):
-    """``kill -9`` in training, for a configuration file.
+class Kill(Killer):
+    """Kills the process in training; for config files.
 
     Args:
         epoch: Epoch, counted from 0.
@@ -136,11 +136,11 @@ class Kill(Death):
         super().__init__(Place('training', epoch, batch), kill_self)
 
 
-# --- what is watched ------------------------------------------------------------------------------------------------
+# --- recording a run ------------------------------------------------------------------------------------------------
 
 
 class Metrics(Callback):
-    """What was measured in every epoch; kept in checkpoints, so whole after a resume."""
+    """Records the metrics of every epoch, in checkpoints too, so that they are complete after a resume."""
 
     MEASURED = ('asr/', 'zero_shot/', 'partition/')
 
@@ -159,7 +159,7 @@ class Metrics(Callback):
 
 
 class Curves(Figures):
-    """Keeps the history of a run and leaves out the pictures, which take longer than all the rest."""
+    """Records the history of a run without drawing figures, which would take most of the time."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         with patch('callbacks.figures._folder', return_value=None):
@@ -170,14 +170,14 @@ class Curves(Figures):
 
 
 class Epoch(NamedTuple):
-    """What one epoch did.
+    """Record of one epoch.
 
     Attributes:
-        number: Counted from 0.
+        number: Number of the epoch, counted from 0.
         rows: Rows of each training batch.
-        safe: How many of them were trained as safe pairs.
-        images: Sum of the pixels of each image that was evaluated and is no padding, for each set.
-        partition: Sides at the end of the epoch, after the split for the next.
+        safe: Number of pairs trained across modalities in each batch.
+        images: For each evaluation set, the sum of the pixels of each image, without padding.
+        partition: Sides at the end of the epoch, after the split.
     """
 
     number: int
@@ -188,11 +188,11 @@ class Epoch(NamedTuple):
 
 
 class Trace(Callback):
-    """Writes down what every epoch trains and evaluates on, in this process."""
+    """Records what every epoch trains and evaluates on, in this process."""
 
     def __init__(self) -> None:
         self.epochs: list[Epoch] = []
-        self.validations: list[int] = []  # epochs, once for each time that evaluation began
+        self.validations: list[int] = []  # epoch of each evaluation
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epochs.append(Epoch(trainer.current_epoch, [], [], {}, []))
@@ -222,21 +222,21 @@ class Trace(Callback):
         self.epochs[-1].partition.append(trainer.datamodule.partition.side.clone())
 
 
-class Seen(Callback):
-    """Batches as the model gets them: of every sweep, and the first of every epoch."""
+class SeenBatches(Callback):
+    """Records batches as the model receives them: all of every sweep, and the first of every epoch."""
 
     def __init__(self) -> None:
-        self.swept: list[tuple[int, PairBatch]] = []  # with the epoch at whose end
+        self.swept: list[tuple[int, PairBatch]] = []  # with the epoch of the sweep
         self.trained: list[PairBatch] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         predict_step = pl_module.predict_step
 
-        def seen(batch: PairBatch, batch_idx: int) -> Any:
+        def record_and_predict(batch: PairBatch, batch_idx: int) -> Any:
             self.swept.append((trainer.current_epoch, batch))
             return predict_step(batch, batch_idx)
 
-        pl_module.predict_step = seen
+        pl_module.predict_step = record_and_predict
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: PairBatch, batch_idx: int
@@ -249,7 +249,7 @@ class Seen(Callback):
 
 
 class Run(NamedTuple):
-    """What a run is made of, after it."""
+    """The parts of a run after its end."""
 
     module: SafeCLIP
     data: TinyPairs
@@ -259,7 +259,7 @@ class Run(NamedTuple):
 
 
 def pairs(folder: Path, workers: int = 0, kind: type[TinyPairs] = TinyPairs) -> TinyPairs:
-    """Poisoned pairs whose pictures and captions are augmented at random: 34 rows, four batches of eight."""
+    """Poisoned pairs with random augmentation: 34 rows, four batches of eight."""
     return kind(
         rows=30,
         heldout_rows=HELDOUT,
@@ -273,7 +273,7 @@ def pairs(folder: Path, workers: int = 0, kind: type[TinyPairs] = TinyPairs) -> 
 
 
 def model(folder: Path, seed: int = 0, kind: type[SafeCLIP] = SafeCLIP) -> SafeCLIP:
-    """Random weights, a pool that turns over every two batches, and a rate at which weights move visibly."""
+    """A model with random weights, a pool of two batches, and a learning rate that visibly changes the weights."""
     torch.manual_seed(seed)
     return kind(
         architecture=tiny_architecture(folder, 'integration'),
@@ -286,7 +286,7 @@ def model(folder: Path, seed: int = 0, kind: type[SafeCLIP] = SafeCLIP) -> SafeC
 
 
 def repartition(**kwargs: Any) -> SafeRiskyRepartition:
-    """A split whose size is known: three tenths, then a tenth more."""
+    """A split of known size: 30 % safe at first, then 10 % more."""
     return SafeRiskyRepartition(**{'growth': 0.1, 'min_fraction': 0.3, 'cap': 0.9, **kwargs})
 
 
@@ -301,70 +301,70 @@ def run(
     watch: Sequence[Callback] = (),
     **settings: Any,
 ) -> Run:
-    """Trains all five epochs, with checkpoints as ``experiments/defaults.yaml`` has them.
+    """Trains all five epochs, with checkpoints as in ``experiments/defaults.yaml``.
 
     Args:
-        folder: Where checkpoints and caches go.
-        place: Where to die, if at all.
-        die: How.
-        resume: Checkpoint to go on from; the model then starts from other weights, which must not matter.
-        module: Another module than :func:`model`.
-        data: Other data than :func:`pairs`.
-        split: Another split than :func:`repartition`.
+        folder: Folder of checkpoints and caches.
+        place: Where to die; ``None`` to finish.
+        die: Ends the run.
+        resume: Checkpoint to resume from. The model then starts from other weights, which must not matter.
+        module: Model; that of :func:`model` by default.
+        data: Data; that of :func:`pairs` by default.
+        split: Split; that of :func:`repartition` by default.
         watch: Further callbacks.
         settings: Further arguments of the trainer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     module, data = module or model(folder, seed=0 if resume is None else 1), data or pairs(folder)
-    death, trace, metrics = Death(place or Place('training', -1, 0), die), Trace(), Metrics()
+    killer, trace, metrics = Killer(place or Place('training', -1, 0), die), Trace(), Metrics()
     save = ModelCheckpoint(
         folder / 'checkpoints', save_on_train_epoch_end=True, save_top_k=1, save_last=True, enable_version_counter=False
     )
     observers: list[Callback] = [ScoreLedger(), Curves(), metrics, trace, *watch]
     fitting = trainer(
         max_epochs=len(PHASES),
-        callbacks=[death, AttackSuccessRate(), ZeroShot(), split or repartition(), *observers, save],
+        callbacks=[killer, AttackSuccessRate(), ZeroShot(), split or repartition(), *observers, save],
         enable_checkpointing=True,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         **settings,
     )
-    with death.while_writing():
+    with killer.while_writing():
         fitting.fit(module, data, ckpt_path=resume and str(resume))
     return Run(module, data, trace, metrics, fitting)
 
 
 def last(folder: Path) -> Path:
-    """The checkpoint that a user resumes a run from."""
+    """Path of the checkpoint from which a user resumes a run."""
     return folder / 'checkpoints' / 'last.ckpt'
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    """All that a run leaves in ``last.ckpt``: weights, pools, optimizer, schedule, split, metrics, progress.
+def load_outcome(folder: Path) -> dict[str, Any]:
+    """Loads what a run leaves in ``last.ckpt``: weights, pools, optimizer, schedule, split, metrics, progress.
 
-    Without where its checkpoints lie, which is not the same for two runs.
+    Leaves out the paths of its checkpoints, which differ between runs.
     """
     checkpoint = torch.load(last(folder), weights_only=True)
     kept = {name: state for name, state in checkpoint['callbacks'].items() if 'ModelCheckpoint' not in name}
     return {**checkpoint, 'callbacks': kept}
 
 
-def differences(one: Any, other: Any, at: str = '') -> list[str]:
-    """Where two checkpoints are not the same to the last bit."""
+def find_differences(one: Any, other: Any, at: str = '') -> list[str]:
+    """Lists the entries in which two checkpoints differ by at least one bit."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         same = one.dtype == other.dtype and one.shape == other.shape and torch.equal(bits(one), bits(other))
         return [] if same else [at]
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         if one.keys() != other.keys():
             return [f'{at}: {set(one) ^ set(other)}']
-        return [place for key in one for place in differences(one[key], other[key], f'{at}/{key}')]
+        return [path for key in one for path in find_differences(one[key], other[key], f'{at}/{key}')]
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         if len(one) != len(other):
             return [f'{at}: {len(one)} and {len(other)} entries']
-        return [p for i, (a, b) in enumerate(zip(one, other, strict=True)) for p in differences(a, b, f'{at}/{i}')]
+        return [p for i, (a, b) in enumerate(zip(one, other, strict=True)) for p in find_differences(a, b, f'{at}/{i}')]
     return [] if one == other else [f'{at}: {one!r} and {other!r}']
 
 
 def bits(tensor: Tensor) -> Tensor:
-    """The numbers as integers, so that NaN equals itself and 0 does not equal -0."""
+    """The bytes of a tensor, so that NaN equals itself and 0 does not equal -0."""
     return tensor.contiguous().flatten().view(torch.uint8)

@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.processes import in_processes, report
+from tests.integration.processes import read_tracebacks, run_in_processes
 from tests.integration.ranks import (
-    deviation,
-    left_by,
-    on_two,
-    residual_networks,
-    resumed_on_two,
-    vision_transformers,
+    largest_difference,
+    resnet_results,
+    results_of,
+    resume_on_two,
+    run_on_two,
+    transformer_results,
 )
-from tests.integration.runs import HELDOUT, PHASES, STEPS, Run, differences
+from tests.integration.runs import HELDOUT, PHASES, STEPS, Run, find_differences
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore:.*LeafSpec.*:FutureWarning'),  # of Lightning 2.6 on a newer torch
-    pytest.mark.filterwarnings('ignore:The dirpath has changed'),  # a resumed run has a folder of its own
+    pytest.mark.filterwarnings('ignore:The dirpath has changed'),  # a resumed run has its own folder
 ]
 Results = dict[str, Any]
 LOSSES = (
@@ -34,51 +34,51 @@ LOSSES = (
 )
 
 
-def on_two_processes(job: Callable[[Path], None], folder: Path) -> tuple[Results, Results]:
-    """What a job has left on each of two processes."""
-    assert in_processes(job, folder, ranks=2) == [0, 0], report(folder)
+def run_on_two_processes(job: Callable[[Path], None], folder: Path) -> tuple[Results, Results]:
+    """Runs a job on two processes and loads the results of each."""
+    assert run_in_processes(job, folder, ranks=2) == [0, 0], read_tracebacks(folder)
     first, second = (torch.load(folder / f'{rank}.pt', weights_only=True) for rank in (0, 1))
     return first, second
 
 
 @pytest.fixture(scope='module')
 def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Results]:
-    """What each of two processes has found."""
-    return on_two_processes(on_two, tmp_path_factory.mktemp('together'))
+    """Results of each of two processes."""
+    return run_on_two_processes(run_on_two, tmp_path_factory.mktemp('together'))
 
 
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory: pytest.TempPathFactory, finished: Run) -> Results:
-    """What one process finds."""
+    """Results of one process."""
     folder = tmp_path_factory.mktemp('alone')
-    return {**vision_transformers(folder), **residual_networks(folder), **left_by(finished)}
+    return {**transformer_results(folder), **resnet_results(folder), **results_of(finished)}
 
 
 class TestSteps:
-    """One global batch on two processes is one global batch on one."""
+    """A global batch on two processes gives the same result as on one."""
 
     @pytest.mark.parametrize('loss', [*LOSSES, 'frozen norms'])
-    def test_loss_and_gradients_are_those_of_one_process(
+    def test_loss_and_gradients_equal_those_of_one_process(
         self, together: tuple[Results, Results], alone: Results, loss: str
     ) -> None:
         assert len(alone[loss]['losses']) == 4
         for rank in together:
             assert rank[loss]['losses'] == pytest.approx(alone[loss]['losses'], abs=1e-5)
-            assert deviation(rank[loss]['gradients'], alone[loss]['gradients']) < 1e-5
+            assert largest_difference(rank[loss]['gradients'], alone[loss]['gradients']) < 1e-5
 
     @pytest.mark.parametrize('loss', [*LOSSES, 'frozen norms'])
     def test_gradients_are_not_zero(self, alone: Results, loss: str) -> None:
         assert all(any(g.abs().max() > 1e-3 for g in step.values()) for step in alone[loss]['gradients'])
 
-    def test_batch_norm_sees_only_the_pairs_of_its_process(
+    def test_batch_norm_uses_only_the_pairs_of_its_process(
         self, together: tuple[Results, Results], alone: Results
     ) -> None:
-        """The one difference that two processes make, named in the docstring of CLIP.
+        """The only effect of several processes, documented in the docstring of CLIP.
 
-        ``trainer.sync_batchnorm: true`` takes it away, on GPUs alone: PyTorch has it for nothing else.
+        ``trainer.sync_batchnorm: true`` removes it, but PyTorch supports that on GPUs only.
         """
-        own = alone['norms of each process']
-        gaps = [abs(a - b) for a, b in zip(own['losses'], together[0]['norms of each process']['losses'], strict=True)]
+        losses = (results['norms of each process']['losses'] for results in (alone, together[0]))
+        gaps = [abs(a - b) for a, b in zip(*losses, strict=True)]
         assert max(gaps) > 1e-3
 
 
@@ -87,7 +87,7 @@ class TestBatchNorm:
         first, second = (rank['statistics']['trained'] for rank in together)
         assert not torch.equal(first, second)
 
-    def test_evaluation_and_sweep_use_those_of_the_first_process(self, together: tuple[Results, Results]) -> None:
+    def test_evaluation_and_sweep_use_statistics_of_the_first_process(self, together: tuple[Results, Results]) -> None:
         first, second = (rank['statistics'] for rank in together)
         for evaluated in (*first['evaluated'], *second['evaluated']):
             assert any(torch.equal(evaluated, kept) for kept in first['evaluated'])
@@ -97,29 +97,29 @@ class TestBatchNorm:
 
 
 class TestRun:
-    def test_every_process_holds_the_same_split_weights_and_pools(self, together: tuple[Results, Results]) -> None:
+    def test_all_processes_have_the_same_split_weights_and_pools(self, together: tuple[Results, Results]) -> None:
         first, second = together
         for part in ('partition', 'pools', 'weights', 'metrics'):
-            assert differences(first[part], second[part]) == [], part
+            assert find_differences(first[part], second[part]) == [], part
         assert first['partition']['epoch'] == len(PHASES)
 
     def test_pools_agree_although_the_first_process_does_not_send_them(self, together: tuple[Results, Results]) -> None:
-        """Sending them would be half a gigabyte a step; both enqueue the same gathered embeddings instead."""
+        """Sending them would take half a gigabyte per step; both enqueue the same gathered embeddings instead."""
         first, second = together
         pools = sorted(f'pools.{name}' for name in first['pools'])
         assert len(pools) == 6  # rows, position and fill of images and of captions
         for rank in together:
             assert rank['ignored'] == pools
             assert rank['sent'] and not {*rank['sent']} & {*pools}  # other buffers are sent
-        assert differences(first['pools'], second['pools']) == []
+        assert find_differences(first['pools'], second['pools']) == []
         assert all(pool.any() for name, pool in first['pools'].items() if name.endswith(('rows', 'filled')))
 
-    def test_the_split_is_that_of_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
+    def test_split_equals_that_of_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
         one, two = alone['partition'], together[0]['partition']
         assert torch.equal(one['side'], two['side'])
         assert torch.allclose(one['score'], two['score'], atol=1e-5)
 
-    def test_pools_hold_what_those_of_one_process_hold(self, together: tuple[Results, Results], alone: Results) -> None:
+    def test_pools_equal_those_of_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
         for name, pool in together[0]['pools'].items():
             other = alone['pools'][name]
             if pool.ndim == 2:
@@ -128,13 +128,13 @@ class TestRun:
             else:
                 assert torch.equal(pool, other), name
 
-    def test_metrics_are_those_of_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
+    def test_metrics_equal_those_of_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
         for one, two in zip(alone['metrics'], together[0]['metrics'], strict=True):
             counted = [name for name in one if name.startswith(('asr/', 'zero_shot/', 'partition/leak'))]
             assert len(counted) > 5
             assert {name: two[name] for name in counted} == pytest.approx({name: one[name] for name in counted})
 
-    def test_every_pair_of_a_batch_is_on_one_process(self, together: tuple[Results, Results], alone: Results) -> None:
+    def test_processes_share_the_pairs_of_each_batch(self, together: tuple[Results, Results], alone: Results) -> None:
         pairs = zip(*(rank['rows'] for rank in together), strict=True)
         for epoch, (first, second) in zip(alone['rows'], pairs, strict=True):
             assert len(first) == len(second) == STEPS
@@ -150,13 +150,13 @@ class TestRun:
                 assert sorted(first[index] + second[index]) == pytest.approx(sorted(one[index]))
                 assert len(first[index]) != len(second[index]) or len(one[index]) % 2 == 0
 
-    def test_evaluates_once_an_epoch(self, together: tuple[Results, Results]) -> None:
+    def test_evaluates_once_per_epoch(self, together: tuple[Results, Results]) -> None:
         for rank in together:
             assert rank['validations'] == list(range(len(PHASES)))
 
     @pytest.mark.slow
-    def test_goes_on_as_if_it_had_not_died(self, together: tuple[Results, Results], tmp_path: Path) -> None:
-        for whole, resumed in zip(together, on_two_processes(resumed_on_two, tmp_path), strict=True):
+    def test_resumes_as_if_it_had_not_died(self, together: tuple[Results, Results], tmp_path: Path) -> None:
+        for whole, resumed in zip(together, run_on_two_processes(resume_on_two, tmp_path), strict=True):
             for part in ('partition', 'pools', 'weights', 'metrics'):
-                assert differences(whole[part], resumed[part]) == [], part
+                assert find_differences(whole[part], resumed[part]) == [], part
             assert whole['rows'][-2:] == resumed['rows']
