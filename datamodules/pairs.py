@@ -49,10 +49,10 @@ class PairsDataModule(L.LightningDataModule):
 
     Args:
         batch_size: Pairs in a training batch, over all processes.
-        image_size: Side of a view in pixels. ``None`` takes the image size of the model.
-        cache_size: Side of the stored pictures in pixels. ``None`` takes ``image_size``. A larger side keeps detail for
+        image_size: Side of a view in pixels. Defaults to the image size of the model.
+        cache_size: Side of the stored pictures in pixels. Defaults to ``image_size``. A larger side keeps detail for
             random crops.
-        context_length: Tokens of a caption. ``None`` takes the context length of the model.
+        context_length: Tokens of a caption. Defaults to the context length of the model.
         attacks: Attacks by name, applied in order. A later config file that names attacks replaces the whole mapping.
             ``{}`` means no attacks.
         poison: Train on the poisons. ``false`` leaves them out but still measures the attacks, as a control.
@@ -63,9 +63,9 @@ class PairsDataModule(L.LightningDataModule):
             ``<class>/*.jpg``.
         class_names: Classes of the zero-shot classifier if the data set does not define any: a list of names, or
             ``imagenet`` for the 1,000 classes of ImageNet.
-        templates: Prompt templates with one ``{}`` each. ``None`` takes the 80 templates of CLIP's authors.
+        templates: Prompt templates with one ``{}`` each. Defaults to the 80 templates of CLIP's authors.
         image_views: Image augmentation in training: one for all views, or a list with one for each view, such as
-            ``[CleanView, SimCLRViews]``. ``None`` does not augment images.
+            ``[CleanView, SimCLRViews]``. By default, images are not augmented.
         caption_views: Caption augmentation in training: one for all views, or a list with one for each view, such as
             ``[null, EDA]``. By default, captions are not augmented.
         order: Order of safe and risky batches in an epoch. ``interleaved`` shuffles them, ``sequential`` puts risky

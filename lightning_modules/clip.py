@@ -48,10 +48,10 @@ class CLIP(L.LightningModule):
             its text tower; ``RN50-quickgelu`` uses QuickGELU, as OpenAI's weights do. With several processes, a ResNet
             normalizes over each process's share of the batch, so its loss differs slightly from that of a single
             process; on GPUs, ``trainer.sync_batchnorm: true`` removes the difference. Other models are not affected.
-        pretrained: Weights to start from: a file or an open_clip tag. ``None`` starts from random weights.
+        pretrained: Weights to start from: a file or an open_clip tag. By default, weights are random.
         init_from: Clipward checkpoint to take the initial weights from. Its settings and training progress are ignored.
         lr: Peak learning rate of AdamW.
-        warmup_steps: Steps of linear warm-up. ``None`` takes a tenth of all steps, at most 10,000.
+        warmup_steps: Steps of linear warm-up. Defaults to a tenth of all steps, at most 10,000.
         weight_decay: Weight decay of matrices. Vectors and scalars (norms, biases, the logit scale) are not decayed.
         betas: Decay rates of AdamW's two moment estimates.
         eps: Term that AdamW adds to its denominator.

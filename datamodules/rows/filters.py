@@ -100,7 +100,7 @@ class LedgerFilter(Filter):
 
     Args:
         file: Path of the ledger.
-        share: Fraction of the pairs to keep, in (0, 1], the most similar ones. ``None`` keeps the safe side.
+        share: Fraction of the pairs to keep, in (0, 1], the most similar ones. By default, the safe side is kept.
     """
 
     def __init__(self, file: str, share: float | None = None) -> None:
