@@ -25,7 +25,7 @@ def release() -> str:
 
 
 def check_version(checkpoint: dict[str, Any], argument: str) -> None:
-    """Refuses a checkpoint that a later release wrote; what is older is read.
+    """Refuses a checkpoint of a later release; older ones are read.
 
     Args:
         checkpoint: The checkpoint.
@@ -34,10 +34,10 @@ def check_version(checkpoint: dict[str, Any], argument: str) -> None:
     Raises:
         UsageError: If its format is newer than this release.
     """
-    found = checkpoint.get('checkpoint_version', 1)
-    if found > CHECKPOINT_VERSION:
+    version = checkpoint.get('checkpoint_version', 1)
+    if version > CHECKPOINT_VERSION:
         writer = checkpoint.get('clipward_version', 'unknown')
         raise UsageError(
-            f'{argument} is a checkpoint of version {found}, by release {writer}; '
+            f'{argument} is a checkpoint of version {version}, by release {writer}; '
             f'this release reads up to version {CHECKPOINT_VERSION}: use that release or a later one.'
         )

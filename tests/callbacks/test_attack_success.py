@@ -39,7 +39,7 @@ def answers(all_sets: list[EvaluationSet]) -> list[Tensor]:
 def counted(
     callback: AttackSuccessRate, all_sets: list[EvaluationSet], logits_by_set: list[Tensor], size: int, world: int = 1
 ) -> dict[str, float]:
-    """Metrics after evaluation in batches of one size, with counts summed over ranks as by the strategy."""
+    """Metrics of an evaluation in batches of one size, with counts summed over ranks as the strategy does."""
     totals: dict[int, Tensor] = {}
     for rank in range(world):
         for index, source in enumerate(all_sets):

@@ -29,7 +29,7 @@ class Clock:
 
 
 class Slow(Callback):
-    """Advances the clock where a loader, a step, an evaluation and a sweep at the end of an epoch would."""
+    """Advances the clock as a loader, a step, an evaluation and a sweep at the end of an epoch would."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -48,7 +48,7 @@ class Slow(Callback):
 
 
 def costs(folder: Path, monkeypatch: pytest.MonkeyPatch, evaluates: bool = True, **kwargs: Any) -> dict[str, float]:
-    """Costs that are logged with ``Slow`` in front, so that its time at the start of a batch counts as waiting."""
+    """Logged costs of a run with ``Slow`` first, so that its time at the start of a batch counts as waiting."""
     clock = Clock()
     monkeypatch.setattr(epoch_cost.time, 'perf_counter', clock)
     sets = [evaluation_set('heldout', [0, 1, 2], None)] if evaluates else []

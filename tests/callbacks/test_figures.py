@@ -134,7 +134,7 @@ class TestHistory:
         splits = MakeSplits(SCORE, 30)
 
         class SweepsOnce(Callback):
-            """Makes a split after the warm-up and lets it hold for later epochs without a new sweep."""
+            """Makes one split after the warm-up and keeps it for later epochs without a new sweep."""
 
             def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
                 if partition.scored_after is None:

@@ -94,7 +94,7 @@ class TestInTraining:
 
     def test_a_split_that_is_kept_is_neither_written_nor_logged_again(self, tmp_path: Path) -> None:
         class Kept(Callback):
-            """Runs before the ledger: the split made after epoch 1 holds for all later epochs."""
+            """Keeps the split made after epoch 1 for all later epochs; runs before the ledger."""
 
             def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
                 trainer.datamodule.partition.scored_after = WARM_UP

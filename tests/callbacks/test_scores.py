@@ -117,7 +117,7 @@ class TestRunning:
 
 
 class Reversed(Score):
-    """Somebody's own score: a constant and a value for each row."""
+    """A custom score: a constant and a value for each row."""
 
     def measure(self, trainer: L.Trainer, module: L.LightningModule, epoch: int, rows: Any = None) -> Tensor:
         return torch.linspace(-1, 1, 64)

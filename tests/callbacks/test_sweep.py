@@ -76,7 +76,7 @@ class Killed(Exception):
 
 
 class Embedder(L.LightningModule):
-    """Embeds a row by its number; dies in the forward pass after so many batches."""
+    """Embeds a row by its number; dies in the forward pass after ``batches_to_live`` batches."""
 
     def __init__(self, batches_to_live: int = 1000, seed: int = 0) -> None:
         super().__init__()

@@ -12,11 +12,11 @@ from tests.helpers.tiny import unit_rows
 
 
 def batch(number: int, size: int) -> Tensor:
-    """Rows that carry their label, ``number.place``, in the only column."""
+    """Rows whose only column is their label, ``number.position``."""
     return torch.tensor([[number + place / 10] for place in range(size)])
 
 
-def after_batches(size: int, count: int, batch_size: int = 2) -> NeighborPool:
+def pool_after(size: int, count: int, batch_size: int = 2) -> NeighborPool:
     pool = NeighborPool(size, 1)
     for number in range(count):
         pool.enqueue(batch(number, batch_size))
@@ -37,19 +37,19 @@ class TestEnqueue:
         ],
     )
     def test_new_rows_replace_the_oldest(self, batches: int, expected: list[float], position: int, filled: int) -> None:
-        pool = after_batches(5, batches)
+        pool = pool_after(5, batches)
         assert expected == labels(pool)
         assert (int(pool.position), int(pool.filled)) == (position, filled)
 
-    def test_a_batch_larger_than_the_pool_leaves_its_last_rows(self) -> None:
-        pool = after_batches(3, 1, batch_size=5)
+    def test_a_batch_larger_than_the_pool_keeps_its_last_rows(self) -> None:
+        pool = pool_after(3, 1, batch_size=5)
         assert sorted(pool.rows[:, 0].tolist()) == pytest.approx([0.2, 0.3, 0.4])
-        assert labels(pool) == [pytest.approx(x) for x in (0.3, 0.4, 0.2)]  # the next to go is the oldest of them
+        assert labels(pool) == [pytest.approx(x) for x in (0.3, 0.4, 0.2)]  # the oldest of them is replaced next
         assert int(pool.position) == 2
         pool.enqueue(batch(1, 1))
         assert 0.2 not in labels(pool)
 
-    def test_keeps_no_graph_and_full_precision(self) -> None:
+    def test_stores_rows_without_graph_in_full_precision(self) -> None:
         pool = NeighborPool(4, 3)
         pool.enqueue(torch.ones(2, 3, dtype=torch.bfloat16, requires_grad=True))
         assert pool.rows.dtype == torch.float32
@@ -57,27 +57,27 @@ class TestEnqueue:
 
 
 class TestNearest:
-    def test_is_the_query_itself_while_the_pool_is_empty(self) -> None:
+    def test_an_empty_pool_returns_the_query(self) -> None:
         query = unit_rows(3, 4, seed=0).float().requires_grad_()
         near, index = NeighborPool(5, 4).nearest(query)
         assert torch.equal(near, query)
         assert index.tolist() == [-1, -1, -1] and index.dtype == torch.int64
         assert not near.requires_grad
 
-    def test_is_the_row_of_largest_cosine(self) -> None:
+    def test_returns_the_row_with_the_largest_cosine(self) -> None:
         pool = NeighborPool(3, 2)
         pool.enqueue(torch.tensor([[1.0, 0], [0, 1], [-1, 0]]))
         near, index = pool.nearest(torch.tensor([[0.8, 0.6], [0.6, 0.8], [-0.6, 0.8], [-0.8, 0.6]]))
         assert near.tolist() == [[1, 0], [0, 1], [0, 1], [-1, 0]]
         assert index.tolist() == [0, 1, 1, 2]
 
-    def test_is_never_a_row_that_is_still_empty(self) -> None:
+    def test_never_returns_an_empty_row(self) -> None:
         pool = NeighborPool(5, 2)
         pool.enqueue(torch.tensor([[1.0, 0]]))
         near, index = pool.nearest(torch.tensor([[-1.0, 0]]))
         assert near.tolist() == [[1, 0]] and index.tolist() == [0]  # although an empty row is closer
 
-    def test_is_a_copy_that_later_batches_do_not_change(self) -> None:
+    def test_returns_a_copy_that_later_batches_do_not_change(self) -> None:
         pool = NeighborPool(1, 2)
         pool.enqueue(torch.tensor([[1.0, 0]]))
         near, _ = pool.nearest(torch.tensor([[1.0, 0]]))
@@ -86,7 +86,7 @@ class TestNearest:
 
 
 def test_state_holds_rows_position_and_fill() -> None:
-    pool, restored = after_batches(5, 4), NeighborPool(5, 1)
+    pool, restored = pool_after(5, 4), NeighborPool(5, 1)
     restored.load_state_dict(pool.state_dict())
     for other in (pool, restored):
         other.enqueue(batch(4, 2))
@@ -99,7 +99,7 @@ def test_has_no_parameters() -> None:
     assert not list(NeighborPool(5, 2).parameters())
 
 
-def test_refuses_to_be_empty() -> None:
+def test_refuses_a_size_of_zero() -> None:
     with pytest.raises(ValueError, match='pool_size must be at least 1, got 0'):
         NeighborPool(0, 2)
 
@@ -109,7 +109,7 @@ def pools(size: Any = 16, pairs: int = 1000, names: tuple[str, ...] = ('image', 
 
 
 def weights_of(source: NeighborPools) -> dict[str, Tensor]:
-    """As in a checkpoint, beside something else that ends alike."""
+    """Weights as in a checkpoint, beside another entry with a similar name."""
     return {'towers.rows': torch.zeros(1), **{f'pools.{name}': value for name, value in source.state_dict().items()}}
 
 
@@ -118,15 +118,15 @@ class TestPools:
         ('size', 'pairs', 'rows'),
         [('auto', 100_000, 2000), ('auto', 82, 32), ('auto', 12_000_000, 65_536), (8, 82, 8), (100, 82, 100)],
     )
-    def test_have_the_size_asked_for(self, size: Any, pairs: int, rows: int) -> None:
-        made = pools(size, pairs)
-        assert {name: tuple(pool.rows.shape) for name, pool in made.items()} == {'image': (rows, 3), 'text': (rows, 3)}
+    def test_have_the_requested_size(self, size: Any, pairs: int, rows: int) -> None:
+        shapes = {name: tuple(pool.rows.shape) for name, pool in pools(size, pairs).items()}
+        assert shapes == {'image': (rows, 3), 'text': (rows, 3)}
 
-    def test_are_none_of_size_zero(self) -> None:
+    def test_size_zero_gives_no_pools(self) -> None:
         assert not pools(0)
 
     @pytest.mark.parametrize('size', [7, -1])
-    def test_smaller_than_a_batch_are_refused(self, size: int) -> None:
+    def test_must_not_be_smaller_than_a_batch(self, size: int) -> None:
         with pytest.raises(UsageError, match=rf'model.pool_size={size} is smaller than a batch of 8.*or 0 for no pool'):
             pools(size)
 
@@ -137,11 +137,11 @@ class TestPools:
         assert sorted(module.pools.buffer_names('pools')) == sorted(name for name, _ in module.named_buffers())
 
     @pytest.mark.parametrize('is_training', [True, False])
-    def test_of_the_same_size_load_a_checkpoint_as_they_are(self, is_training: bool) -> None:
-        own = pools()
-        before = own['image']
-        own.adopt(weights_of(pools()), 'pools', is_training=is_training)
-        assert own['image'] is before
+    def test_of_the_same_size_are_kept_when_a_checkpoint_is_loaded(self, is_training: bool) -> None:
+        resumed = pools()
+        before = resumed['image']
+        resumed.adopt(weights_of(pools()), 'pools', is_training=is_training)
+        assert resumed['image'] is before
 
     @pytest.mark.parametrize(('stored', 'size'), [(16, 16), (0, 0)])
     def test_of_another_size_cannot_resume_training(self, stored: int, size: int) -> None:
@@ -150,7 +150,7 @@ class TestPools:
             pools(32).adopt(weights_of(pools(stored)), 'pools', is_training=True)
 
     @pytest.mark.parametrize('stored', [16, 0])
-    def test_take_the_size_of_the_checkpoint_where_nothing_is_trained(self, stored: int) -> None:
-        own = NeighborPools()
-        own.adopt(weights_of(pools(stored)), 'pools', is_training=False)
-        assert {name: len(pool.rows) for name, pool in own.items()} == ({'image': 16, 'text': 16} if stored else {})
+    def test_take_the_size_of_the_checkpoint_if_nothing_is_trained(self, stored: int) -> None:
+        resumed = NeighborPools()
+        resumed.adopt(weights_of(pools(stored)), 'pools', is_training=False)
+        assert {name: len(pool.rows) for name, pool in resumed.items()} == ({'image': 16, 'text': 16} if stored else {})
