@@ -159,7 +159,7 @@ class CommandLine(LightningCLI):
                 fail(f'trainer.limit_{part}_batches=1 would be read as 100 %: set 2, or trainer.fast_dev_run=1.')
         checkpoint = config.get('ckpt_path')
         if checkpoint and checkpoint not in ('best', 'last') and not Path(checkpoint).is_file():
-            fail(f'ckpt_path={checkpoint!r}: there is no such file.')
+            fail(f'ckpt_path={checkpoint!r} does not exist.')
         has_weights = bool(checkpoint) or _starts_trained(config.model)
         if self.subcommand in NEED_WEIGHTS and not has_weights and not config.allow_untrained:
             fail(

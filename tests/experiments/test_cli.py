@@ -149,7 +149,7 @@ class TestRefusals:
             (['--config', '{model: {init_args: {lr: "${data.init_args.rate}"}}}'], 'model.init_args.lr: Interpolation'),
             (['--config', 'nowhere.yaml'], 'config: File does not exist'),
             (['--trainer.limit_train_batches=1'], 'trainer.limit_train_batches=1 would be read as 100 %'),
-            (['--ckpt_path=nowhere.ckpt'], "ckpt_path='nowhere.ckpt': there is no such file"),
+            (['--ckpt_path=nowhere.ckpt'], "ckpt_path='nowhere.ckpt' does not exist"),
         ],
     )
     def test_a_mistake_is_reported_in_one_line(

@@ -110,14 +110,14 @@ class Killer(Callback):
         """Makes ``torch.save`` die halfway through the checkpoint at ``place``. Each epoch writes two checkpoints."""
         written, save = Counter[int](), torch.save
 
-        def die_or_save(checkpoint: Any, file: Path) -> None:
+        def die_or_save(checkpoint: Any, path: Path) -> None:
             epoch = checkpoint['epoch']  # not a count of calls, because the run may be a resumed one
             if self.place == ('writing', epoch, written[epoch]):
-                whole = io.BytesIO()
-                save(checkpoint, whole)
-                file.write_bytes(whole.getvalue()[: whole.tell() // 2])
+                complete = io.BytesIO()
+                save(checkpoint, complete)
+                path.write_bytes(complete.getvalue()[: complete.tell() // 2])
                 self.die()
-            save(checkpoint, file)
+            save(checkpoint, path)
             written[epoch] += 1
 
         with patch('torch.save', die_or_save):

@@ -22,10 +22,10 @@ def test_the_shortest_time_of_each_checkout_counts(monkeypatch: pytest.MonkeyPat
     assert values == [(1.0, ''), (4.0, ''), (0.25, 'pass')] * 3
 
 
-def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r'^--against=.*: there is no checkout'):
+def test_a_folder_that_is_not_a_checkout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r'^--against=.* is not a checkout'):
         list(start.measure(tmp_path))
 
 
-def test_processor_time_of_a_command_is_positive() -> None:
+def test_cpu_time_of_a_command_is_positive() -> None:
     assert start.cpu_seconds(['--help'], start.THIS_CHECKOUT) > 0

@@ -33,7 +33,7 @@ class TestTrained:
 
     def test_names_a_missing_checkpoint(self, tmp_path: Path) -> None:
         model = CLIP(tiny_architecture(tmp_path))
-        with pytest.raises(ValueError, match=r"^ckpt_path='last': there is no such file"):
+        with pytest.raises(ValueError, match=r"^ckpt_path='last' does not exist"):
             load_trained(model, 'last', CPU)
 
     def test_loads_and_freezes_the_weights_of_the_checkpoint(self, tmp_path: Path) -> None:
