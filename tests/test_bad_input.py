@@ -22,6 +22,7 @@ from experiments import cli
 from experiments.command_line import CommandLine
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
+from tests.helpers.parameters import first_fast
 from tests.helpers.picture_files import bomb, truncated_photo, write_picture
 from tests.helpers.published import write_coco, write_flickr, write_visual_genome
 from tests.helpers.tiny import tiny_architecture, trainer
@@ -134,12 +135,21 @@ COCO_FILE = 'annotations/captions_train2014.json'
 class TestFiles:
     @pytest.mark.parametrize(
         ('args', 'sentence'),
-        [
-            (['--data=CC3M', '--data.root=nowhere'], "data.root='nowhere' does not exist: name the files"),
-            (['--data=CSVPairs', '--data.train=nowhere'], "data.train='nowhere' does not exist: name the files"),
-            (['--data=CaptionedImages', '--data.root=nowhere'], "data.root='nowhere' does not exist: name the files"),
-            (['--data=WebDatasetPairs', '--data.shards=nowhere'], "data.shards='nowhere': 1 of 1 shards do not exist"),
-        ],
+        first_fast(
+            [
+                (['--data=CC3M', '--data.root=nowhere'], "data.root='nowhere' does not exist: name the files"),
+                (['--data=CSVPairs', '--data.train=nowhere'], "data.train='nowhere' does not exist: name the files"),
+                (
+                    ['--data=CaptionedImages', '--data.root=nowhere'],
+                    "data.root='nowhere' does not exist: name the files",
+                ),
+                (
+                    ['--data=WebDatasetPairs', '--data.shards=nowhere'],
+                    "data.shards='nowhere': 1 of 1 shards do not exist",
+                ),
+            ],
+            2,
+        ),
         ids=['of CC3M', 'of a CSV', 'of folders of classes', 'of shards'],
     )
     def test_a_missing_root(self, args: list[str], sentence: str, refused: RefusedFit) -> None:
@@ -151,16 +161,19 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         ('content', 'sentence'),
-        [
-            ('', 'is empty: name a file with a line for each pair'),
-            ('image,caption\n', 'has no usable pair: none of its 0 rows has an image and a caption'),
-            (
-                'image,caption\n0.jpg,a dog, outside\n',
-                'line 2 has 3 fields instead of 2; quote fields that contain the separator',
-            ),
-            ('image,text\n0.jpg,a dog\n', 'set data.caption_column to one of'),
-            ('image;caption\n0.jpg;a dog\n', 'or data.separator if these are several columns in one'),
-        ],
+        first_fast(
+            [
+                ('', 'is empty: name a file with a line for each pair'),
+                ('image,caption\n', 'has no usable pair: none of its 0 rows has an image and a caption'),
+                (
+                    'image,caption\n0.jpg,a dog, outside\n',
+                    'line 2 has 3 fields instead of 2; quote fields that contain the separator',
+                ),
+                ('image,text\n0.jpg,a dog\n', 'set data.caption_column to one of'),
+                ('image;caption\n0.jpg;a dog\n', 'or data.separator if these are several columns in one'),
+            ],
+            1,
+        ),
         ids=['empty', 'no row', 'comma in a caption', 'other columns', 'other separator'],
     )
     def test_a_malformed_csv(self, content: str, sentence: str, refused: RefusedFit, tmp_path: Path) -> None:
@@ -170,13 +183,19 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         ('content', 'sentence'),
-        [
-            ('', 'is empty: name a file with a line for each pair'),
-            ('a dog\tu\na\tcat\tu\n', 'line 2 has 3 fields instead of 2; separate them by tabs'),
-            ('a dog\n', 'line 1 has 1 fields instead of 2; separate them by tabs'),
-            ('a dog\tu\n', 'an image for line 1 (counted from 0): give the list that the images were downloaded from'),
-            (' \tu\n\tu\n', 'has no usable pair'),
-        ],
+        first_fast(
+            [
+                ('', 'is empty: name a file with a line for each pair'),
+                ('a dog\tu\na\tcat\tu\n', 'line 2 has 3 fields instead of 2; separate them by tabs'),
+                ('a dog\n', 'line 1 has 1 fields instead of 2; separate them by tabs'),
+                (
+                    'a dog\tu\n',
+                    'an image for line 1 (counted from 0): give the list that the images were downloaded from',
+                ),
+                (' \tu\n\tu\n', 'has no usable pair'),
+            ],
+            1,
+        ),
         ids=['empty', 'tab in a caption', 'no address', 'of other images', 'no caption'],
     )
     def test_a_malformed_tsv_of_cc3m(self, content: str, sentence: str, refused: RefusedFit, tmp_path: Path) -> None:
@@ -186,23 +205,31 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         ('data', 'file', 'content', 'sentence'),
-        [
-            ('COCO', COCO_FILE, '{"images": [{"id": 1', 'is not valid JSON: '),
-            ('COCO', COCO_FILE, '{"images": []}', "lacks 'images' or 'annotations': it is not the published file"),
-            ('COCO', COCO_FILE, '{"annotations": [{"image_id": 1}]}', "an item without 'caption', {'image_id': 1}"),
-            ('VisualGenome', 'region_descriptions.json', '[{"id": 1, "regions"', 'is not valid JSON: '),
-            (
-                'VisualGenome',
-                'region_descriptions.json',
-                '[{"id": 1}]',
-                "contains an item without 'regions', {'id': 1}",
-            ),
-            ('VisualGenome', 'image_data.json', '[{"image_id": 1}]', "image_data.json contains an item without 'url'"),
-            ('Flickr8k', 'Flickr8k.token.txt', '', 'is empty: name a file with a line for each pair'),
-            ('Flickr8k', 'Flickr8k.token.txt', 'a.jpg#0\ta dog\nb.jpg a cat\n', 'number and caption in line 2'),
-            ('Flickr30k', 'dataset_flickr30k.json', '{"images": [', 'is not valid JSON: '),
-            ('Flickr30k', 'dataset_flickr30k.json', '{"images": [{"filename": "a"}]}', "item without 'sentences'"),
-        ],
+        first_fast(
+            [
+                ('COCO', COCO_FILE, '{"images": [{"id": 1', 'is not valid JSON: '),
+                ('COCO', COCO_FILE, '{"images": []}', "lacks 'images' or 'annotations': it is not the published file"),
+                ('COCO', COCO_FILE, '{"annotations": [{"image_id": 1}]}', "an item without 'caption', {'image_id': 1}"),
+                ('VisualGenome', 'region_descriptions.json', '[{"id": 1, "regions"', 'is not valid JSON: '),
+                (
+                    'VisualGenome',
+                    'region_descriptions.json',
+                    '[{"id": 1}]',
+                    "contains an item without 'regions', {'id': 1}",
+                ),
+                (
+                    'VisualGenome',
+                    'image_data.json',
+                    '[{"image_id": 1}]',
+                    "image_data.json contains an item without 'url'",
+                ),
+                ('Flickr8k', 'Flickr8k.token.txt', '', 'is empty: name a file with a line for each pair'),
+                ('Flickr8k', 'Flickr8k.token.txt', 'a.jpg#0\ta dog\nb.jpg a cat\n', 'number and caption in line 2'),
+                ('Flickr30k', 'dataset_flickr30k.json', '{"images": [', 'is not valid JSON: '),
+                ('Flickr30k', 'dataset_flickr30k.json', '{"images": [{"filename": "a"}]}', "item without 'sentences'"),
+            ],
+            2,
+        ),
     )
     def test_a_malformed_file_of_annotations(
         self, data: str, file: str, content: str, sentence: str, refused: RefusedFit, tmp_path: Path
@@ -310,18 +337,21 @@ def badnets_argument(*each: dict[str, Any], kind: str = 'BadNet') -> str:
 class TestAttacks:
     @pytest.mark.parametrize(
         ('arguments', 'sentence'),
-        [
-            (
-                {'count': 2, 'target': 'plain bra'},
-                "target 'plain bra' is not one of the 24 classes: did you mean plain bar",
-            ),
-            (
-                {'count': 2, 'target': 'striped star', 'captions': 'training'},
-                "0 training captions name 'striped star', too few for 2 poisons: set captions: templates, or choose",
-            ),
-            ({'rate': 0.001}, 'rate=0.001 of 16 pairs rounds to no poison: raise it to at least 0.062, give count'),
-            ({'rate': 1.5}, 'rate must be a fraction of the clean pairs in (0, 1], or 0 for none, got 1.5'),
-        ],
+        first_fast(
+            [
+                (
+                    {'count': 2, 'target': 'plain bra'},
+                    "target 'plain bra' is not one of the 24 classes: did you mean plain bar",
+                ),
+                (
+                    {'count': 2, 'target': 'striped star', 'captions': 'training'},
+                    "0 training captions name 'striped star', too few for 2 poisons: set captions: templates",
+                ),
+                ({'rate': 0.001}, 'rate=0.001 of 16 pairs rounds to no poison: raise it to at least 0.062, give count'),
+                ({'rate': 1.5}, 'rate must be a fraction of the clean pairs in (0, 1], or 0 for none, got 1.5'),
+            ],
+            2,
+        ),
         ids=['unknown target class', 'target class that no caption names', 'rate that gives no poison', 'rate above 1'],
     )
     def test_an_unusable_argument(self, arguments: dict[str, Any], sentence: str, refused: RefusedFit) -> None:
@@ -356,15 +386,18 @@ class TestArguments:
 
     @pytest.mark.parametrize(
         ('args', 'sentence'),
-        [
-            (
-                ['--callbacks.repartion=null'],
-                'unrecognized option --callbacks.repartion: did you mean --callbacks.repartition?',
-            ),
-            (['--model.lrr=0.1'], 'did you mean --model.lr?'),
-            (['--data.rowz=3'], 'did you mean --data.rows?'),
-            (['--callbacks.ledger.treshold=0.5'], 'did you mean --callbacks.ledger.threshold?'),
-        ],
+        first_fast(
+            [
+                (
+                    ['--callbacks.repartion=null'],
+                    'unrecognized option --callbacks.repartion: did you mean --callbacks.repartition?',
+                ),
+                (['--model.lrr=0.1'], 'did you mean --model.lr?'),
+                (['--data.rowz=3'], 'did you mean --data.rows?'),
+                (['--callbacks.ledger.treshold=0.5'], 'did you mean --callbacks.ledger.threshold?'),
+            ],
+            1,
+        ),
         ids=['callback slot', 'argument of the model', 'argument of the data', 'argument of a slot'],
     )
     def test_an_unknown_name(self, args: list[str], sentence: str, refused: RefusedFit) -> None:
@@ -382,10 +415,13 @@ class TestSafeSet:
 
     @pytest.mark.parametrize(
         ('argument', 'sentence'),
-        [
-            ('threshold=0.9', 'so none is safe: lower callbacks.repartition.threshold or raise'),
-            ('first_fraction=0.01', 'rounds to no safe pair: raise callbacks.repartition.first_fraction, cap or'),
-        ],
+        first_fast(
+            [
+                ('threshold=0.9', 'so none is safe: lower callbacks.repartition.threshold or raise'),
+                ('first_fraction=0.01', 'rounds to no safe pair: raise callbacks.repartition.first_fraction, cap or'),
+            ],
+            1,
+        ),
         ids=['pairs that are all alike', 'fraction of less than a pair'],
     )
     def test_that_turns_out_to_be_empty_ends_the_run(
@@ -473,21 +509,24 @@ class TestWeights:
 
     @pytest.mark.parametrize(
         ('args', 'sentence'),
-        [
-            (
-                ['--model.architecture=RN50', '--model.pretrained=opanai'],
-                "model.pretrained='opanai' is neither a file nor a tag of RN50. Its tags: openai, yfcc15m, cc12m.",
-            ),
-            (
-                ['--model.pretrained=openai'],
-                "model.pretrained='openai' is neither a file nor a tag of tiny. Its tags: none, so leave it null.",
-            ),
-            (
-                ['--model.architecture=nowhere.json'],
-                "model.architecture='nowhere.json' does not exist: give the path of a JSON file or the name of a "
-                'shipped one: small32.json, tiny_toy.json.',
-            ),
-        ],
+        first_fast(
+            [
+                (
+                    ['--model.architecture=RN50', '--model.pretrained=opanai'],
+                    "model.pretrained='opanai' is neither a file nor a tag of RN50. Its tags: openai, yfcc15m, cc12m.",
+                ),
+                (
+                    ['--model.pretrained=openai'],
+                    "model.pretrained='openai' is neither a file nor a tag of tiny. Its tags: none, so leave it null.",
+                ),
+                (
+                    ['--model.architecture=nowhere.json'],
+                    "model.architecture='nowhere.json' does not exist: give the path of a JSON file or the name of a "
+                    'shipped one: small32.json, tiny_toy.json.',
+                ),
+            ],
+            1,
+        ),
         ids=['pretrained tag', 'pretrained tag of a custom model', 'JSON of a model'],
     )
     def test_that_do_not_exist(self, args: list[str], sentence: str, refused: RefusedFit) -> None:

@@ -14,6 +14,7 @@ from datamodules.text.prompts import imagenet_classes
 from experiments.grid_file import Cell, Grid, read_grid
 from lightning_modules.schedules import auto_slow_factor
 from tests.experiments.conftest import EXPERIMENTS, resolve
+from tests.helpers.parameters import first_fast
 
 PAIRS = {'cc1m': 1_000_000, 'cc3m': 3_318_333, 'coco': 82_783, 'visual_genome': 107_077}  # before any poison
 BATCH = {'cc1m': 512, 'cc3m': 512, 'coco': 256, 'visual_genome': 256}  # Table 14
@@ -61,7 +62,9 @@ TABLES = {
     'table_10': Table(BOTH, ('coco',), {'hybrid': 0.0005, 'parallel_all2one': 0.0005, 'parallel_all2all': 0.0005}),
 }
 CELLS = [(name, *cell) for name, table in TABLES.items() for cell in product(table.methods, table.data, table.rates)]
-each_cell = pytest.mark.parametrize(('table', 'method', 'data', 'attack'), CELLS)
+FIRST_OF_TABLE = [next(cell for cell in CELLS if cell[0] == table) for table in TABLES]
+ORDERED = [*FIRST_OF_TABLE, *(cell for cell in CELLS if cell not in FIRST_OF_TABLE)]
+each_cell = pytest.mark.parametrize(('table', 'method', 'data', 'attack'), first_fast(ORDERED, len(TABLES)))
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import pytest
 
 from experiments import cli
 from tests.experiments.conftest import EXPERIMENTS, FakeRun
+from tests.helpers.parameters import first_fast
 from tests.helpers.picture_files import write_picture
 from tests.helpers.published import samples, write_list, write_part, write_shard
 from tests.helpers.tiny import tiny_architecture
@@ -146,11 +147,11 @@ def assert_ended(run: Path) -> None:
 
 
 class TestCC3M:
-    @pytest.mark.parametrize('form', FORMS)
+    @pytest.mark.parametrize('form', first_fast(FORMS))
     def test_runs_through_every_phase(self, form: str, of_cc3m: Finished) -> None:
         assert_ended(of_cc3m(form))
 
-    @pytest.mark.parametrize('form', FORMS)
+    @pytest.mark.parametrize('form', first_fast(FORMS))
     def test_attacks_are_measured_in_every_epoch_and_every_split(self, form: str, of_cc3m: Finished) -> None:
         run = of_cc3m(form)
         for epoch in range(len(PHASES)):
@@ -160,7 +161,7 @@ class TestCC3M:
             assert 0 < split['partition/share'] < 1
             assert all(0 <= split[f'partition/leak/{attack}'] <= 1 for attack in ('tdpa', 'badnet'))
 
-    @pytest.mark.parametrize('form', FORMS)
+    @pytest.mark.parametrize('form', first_fast(FORMS))
     def test_the_ledger_has_a_line_for_each_pair(self, form: str, of_cc3m: Finished) -> None:
         ledger = pq.read_table(of_cc3m(form) / 'ledger.parquet')
         assert ledger['row'].to_pylist() == list(range(KEPT + 2 * POISONS))
@@ -168,7 +169,7 @@ class TestCC3M:
         assert ledger['similarity'].null_count == 0
         assert {*ledger['side'].to_pylist()} == {'safe', 'risky'}
 
-    @pytest.mark.parametrize('form', FORMS)
+    @pytest.mark.parametrize('form', first_fast(FORMS))
     def test_poisons_are_written_down(self, form: str, of_cc3m: Finished) -> None:
         manifest = pq.read_table(of_cc3m(form) / 'manifest.parquet').to_pylist()
         assert [poison['attack'] for poison in manifest] == ['tdpa'] * POISONS + ['badnet'] * POISONS
@@ -187,7 +188,7 @@ class TestCC3M:
 
 
 class TestPairsOfTheUsersOwn:
-    @pytest.mark.parametrize('file', ['safeclip_webdataset.yaml', 'safeclip_pairs.yaml'])
+    @pytest.mark.parametrize('file', first_fast(['safeclip_webdataset.yaml', 'safeclip_pairs.yaml']))
     def test_nothing_but_pairs_is_needed(self, file: str, of_own: Finished) -> None:
         run = of_own(file)
         assert_ended(run)

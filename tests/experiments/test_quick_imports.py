@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.quick_imports import UNUSED_EXTRAS, only_describes
+from tests.helpers.parameters import first_fast
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (  # each takes a tenth of a second or more, most take seconds
@@ -48,7 +49,9 @@ class TestLoadedModules:
     def test_a_misspelled_option_needs_none_of_the_heavy_ones(self, option: str) -> None:
         assert not loaded_modules('fit', '--config', 'experiments/safeclip_toy.yaml', option) & set(HEAVY)
 
-    @pytest.mark.parametrize('arguments', [['--config', 'experiments/safeclip_toy.yaml', '--print_config'], ['--help']])
+    @pytest.mark.parametrize(
+        'arguments', first_fast([['--config', 'experiments/safeclip_toy.yaml', '--print_config'], ['--help']])
+    )
     def test_printing_needs_none_that_only_a_run_needs(self, arguments: list[str]) -> None:
         loaded = loaded_modules('fit', *arguments)
         assert 'lightning' in loaded

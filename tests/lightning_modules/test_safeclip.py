@@ -400,6 +400,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TinyPairs:
     return data
 
 
+@pytest.mark.slow
 class TestBehavior:
     """The pairs form ten clusters; a tenth of them have the caption of another cluster, and are not marked."""
 

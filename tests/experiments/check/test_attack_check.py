@@ -257,6 +257,7 @@ class TestCommand:
         assert (tmp_path / 'drawn' / 'it.png').stat().st_size > 10_000
         assert not list((tmp_path / 'runs').rglob('version_*'))
 
+    @pytest.mark.slow
     def test_asks_the_model_of_a_checkpoint(self, finished_run: Path, tmp_path: Path) -> None:
         checkpoint = finished_run / 'checkpoints' / 'last.ckpt'
         quick = [f'--file={tmp_path}/it.json', '--pictures=2', '--views=1', f'--ckpt_path={checkpoint}']
