@@ -91,7 +91,8 @@ class AttackPool:
             close = difflib.get_close_matches(name, self.classes, n=5, cutoff=0.5) or list(self.classes[:5])
             raise UsageError(
                 f'target {name!r} is not one of the {len(self.classes)} classes: '
-                + (f'did you mean {", ".join(close)}?' if close else 'set class_names of the data, which has none.')
+                + (f'did you mean {", ".join(close)}? ' if close else '')
+                + 'Other classes are set by data.class_names.'
             )
         return matches[0]
 

@@ -30,7 +30,7 @@ class TestIndex:
                 pool.index(name)
 
     def test_names_the_fix_if_there_are_no_classes(self) -> None:
-        with pytest.raises(ValueError, match='set class_names of the data'):
+        with pytest.raises(ValueError, match=r'Other classes are set by data\.class_names'):
             replace(labeled_pool(), classes=()).index('cat')
 
 
