@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
 from datamodules.usage_error import UsageError
 
 SHIPPED = Path(__file__).parent
-BASE_BLOCK = re.compile(r'^base:.*(?:\n[ \t-].*)*', re.MULTILINE)  # the key and the indented or listed lines below it
+_BASE = re.compile(r'\bbase\b')  # most files have no such key, and need not be parsed
 RUN_NAME_FOLDERS = ('methods', 'data')  # the names of files in these folders make up a run's name, in this order
 DEFAULT_RUN_NAME = 'run'
 
@@ -44,7 +45,11 @@ def _similar_names(name: str) -> list[str]:
 
 def without_base(text: str) -> str:
     """Removes the key ``base``, which the parser does not know, from the text of a file."""
-    return BASE_BLOCK.sub('', text, count=1)
+    if (entry := _base_entry(text)) is None:
+        return text
+    if entry.is_alone:
+        return '{}'
+    return text[: entry.start] + re.sub(r'^\s*,', '', text[entry.end :])
 
 
 def with_bases(config: str) -> list[str]:
@@ -67,21 +72,56 @@ def with_bases(config: str) -> list[str]:
 
 
 def _with_bases(path: Path, users: tuple[Path, ...]) -> Iterator[Path]:
-    """Yields the bases of a file and the file itself; ``users`` are the files that build on it."""
-    if path in users:
-        raise UsageError(f'base: {" -> ".join(str(file) for file in (*users, path))}: a file cannot build on itself.')
-    yield from _bases_of(path.read_text(), path, (*users, path))
+    """Yields the bases of a file and the file itself; ``users`` are the resolved paths of the files that build on it."""
+    chain = (*users, path.resolve())
+    if chain[-1] in users:
+        raise UsageError(f'base: {" -> ".join(map(str, chain))}: a file cannot build on itself.')
+    yield from _bases_of(_read(path), path, chain)
     yield path
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text('utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f'config: {path} cannot be read as a text file ({error}).') from error
+
+
 def _bases_of(text: str, path: Path, users: tuple[Path, ...]) -> Iterator[Path]:
-    if not (block := BASE_BLOCK.search(text)):
+    if (entry := _base_entry(text)) is None:
         return
-    names = yaml.safe_load(block[0])['base']
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if entry.names is None:
         raise UsageError(f'base: {path}: expected a list of files like [data/coco.yaml, methods/clip.yaml].')
-    for name in names:
+    for name in entry.names:
         yield from _with_bases(find_config(name, path.parent), users)
+
+
+class _BaseEntry(NamedTuple):
+    """The key ``base`` of a file: the files it lists, if it is a list of names, and where in the text it stands."""
+
+    names: list[str] | None
+    start: int
+    end: int
+    is_alone: bool
+
+
+def _base_entry(text: str) -> _BaseEntry | None:
+    """Finds the top-level key ``base``; ``None`` without one, and for text whose mistakes the parser tells better."""
+    try:
+        root = yaml.compose(text, yaml.SafeLoader) if _BASE.search(text) else None
+    except yaml.YAMLError:
+        return None
+    entries = root.value if isinstance(root, yaml.MappingNode) else []
+    for key, value in entries:
+        if key.value == 'base':
+            return _BaseEntry(_names_in(value), key.start_mark.index, value.end_mark.index, len(entries) == 1)
+    return None
+
+
+def _names_in(node: yaml.Node) -> list[str] | None:
+    if isinstance(node, yaml.SequenceNode) and all(item.tag == 'tag:yaml.org,2002:str' for item in node.value):
+        return [item.value for item in node.value]
+    return None
 
 
 def run_name(files: Iterable[Path]) -> str:

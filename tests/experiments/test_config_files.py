@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from datamodules.usage_error import UsageError
 from experiments.config_files import SHIPPED, find_config, run_name, with_bases, without_base
@@ -57,7 +58,15 @@ class TestFindConfig:
 
 class TestBases:
     @pytest.mark.parametrize(
-        'block', ['base: [a.yaml, b.yaml]\n', 'base:\n- a.yaml\n- b.yaml\n', 'base: [\n  a.yaml,\n  b.yaml]\n']
+        'block',
+        [
+            'base: [a.yaml, b.yaml]\n',
+            'base:\n- a.yaml\n- b.yaml\n',
+            'base: [\n  a.yaml,\n  b.yaml]\n',
+            'base: [\n  a.yaml,\n  b.yaml,\n]\n',
+            'base:\n# first\n- a.yaml\n\n- b.yaml\n',
+            '"base" : [a.yaml, b.yaml]\n',
+        ],
     )
     def test_come_in_order_before_the_file(self, folder: Path, block: str) -> None:
         a, b = write(folder, 'a.yaml'), write(folder, 'b.yaml')
@@ -84,6 +93,34 @@ class TestBases:
     @pytest.mark.parametrize('config', ['{trainer: {max_epochs: 5}}', 's3://bucket/mine.yaml'])
     def test_text_and_urls_are_left_to_the_parser(self, config: str) -> None:
         assert with_bases(config) == [config]
+
+    @pytest.mark.parametrize('text', ['{base: [a.yaml], name: mine}', '{name: mine, base: [a.yaml]}'])
+    def test_can_stand_in_a_mapping_in_braces(self, folder: Path, text: str) -> None:
+        a = write(folder, 'a.yaml')
+        assert with_bases(text) == [str(a), text]
+        assert yaml.safe_load(without_base(text)) == {'name': 'mine'}
+
+    def test_can_be_all_that_a_file_has(self) -> None:
+        assert yaml.safe_load(without_base('# about\nbase: [a.yaml]\n')) == {}
+
+    def test_are_found_behind_a_byte_order_mark(self, folder: Path) -> None:
+        a, mine = write(folder, 'a.yaml'), write(folder, 'mine.yaml', '\ufeffbase: [a.yaml]\n')
+        assert with_bases('mine.yaml') == [str(a), str(mine)]
+
+    def test_of_a_file_with_mistakes_are_left_to_the_parser(self, folder: Path) -> None:
+        mine = write(folder, 'mine.yaml', 'base: [a.yaml\n')
+        assert with_bases('mine.yaml') == [str(mine)]
+
+    def test_a_circle_through_another_folder_is_noticed(self, folder: Path) -> None:
+        write(folder, 'mine.yaml', 'base: [deeper/other.yaml]')
+        write(folder, 'deeper/other.yaml', 'base: [../mine.yaml]')
+        with pytest.raises(UsageError, match=r'other\.yaml -> .*mine\.yaml: a file cannot build on itself'):
+            with_bases('mine.yaml')
+
+    def test_a_file_that_is_no_text_is_refused(self, folder: Path) -> None:
+        (folder / 'mine.yaml').write_bytes(b'\xff\x00')
+        with pytest.raises(UsageError, match=r'mine\.yaml cannot be read as a text file'):
+            with_bases('mine.yaml')
 
     def test_the_key_counts_at_the_top_level_alone(self, folder: Path) -> None:
         mine = write(folder, 'mine.yaml', 'data:\n  base: [a.yaml]\n')
@@ -139,6 +176,10 @@ class TestCommand:
         assert config.model.init_args.architecture == 'tiny_toy.json'
         seeds = [attack.init_args.seed for attack in config.data.init_args.attacks.values()]
         assert seeds == [7, 7]  # `${data.init_args.scene_seed}` of the base is this run's
+
+    def test_a_file_may_have_bases_and_nothing_else(self, folder: Path) -> None:
+        write(folder, 'mine.yaml', 'base: [data/toy.yaml, methods/safeclip.yaml]\n')
+        assert parse('fit', '--config=mine.yaml').model.class_path.endswith('.SafeCLIP')
 
     def test_tells_a_wrong_name_in_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
