@@ -26,6 +26,7 @@ from datamodules.usage_error import UsageError
 log = logging.getLogger(__name__)
 
 TIE_KEY = 0x6669_6C74  # of the hash that ranks pairs of equal similarity; any number would do, but it must never change
+LEDGER = pa.schema({'key': pa.string(), 'caption': pa.string(), 'similarity': pa.float32(), 'side': pa.string()})
 UIDS = np.dtype('<u8,<u8')  # the two halves of a DataComp uid, as its subset files hold them
 
 
@@ -116,7 +117,7 @@ class LedgerFilter(Filter):
             raise UsageError(f'data.filters: file={self.file!r} has none of these pairs: give a ledger of this data.')
         if not known.all():
             log.warning('%s lacks %d of %d pairs, which are dropped', self.file, (~known).sum(), len(known))
-        safe = np.asarray(pc.equal(lines['side'], 'safe'))
+        safe = np.asarray(pc.equal(lines['side'], 'safe').fill_null(False))
         if self.share is None:
             return ~(known & safe[line])
         similarity = np.where(known, lines['similarity'].to_numpy(zero_copy_only=False)[line], np.nan)
@@ -126,7 +127,7 @@ class LedgerFilter(Filter):
 
     def _lines(self) -> pa.Table:
         try:
-            return pq.read_table(self.file, columns=['key', 'caption', 'similarity', 'side']).combine_chunks()
+            return pq.read_table(self.file, columns=LEDGER.names).cast(LEDGER).combine_chunks()
         except (OSError, pa.ArrowException, KeyError) as error:
             raise UsageError(f'data.filters: file={self.file!r} is not a readable ledger ({error}).') from error
 
@@ -158,14 +159,21 @@ class KeyList(Filter):
 
     def _keys(self) -> list[str]:
         if not Path(self.file).is_file():
-            raise UsageError(f'data.filters: file={self.file!r} does not exist.')
-        if not self.file.endswith('.npy'):
-            return [line for line in Path(self.file).read_text('utf-8').splitlines() if line]
+            raise UsageError(f'data.filters: there is no file={self.file!r}.')
+        try:
+            return self._uids() if self.file.endswith('.npy') else self._text_lines()
+        except (OSError, EOFError, ValueError) as error:  # UnicodeDecodeError is a ValueError
+            raise UsageError(f'data.filters: file={self.file!r} is not a readable list ({error}).') from error
+
+    def _text_lines(self) -> list[str]:
+        return [line for line in Path(self.file).read_text('utf-8-sig').split('\n') if line]
+
+    def _uids(self) -> list[str]:
         uids = np.load(self.file)
+        if not isinstance(uids, np.ndarray):
+            raise ValueError('an archive of several arrays')
         if uids.dtype != UIDS or uids.ndim != 1:
-            raise UsageError(
-                f'data.filters: file={self.file!r} holds {uids.dtype} instead of a list of "u8,u8", as in DataComp.'
-            )
+            raise ValueError(f'it holds {uids.dtype} instead of a list of "u8,u8", as in DataComp')
         return [f'{high:016x}{low:016x}' for high, low in uids.tolist()]
 
 
@@ -183,6 +191,7 @@ def apply_filters(filters: Mapping[str, Filter], table: PairTable, poisons: np.n
     dropped = np.zeros(len(table), bool)
     for name, rule in filters.items():
         by_rule = rule.drop_knowing(table, poisons) if isinstance(rule, ControlFilter) else rule.drop(table)
+        _check_mask(by_rule, len(table), type(rule).__name__)
         log.warning('data.filters.%s drops %d of %d pairs', name, by_rule.sum(), len(by_rule))
         dropped |= by_rule
     if len(table) and dropped.all():
@@ -193,6 +202,13 @@ def apply_filters(filters: Mapping[str, Filter], table: PairTable, poisons: np.n
 def mask_digest(dropped: np.ndarray) -> str | None:
     """Digest of the dropped rows, 16 hexadecimal digits; ``None`` if no row is dropped."""
     return hashlib.sha256(np.packbits(dropped).tobytes()).hexdigest()[:16] if dropped.any() else None
+
+
+def _check_mask(mask: object, count: int, name: str) -> None:
+    """Refuses what a filter of the user's own returns by mistake: numpy would take one value for every row."""
+    if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != (count,):
+        returned = f'{mask.dtype} {mask.shape}' if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise TypeError(f'{name} must return a numpy array of type bool and shape ({count},), not {returned}')
 
 
 def _mask(rows: np.ndarray, count: int) -> np.ndarray:
@@ -207,6 +223,6 @@ def _match_lines(lines: pa.Table, table: PairTable) -> np.ndarray:
     Returns:
         Index of the first matching line, int64 (N,); -1 if none matches.
     """
-    ledger = pc.binary_join_element_wise(lines['key'].cast(pa.string()), lines['caption'].cast(pa.string()), '\0')
+    ledger = pc.binary_join_element_wise(lines['key'], lines['caption'], '\0')
     pairs = pc.binary_join_element_wise(table.image, table.caption, '\0')
     return np.asarray(pc.fill_null(pc.index_in(pairs, value_set=ledger), -1), np.int64)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ def table(rows: int = ROWS) -> PairTable:
     return PairTable(references, captions, opener=ArrayImages(pictures))
 
 
-def write_ledger(path: Path, rows: list[int], similarity: list[float | None], side: list[str]) -> str:
+def write_ledger(path: Path, rows: list[int], similarity: list[float | None], side: list[Any]) -> str:
     keys, captions = [f'{row}.png' for row in rows], [f'pair {row}' for row in rows]
     pq.write_table(pa.table({'key': keys, 'caption': captions, 'similarity': similarity, 'side': side}), path)
     return str(path)
@@ -95,6 +96,19 @@ class TestLedgerFilter:
         with pytest.raises(UsageError, match='is not a readable ledger'):
             rows_kept_by(LedgerFilter(str(tmp_path / 'text')))
 
+    @pytest.mark.parametrize(('column', 'values'), [('similarity', ['high'] * 3), ('caption', [['pair 0']] * 3)])
+    def test_refuses_a_file_with_columns_of_other_types(self, tmp_path: Path, column: str, values: list[Any]) -> None:
+        file = write_ledger(tmp_path / 'ledger.parquet', [0, 1, 2], [0.5] * 3, ['safe'] * 3)
+        lines = pq.read_table(file)
+        changed = lines.set_column(lines.schema.get_field_index(column), column, pa.array(values))
+        pq.write_table(changed, file)
+        with pytest.raises(UsageError, match='is not a readable ledger'):
+            rows_kept_by(LedgerFilter(file, share=0.5))
+
+    def test_a_pair_without_a_side_is_not_safe(self, tmp_path: Path) -> None:
+        file = write_ledger(tmp_path / 'ledger.parquet', [0, 1, 2], [0.5] * 3, ['safe', None, 'safe'])
+        assert rows_kept_by(LedgerFilter(file)) == [0, 2]
+
 
 class TestKeyList:
     def test_keeps_or_drops_the_pairs_in_a_text_file(self, tmp_path: Path) -> None:
@@ -112,6 +126,26 @@ class TestKeyList:
         pairs = PairTable(['0', '1'], ['a', 'b'], keys={'uid': pa.array([uid, None])}, opener=ArrayImages(pictures))
         assert KeyList(str(tmp_path / 'subset.npy')).drop(pairs).tolist() == [False, True]
 
+    def test_reads_text_with_a_byte_order_mark_and_carriage_returns(self, tmp_path: Path) -> None:
+        (tmp_path / 'keys.txt').write_bytes(b'\xef\xbb\xbf3.png\r\n7.png\r\n')
+        assert rows_kept_by(KeyList(str(tmp_path / 'keys.txt'))) == [3, 7]
+
+    @pytest.mark.parametrize(
+        ('name', 'content'), [('keys.txt', b'\xff\x00'), ('keys.npy', b''), ('keys.npy', b'3.png\n')]
+    )
+    def test_refuses_a_file_of_another_kind(self, tmp_path: Path, name: str, content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UsageError, match='is not a readable list'):
+            rows_kept_by(KeyList(str(tmp_path / name)))
+
+    def test_refuses_python_objects_and_archives(self, tmp_path: Path) -> None:
+        np.save(tmp_path / 'objects.npy', np.array([{'uid': 1}], object))
+        np.savez(tmp_path / 'archive.npz', uids=np.arange(3))
+        (tmp_path / 'archive.npz').rename(tmp_path / 'archive.npy')
+        for name in ('objects.npy', 'archive.npy'):
+            with pytest.raises(UsageError, match='is not a readable list'):
+                rows_kept_by(KeyList(str(tmp_path / name)))
+
     def test_refuses_other_arrays_and_lists_of_other_pairs(self, tmp_path: Path) -> None:
         np.save(tmp_path / 'rows.npy', np.arange(3))
         with pytest.raises(UsageError, match='holds int64'):
@@ -127,6 +161,15 @@ class TestApplyFilters:
             (tmp_path / name).write_text(f'{name}.png\n')
         rules: dict[str, Filter] = {name: KeyList(str(tmp_path / name), 'drop') for name in ('1', '2')}
         assert np.flatnonzero(apply_filters(rules, table(), POISONS)).tolist() == [1, 2]
+
+    @pytest.mark.parametrize('mask', [np.zeros(1, bool), np.zeros(ROWS, int), [False] * ROWS])
+    def test_names_a_filter_that_returns_no_mask_of_the_rows(self, mask: Any) -> None:
+        class Mine(Filter):
+            def drop(self, table: PairTable) -> np.ndarray:
+                return mask
+
+        with pytest.raises(TypeError, match=r'Mine must return a numpy array of type bool and shape \(100,\)'):
+            apply_filters({'mine': Mine()}, table(), POISONS)
 
     def test_refuses_to_drop_everything(self, tmp_path: Path) -> None:
         for name in ('1', '2'):
