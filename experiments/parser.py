@@ -82,6 +82,8 @@ class Parser(LightningArgumentParser):
     def _is_read_by_an_inner_parser(self, option: str) -> bool:
         """Whether an option sets an argument of a class that is nested in a class that this parser builds."""
         action, inner = self._split_option(option)
+        if inner[:1] == ['dict_kwargs']:  # arguments that no signature has, and so no parser either
+            return False
         return len(inner) - (inner[:1] == ['init_args']) > 1 and not _is_mapping(_hint_of(action))
 
     def _is_key_of_a_mapping(self, option: str) -> bool:

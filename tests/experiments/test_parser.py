@@ -98,6 +98,10 @@ class TestText:
         assert views.init_args.crop_scale == (0.1, 1.0)
 
 
+def test_arguments_that_no_signature_has_are_passed_on_as_they_were_typed() -> None:
+    assert resolve(TOY, '--model.dict_kwargs.depth=3').model.dict_kwargs == {'depth': 3}
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ('option', 'sentence'),
