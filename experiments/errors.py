@@ -81,10 +81,19 @@ def parser_message(message: str) -> str:
     owners = re.findall(r"given class_path '(?:\w+\.)*(\w+)'", message)
     if option := re.search(r"Option '.+' is not accepted", message):
         return f'{keys}: {option[0]}{f" by {owners[-1]}" if owners else ""}.'
+    if missing := re.search(r"class_path '(?:\w+\.)*(\w+)':\s+the following arguments are required: (.+)", message):
+        return f'{keys}: {missing[1]} needs {missing[2]}.'
+    argument = re.search(r"NestedArg\(key='([^']+)'", message)
+    if argument and re.search(r' is abstract|Unexpected import path format', message):
+        owner, _, name = argument[1].removeprefix('init_args.').rpartition('.')
+        key = f'{keys}.{owner}' if owner else keys
+        return f'{key}: {name} is an argument of no class yet: name the class first, as in --{key}=CLASS.'
     if absent := re.search(r"Key .+ is required.*|No module named .+|module '.+' has no .+", message):
         return f'{keys}: {absent[0]}.'
     if name := re.search(r'(?:dot import path string: |to a subclass of [\s\S]+Given value: )(\S+)', message):
         return f'{keys}: {name[1]} is not the name of a class that fits there.'
+    if misfit := re.search(r'Not a valid subclass of (\w+)\. Got value: (.+)', message):
+        return f'{keys}: expected the name of a class of {misfit[1]}, got {misfit[2]}.'
     expected = [_plain(kind) for kind in re.findall(r'Expected (?!a path|a <class .NoneType)(.+)', message)]
     given = re.search(r'(?:Got|Given) value: (.+)', message)
     if expected and given:

@@ -52,6 +52,46 @@ STRANGE_CLASS = """Parser key "data":
   Given value type: <class 'str'>
   Given value: mine.Stream"""
 
+MISSING_ARGUMENT = """Parser key "data":
+  Does not validate against any of the Union subtypes
+  Errors:
+    - Problem with given class_path 'datamodules.toy_pairs.ToyPairs':
+        Parser key "filters":
+          Errors:
+            - Problem with given class_path 'datamodules.rows.filters.KeyList':
+                the following arguments are required: file
+          Given value: {'a': Namespace(class_path='datamodules.rows.filters.KeyList')}
+    - Expected a <class 'NoneType'>"""
+NO_CLASS = """Parser key "callbacks.repartition":
+  Does not validate against any of the Union subtypes
+  Errors:
+    - Problem with given class_path 'callbacks.SafeRiskyRepartition':
+        Parser key "score":
+          Errors:
+            - Expected an instantiatable class, but callbacks.scores.Score is abstract
+            - Expected a <class 'NoneType'>
+          Given value: NestedArg(key='views', val='3')
+    - Expected a <class 'NoneType'>
+  Given value: NestedArg(key='score.views', val='3')"""
+NO_CLASS_OF_A_KEY = """Parser key "data":
+  Errors:
+    - Problem with given class_path 'datamodules.toy_pairs.ToyPairs':
+        Parser key "filters":
+          Errors:
+            - Unexpected import path format: 0.5
+            - Expected a <class 'NoneType'>
+          Given value: 0.5
+          Given value: NestedArg(key='a.share', val='0.5')"""
+NULL_IN_A_LIST = """Parser key "data.image_views":
+  Errors:
+    - Not a valid subclass of ImageViews
+      Subclass types expect one of:
+      - a class path (str)
+    - Not a valid subclass of ImageViews. Got value: None
+    - Expected a <class 'NoneType'>
+  Given value: [None, 'SimCLRViews']"""
+FIRST_THE_CLASS = 'is an argument of no class yet: name the class first, as in'
+
 
 class TestParserMessage:
     @pytest.mark.parametrize(
@@ -61,6 +101,10 @@ class TestParserMessage:
             (WRONG_OPTION, "callbacks.repartition: Option 'treshold' is not accepted by SafeRiskyRepartition."),
             (STRANGE_CLASS, 'data: mine.Stream is not the name of a class that fits there.'),
             (WRONG_CLASS, 'model: RoClip is not the name of a class that fits there.'),
+            (MISSING_ARGUMENT, 'data.filters: KeyList needs file.'),
+            (NO_CLASS, f'callbacks.repartition.score: views {FIRST_THE_CLASS} --callbacks.repartition.score=CLASS.'),
+            (NO_CLASS_OF_A_KEY, f'data.filters.a: share {FIRST_THE_CLASS} --data.filters.a=CLASS.'),
+            (NULL_IN_A_LIST, 'data.image_views: expected the name of a class of ImageViews, got None.'),
             ('Parser key "config": File does not exist: a.yaml', 'config: File does not exist: a.yaml'),
             ('unrecognized arguments: --foo', 'unrecognized arguments: --foo'),
         ],
