@@ -214,9 +214,10 @@ class PairsDataModule(L.LightningDataModule):
         trainer: Any = self.trainer
         epoch = trainer.fit_loop.epoch_progress.current.processed
         sides = trainer.lightning_module.sides(epoch)
-        views = max(sides.values())
-        check_views(self.view_makers, views, 'data.image_views')
-        check_views(self.caption_rewriters, views, 'data.caption_views')
+        for later in range(epoch, max(epoch + 1, trainer.max_epochs or 0)):  # not after hours of other epochs
+            views = max(trainer.lightning_module.sides(later).values())
+            check_views(self.view_makers, views, 'data.image_views')
+            check_views(self.caption_rewriters, views, 'data.caption_views')
         cross_modal, within_modal = self.rows_of_sides(sides)
         sampler = PartitionSampler(
             cross_modal, within_modal, self.steps_per_epoch, self.batch_size, seed=self.seed, epoch=epoch,

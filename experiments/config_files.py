@@ -72,7 +72,7 @@ def with_bases(config: str) -> list[str]:
 
 
 def _with_bases(path: Path, users: tuple[Path, ...]) -> Iterator[Path]:
-    """Yields the bases of a file and the file itself; ``users`` are the resolved paths of the files that build on it."""
+    """Yields the bases of a file and the file itself; ``users`` are the resolved paths of files that build on it."""
     chain = (*users, path.resolve())
     if chain[-1] in users:
         raise UsageError(f'base: {" -> ".join(map(str, chain))}: a file cannot build on itself.')

@@ -47,7 +47,7 @@ def check_views(makers: Makers | Rewriters, views: int, argument: str) -> None:
 
     Args:
         makers: Makers of image views, or rewriters of captions.
-        views: Number of views that the epoch trains on.
+        views: Number of views that an epoch trains on.
         argument: Name of the argument that lists them, for the message.
 
     Raises:
@@ -55,8 +55,8 @@ def check_views(makers: Makers | Rewriters, views: int, argument: str) -> None:
     """
     if len(makers) not in (1, views):
         raise UsageError(
-            f'{argument} has {len(makers)} entries, but this epoch trains on {views} views: list one for each view, '
-            f'or give one for all.'
+            f'{argument} has {len(makers)} entries, but some epochs train on {views} view{"s" * (views != 1)}: '
+            f'list one for each view of every epoch, see model.views, or give one for all.'
         )
 
 

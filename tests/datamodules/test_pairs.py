@@ -609,15 +609,26 @@ class TestHeldoutPairs:
 
 def test_a_list_of_image_views_needs_one_for_each_view(folder: Path) -> None:
     data = tiny(folder, image_views=[CleanView(), SimCLRViews()])
-    with pytest.raises(UsageError, match=r'data.image_views has 2 entries, but this epoch trains on 1 views'):
+    with pytest.raises(UsageError, match=r'data.image_views has 2 entries, but some epochs train on 1 view: '):
         epoch_batches(data, {'cross_modal': 1})
     for batch in epoch_batches(data, {'cross_modal': 2}):
         assert not torch.equal(batch.image[0], batch.image[1])
 
 
+def test_a_list_of_views_must_fit_later_epochs_too(folder: Path) -> None:
+    data = tiny(folder, image_views=[CleanView(), SimCLRViews()])
+    attach(data, {'within_modal': 2})
+    trainer: Any = data.trainer
+    trainer.lightning_module.sides = lambda epoch: {'within_modal': 2} if epoch < 5 else {'cross_modal': 1}
+    data.train_dataloader()
+    trainer.max_epochs = 6
+    with pytest.raises(UsageError, match=r'data.image_views has 2 entries, but some epochs train on 1 view: '):
+        data.train_dataloader()
+
+
 def test_a_list_of_caption_views_needs_one_for_each_view(folder: Path) -> None:
     data = tiny(folder, caption_views=[None, EDA(alpha=0.9, operations=['deletion'])])
-    with pytest.raises(UsageError, match=r'data.caption_views has 2 entries, but this epoch trains on 1 views'):
+    with pytest.raises(UsageError, match=r'data.caption_views has 2 entries, but some epochs train on 1 view: '):
         epoch_batches(data, {'cross_modal': 1})
     for batch in epoch_batches(data, {'cross_modal': 2}):
         assert torch.equal(batch.tokens[0], torch.from_numpy(data.tokens[batch.row].astype(np.int64)))

@@ -160,6 +160,7 @@ def attach(
     data.trainer = SimpleNamespace(
         global_rank=rank,
         world_size=world,
+        max_epochs=epoch + 1,
         lightning_module=module,
         fit_loop=SimpleNamespace(epoch_progress=progress),
         strategy=SimpleNamespace(root_device=torch.device('cpu')),

@@ -46,7 +46,7 @@ class TestMakers:
         with pytest.raises(UsageError, match=r'data.image_views is an empty list'):
             as_makers([])
         check_views(as_makers(SimCLRViews()), 2, 'data.image_views')
-        with pytest.raises(UsageError, match=r'data.image_views has 3 entries, but this epoch trains on 2 views'):
+        with pytest.raises(UsageError, match=r'data.image_views has 3 entries, but some epochs train on 2 views: '):
             check_views(as_makers([CleanView()] * 3), 2, 'data.image_views')
 
     def test_captions_take_one_rewriter_or_one_for_each_view(self) -> None:
