@@ -16,6 +16,7 @@ from pathlib import Path
 from datamodules.usage_error import UsageError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # some network file systems
 
 
@@ -33,7 +34,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         path: The file to write or replace. Missing parent folders are created.
 
     Raises:
-        UsageError: If the disk is full.
+        UsageError: If the disk is full, or its folder cannot be written.
     """
     with _temporary_path(Path(path)) as temporary:
         yield temporary
@@ -53,7 +54,7 @@ def fill_atomically(folder: str | Path) -> Iterator[Path]:
         folder: The folder to create; must be missing or empty. Missing parent folders are created.
 
     Raises:
-        UsageError: If the disk is full.
+        UsageError: If the disk is full, or its folder cannot be written.
     """
     with _temporary_path(Path(folder)) as temporary:
         temporary.mkdir()
@@ -121,7 +122,12 @@ def _readable(size: float) -> str:
 @contextmanager
 def _temporary_path(path: Path) -> Iterator[Path]:
     """Yields an unused path beside ``path``, and removes what is there when the block ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f'{path.parent} cannot be created as a folder ({error.strerror}): write to another one.'
+        ) from error
     remove_leftovers(path)
     temporary = path.with_name(f'{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp')
     try:
@@ -129,6 +135,8 @@ def _temporary_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in _DISK_FULL:
             raise UsageError(f'no space is left on the disk of {path}: free some, or write to another disk.') from error
+        if error.errno in _NOT_ALLOWED and error.filename == str(temporary):
+            raise UsageError(f'{path} cannot be written ({error.strerror}): write to another folder.') from error
         raise
     finally:
         _remove(temporary)

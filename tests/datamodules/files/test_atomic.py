@@ -67,6 +67,16 @@ class TestFile:
             raise OSError(code, os.strerror(code))
         assert not list(tmp_path.iterdir())
 
+    def test_a_folder_that_is_a_file_is_one_sentence(self, tmp_path: Path) -> None:
+        (tmp_path / 'cache').write_text('x')
+        with pytest.raises(UsageError, match='cache cannot be created as a folder'):
+            write_text(tmp_path / 'cache' / 'a.txt', 'x')
+
+    def test_a_folder_that_may_not_be_written_is_one_sentence(self, tmp_path: Path) -> None:
+        path = tmp_path / 'a.txt'
+        with pytest.raises(UsageError, match=r'a\.txt cannot be written'), write_atomically(path) as temporary:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(temporary))
+
     def test_other_errors_are_not_changed(self, tmp_path: Path) -> None:
         with pytest.raises(PermissionError), write_atomically(tmp_path / 'a.txt'):
             raise PermissionError(errno.EACCES, 'denied')
