@@ -1,4 +1,4 @@
-"""Docstrings name other objects as Sphinx does, ``:class:`CLIP```; on the site such a name is a link."""
+"""Reads docstrings for the site: names as in Sphinx, ``:class:`CLIP```, become links, doctests become code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import griffe
 
 ROLE = re.compile(r':(?:class|meth|func|data|attr|mod):`~?([\w.]+)`')
+EXAMPLE = re.compile(r'^Example:$', re.MULTILINE)  # a note to the parser, while a section `Examples` shows code
 PACKAGES = ('lightning_modules', 'datamodules', 'callbacks', 'experiments')
 
 
@@ -20,7 +21,8 @@ class LinkRoles(griffe.Extension):
 
     def _visit(self, thing: griffe.Object) -> None:
         if thing.docstring is not None:
-            thing.docstring.value = ROLE.sub(lambda match: self._link(thing, match[1]), thing.docstring.value)
+            text = EXAMPLE.sub('Examples:', thing.docstring.value)
+            thing.docstring.value = ROLE.sub(lambda match: self._link(thing, match[1]), text)
         for member in thing.members.values():
             if not member.is_alias:
                 self._visit(member)
