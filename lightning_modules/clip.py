@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -353,7 +354,10 @@ def load_weights(module: nn.Module, path: str, argument: str = 'model.init_from'
     """
     if not Path(path).is_file():
         raise UsageError(f'{argument}={path!r} does not exist.')
-    checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:  # text or a cut file, say
+        raise UsageError(f'{argument}={path!r} is damaged, or no checkpoint ({error}): give another file.') from error
     if 'state_dict' not in checkpoint:
         raise UsageError(f'{argument}={path!r} is not a Clipward checkpoint: use model.pretrained for other weights.')
     check_version(checkpoint, f'{argument}={path!r}')

@@ -396,6 +396,12 @@ class TestWeights:
         with pytest.raises(ValueError, match=r"model.init_from='absent.ckpt' does not exist"):
             clip(tmp_path, init_from='absent.ckpt')
 
+    @pytest.mark.parametrize('content', [b'', b'hi', b'PK' + bytes(60)], ids=['empty', 'text', 'cut'])
+    def test_a_file_that_cannot_be_loaded_is_refused(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / 'cut.ckpt').write_bytes(content)
+        with pytest.raises(ValueError, match=r'cut.ckpt. is damaged, or no checkpoint'):
+            clip(tmp_path, init_from=str(tmp_path / 'cut.ckpt'))
+
     def test_a_file_that_is_not_a_checkpoint_is_refused(self, tmp_path: Path) -> None:
         torch.save(clip(tmp_path).towers.state_dict(), tmp_path / 'towers.pt')
         with pytest.raises(ValueError, match=r'is not a Clipward checkpoint: use model.pretrained'):
