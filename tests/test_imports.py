@@ -88,6 +88,14 @@ def test_folders_of_datamodules_are_layered(path: Path) -> None:
     assert imported_datamodules(path) <= {*FOLDERS[: FOLDERS.index(folder) + 1], *SHARED}
 
 
+MODULES = [path for path in sources() if name(path).startswith('lightning_modules/')]
+
+
+@pytest.mark.parametrize('path', MODULES, ids=name)
+def test_modules_import_nothing_of_the_data_but_what_it_promises(path: Path) -> None:
+    assert imported_datamodules(path) <= SHARED
+
+
 def sees_poison(path: Path) -> bool:
     return bool({'manifest', 'Manifest', 'truth_of', 'Truth'} & identifiers(path))
 
