@@ -192,7 +192,8 @@ class CommandLine(LightningCLI):
 
     def _run_tool(self, name: str) -> None:
         function = tool(name)
-        arguments = {**self._prepare_subcommand_kwargs(name), 'device': self.trainer.strategy.root_device}
+        filled_in = {'device': self.trainer.strategy.root_device, 'epochs': self.trainer.max_epochs}
+        arguments = {**self._prepare_subcommand_kwargs(name), **filled_in}
         function(**{key: arguments[key] for key in inspect.signature(function).parameters})
 
     def after_fit(self) -> None:

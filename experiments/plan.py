@@ -103,7 +103,7 @@ class TrainingPlan(Callback):
             return
         text, folder = describe(trainer, pl_module, data), trainer.log_dir  # all ranks take part in both
         if trainer.is_global_zero:
-            text = '\n'.join([text, *advice(data)])
+            text = '\n'.join([text, *advice(data, epochs=int(trainer.max_epochs or 0))])
             print(text, flush=True)
             if folder and Path(folder).is_dir():
                 Path(folder, 'plan.txt').write_text(text + '\n')
@@ -133,18 +133,18 @@ def _classes(counts: Mapping[str, int]) -> str:
     return ', '.join(f'{count:,} towards {name}' for name, count in counts.items()) or 'none'
 
 
-def advice(data: PairsDataModule) -> list[str]:
+def advice(data: PairsDataModule, epochs: int) -> list[str]:
     """One line for each attack on whether it is likely to work; none if the poisons are left out of training."""
     attacks = data.manifest.attacks if data.poison else ()
-    return [_line('expect', attack, textwrap.shorten(_expectation(data, attack), 77)) for attack in attacks]
+    return [_line('expect', attack, textwrap.shorten(_expectation(data, attack, epochs), 77)) for attack in attacks]
 
 
-def _expectation(data: PairsDataModule, attack: str) -> str:
+def _expectation(data: PairsDataModule, attack: str, epochs: int) -> str:
     """The verdict on an attack in short. Advice must not stop a run, so an error in it is only logged."""
     try:
-        from experiments.check.attack_check import check, summarize  # imports matplotlib
+        from experiments.check.attack_check import check, rebuild_pool, summarize  # imports matplotlib
 
-        return summarize(check(data, attack))
+        return summarize(check(data, attack, rebuild_pool(data), epochs=epochs))
     except Exception as error:
         log.warning('no advice on attack %r: %s: %s', attack, type(error).__name__, error)
         return 'no advice, see the log'

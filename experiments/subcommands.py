@@ -16,7 +16,7 @@ TRAINING = {  # methods of Lightning's trainer
 TOOLS = ('export', 'harden', 'optimize_patch', 'rank_images', 'check_attacks')  # functions of `experiments.tools`
 SUBCOMMANDS = (*TRAINING, *TOOLS)
 NEED_WEIGHTS = ('validate', 'test', 'predict')  # random weights give no meaningful result here
-FILLED_IN = {'model', 'datamodule', 'device'}  # parameters of a tool that are not options
+FILLED_IN = {'model', 'datamodule', 'device', 'epochs'}  # parameters of a tool that are not options
 DATA_ARGUMENTS = {'model', 'datamodule', 'dataloaders', 'train_dataloaders', 'val_dataloaders'}  # the same of a trainer
 SLOTS = {  # callbacks in the order in which they run, whatever their order in a file, and the class each must have
     'attack_success': 'callbacks.attack_success.AttackSuccessRate',

@@ -31,17 +31,24 @@ from experiments.check.visibility import Trace, make_view, measure_trace
 from experiments.surrogates.surrogate import Surrogate
 from lightning_modules.clip import CLIP
 
-QUICK_PICTURES, QUICK_VIEWS = 8, 4  # for the plan of a run: 0.6 s an attack at 224 pixels
+PICTURES, VIEWS = 32, 8  # the same for the plan of a run, or the two would disagree
 
 
 def print_report(
-    data: PairsDataModule, model: CLIP | None, pictures: int, views: int, file: str | None, sheet: str | None
+    data: PairsDataModule,
+    model: CLIP | None,
+    epochs: int | None,
+    pictures: int,
+    views: int,
+    file: str | None,
+    sheet: str | None,
 ) -> None:
     """Inspects every attack of a run and prints what it does, whether it is likely to work, and what to change.
 
     Args:
         data: The data after ``setup``.
         model: A trained model that has not seen the attacks, to test for what it takes their pictures.
+        epochs: Epochs of the run that is planned, if known.
         pictures: Maximum number of poisons of each attack to inspect.
         views: Number of epochs whose views of them to inspect.
         file: Path of a JSON file for the same report, or ``None``.
@@ -55,7 +62,7 @@ def print_report(
     if not data.manifest.attacks:
         raise UsageError('data.attacks poisons no pair: name an attack, for example by an overlay of attacks/.')
     surrogate, pool = None if model is None else Surrogate(model, data), rebuild_pool(data)
-    reports = [check(data, name, pool, surrogate, pictures, views) for name in data.manifest.attacks]
+    reports = [check(data, name, pool, surrogate, epochs, pictures, views) for name in data.manifest.attacks]
     print(format_table(reports), flush=True)
     for path in filter(None, (file, sheet)):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -70,18 +77,20 @@ def print_report(
 def check(
     data: PairsDataModule,
     name: str,
-    pool: AttackPool | None = None,
+    pool: AttackPool,
     model: Surrogate | None = None,
-    pictures: int = QUICK_PICTURES,
-    views: int = QUICK_VIEWS,
+    epochs: int | None = None,
+    pictures: int = PICTURES,
+    views: int = VIEWS,
 ) -> AttackReport:
     """Inspects one attack.
 
     Args:
         data: The data after ``setup``.
         name: Name of the attack.
-        pool: The pool of :func:`rebuild_pool`; ``None`` skips everything that takes a search of all captions.
-        model: A trained model that has not seen the attack; needs ``pool``.
+        pool: The pool of :func:`rebuild_pool`.
+        model: A trained model that has not seen the attack.
+        epochs: Epochs of the run that is planned, if known.
         pictures: Maximum number of poisons to inspect.
         views: Number of epochs whose views of them to inspect.
     """
@@ -89,7 +98,7 @@ def check(
     goals = Counter(attack.goal(poison) for poison in poisons)
     targets = Counter(poison.target for poison in poisons)
     captions = list(dict.fromkeys(poison.caption for poison in poisons))
-    rivals = attack.rivals(rebuild_pool(data) if pool is None else pool)
+    rivals = attack.rivals(pool)
     beside = [(other, len(data.manifest.poisons(key))) for key, other in data.attacks.items()]
     return AttackReport(
         attack=name,
@@ -101,15 +110,18 @@ def check(
         goals=len(goals),
         copies=min(goals.values()),
         tied=_count_naming(poisons, [poison.caption for poison in poisons], data.classes),
+        epochs=epochs,
+        augmented=_views_differ(data, name),
+        mixed=sum(poison.share < 1 for poison in poisons),
         shown=_count_naming(poisons, _read_own_captions(data, poisons), data.classes),
         templates=attack.captions == 'templates',
         captions=len(captions),
         examples=tuple(captions[:2]),
-        named=None if pool is None else {data.classes[t]: len(pool.captions_of(t)) for t in targets},
+        named={data.classes[t]: len(pool.captions_of(t)) for t in targets},
         rivals=rivals,
         known=attack.known(pool, beside),
         trace=_measure_trace(data, name, pictures, views),
-        model=None if pool is None or model is None else _ask_model(model, data, name, pool),
+        model=None if model is None else _ask_model(model, data, name, pool),
     )
 
 
@@ -252,6 +264,13 @@ def _measure_trace(data: PairsDataModule, name: str, pictures: int, views: int) 
     if attack.may_carry_trigger and np.array_equal(plain, triggered):
         return None
     return measure_trace(data, plain, triggered, rows[some], views)
+
+
+def _views_differ(data: PairsDataModule, name: str) -> bool:
+    """Whether two epochs show a poison of an attack differently."""
+    row = data.manifest.rows(name)[:1]
+    stored = data.images(row)
+    return not torch.equal(make_view(data, stored, row, 0), make_view(data, stored, row, 1))
 
 
 def _read_untriggered(data: PairsDataModule, poisons: Sequence[Poison]) -> np.ndarray:

@@ -25,6 +25,9 @@ MIN_POISONS_HARD_CASE, MIN_EASY_RATE = 100, 1e-3
 POISONS_FACTOR_IF_SHOWN = 8
 MIN_COPIES_PER_IMAGE = 8  # 8 copies reached 9 to 14 of 16 images, and all 16 without augmentation; 6 copies 9 to 11
 DEAD_COPIES_PER_IMAGE = 3  # Carlini & Terzis (2022) still turned 40 % of images with three
+# Poisons for an image times epochs. With augmentation, 8 copies turned 0.06 to 0.19 of images in 5 epochs, 0.25 to 0.31
+# in 15, 0.44 to 0.69 in 20, and on another set 2 of 15 in 16. Without, 0.44 to 0.62 in 5 epochs.
+MIN_LOOKS_WITH_VIEWS, MIN_LOOKS = 160, 40
 # A rival is a clean pair left of a class that is to be taken for another as a whole: 800 poisons against 200 rivals
 # reached 0.50, 500 against 500 0.31, and 200 against 800 0.17, without augmentation.
 MIN_POISONS_PER_RIVAL, DEAD_POISONS_PER_RIVAL = 5.0, 1.0
@@ -82,6 +85,9 @@ class AttackReport:
         goals: Number of distinct goals (:class:`datamodules.attacks.Goal`): 1 for a trigger, else one for each image.
         copies: Poisons of the goal that has the fewest.
         tied: Poisons whose caption names their target.
+        epochs: Epochs of the run; ``None`` if not known.
+        augmented: Whether views of a picture differ from epoch to epoch.
+        mixed: Poisons whose image is a mixture of two.
         shown: Poisons whose image shows the target anyway, by its own caption.
         templates: Whether captions are prompts of the class rather than training captions.
         captions: Number of different captions.
@@ -102,6 +108,9 @@ class AttackReport:
     goals: int
     copies: int
     tied: int
+    epochs: int | None = None
+    augmented: bool = False
+    mixed: int = 0
     shown: int = 0
     templates: bool = False
     captions: int = 0
@@ -155,7 +164,16 @@ def judge(report: AttackReport) -> Verdict:
         >>> print(judge(report).reasons[0])
         5 poisons are few: raise count to 25 or more.
     """
-    rules = (_judge_count, _judge_captions, _judge_rivals, _judge_word, _judge_trace, _judge_model)
+    rules = (
+        _judge_count,
+        _judge_looks,
+        _judge_mixtures,
+        _judge_captions,
+        _judge_rivals,
+        _judge_word,
+        _judge_trace,
+        _judge_model,
+    )
     reasons = sorted((reason for rule in rules for reason in rule(report)), key=lambda reason: -reason.level)
     return Verdict(WORDS[reasons[0].level if reasons else LIKELY_ALIVE], tuple(reasons))
 
@@ -177,6 +195,21 @@ def _judge_count(report: AttackReport) -> Iterator[Reason]:
     elif report.copies < MIN_POISONS_HARD_CASE and report.rate < MIN_EASY_RATE:
         what = f'{report.copies} poisons are few among so many pairs ({report.rate:.2g} of them)'
         yield Reason(DOUBTFUL, what, f'raise count to {MIN_POISONS_HARD_CASE} or more, or rate to {MIN_EASY_RATE:g}')
+
+
+def _judge_looks(report: AttackReport) -> Iterator[Reason]:
+    if report.backdoor or report.rivals is not None or report.epochs is None:
+        return
+    minimum = MIN_LOOKS_WITH_VIEWS if report.augmented else MIN_LOOKS
+    if report.copies * report.epochs < minimum:
+        what = f'{report.epochs} epochs of {report.copies} poisons for an image teach little'
+        yield Reason(DOUBTFUL, what, f'raise copies or trainer.max_epochs until their product is {minimum} or more')
+
+
+def _judge_mixtures(report: AttackReport) -> Iterator[Reason]:
+    if report.augmented and 2 * report.mixed > report.poisons:
+        what = 'views change mixtures of images too much'  # 0 of 16 images, and all 16 without augmentation
+        yield Reason(DOUBTFUL, what, 'choose TargetedPoison, which shows the image itself')
 
 
 def _judge_captions(report: AttackReport) -> Iterator[Reason]:

@@ -17,6 +17,7 @@ from datamodules.attacks import (
     BadNet,
     Blended,
     ClassSwap,
+    InterpolationPoison,
     LabelConsistent,
     LoneWord,
     NoOpTrigger,
@@ -30,12 +31,23 @@ from datamodules.attacks import (
 )
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.pairs import PairsDataModule
+from datamodules.pictures.augment import SimCLRViews
 from datamodules.toy_pairs import ToyPairs
 from experiments import cli
 from experiments.check import attack_check
-from experiments.check.attack_check import check, draw, format_json, format_table, print_report, rebuild_pool, summarize
+from experiments.check.attack_check import (
+    PICTURES,
+    VIEWS,
+    check,
+    draw,
+    format_json,
+    format_table,
+    print_report,
+    rebuild_pool,
+    summarize,
+)
 from experiments.check.verdict import AttackReport, judge
-from experiments.plan import TrainingPlan
+from experiments.plan import TrainingPlan, advice
 from experiments.surrogates.surrogate import Surrogate
 from lightning_modules.clip import CLIP
 from tests.experiments.conftest import EXPERIMENTS, SMALL
@@ -87,7 +99,7 @@ class TestReport:
         swaps = ClassSwap({STAR: 'dotted star'}, count=3, source='train', mode='replace', captions='templates')
         report = report_of(set_up, swaps)
         assert (report.backdoor, report.goals, report.copies) == (False, 1, 3)
-        assert report.rivals == check(set_up(it=swaps), 'it').rivals == 1  # of four
+        assert report.rivals == 1  # of four
 
     def test_counts_images_that_show_the_target(self, set_up: SetUp) -> None:
         report = report_of(set_up, LabelConsistent(STAR, size=8, count=3))
@@ -124,15 +136,17 @@ class TestReport:
         own = named.source.captions(range(len(named.source)))
         assert check(named, 'it', rebuild_pool(named)).known == sum('star' in caption for caption in own) > 0
 
-    def test_without_a_pool_skips_the_search_of_all_captions(self, set_up: SetUp) -> None:
-        report = check(set_up(it=BadNet(STAR, size=8, count=12)), 'it')
-        assert report.named is None
-        assert report.trace is not None
+    def test_counts_mixtures_and_sees_whether_views_differ(self, set_up: SetUp) -> None:
+        data = set_up(it=InterpolationPoison(targets=2, copies=3))
+        report = check(data, 'it', rebuild_pool(data), epochs=9)
+        assert (report.mixed, report.augmented, report.epochs) == (6, False, 9)
+        data.view_makers = (SimCLRViews(),)
+        assert check(data, 'it', rebuild_pool(data)).augmented
 
     def test_is_reproducible_and_leaves_the_global_generator_alone(self, set_up: SetUp) -> None:
         data = set_up(it=BadNet(STAR, size=8, count=12, position='random'))
         before = torch.random.get_rng_state()
-        assert check(data, 'it') == check(data, 'it')
+        assert check(data, 'it', rebuild_pool(data)) == check(data, 'it', rebuild_pool(data))
         assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -215,7 +229,7 @@ class TestOutput:
 
     def test_json_has_no_infinity(self, set_up: SetUp) -> None:
         data = set_up(it=NoOpTrigger(STAR, count=30))
-        content = json.loads(format_json([check(data, 'it')], data), parse_constant=pytest.fail)
+        content = json.loads(format_json([check(data, 'it', rebuild_pool(data))], data), parse_constant=pytest.fail)
         (attack,) = content['attacks']
         assert attack['trace']['psnr'] is None
         assert attack['verdict'] == 'likely dead'
@@ -224,7 +238,7 @@ class TestOutput:
 
     def test_sheet_shows_a_poison_before_and_after_and_in_views(self, set_up: SetUp) -> None:
         data = set_up(it=BadNet(STAR, size=8, count=5))
-        figure = draw([check(data, 'it')], data)
+        figure = draw([check(data, 'it', rebuild_pool(data))], data)
         before, after, *views = (axis for part in figure.subfigs for axis in part.axes)
         assert [axis.get_title() for axis in views] == ['its view in epoch 1', 'its view in epoch 2']
         assert (before.get_title(), after.get_title()) == ('before', f'target: {STAR}')
@@ -271,7 +285,7 @@ class TestCommand:
         self, set_up: SetUp, count: int, views: int, sentence: str
     ) -> None:
         with pytest.raises(ValueError, match=sentence):
-            print_report(set_up(it=BadNet(STAR, size=8, count=count)), None, 3, views, None, None)
+            print_report(set_up(it=BadNet(STAR, size=8, count=count)), None, None, 3, views, None, None)
 
 
 class TestPlan:
@@ -280,6 +294,17 @@ class TestPlan:
         expected = {line[1]: ' '.join(line[2:]) for line in lines if line[0] == 'expect'}
         assert expected['patch'] == 'likely dead: 4 poisons are few'
         assert expected['aimed'] == 'likely dead: 2 poisons for an image'
+
+    def test_plan_and_command_agree(self, set_up: SetUp, capsys: pytest.CaptureFixture[str]) -> None:
+        data = set_up(
+            aimed=TargetedPoison(targets=3, count=30, captions='templates'), waves=BadNet(STAR, size=8, count=30)
+        )
+        print_report(data, None, 2, PICTURES, VIEWS, None, None)
+        verdicts = [line for line in capsys.readouterr().out.splitlines() if line.startswith(('aimed: ', 'waves: '))]
+        assert len(verdicts) == 2
+        planned = {line.split()[1]: line for line in advice(data, epochs=2)}
+        for attack, verdict in (line.split(': ') for line in verdicts):
+            assert verdict in planned[attack]
 
     def test_plan_predicts_nothing_if_poisons_are_left_out(
         self, set_up: SetUp, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -53,6 +53,29 @@ def test_a_backdoor_is_doubted_for_a_reason_with_a_remedy(
 
 
 @pytest.mark.parametrize(
+    ('changes', 'what', 'remedy'),
+    [
+        ({'epochs': 16, 'augmented': True}, '16 epochs of 8 poisons for an image', 'product is 160'),
+        ({'epochs': 4}, '4 epochs of 8 poisons', 'product is 40'),
+        ({'epochs': 30, 'augmented': True, 'mixed': 128}, 'views change mixtures', 'choose TargetedPoison'),
+    ],
+)
+def test_targeted_poisons_are_doubted_where_few_were_seen_to_work(
+    changes: dict[str, Any], what: str, remedy: str
+) -> None:
+    verdict = judge(replace(TARGETED, **changes))
+    (reason,) = verdict.reasons
+    assert verdict.word == 'doubtful'
+    assert what in reason.what
+    assert remedy in reason.remedy
+
+
+def test_targeted_poisons_as_measured_have_no_reason_against_them() -> None:
+    for changes in ({'epochs': 30, 'augmented': True}, {'epochs': 5}, {'epochs': 30, 'mixed': 128}):
+        assert judge(replace(TARGETED, **changes)).word == 'likely alive'
+
+
+@pytest.mark.parametrize(
     ('changes', 'word', 'what'),
     [
         ({'resized': 0.0, 'survival': 0.0, 'visible': 0.0, 'consistency': 0.0}, 'likely dead', 'changes no pixel'),
