@@ -101,9 +101,10 @@ def mean_similarity(during: Mapping[str, Curve], after: Mapping[str, Curve], pha
     """
     figure, axes = _epoch_panels(1, phases)
     attacks = [name for name in {**during, **after} if name != 'clean']
+    of_clean = 'clean pairs' if attacks else 'all pairs'  # without a known attack nobody knows which are clean
     for index, name in enumerate(['clean', *attacks], -1):
         color = CLEAN_COLOR if name == 'clean' else _curve_color(index)
-        label = 'clean pairs' if name == 'clean' else f'{name} poisons'
+        label = of_clean if name == 'clean' else f'{name} poisons'
         if name in after:
             _draw_curve(axes[0], after[name], f'{label}, after an epoch', index, color=color)
         if name in during:

@@ -41,7 +41,11 @@ def separation(side: np.ndarray, score: np.ndarray, poisons: Mapping[str, np.nda
         - ``auroc/<attack>``: :func:`auroc` of its poisons against all clean pairs; missing if nothing was scored;
         - ``poisons``: number of poisons of all attacks on the safe side;
         - ``contamination``: poisons as a fraction of the safe side, 0 if it is empty.
+
+        Nothing without an attack: pairs of unknown origin are not known to be clean.
     """
+    if not poisons:
+        return {}
     is_clean = np.ones(len(side), bool)
     for rows in poisons.values():
         is_clean[rows] = False

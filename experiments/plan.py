@@ -118,7 +118,7 @@ def _pairs(data: PairsDataModule) -> list[str]:
     counts = poison_counts(data.manifest)
     is_trained = (data.partition.side != DROPPED).numpy()  # neither filtered nor unreadable
     trained, poisons = int(is_trained.sum()), int(is_trained[data.manifest.rows()].sum())
-    share = f'{trained:,}, of them {poisons:,} poisoned ({poisons / max(1, trained):.3%})'
+    share = f'{trained:,}' + f', of them {poisons:,} poisoned ({poisons / max(1, trained):.3%})' * bool(counts)
     left_out = '' if data.poison else ', measured but left out'
     dropped = f'{int(data.filtered.sum()):,} pairs left out'
     filters = [_line('filters', ', '.join(data.filters), dropped)] if data.filters else []

@@ -6,6 +6,7 @@ only the trigger is new.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, get_args
@@ -273,11 +274,16 @@ def flatten_attacks(attacks: Mapping[str, Poisoning | None]) -> dict[str, Attack
     """Attacks by name, with ``None`` left out and an attack of several parts replaced by its parts.
 
     Raises:
-        UsageError: If two attacks end up with the same name.
+        UsageError: If two attacks end up with the same name, or a name cannot be part of a metric's.
     """
     flat: dict[str, Attack] = {}
     for name, poisoning in attacks.items():
         for part, attack in ({} if poisoning is None else poisoning.parts(name)).items():
+            if part == 'clean' or not re.fullmatch(r'[\w-]+', part):
+                raise UsageError(
+                    f'{part!r} in data.attacks cannot be the name of an attack, as metrics are named after it: use '
+                    'letters, digits, _ and -, and not "clean".'
+                )
             if part in flat:
                 raise UsageError(f'two attacks are named {part!r}: rename one of them in data.attacks.')
             flat[part] = attack

@@ -31,6 +31,7 @@ from experiments.check.visibility import Trace, make_view, measure_trace
 from experiments.surrogates.surrogate import Surrogate
 from lightning_modules.clip import CLIP
 
+MAX_COVER = 0.1  # share of a picture: a patch of 10 pixels on 32
 PICTURES, VIEWS = 32, 8  # the same for the plan of a run, or the two would disagree
 
 
@@ -207,7 +208,15 @@ def _format_details(report: AttackReport) -> list[str]:
         f'  {report.kind}: {", ".join(targets)}{more}',
         f'  {report.captions} different caption{"s" * (report.captions != 1)}, such as {examples}',
         *(f'  {reason}' for reason in verdict.reasons),
+        *_format_cover(report.trace),
     ]
+
+
+def _format_cover(trace: Trace | None) -> list[str]:
+    """A line if a trigger hides more of a picture than anybody would miss; one that changes every pixel hides none."""
+    if trace is None or not MAX_COVER <= trace.changed < 1 - MAX_COVER:
+        return []
+    return [f'  it covers {trace.changed:.0%} of a picture, where a patch of 16 pixels on 224 covers 0.5%: lower size.']
 
 
 def _collect_exhibits(data: PairsDataModule, name: str) -> list[PoisonedPair]:

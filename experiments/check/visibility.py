@@ -33,6 +33,7 @@ class Trace:
         psnr: Peak signal-to-noise ratio between stored pictures with and without the trigger, in dB; infinite if
             they are the same.
         ssim: Structural similarity of the two, 1 if they are the same; NaN below 11 pixels a side.
+        changed: Share of the pixels that the trigger changes.
         resized: Energy in the clean view over that in the stored picture: how much is left at test time.
         survival: Energy in the views of training over that in the stored picture, the mean over pictures and views.
             Over many views, what crops cut off and what they magnify cancel out; 1 means no loss.
@@ -45,6 +46,7 @@ class Trace:
 
     psnr: float
     ssim: float
+    changed: float
     resized: float
     survival: float
     visible: float
@@ -71,11 +73,13 @@ def measure_trace(
     visible = view_energy >= MIN_VISIBLE_ENERGY_SHARE * stored_energy.clamp(min=torch.finfo().tiny)
     clean = make_view(data, triggered, rows, CLEAN) - make_view(data, plain, rows, CLEAN)
     jpeg = to_fractions(compress_jpeg(triggered)) - to_fractions(compress_jpeg(plain))
+    changed = (stored != 0).any(1).float().mean()
     similarity = structural_similarity_index_measure(after, before, data_range=1.0)
     assert isinstance(similarity, Tensor)  # a tuple only if the full image is asked for
     return Trace(
         psnr=float(peak_signal_noise_ratio(after, before, data_range=1.0)) if stored_energy.any() else math.inf,
         ssim=float(similarity),
+        changed=float(changed),
         resized=_divide_means(measure_energy(clean), stored_energy),
         survival=_divide_means(view_energy, stored_energy),
         visible=float(visible.float().mean()),

@@ -79,11 +79,11 @@ class TestInTraining:
         assert not (tmp_path / FILE).exists()
         assert not [name for name in run.callback_metrics if name.startswith('partition/')]
 
-    def test_clean_data_has_no_poisons(self, tmp_path: Path) -> None:
+    def test_without_attacks_says_nothing_of_poisons(self, tmp_path: Path) -> None:
         run = trainer(tmp_path, [MakeSplits(two_groups(), 25), ScoreLedger()])
         run.fit(Answers(), datamodule=Data(is_poisoned=False))
         logged = {name: value.item() for name, value in run.callback_metrics.items() if name.startswith('partition/')}
-        assert logged == {'partition/poisons': 0, 'partition/contamination': 0}
+        assert not logged
 
     def test_does_not_change_the_split(self, tmp_path: Path) -> None:
         data = Data()

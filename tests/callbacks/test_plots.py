@@ -153,6 +153,10 @@ class TestOverEpochs:
         (axis,) = panels(mean_similarity({'clean': curve(), 'a': curve(), 'b': curve()}, {}, PHASES))
         assert [line.get_color() for line in axis.lines] == ['#000000', *COLORS[:2]]
 
+    def test_without_attacks_no_pair_is_called_clean(self) -> None:
+        (axis,) = panels(mean_similarity({}, {'clean': curve()}, PHASES))
+        assert [line.get_label() for line in axis.lines] == ['all pairs, after an epoch']
+
     def test_contamination_is_in_percent_beside_the_rate_of_all_pairs(self) -> None:
         split = split_over_epochs(curve(), curve(0.001, 0.002, 0.003), {'badnet': curve()}, 0.01, PHASES)
         values = [np.asarray(line.get_ydata(), float) for line in split.axes[2].lines]

@@ -47,8 +47,8 @@ class TestSeparation:
         auroc = {'auroc/a': 7 / 8, 'auroc/b': 1.0}
         assert metrics == pytest.approx({**leak, **risky, **auroc, 'poisons': 1, 'contamination': 0.25})
 
-    def test_without_attacks_nothing_is_contaminated(self) -> None:
-        assert separation(self.SIDE, self.SCORE, {}) == {'poisons': 0, 'contamination': 0.0}
+    def test_without_attacks_nothing_is_known_to_be_clean(self) -> None:
+        assert separation(self.SIDE, self.SCORE, {}) == {}
 
     def test_an_empty_safe_side_is_not_contaminated(self) -> None:
         metrics = separation(np.full(8, RISKY), self.SCORE, {'a': np.array([2])})

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.attacks import Blend, ParallelTriggers, Patch, Trigger, poison_table
+from datamodules.attacks import BadNet, Blend, ParallelTriggers, Patch, Trigger, poison_table
+from datamodules.attacks.base import flatten_attacks
+from datamodules.usage_error import UsageError
 from tests.datamodules.attacks.pools import labeled_pool, pixels
 
 TRIGGERS: dict[str, Trigger] = {'patch': Patch(3), 'blend': Blend(), 'dots': Patch(4, 'dots')}
@@ -87,3 +89,9 @@ def test_too_few_poisons_are_refused() -> None:
 def test_an_attack_with_the_name_of_a_part_is_refused() -> None:
     with pytest.raises(ValueError, match="two attacks are named 'pba_patch': rename one"):
         poison_table({'pba': parallel(['dog']), 'pba_patch': parallel(['dog']).parts('x')['x_dots']}, labeled_pool())
+
+
+@pytest.mark.parametrize('name', ['clean', 'a/b', 'a.b', ''])
+def test_an_attack_whose_name_cannot_be_part_of_a_metric_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match='cannot be the name of an attack'):
+        flatten_attacks({name: BadNet('dog', count=1)})

@@ -136,6 +136,11 @@ class TestReport:
         own = named.source.captions(range(len(named.source)))
         assert check(named, 'it', rebuild_pool(named)).known == sum('star' in caption for caption in own) > 0
 
+    @pytest.mark.parametrize(('size', 'says'), [(16, True), (4, False)])
+    def test_says_when_a_patch_hides_much_of_a_picture(self, set_up: SetUp, size: int, says: bool) -> None:
+        table = format_table([report_of(set_up, BadNet(STAR, size=size, count=3))])
+        assert ('it covers 25% of a picture' in table) == says
+
     def test_counts_mixtures_and_sees_whether_views_differ(self, set_up: SetUp) -> None:
         data = set_up(it=InterpolationPoison(targets=2, copies=3))
         report = check(data, 'it', rebuild_pool(data), epochs=9)

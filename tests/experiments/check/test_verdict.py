@@ -8,7 +8,7 @@ import pytest
 from experiments.check.verdict import AttackReport, ModelAnswers, judge
 from experiments.check.visibility import Trace
 
-CLEAR = Trace(psnr=17.0, ssim=0.8, resized=1.0, survival=0.7, visible=0.9, consistency=0.5, jpeg=0.9)
+CLEAR = Trace(psnr=17.0, ssim=0.8, changed=0.1, resized=1.0, survival=0.7, visible=0.9, consistency=0.5, jpeg=0.9)
 BACKDOOR = AttackReport(
     attack='badnet', kind='BadNet', backdoor=True, poisons=25, rate=0.0025, targets={'truck': 25}, goals=1, copies=25,
     tied=25, named={'truck': 1000}, trace=CLEAR,

@@ -73,7 +73,7 @@ class TestVisibility:
 
     def test_of_no_change(self, tmp_path: Path) -> None:
         trace = measure_trace(data_with(tmp_path), gray(), gray(), ROWS, 2)
-        assert trace == Trace(math.inf, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        assert trace == Trace(math.inf, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class TestSurvival:
