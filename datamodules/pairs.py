@@ -22,6 +22,7 @@ from datamodules.evaluation.heldout import heldout_loader
 from datamodules.evaluation.labeled import build_labeled_set, read_labeled_folder
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, evaluation_loader
 from datamodules.files.array_cache import stored_array
+from datamodules.files.workers import end_with_run
 from datamodules.pictures.augment import ImageViews
 from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch, PairDataset
 from datamodules.pictures.cache import map_strings
@@ -384,7 +385,7 @@ class PairsDataModule(L.LightningDataModule):
         # With its own generator, so that making an iterator does not draw from the global one.
         return DataLoader(
             dataset, sampler=draws, batch_size=None, num_workers=self.num_workers, pin_memory=self._on_gpu,
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=torch.Generator().manual_seed(self.seed), worker_init_fn=end_with_run,
         )  # fmt: skip
 
     @property

@@ -279,10 +279,10 @@ def flatten_attacks(attacks: Mapping[str, Poisoning | None]) -> dict[str, Attack
     flat: dict[str, Attack] = {}
     for name, poisoning in attacks.items():
         for part, attack in ({} if poisoning is None else poisoning.parts(name)).items():
-            if part == 'clean' or not re.fullmatch(r'[\w-]+', part):
+            if part == 'clean' or not re.fullmatch(r'[\w -]+', part):
                 raise UsageError(
                     f'{part!r} in data.attacks cannot be the name of an attack, as metrics are named after it: use '
-                    'letters, digits, _ and -, and not "clean".'
+                    'letters, digits, spaces, _ and -, and not "clean".'
                 )
             if part in flat:
                 raise UsageError(f'two attacks are named {part!r}: rename one of them in data.attacks.')

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from datamodules.files.array_cache import ArrayKind, stored_arrays
 from datamodules.files.arrow_cache import stored_table
 from datamodules.files.reading import column
+from datamodules.files.workers import end_with_run
 from datamodules.pictures.identity import identify_pictures
 from datamodules.pictures.images import UnreadableImage
 from datamodules.rows.table import PairTable
@@ -102,7 +103,9 @@ def decode_pictures(table: PairTable, size: int, folder: Path, workers: int = 0)
 
     def fill(arrays: list[np.ndarray]) -> None:
         images, readable = arrays
-        loader = DataLoader(_WithMode(table, size), batch_size=None, num_workers=workers, collate_fn=_keep)
+        loader = DataLoader(
+            _WithMode(table, size), batch_size=None, num_workers=workers, collate_fn=_keep, worker_init_fn=end_with_run
+        )
         modes: Counter[str] = Counter()
         for row, (image, mode) in enumerate(tqdm(loader, 'decoding', leave=False, disable=len(table) < 20_000)):
             images[row], readable[row] = image, mode is not None
