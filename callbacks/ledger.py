@@ -26,6 +26,7 @@ FILE = 'ledger.parquet'
 VERSION_KEY = b'clipward.ledger'  # in the metadata of the file's schema
 VERSION = 2  # version 1 is a file without the key; its columns are the same
 COLUMNS = ('row', 'key', 'caption', 'similarity', 'posterior', 'side')
+UID = 'uid'  # a further column, of shards whose samples have one
 
 
 class ScoreLedger(Callback):
@@ -103,24 +104,26 @@ def ledger(table: PairTable, score: np.ndarray, side: np.ndarray, mixture: Mixtu
         mixture: The mixture that gives the posterior.
 
     Returns:
-        The columns row, key (image reference), caption, similarity, posterior and side. Similarity and posterior are
-        null for pairs that were not scored; without a fitted mixture every posterior is null. Unlike the side, the
-        posterior need not rise with the similarity. The schema's metadata holds the version of the format.
+        The columns row, key (name of the picture: its path, or the shard and the key of its sample), caption,
+        similarity, posterior and side; and uid, if any sample of a shard has one. Similarity and posterior are null
+        for pairs that were not scored; without a fitted mixture every posterior is null. Unlike the side, the posterior
+        need not rise with the similarity. The schema's metadata holds the version of the format.
     """
     posterior = np.full(len(score), math.nan)
     if mixture is not None and mixture.state == 'fitted':
         posterior = mixture.posterior(score)
     side_names = pa.DictionaryArray.from_arrays(pa.array(side), pa.array([SIDES[i] for i in range(len(SIDES))]))
-    return pa.table(
-        {
-            'row': pa.array(np.arange(len(table))),
-            'key': table.image,
-            'caption': table.caption,
-            'similarity': pa.array(score, pa.float32(), mask=np.isnan(score)),
-            'posterior': pa.array(posterior.astype(np.float32), mask=np.isnan(posterior)),
-            'side': side_names.cast(pa.string()),
-        }
-    ).replace_schema_metadata({VERSION_KEY: str(VERSION).encode()})
+    lines = {
+        'row': pa.array(np.arange(len(table))),
+        'key': table.names(),
+        'caption': table.caption,
+        'similarity': pa.array(score, pa.float32(), mask=np.isnan(score)),
+        'posterior': pa.array(posterior.astype(np.float32), mask=np.isnan(posterior)),
+        'side': side_names.cast(pa.string()),
+    }
+    if (uid := table.keys.get(UID)) is not None and uid.null_count < len(uid):
+        lines[UID] = uid
+    return pa.table(lines).replace_schema_metadata({VERSION_KEY: str(VERSION).encode()})
 
 
 def write_ledger(path: Path, lines: pa.Table) -> None:
@@ -153,7 +156,8 @@ def read_ledger(path: str | Path) -> pa.Table:
         )
     if not {*COLUMNS} <= {*lines.column_names}:
         raise UsageError(f'{path} is not a ledger: it needs the columns {", ".join(COLUMNS)}.')
-    return lines.select(COLUMNS).replace_schema_metadata({VERSION_KEY: str(VERSION).encode()})
+    present = [name for name in (*COLUMNS, UID) if name in lines.column_names]
+    return lines.select(present).replace_schema_metadata({VERSION_KEY: str(VERSION).encode()})
 
 
 def mixture_from(parameters: dict[str, float]) -> Mixture:

@@ -21,7 +21,9 @@ from datamodules.files.reading import (
     read_first_line,
     require_path,
 )
-from datamodules.files.shards import choose_caption, find_shards, index_shards, is_pattern
+from datamodules.files.sample_texts import choose_caption, parse_metadata
+from datamodules.files.shard_index import index_shards
+from datamodules.files.shards import find_shards, is_pattern
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.subsets import random_rows
@@ -228,7 +230,7 @@ def _read_metadata(parquet: Path, keys: list[str]) -> pa.ChunkedArray:
 
 def _read_caption(folder: Path, stem: str) -> str | None:
     text, metadata = (_read_bytes(folder / f'{stem}{suffix}') for suffix in ('.txt', '.json'))
-    return choose_caption(text, metadata)
+    return choose_caption(text, parse_metadata(metadata))
 
 
 def _read_bytes(path: Path) -> bytes | None:

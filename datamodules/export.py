@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -26,7 +27,7 @@ from datamodules.pairs import PairsDataModule
 from datamodules.pictures.batches import OverlaidPictures
 from datamodules.pictures.cache import DecodedPictures, decode_pictures
 from datamodules.rows.partition import DROPPED
-from datamodules.rows.table import UNKNOWN
+from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ def export(data: PairsDataModule, folder: Path, form: Form = 'csv') -> int:
       from a folder ``data``. ``webdataset``: ``train/00000.tar`` and so on, with ``<row>.png`` and ``<row>.txt``.
     - ``heldout.csv`` and ``heldout/``: held-out pairs that are not poisons, with the index of their class if known.
     - ``test/<attack>.csv`` and ``test/<attack>/``: pictures on which success is measured, with label and target.
+    - ``sources.parquet``: ``row`` of each written pair with its ``key``, the file or the shard and sample that its picture
+      comes from, and the sample's ``uid``, if any has one.
     - ``manifest.parquet``: every poisoned row. ``poison_manifest.json``: the attacks and the class names.
       ``train_poison_info.json``: Huang et al.'s list of positions in ``train.csv``, if all poisons have one target.
 
@@ -157,6 +160,7 @@ def _label_field(label: int) -> str:
 
 def _write_truth(folder: Path, data: PairsDataModule, kept: np.ndarray) -> None:
     data.manifest.save(folder / 'manifest.parquet')
+    pq.write_table(_list_sources(data.table, np.flatnonzero(kept)), folder / 'sources.parquet')
     measured = {each.name: each for each in data.evaluation_sets if each.kind == 'asr'}
     content = {
         'pairs': int(kept.sum()),
@@ -170,6 +174,12 @@ def _write_truth(folder: Path, data: PairsDataModule, kept: np.ndarray) -> None:
     _write_json(folder / 'poison_manifest.json', content)
     if (info := _poison_info(data, kept)) is not None:
         _write_json(folder / 'train_poison_info.json', info)
+
+
+def _list_sources(table: PairTable, rows: np.ndarray) -> pa.Table:
+    """Says where pairs come from, so that they can be found again; among the pairs, it would reveal poisons."""
+    named = {'key': table.names()} | {kind: keys for kind, keys in table.keys.items() if kind == 'uid'}
+    return pa.table({'row': pa.array(rows), **{name: keys.take(pa.array(rows)) for name, keys in named.items()}})
 
 
 def _describe_attack(name: str, data: PairsDataModule, measured: EvaluationSet) -> dict[str, Any]:

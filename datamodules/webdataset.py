@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.files.reading import column
-from datamodules.files.shards import find_shards, index_shards, shards_root
+from datamodules.files.shard_index import MetadataKeys, index_shards
+from datamodules.files.shards import find_shards, shards_root
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import TarImages
 from datamodules.rows.table import PairTable
@@ -21,13 +22,16 @@ class WebDatasetPairs(PairsDataModule):
     """Pairs in WebDataset tar shards: members ``<key>.jpg`` with ``<key>.txt``, or ``<key>.json`` with ``caption``.
 
     The shards are read once; the place of every picture goes into an index in ``cache_dir``. So pairs have row
-    numbers and are drawn at random like those of any other data set. Rows are in the order of the shards' names.
+    numbers and are drawn at random like those of any other data set. Rows are in the order of shards and keys, with
+    numbers in names by their value (``9.tar`` before ``10.tar``), whatever the order of the members in a shard.
 
     Args:
         shards: Local, uncompressed tar files: a folder, a pattern such as ``cc3m-{00000..00331}.tar`` or
-            ``cc3m-*.tar``, or a list of these. A sample is an image ``<key>.jpg`` (or png, webp, bmp, gif) and a
+            ``cc3m-*.tar``, or a list of these. A sample is an image ``<key>.jpg`` (or png, webp, bmp, gif, tiff) and a
             caption in ``<key>.txt``, or under ``caption`` in ``<key>.json``.
         validation: Tar files of held-out pairs, given in the same way. By default nothing is held out.
+        captions_from: Key in ``<key>.json`` under which the caption of a pair stands, such as ``alt_text``. By default
+            captions come from ``<key>.txt`` and, where there is none, from ``caption`` in ``<key>.json``.
         labels_from: Key in ``<key>.json`` under which the class of a pair stands, as a name or as an index into
             ``class_names``. By default pairs have no class.
         **kwargs: Arguments of :class:`PairsDataModule`.
@@ -37,14 +41,16 @@ class WebDatasetPairs(PairsDataModule):
         self,
         shards: str | list[str],
         validation: str | list[str] | None = None,
+        captions_from: str | None = None,
         labels_from: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.shards, self.validation, self.labels_from = shards, validation, labels_from
+        self.shards, self.validation = shards, validation
+        self.captions_from, self.labels_from = captions_from, labels_from
 
     def load_table(self) -> PairTable:
-        """Reads the training pairs, in the order of the shards."""
+        """Reads the training pairs, in the order of shards and keys."""
         return self._read(self.shards, 'data.shards')
 
     def load_heldout(self) -> PairTable | None:
@@ -53,7 +59,7 @@ class WebDatasetPairs(PairsDataModule):
 
     def _read(self, patterns: str | list[str], argument: str) -> PairTable:
         shards, source = find_shards(patterns, argument), f'{argument}={patterns!r}'
-        index = index_shards(shards, self.cache_dir, source, self.labels_from)
+        index = index_shards(shards, self.cache_dir, source, MetadataKeys(self.captions_from, self.labels_from))
         if self.labels_from is None:
             return shard_table(index, shards)
         return shard_table(index, shards, *number_labels(index['label'], self.class_names, source))

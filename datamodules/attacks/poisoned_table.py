@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from datamodules.attacks.base import Poisoning, flatten_attacks
@@ -110,3 +111,12 @@ class EitherImages:
         if reference.startswith(_HELDOUT_PREFIX):
             return self.heldout(reference.removeprefix(_HELDOUT_PREFIX), min_side)
         return self.train(reference, min_side)
+
+    def names(self, references: Strings) -> Strings:
+        """Names of the pictures, which each opener knows for its own references."""
+        named = [getattr(opener, 'names', _same)(references) for opener in (self.heldout, self.train)]
+        return pc.if_else(pc.starts_with(references, _HELDOUT_PREFIX), *named)
+
+
+def _same(references: Strings) -> Strings:
+    return references

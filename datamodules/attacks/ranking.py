@@ -35,7 +35,7 @@ def read_ranking(path: str, table: PairTable, rows: np.ndarray) -> np.ndarray:
     if not Path(path).is_file():
         raise UsageError(f'ranking {path!r} does not exist: make it with clipward rank_images and this configuration.')
     listed = read_columns(Path(path), ',', COLUMNS[:1], f'ranking {path!r}')['image']
-    images = table.image.take(pa.array(rows, pa.int64()))
+    images = table.names().take(pa.array(rows, pa.int64()))
     listed_index = pc.index_in(listed.cast(images.type).unique(), value_set=images)
     return rows[listed_index.drop_null().to_numpy()]
 

@@ -22,7 +22,7 @@ from datamodules.files.reading import column
 from datamodules.files.workers import end_with_run
 from datamodules.pictures.identity import identify_pictures
 from datamodules.pictures.images import UnreadableImage
-from datamodules.rows.table import PairTable
+from datamodules.rows.table import PairTable, digest_strings
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,8 @@ def map_strings(table: PairTable, folder: Path) -> PairTable:
     """
     if table.image.nbytes + table.caption.nbytes < _MIN_MAPPED_BYTES:
         return table
-    path = folder / f'pairs-{table.fingerprint}.arrow'
+    references = digest_strings(table.image).hex()[:16]  # the fingerprint ignores places in shards
+    path = folder / f'pairs-{table.fingerprint}-{references}.arrow'
     strings = stored_table(path, lambda: pa.table({'image': table.image, 'caption': table.caption}))
     image, caption = column(strings, 'image'), column(strings, 'caption')
     return PairTable(image, caption, table.label, table.classes, table.keys, opener=table.opener)

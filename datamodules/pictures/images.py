@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
+from datamodules.files.shard_references import find_place, strip_keys, strip_places
 from datamodules.pictures.identity import identify_array, identify_files, identify_samples
 
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')  # no EPS, for which PIL starts another program
@@ -67,7 +67,7 @@ class FolderImages:
 
 
 class TarImages:
-    """Members of tar shards; a reference is ``<shard>:<offset>:<size>`` with the shard relative to the root.
+    """Members of tar shards; a reference is ``<shard>:<key>:<offset>:<size>`` with the shard relative to the root.
 
     A missing shard is an error, not an unreadable image, because it contains ten thousand pairs.
     """
@@ -79,10 +79,10 @@ class TarImages:
         return decode(self._read(reference), min_side)
 
     def _read(self, reference: str) -> bytes:
-        shard, offset, size = reference.rsplit(':', 2)
+        shard, offset, size = find_place(reference)
         with open(self.root / shard, 'rb') as file:
-            file.seek(int(offset))
-            return file.read(int(size))
+            file.seek(offset)
+            return file.read(size)
 
     def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
         """Hashes sizes and modification times of the shards, and a few members; not the location of the root.
@@ -90,8 +90,11 @@ class TarImages:
         Raises:
             FileNotFoundError: If a shard is missing.
         """
-        shards = pc.replace_substring_regex(references, pattern=r':\d+:\d+$', replacement='')
-        return identify_files(self.root, shards) + identify_samples(references, self._read)
+        return identify_files(self.root, strip_keys(references)) + identify_samples(references, self._read)
+
+    def names(self, references: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+        """Shard and key of each reference, ``<shard>:<key>``, by which a pair can be found again in any download."""
+        return strip_places(references)
 
 
 class ArrayImages:

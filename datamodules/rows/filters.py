@@ -148,12 +148,12 @@ class KeyList(Filter):
     def drop(self, table: PairTable) -> np.ndarray:
         on_list = np.zeros(len(table), bool)
         keys = pa.array(self._keys(), pa.string())
-        for column in (table.image, *table.keys.values()):
+        for column in (table.names(), *table.keys.values()):
             on_list |= np.asarray(pc.is_in(column, value_set=keys))
         if not on_list.any():
             raise UsageError(
                 f'data.filters: file={self.file!r} lists none of the {len(table):,} pairs; a key is a uid, the key of '
-                f'a sample or an image reference such as {table.image[0].as_py()!r}.'
+                f'a sample or the name of a picture such as {table.names()[0].as_py()!r}.'
             )
         return ~on_list if self.listed == 'keep' else on_list
 
@@ -224,5 +224,5 @@ def _match_lines(lines: pa.Table, table: PairTable) -> np.ndarray:
         Index of the first matching line, int64 (N,); -1 if none matches.
     """
     ledger = pc.binary_join_element_wise(lines['key'], lines['caption'], '\0')
-    pairs = pc.binary_join_element_wise(table.image, table.caption, '\0')
+    pairs = pc.binary_join_element_wise(table.names(), table.caption, '\0')
     return np.asarray(pc.fill_null(pc.index_in(pairs, value_set=ledger), -1), np.int64)

@@ -26,7 +26,8 @@ class ImageOpener(Protocol):
     same aspect ratio and no side shorter than ``min_side``.
 
     An opener may also have a method ``identity(references) -> bytes``, which changes whenever the pictures do and
-    names their caches; :func:`datamodules.pictures.identity.identify_pictures` uses it.
+    names their caches; :func:`datamodules.pictures.identity.identify_pictures` uses it. An opener whose references
+    hold more than what a picture is called, such as its place in a file, has a method ``names(references) -> Strings``.
     """
 
     def __call__(self, reference: str, min_side: int | None = None) -> Image.Image: ...
@@ -110,11 +111,16 @@ class PairTable:
         image, caption = self.image.take(index), self.caption.take(index)
         return PairTable(image, caption, self.label[rows], self.classes, keys, opener=self.opener)
 
+    def names(self) -> Strings:
+        """What the picture of each row is called in ledgers and lists: its reference, without its place in a shard."""
+        name = getattr(self.opener, 'names', None)
+        return self.image if name is None else name(self.image)
+
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the image references, captions and labels, in order (16 hexadecimal digits)."""
+        """Hash of the pictures' names, captions and labels, in order (16 hexadecimal digits)."""
         digest = hashlib.sha256(str(len(self)).encode())
-        for column in (self.image, self.caption):
+        for column in (self.names(), self.caption):
             digest.update(digest_strings(column))
         digest.update(self.label.tobytes())
         return digest.hexdigest()[:16]

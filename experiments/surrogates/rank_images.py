@@ -28,8 +28,8 @@ def rank(surrogate: Surrogate, target: str, source: Origin, file: str) -> None:
     index, images = pool.index(target), pool.untaken(source, pool.images(source))
     similarity = measure_similarities(surrogate, pixels, source, images, index)
     order = np.argsort(-similarity, kind='stable')
-    references = pool.origin(source).image.take(pa.array(images[order])).to_pylist()
-    write_ranking(file, references, similarity[order])
+    names = pool.origin(source).names().take(pa.array(images[order])).to_pylist()
+    write_ranking(file, names, similarity[order])
     print(f'{file}: {len(images):,} {source} images, ranked by the surrogate with SHA-256 {surrogate.hash_weights()}')
     print(
         f'{len(pool.showing(source, index)):,} of them show {target!r}: attacks on images of other classes skip these'

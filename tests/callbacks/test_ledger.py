@@ -25,7 +25,9 @@ from callbacks.ledger import (
 )
 from callbacks.mixture import Mixture, fit_mixture
 from callbacks.separation import separation
+from datamodules.pictures.images import TarImages
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
+from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
 from tests.callbacks.observed import POISONS, QUIET, ROWS, WARM_UP, Answers, Data, MakeSplits, table, trainer
 
@@ -150,6 +152,13 @@ class TestLedger:
         assert [field.type for field in lines.schema] == [
             pa.int64(), pa.string(), pa.string(), pa.float32(), pa.float32(), pa.string(),
         ]  # fmt: skip
+
+    def test_names_pairs_of_shards_by_key_and_uid(self, tmp_path: Path) -> None:
+        image, keys = ['0.tar:a:512:9', '0.tar:b:2048:9'], {'uid': pa.array(['00ff', None])}
+        pairs = PairTable(image, ['x', 'y'], keys=keys, opener=TarImages('.'))
+        write_ledger(tmp_path / FILE, ledger(pairs, np.zeros(2, np.float32), np.zeros(2, np.int8), MIXTURE))
+        lines = read_ledger(tmp_path / FILE)
+        assert lines['key'].to_pylist() == ['0.tar:a', '0.tar:b'] and lines['uid'].to_pylist() == ['00ff', None]
 
     def test_a_failed_write_leaves_the_previous_ledger_and_no_partial_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

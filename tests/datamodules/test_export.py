@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -203,6 +205,16 @@ class TestTruth:
         data = tiny(tmp_path)
         export(data, tmp_path / 'out')
         assert Manifest.load(tmp_path / 'out/manifest.parquet').table.equals(data.manifest.table)
+
+    def test_the_source_of_each_pair_can_be_found_again(self, tmp_path: Path) -> None:
+        data = tiny(tmp_path, broken=[3])
+        data.table.keys['uid'] = pa.array([*map(str, range(32)), None, None, None])
+        export(data, tmp_path / 'out', 'webdataset')
+        sources = pq.read_table(tmp_path / 'out/sources.parquet').to_pylist()
+        kept = [row for row in range(35) if row != 3]
+        assert [line['row'] for line in sources] == kept
+        assert [line['key'] for line in sources] == [data.table.image[row].as_py() for row in kept]
+        assert [line['uid'] for line in sources] == [data.table.keys['uid'][row].as_py() for row in kept]
 
     def test_attacks_are_described(self, tmp_path: Path) -> None:
         swap = ClassSwap({'cat': 'boat'}, count=2, mode='replace', captions='templates')

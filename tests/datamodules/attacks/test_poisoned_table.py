@@ -5,6 +5,8 @@ import pyarrow as pa
 import pytest
 
 from datamodules.attacks import AttackPool, BadNet, Poison, TargetedPoison, poison_table
+from datamodules.attacks.poisoned_table import EitherImages
+from datamodules.pictures.images import FolderImages, TarImages
 from tests.datamodules.attacks.pools import OneImage, captioned_pool, labeled_pool, pictures
 
 
@@ -35,6 +37,11 @@ class TestPoisonTable:
         uids = table.keys['uid'].to_pylist()
         assert [uids[row] for row in manifest.rows('replace')] == [f'uid {row}' for row in manifest.rows('replace')]
         assert [uids[row] for row in manifest.rows('append')] == [None, None]
+
+    def test_pictures_of_both_tables_have_the_names_that_their_openers_give_them(self) -> None:
+        references = pa.chunked_array([['a/0.jpg'], ['heldout:0.tar:7:512:30']])
+        opener = EitherImages(FolderImages('a'), TarImages('b'))
+        assert opener.names(references).to_pylist() == ['a/0.jpg', 'heldout:0.tar:7']
 
     def test_appending_and_replacing_attacks_can_be_combined(self) -> None:
         attacks = {'a': OneImage(count=2), 'b': OneImage(count=2, mode='replace'), 'c': OneImage(count=2)}

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 
 import pytest
 
-from datamodules.files.shards import find_shards, is_pattern, json_text
+from datamodules.files.shards import find_shards, is_pattern
 from tests.helpers.published import samples, write_shard
 
 
@@ -36,6 +38,28 @@ class TestPatterns:
         shards = find_shards([str(root / 'shards/00002.tar'), str(root / 'shards/*.tar')], 'data.shards')
         assert [shard.name for shard in shards] == ['00000.tar', '00001.tar', '00002.tar']
 
+    def test_are_in_natural_order_and_each_file_counts_once(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ('10', '9', '[x]'):
+            (root / f'shards/{name}.tar').touch()
+        (root / 'shards/latest.tar').symlink_to('9.tar')
+        monkeypatch.chdir(root)
+        shards = find_shards([str(root / 'shards/[19l]*.tar'), 'shards/9.tar', 'shards/[x].tar'], 'data.shards')
+        assert [shard.name for shard in shards] == ['9.tar', '10.tar', '[x].tar']
+
+    def test_a_folder_may_hold_what_is_no_shard(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        for name in ('._00000.tar', '00003.tar.gz', '00000.parquet', '.DS_Store'):
+            (root / 'shards' / name).touch()
+        os.mkfifo(root / 'shards/00004.tar')
+        with caplog.at_level(logging.WARNING):
+            shards = find_shards(str(root / 'shards'), 'data.shards')
+        assert [shard.name for shard in shards] == ['00000.tar', '00001.tar', '00002.tar']
+        for line in (
+            "hidden; first: '._00000.tar'",
+            "compressed and must be unpacked; first: '00003.tar.gz'",
+            'no files',
+        ):
+            assert f'1 of 6 shards are {line}' in caplog.text
+
     @pytest.mark.parametrize(
         'url', ['pipe:cat a.tar', 'https://a.org/{0..9}.tar', 's3://a/b.tar', 'HTTP://a.org/b.tar']
     )
@@ -46,6 +70,9 @@ class TestPatterns:
     def test_bad_input_is_reported_in_one_sentence(self, root: Path) -> None:
         (root / 'empty').mkdir()
         (root / 'a.tar.gz').touch()
+        os.mkfifo(root / 'pipe.tar')
+        (root / 'packed').mkdir()
+        (root / 'packed/a.tar.gz').touch()
         write_shard(root / 'two/train-000.tar', samples(range(1)))
         write_shard(root / 'two/validation-000.tar', samples(range(1)))
         for pattern, message in [
@@ -53,18 +80,13 @@ class TestPatterns:
             ('absent.tar', '1 of 1 shards do not exist'),
             ('shards/{00001..00004}.tar', r'2 of 4 shards do not exist, the first is .*00003\.tar'),
             ('a.tar.gz', 'is not an uncompressed .tar'),
-            ('two', r'contains shards of several sets: name train-\*\.tar or validation-\*\.tar'),
+            (
+                'packed',
+                r"has no usable \.tar file: 1 of 1 shards are compressed and must be unpacked; first: 'a\.tar\.gz'",
+            ),
+            ('shards/{0..99999999}.tar', 'names over 1,000,000 shards'),
+            ('pipe.tar', 'do not exist or are no files'),
+            ('two', r"contains shards of several sets: name 'train-\*\.tar' or 'validation-\*\.tar'"),
         ]:
             with pytest.raises(ValueError, match=message):
                 find_shards(str(root / pattern), 'data.shards')
-
-
-@pytest.mark.parametrize(
-    ('metadata', 'text'),
-    [
-        (b'{"a": "b"}', 'b'), (b'{"a": 3}', '3'), (b'{"a": "\\ud800"}', '?'), (b'{"a": true}', None), (b'[1]', None),
-        (b'{"a": ["b"]}', None), (b'{}', None), (None, None), (b'\xff', None), (b'[' * 100_000, None), (b'"a"', None),
-    ],
-)  # fmt: skip
-def test_json_text_returns_only_text_and_numbers(metadata: bytes | None, text: str | None) -> None:
-    assert json_text(metadata, 'a') == text

@@ -5,9 +5,11 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
+from datamodules.files.shard_references import strip_keys
 from datamodules.pictures.images import MAX_PIXELS, ArrayImages, FolderImages, TarImages, UnreadableImage, decode
 from tests.helpers.picture_files import SIDE, bomb, number_of, picture, truncated_photo, write_picture
 
@@ -65,13 +67,19 @@ class TestFolderImages:
 class TestTarImages:
     def test_reads_a_member_at_its_offset(self, tmp_path: Path) -> None:
         (tmp_path / 'a:b.tar').write_bytes(b'x' * 100 + picture(4) + b'y' * 100)
-        assert number_of(TarImages(tmp_path)(f'a:b.tar:100:{len(picture(4))}')) == 4
+        for key in ('000', 'old.tar:7/née\nx.y', '9:9'):
+            assert number_of(TarImages(tmp_path)(f'a:b.tar:{key}:100:{len(picture(4))}')) == 4
+
+    def test_names_a_member_by_shard_and_key(self) -> None:
+        references = pa.array(['f/a.tar:9:9:512:30', 'B.TAR:x.tar:y\nz:0:1'])
+        assert TarImages('.').names(references).to_pylist() == ['f/a.tar:9:9', 'B.TAR:x.tar:y\nz']
+        assert strip_keys(references).to_pylist() == ['f/a.tar', 'B.TAR']
 
     @pytest.mark.parametrize('place', ['5000:10', '10:20', '90:100'])
     def test_rejects_bytes_that_are_not_a_picture(self, place: str, tmp_path: Path) -> None:
         (tmp_path / 'a.tar').write_bytes(bytes(100))
         with pytest.raises(UnreadableImage):
-            TarImages(tmp_path)(f'a.tar:{place}')
+            TarImages(tmp_path)(f'a.tar:key:{place}')
 
 
 class TestArrayImages:
