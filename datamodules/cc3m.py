@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -221,11 +221,19 @@ def _read_folder(folder: Path) -> pa.Table:
     return pa.table({'image': pa.array([f'{folder.name}/{name}' for name in names], pa.string()), 'caption': captions})
 
 
-def _read_metadata(parquet: Path, keys: list[str]) -> pa.ChunkedArray:
+def _read_metadata(parquet: Path, keys: Sequence[str]) -> pa.ChunkedArray:
     """Reads captions by key, a thousand times as fast as one file for each."""
-    table = pq.read_table(parquet, columns=['key', 'caption'])
-    index = pc.index_in(pa.array(keys, pa.string()), pc.cast(table['key'], pa.string()).combine_chunks())
-    return pc.cast(table['caption'], pa.string()).take(index)
+    try:
+        table = pq.read_table(parquet, columns=['key', 'caption'])
+        table.validate(full=True)
+        key, caption = (pc.cast(table[name], pa.string()).combine_chunks() for name in ('key', 'caption'))
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise UsageError(
+            f'{str(parquet)!r} has no usable columns key and caption: remove it, so that captions are read from the '
+            f'files.'
+        ) from error
+    numbers = pc.utf8_ltrim(pa.array(keys, pa.string()), '0')  # keys that became numbers have lost their zeros
+    return caption.take(pc.index_in(numbers, pc.utf8_ltrim(key, '0')))
 
 
 def _read_caption(folder: Path, stem: str) -> str | None:

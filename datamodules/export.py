@@ -47,8 +47,8 @@ def export(data: PairsDataModule, folder: Path, form: Form = 'csv') -> int:
       from a folder ``data``. ``webdataset``: ``train/00000.tar`` and so on, with ``<row>.png`` and ``<row>.txt``.
     - ``heldout.csv`` and ``heldout/``: held-out pairs that are not poisons, with the index of their class if known.
     - ``test/<attack>.csv`` and ``test/<attack>/``: pictures on which success is measured, with label and target.
-    - ``sources.parquet``: ``row`` of each written pair with its ``key``, the file or the shard and sample that its picture
-      comes from, and the sample's ``uid``, if any has one.
+    - ``sources.parquet``: ``row`` of each written pair; its ``key``, which is the file or the shard and sample of its
+      picture; and the sample's ``uid``, if any has one.
     - ``manifest.parquet``: every poisoned row. ``poison_manifest.json``: the attacks and the class names.
       ``train_poison_info.json``: Huang et al.'s list of positions in ``train.csv``, if all poisons have one target.
 

@@ -22,7 +22,7 @@ def read_ranking(path: str, table: PairTable, rows: np.ndarray) -> np.ndarray:
     """Selects the rows whose image a file lists, in the order of the file.
 
     Args:
-        path: CSV with a header and a column ``image`` of image references. Other columns are ignored.
+        path: CSV with a header and a column ``image`` of names of pictures. Other columns are ignored.
         table: Table of the images.
         rows: One row of each image that may be selected, int64.
 
@@ -45,7 +45,7 @@ def write_ranking(path: str, images: Sequence[str], similarity: np.ndarray) -> N
 
     Args:
         path: Path of the file.
-        images: Image references, in order.
+        images: Names of pictures, in order.
         similarity: Similarity that the images are ordered by, kept for the record, (n,).
     """
     with write_atomically(path) as temporary, open_csv(temporary) as lines:

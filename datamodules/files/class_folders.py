@@ -114,8 +114,11 @@ def list_images_by_class(folder: Path, classes: Sequence[str]) -> tuple[list[str
 
 def _list_folders(root: Path, left_out: LeftOut) -> list[str]:
     """Lists the folders of classes, sorted."""
-    with os.scandir(root) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir())
+    try:
+        with os.scandir(root) as entries:
+            folders = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError as error:
+        raise UsageError(f'{str(root)!r} cannot be listed: {error.strerror}.') from error
     return [name for name in folders if _is_usable(name, name, left_out)]
 
 

@@ -36,6 +36,7 @@ from datamodules.usage_error import UsageError
 log = logging.getLogger(__name__)
 
 _MAX_PICTURE_BYTES = 1 << 28  # as of a picture in a folder
+_MAX_NAME = 4096  # as of a path on Linux
 _PICTURES = ('jpg', 'jpeg', 'png', 'webp', 'bmp', 'gif', 'tif', 'tiff', 'ppm', 'pgm')  # the first of a sample counts
 _RANK = {extension: rank for rank, extension in enumerate((*_PICTURES, 'txt', 'json'))}
 _SCHEMA = pa.schema([(name, pa.string()) for name in ('image', 'caption', 'label', 'key', 'uid')])
@@ -155,6 +156,8 @@ def _find_fault(member: TarMember, path: str) -> str | None:
         return 'are hidden or left behind by a system'
     if not member.is_file:
         return 'are links, devices or sparse files'
+    if len(path) > _MAX_NAME:
+        return f'have a name of over {_MAX_NAME:,} characters'
     return f'are over {_MAX_PICTURE_BYTES >> 20} MiB' if member.size > _MAX_PICTURE_BYTES else None
 
 

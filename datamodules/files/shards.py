@@ -35,13 +35,13 @@ def find_shards(patterns: str | Sequence[str], argument: str) -> list[Path]:
     shards = sorted(names, key=lambda shard: natural_order(shard.as_posix()))
     if not shards:
         raise UsageError(f'{argument}={patterns!r} names no .tar file: give a folder, a file or a pattern of them.')
-    if not_tar := next((shard for shard in shards if shard.suffix.lower() != '.tar'), None):
-        raise UsageError(f'{argument}: {str(not_tar)!r} is not an uncompressed .tar file: unpack it and name the .tar.')
     if missing := [shard for shard in shards if not shard.is_file()]:
         raise UsageError(
             f'{argument}={patterns!r}: {len(missing)} of {len(shards)} shards do not exist or are no files, the first '
             f'is {str(missing[0])!r}.'
         )
+    if not_tar := next((shard for shard in shards if shard.suffix.lower() != '.tar'), None):
+        raise UsageError(f'{argument}: {str(not_tar)!r} is not an uncompressed .tar file: unpack it and name the .tar.')
     first_name: dict[str, Path] = {}
     for shard in shards:
         first_name.setdefault(os.path.realpath(shard), shard.absolute())
@@ -83,8 +83,11 @@ def _expand_wildcards(pattern: str) -> list[str]:
 def _list_shards(folder: Path, argument: str) -> list[str]:
     """Lists the tar files of a folder, which must be one set: validation shards often lie beside training shards."""
     source = f'{argument}={str(folder)!r}'
-    with os.scandir(folder) as entries:
-        faults = {e.name: _find_fault(e) for e in entries if e.name.lower().endswith(('.tar', *_COMPRESSED))}
+    try:
+        with os.scandir(folder) as entries:
+            faults = {e.name: _find_fault(e) for e in entries if e.name.lower().endswith(('.tar', *_COMPRESSED))}
+    except OSError as error:
+        raise UsageError(f'{source} cannot be listed: {error.strerror}.') from error
     left_out = LeftOut('shards')
     for name, fault in sorted(faults.items()):
         if fault is not None:

