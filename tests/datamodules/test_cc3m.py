@@ -205,9 +205,14 @@ def test_any_table_of_captions_is_read_or_refused_in_one_sentence(tmp_path: Path
     write_part(tmp_path / '00000', range(4), metadata=True)
     parquet = tmp_path / '00000.parquet'
     columns = {
-        'text': ['a', 'b', None, ''], 'bytes': [b'a', b'\xff', b'c', b''], 'numbers': [0, 1, 2, 3],
-        'nested': [['a']] * 4, 'dates': [datetime.date(2020, 1, 1)] * 4, 'nothing': [None] * 4, 'keys': [f'{n:09d}' for n in (0, 0, 2, 9)],
-    }  # fmt: skip
+        'text': ['a', 'b', None, ''],
+        'bytes': [b'a', b'\xff', b'c', b''],
+        'numbers': [0, 1, 2, 3],
+        'nested': [['a']] * 4,
+        'dates': [datetime.date(2020, 1, 1)] * 4,
+        'nothing': [None] * 4,
+        'keys': [f'{number:09d}' for number in (0, 0, 2, 9)],
+    }
     tables = [pa.table({'key': columns[key], 'caption': columns[text]}) for key in columns for text in columns]
     contents = []
     for table in tables:
