@@ -23,7 +23,7 @@ from datamodules.files.reading import (
 )
 from datamodules.files.sample_texts import choose_caption, parse_metadata
 from datamodules.files.shard_index import index_shards
-from datamodules.files.shards import find_shards, is_pattern
+from datamodules.files.shards import find_shards, holds_shards, is_pattern
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.subsets import random_rows
@@ -101,7 +101,7 @@ def read_cc3m(location: str, argument: str, cache_dir: Path) -> PairTable:
         UsageError: If the location does not exist or contains no pairs in a known form.
     """
     source = f'{argument}={location!r}'
-    if is_pattern(location) or any(Path(location).glob('*.tar')):
+    if is_pattern(location) or holds_shards(location):
         shards = find_shards(location, argument)
         index = index_shards(shards, cache_dir, source)
         return shard_table(index, shards)

@@ -116,10 +116,21 @@ def _list_folders(root: Path, left_out: LeftOut) -> list[str]:
     """Lists the folders of classes, sorted."""
     try:
         with os.scandir(root) as entries:
-            folders = sorted(entry.name for entry in entries if entry.is_dir())
+            folders = {entry.name: _leads_back(entry, root) for entry in entries if _is_folder(entry)}
     except OSError as error:
         raise UsageError(f'{str(root)!r} cannot be listed: {error.strerror}.') from error
-    return [name for name in folders if _is_usable(name, name, left_out)]
+    for name, leads_back in folders.items():
+        if leads_back:
+            left_out.add('are links to a folder that they are in', quote(name))
+    return sorted(name for name, leads_back in folders.items() if not leads_back and _is_usable(name, name, left_out))
+
+
+def _leads_back(entry: os.DirEntry[str], root: Path) -> bool:
+    """Tells whether an entry is a link to its own folder or to one around it, in which a walk would meet itself."""
+    if not entry.is_symlink():
+        return False
+    real_root, real = (os.path.join(os.path.realpath(path), '') for path in (root, entry.path))
+    return real_root.startswith(real)
 
 
 def _walk_images(root: Path, folder: str, left_out: LeftOut) -> Iterator[str]:
@@ -129,7 +140,7 @@ def _walk_images(root: Path, folder: str, left_out: LeftOut) -> Iterator[str]:
         parent = waiting.pop()
         try:
             with os.scandir(root / parent) as found:
-                entries = [entry for entry in found if entry.is_dir() or _is_image(entry.name)]
+                entries = [entry for entry in found if _is_folder(entry) or _is_image(entry.name)]
         except OSError:
             left_out.add('cannot be read', quote(parent))
             continue
@@ -137,12 +148,19 @@ def _walk_images(root: Path, folder: str, left_out: LeftOut) -> Iterator[str]:
             path = f'{parent}/{entry.name}'
             if not _is_usable(entry.name, path, left_out):
                 continue
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 yield path
             elif entry.is_symlink():
                 left_out.add('are links to folders', quote(path))
             else:
                 waiting.append(path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_image(name: str) -> bool:

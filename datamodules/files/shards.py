@@ -68,6 +68,15 @@ def _expand_pattern(pattern: str, argument: str) -> list[str]:
     return [name for expanded in _expand_range(pattern, argument) for name in _expand_wildcards(expanded)]
 
 
+def holds_shards(folder: str) -> bool:
+    """Tells whether a folder holds a usable tar file."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.lower().endswith('.tar') and _find_fault(entry) is None for entry in entries)
+    except OSError:
+        return False
+
+
 def _expand_range(pattern: str, argument: str) -> list[str]:
     sizes = [int(last) - int(first) + 1 for first, last in _RANGE.findall(pattern)]
     if math.prod(sizes) > _MAX_SHARDS:
@@ -108,7 +117,7 @@ def _find_fault(entry: os.DirEntry[str]) -> str | None:
         return 'are hidden'
     if entry.name.lower().endswith(_COMPRESSED):
         return 'are compressed and must be unpacked'
-    return None if entry.is_file() else 'are no files'
+    return None if os.path.isfile(entry.path) else 'are no files'
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -69,15 +69,19 @@ class TestListImagesByClass:
             write_picture(train / image, 0)
         (train / 'cat/all').symlink_to(train)
         (train / 'lost+found').mkdir()
+        (train / 'loop').symlink_to('loop')
+        (train / 'everything').symlink_to('/')
         (train / 'cat/Thumbs.db').touch()
         with caplog.at_level(logging.WARNING):
             images, _ = list_images_by_class(train, list(read_class_names(train)))
         assert images == ['cat/c.png', 'sea_lion/b.jpg', 'sea_lion/deeper/a.jpg']
         lines = [record.getMessage().partition(': ')[2] for record in caplog.records]
-        assert lines[0].startswith('5 of 10 images and folders are hidden or left behind by a system; first: ')
+        lines.sort(reverse=True)
+        assert lines[0].startswith('5 of 11 images and folders are hidden or left behind by a system; first: ')
         assert [line.partition('; left out')[0] for line in sorted(lines[1:])] == [
-            r"1 of 10 images and folders are links to folders; first: 'cat/all'",
-            r"1 of 10 images and folders have a name that is not UTF-8; first: 'cat/caf\udce9.jpg'",
+            r"1 of 11 images and folders are links to a folder that they are in; first: 'everything'",
+            r"1 of 11 images and folders are links to folders; first: 'cat/all'",
+            r"1 of 11 images and folders have a name that is not UTF-8; first: 'cat/caf\udce9.jpg'",
         ]
 
     def test_an_accent_may_be_written_in_two_ways(self, train: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.files.shards import find_shards, is_pattern
+from datamodules.files.shards import find_shards, holds_shards, is_pattern
 from tests.helpers.published import samples, write_shard
 
 
@@ -50,6 +50,7 @@ class TestPatterns:
         for name in ('._00000.tar', '00003.tar.gz', '00000.parquet', '.DS_Store'):
             (root / 'shards' / name).touch()
         os.mkfifo(root / 'shards/00004.tar')
+        (root / 'shards/00005.tar').symlink_to('00005.tar')
         with caplog.at_level(logging.WARNING):
             shards = find_shards(str(root / 'shards'), 'data.shards')
         assert [shard.name for shard in shards] == ['00000.tar', '00001.tar', '00002.tar']
@@ -58,7 +59,8 @@ class TestPatterns:
             "compressed and must be unpacked; first: '00003.tar.gz'",
             'no files',
         ):
-            assert f'1 of 6 shards are {line}' in caplog.text
+            assert f' of 7 shards are {line}' in caplog.text
+        assert holds_shards(str(root / 'shards')) and not holds_shards(str(root))
 
     @pytest.mark.parametrize(
         'url', ['pipe:cat a.tar', 'https://a.org/{0..9}.tar', 's3://a/b.tar', 'HTTP://a.org/b.tar']
