@@ -21,3 +21,13 @@ def quote(text: object) -> str:
     if len(text) > _MAX_CHARACTERS:
         text = f'{text[: _MAX_CHARACTERS - _LAST_CHARACTERS]}...{text[-_LAST_CHARACTERS:]}'
     return repr(text)
+
+
+def spell_out(message: str) -> str:
+    r"""Spells out what a terminal would obey in a whole message, whoever wrote the parts of it.
+
+    Example:
+        >>> print(spell_out('no class cat\x1b[2J'))
+        no class cat\x1b[2J
+    """
+    return ''.join(each if each.isprintable() else repr(each)[1:-1] for each in message)
