@@ -10,13 +10,24 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from datamodules.usage_error import UsageError
-from experiments.errors import short_errors
-from experiments.option_check import check_options, find_similar
-from experiments.quick_imports import only_describes, quick_imports
-from experiments.subcommands import DESCRIPTION, SUBCOMMANDS, find_subcommand, summarize
+from experiments.interrupts import end_with_reader, leave_at_once, quiet_signals
+
+PROGRAMS = ('clipward', 'lightning', 'cli')  # what Python calls the command when it is run; anything else imports it
+if Path(sys.argv[0]).stem in PROGRAMS:
+    leave_at_once()
+
+from datamodules.usage_error import UsageError  # noqa: E402
+from experiments.class_help import answer_help  # noqa: E402
+from experiments.errors import fail, short_errors  # noqa: E402
+from experiments.near_names import find_similar, near_names  # noqa: E402
+from experiments.option_check import check_options  # noqa: E402
+from experiments.quick_imports import only_describes, quick_imports  # noqa: E402
+from experiments.sections import move_sections  # noqa: E402
+from experiments.subcommands import DESCRIPTION, SUBCOMMANDS, find_subcommand, summarize  # noqa: E402
+from experiments.versions import describe_versions  # noqa: E402
 
 if TYPE_CHECKING:
     from experiments.command_line import CommandLine
@@ -37,35 +48,53 @@ def main(args: Sequence[str] | None = None, command_line: type[CommandLine] | No
             or ``CLIPWARD_TRACEBACK=1`` in the environment, shows where it was noticed instead.
     """
     arguments = sys.argv[1:] if args is None else list(args)
-    answer_quickly(arguments)
+    arguments = answer_quickly(arguments)
     from experiments.command_line import CommandLine, run
 
     return run(arguments, command_line or CommandLine)
 
 
-def answer_quickly(arguments: Sequence[str]) -> None:
-    """Prints the list of subcommands, or refuses a misspelled word, if that is all there is to do.
+def answer_quickly(arguments: Sequence[str]) -> list[str]:
+    """Prints help, or refuses a misspelled word, if that is all there is to do.
+
+    Returns:
+        Otherwise the arguments, with the subcommand first.
 
     Raises:
-        SystemExit: After either.
+        SystemExit: After an answer.
     """
     subcommand = find_subcommand(arguments)
     before = arguments[: arguments.index(subcommand)] if subcommand else arguments
     if {'-h', '--help'} & set(before):
         _root_parser().print_help()
         raise SystemExit(0)
+    if '--version' in before:
+        print(describe_versions())
+        raise SystemExit(0)
     with short_errors(arguments):
-        if subcommand is None and not before:
-            raise UsageError(f'which subcommand? {find_similar("", SUBCOMMANDS)}')
-        if subcommand is not None and subcommand not in SUBCOMMANDS:
+        if subcommand is None:
+            _refuse_no_subcommand(before)
+        if subcommand not in SUBCOMMANDS:
             raise UsageError(f'unrecognized subcommand {subcommand!r}: {find_similar(subcommand, SUBCOMMANDS)}')
-        if subcommand is not None and not before:
-            check_options(subcommand, arguments)
+        arguments = move_sections(arguments, subcommand)
+        answer_help(arguments)
+        check_options(subcommand, arguments)
+    return arguments
+
+
+def _refuse_no_subcommand(options: Sequence[str]) -> NoReturn:
+    known = [option for action in _root_parser()._actions for option in action.option_strings]
+    for option in options:
+        if option.startswith('-') and option.partition('=')[0] not in known:
+            hint = ''.join(f': did you mean {name}?' for name in near_names(option.partition('=')[0], known, 1))
+            raise UsageError(f'unrecognized option {option}{hint or "."}')
+    raise UsageError(f'which subcommand? {find_similar("", SUBCOMMANDS)}')
 
 
 def _root_parser() -> argparse.ArgumentParser:
     """Lists the subcommands; the parsers that do the work are in :mod:`experiments.command_line`."""
     parser = argparse.ArgumentParser(prog='clipward', description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument('--version', action='store_true', help='Print the versions of this command and what it uses.')
     parser.add_argument('-c', '--config', help='YAML file with a section of settings for each subcommand in it.')
     parser.add_argument('--print_config', action='store_true', help='Print the settings that would be used, and exit.')
     parser.add_argument('--traceback', action='store_true', help='Show the traceback of a mistake in the settings.')
@@ -86,18 +115,20 @@ def find_classes_in(folder: str) -> None:
 
 
 def command() -> None:
-    """The console script; exits with 143 when terminated, where Lightning 2.6 would exit with 0."""
-    find_classes_in(os.getcwd())
-    arguments = sys.argv[1:]
-    answer_quickly(arguments)
-    with quick_imports(runs_nothing=only_describes(arguments)):
+    """The console script; exits with 130 when interrupted, and with 143 when terminated."""
+    if describes := only_describes(sys.argv[1:]):
+        end_with_reader()
+    try:
+        find_classes_in(os.getcwd())
+    except FileNotFoundError:
+        fail('the current folder no longer exists: change to one that does.')
+    arguments = answer_quickly(sys.argv[1:])
+    with quick_imports(describes):
         from lightning.pytorch.utilities.exceptions import SIGTERMException
 
         from experiments.command_line import run
-    try:
+    with quiet_signals(SIGTERMException):
         run(arguments)
-    except SIGTERMException:
-        raise SystemExit(143) from None
 
 
 if __name__ == '__main__':

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import yaml
 
 from datamodules.usage_error import UsageError
+from experiments.config_text import read_mapping
 
 SHIPPED = Path(__file__).parent
-_BASE = re.compile(r'\bbase\b')  # most files have no such key, and need not be parsed
 RUN_NAME_FOLDERS = ('methods', 'data')  # the names of files in these folders make up a run's name, in this order
 DEFAULT_RUN_NAME = 'run'
 
@@ -28,9 +28,13 @@ def find_config(name: str, *folders: Path) -> Path:
     Raises:
         UsageError: If there is no such file; the message lists shipped files with similar names.
     """
+    if not name or name.startswith('--'):
+        raise UsageError('config: give a file, as in --config safeclip_pairs.yaml.')
     for folder in (*folders, SHIPPED):
         if (path := folder / name).is_file():
             return path.absolute()
+    if any((folder / name).is_dir() for folder in (*folders, SHIPPED)):
+        raise UsageError(f'config: {name} is a folder: name a YAML file in it.')
     similar = _similar_names(name)
     hint = f'did you mean {", ".join(similar)}?' if similar else 'give its path, or the name of a shipped file.'
     raise UsageError(f'config: File does not exist: {name}; {hint}')
@@ -45,7 +49,10 @@ def _similar_names(name: str) -> list[str]:
 
 def without_base(text: str) -> str:
     """Removes the key ``base``, which the parser does not know, from the text of a file."""
-    if (entry := _base_entry(text)) is None:
+    root = read_mapping(text, 'the text')
+    if root is None:
+        return '{}'
+    if (entry := _base_entry(root)) is None:
         return text
     if entry.is_alone:
         return '{}'
@@ -66,9 +73,26 @@ def with_bases(config: str) -> list[str]:
     Raises:
         UsageError: If a file does not exist, builds on itself, or ``base`` is not a list of names.
     """
-    if '\n' in config or config.lstrip().startswith('{') or '://' in config:
-        return [*map(str, _bases_of(config, Path(), ())), config]
-    return [*map(str, _with_bases(find_config(config, Path()), ()))]
+    if is_text(config):
+        return [*map(str, _bases_of(config, 'the given text', Path(), ())), config]
+    return [config] if '://' in config else [*map(str, _with_bases(find_config(config, Path()), ()))]
+
+
+def is_text(config: str) -> bool:
+    """Whether the value of ``--config`` is YAML itself rather than the name of a file."""
+    return '\n' in config or config.lstrip().startswith('{')
+
+
+def read_config(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UsageError: If it cannot be read.
+    """
+    try:
+        return path.read_text('utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f'config: {path} cannot be read as a text file ({error}).') from error
 
 
 def _with_bases(path: Path, users: tuple[Path, ...]) -> Iterator[Path]:
@@ -76,24 +100,17 @@ def _with_bases(path: Path, users: tuple[Path, ...]) -> Iterator[Path]:
     chain = (*users, path.resolve())
     if chain[-1] in users:
         raise UsageError(f'base: {" -> ".join(map(str, chain))}: a file cannot build on itself.')
-    yield from _bases_of(_read(path), path, chain)
+    yield from _bases_of(read_config(path), str(path), path.parent, chain)
     yield path
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text('utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f'config: {path} cannot be read as a text file ({error}).') from error
-
-
-def _bases_of(text: str, path: Path, users: tuple[Path, ...]) -> Iterator[Path]:
-    if (entry := _base_entry(text)) is None:
+def _bases_of(text: str, file: str, folder: Path, users: tuple[Path, ...]) -> Iterator[Path]:
+    if (entry := _base_entry(read_mapping(text, file))) is None:
         return
     if entry.names is None:
-        raise UsageError(f'base: {path}: expected a list of files like [data/coco.yaml, methods/clip.yaml].')
+        raise UsageError(f'base: {file}: expected a list of files like [data/coco.yaml, methods/clip.yaml].')
     for name in entry.names:
-        yield from _with_bases(find_config(name, path.parent), users)
+        yield from _with_bases(find_config(name, folder), users)
 
 
 class _BaseEntry(NamedTuple):
@@ -105,13 +122,9 @@ class _BaseEntry(NamedTuple):
     is_alone: bool
 
 
-def _base_entry(text: str) -> _BaseEntry | None:
-    """Finds the top-level key ``base``; ``None`` without one, and for text whose mistakes the parser tells better."""
-    try:
-        root = yaml.compose(text, yaml.SafeLoader) if _BASE.search(text) else None
-    except yaml.YAMLError:
-        return None
-    entries = root.value if isinstance(root, yaml.MappingNode) else []
+def _base_entry(root: yaml.MappingNode | None) -> _BaseEntry | None:
+    """Finds the top-level key ``base``."""
+    entries = root.value if root else []
     for key, value in entries:
         if key.value == 'base':
             return _BaseEntry(_names_in(value), key.start_mark.index, value.end_mark.index, len(entries) == 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +19,17 @@ class ClassSource(NamedTuple):
         parameters: Annotations of the arguments of its own constructor, as source, by name; ``None`` if it has no
             constructor.
         passes_on: Whether the constructor takes further keyword arguments.
+        docstring: What the class is for, and its arguments.
+        defaults: Default values of the arguments that have one, as source, by name.
+        is_abstract: Whether the class itself leaves a method to its subclasses.
     """
 
     bases: tuple[str, ...]
     parameters: dict[str, str] | None
     passes_on: bool
+    docstring: str = ''
+    defaults: dict[str, str] = {}  # noqa: RUF012  # never changed
+    is_abstract: bool = False
 
 
 class ClassIndex(dict[str, ClassSource]):
@@ -50,12 +57,21 @@ class ClassIndex(dict[str, ClassSource]):
         inherited = self.parameters(source.bases[0])
         return None if inherited is None else {**inherited, **(source.parameters or {})}
 
+    def lineage(self, name: str) -> list[str]:
+        """A class and those from which it takes arguments, nearest first: bases as long as arguments are passed on."""
+        source = self.get(name)
+        if source is None:
+            return []
+        goes_on = source.bases and (source.parameters is None or source.passes_on)
+        return [name, *(self.lineage(source.bases[0]) if goes_on else [])]
+
     def _ancestors(self, name: str) -> Iterator[str]:
         yield name
         for base in self[name].bases if name in self else ():
             yield from self._ancestors(base)
 
 
+@cache
 def method_parameters(file: Path, class_name: str, method: str) -> dict[str, str] | None:
     """Annotations of a method's arguments by name; ``None`` if the file has no such method."""
     for node in ast.walk(ast.parse(file.read_bytes())) if file.is_file() else ():
@@ -79,11 +95,13 @@ def _read_class(node: ast.ClassDef) -> ClassSource:
     names = [ast.unparse(base).partition('[')[0].rpartition('.')[2] for base in node.bases]
     bases = tuple(name for name in names if name not in BASES_WITHOUT_CONSTRUCTOR)
     constructor = next((method for method in _functions(node.body) if method.name == '__init__'), None)
+    docstring, is_abstract = ast.get_docstring(node) or '', any(map(_is_abstract, _functions(node.body)))
     if constructor is not None:
-        return ClassSource(bases, _parameters(constructor), constructor.args.kwarg is not None)
+        parameters, passes_on = _parameters(constructor), constructor.args.kwarg is not None
+        return ClassSource(bases, parameters, passes_on, docstring, _defaults(constructor), is_abstract)
     if any('dataclass' in ast.unparse(decorator) for decorator in node.decorator_list):
-        return ClassSource(bases, dict(_fields(node)), bool(bases))
-    return ClassSource(bases, None, False)
+        return ClassSource(bases, dict(_fields(node)), bool(bases), docstring)
+    return ClassSource(bases, None, False, docstring, {}, is_abstract)
 
 
 def _functions(body: Iterable[ast.stmt]) -> list[ast.FunctionDef]:
@@ -94,6 +112,18 @@ def _parameters(function: ast.FunctionDef) -> dict[str, str]:
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     named = {argument.arg: argument.annotation for argument in arguments if argument.arg != 'self'}
     return {name: '' if annotation is None else ast.unparse(annotation) for name, annotation in named.items()}
+
+
+def _defaults(function: ast.FunctionDef) -> dict[str, str]:
+    positional = [*function.args.posonlyargs, *function.args.args]
+    with_default = positional[len(positional) - len(function.args.defaults) :]
+    pairs = [*zip(with_default, function.args.defaults, strict=True)]
+    pairs += [(a, value) for a, value in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True) if value]
+    return {argument.arg: ast.unparse(value) for argument, value in pairs}
+
+
+def _is_abstract(method: ast.FunctionDef) -> bool:
+    return any('abstractmethod' in ast.unparse(decorator) for decorator in method.decorator_list)
 
 
 def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:

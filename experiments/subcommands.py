@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 DESCRIPTION = 'Pre-train CLIP on image-caption pairs that you do not trust.'
+WHERE_HELP_IS = (
+    'What a class takes: clipward {0} --data.help CSVPairs, --model.help SafeCLIP, --data.attacks.help BadNet; without '
+    'a name, the classes are listed. The options of your own pairs, and of the classes, prompts and labeled pictures '
+    'that accuracy is measured with (class_names, templates, labeled, validation), are among those of CSVPairs; '
+    'callbacks.zero_shot measures it.'
+)
 TRAINING = {  # methods of Lightning's trainer
     'fit': 'Train a model, measuring attacks and accuracy as it goes.',
     'validate': 'Measure a trained model after an epoch as training would: attack success and zero-shot accuracy.',
@@ -16,6 +22,7 @@ TRAINING = {  # methods of Lightning's trainer
 TOOLS = ('export', 'harden', 'optimize_patch', 'rank_images', 'check_attacks')  # functions of `experiments.tools`
 SUBCOMMANDS = (*TRAINING, *TOOLS)
 NEED_WEIGHTS = ('validate', 'test', 'predict')  # random weights give no meaningful result here
+MEASURE = ('validate', 'test')  # print what they measured
 FILLED_IN = {'model', 'datamodule', 'device', 'epochs'}  # parameters of a tool that are not options
 DATA_ARGUMENTS = {'model', 'datamodule', 'dataloaders', 'train_dataloaders', 'val_dataloaders'}  # the same of a trainer
 SLOTS = {  # callbacks in the order in which they run, whatever their order in a file, and the class each must have
@@ -51,3 +58,16 @@ def find_subcommand(arguments: Sequence[str]) -> str | None:
             return argument
         previous = argument
     return None
+
+
+def options_with_values(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options without their dashes, each with its value, which is given after ``=`` or as the next argument."""
+    for argument, following in zip(arguments, [*arguments, ''][1:], strict=True):
+        option, equals, value = argument.removeprefix('--').partition('=')
+        if argument.startswith('-'):
+            yield option.removeprefix('-'), value if equals else following
+
+
+def config_values(arguments: Sequence[str]) -> list[str]:
+    """What each ``--config`` names."""
+    return [value for option, value in options_with_values(arguments) if option in ('config', 'c')]

@@ -51,6 +51,18 @@ class TestFindConfig:
         with pytest.raises(UsageError, match=f'^config: File does not exist: {name}; {hint}'):
             find_config(name, Path())
 
+    @pytest.mark.parametrize(
+        ('name', 'sentence'),
+        [
+            ('', 'give a file, as in'),
+            ('--name=a', 'give a file, as in'),
+            ('data', 'data is a folder: name a YAML file in'),
+        ],
+    )
+    def test_what_is_no_file_is_refused(self, name: str, sentence: str) -> None:
+        with pytest.raises(UsageError, match=sentence):
+            find_config(name, Path())
+
     def test_a_grid_is_not_suggested(self) -> None:
         with pytest.raises(UsageError, match='shipped file'):
             find_config('table_10.yaml', Path())
@@ -107,9 +119,14 @@ class TestBases:
         a, mine = write(folder, 'a.yaml'), write(folder, 'mine.yaml', '\ufeffbase: [a.yaml]\n')
         assert with_bases('mine.yaml') == [str(a), str(mine)]
 
-    def test_of_a_file_with_mistakes_are_left_to_the_parser(self, folder: Path) -> None:
-        mine = write(folder, 'mine.yaml', 'base: [a.yaml\n')
-        assert with_bases('mine.yaml') == [str(mine)]
+    def test_of_a_file_with_mistakes_are_not_looked_for(self, folder: Path) -> None:
+        write(folder, 'mine.yaml', 'base: [a.yaml\n')
+        with pytest.raises(UsageError, match=r'mine\.yaml is not YAML: line 2'):
+            with_bases('mine.yaml')
+
+    @pytest.mark.parametrize('text', ['', '# nothing\n', 'null\n'])
+    def test_a_file_may_be_empty(self, text: str) -> None:
+        assert without_base(text) == '{}'
 
     def test_a_circle_through_another_folder_is_noticed(self, folder: Path) -> None:
         write(folder, 'mine.yaml', 'base: [deeper/other.yaml]')

@@ -57,6 +57,45 @@ class TestMisspelledOptions:
             check_options(subcommand, [option])
 
 
+class TestKeysOfFiles:
+    @pytest.mark.parametrize(
+        ('text', 'sentence'),
+        [
+            (
+                'trainer: {max_epoch: 3}',
+                'unrecognized key trainer.max_epoch in the given text: did you mean trainer.max_epochs?',
+            ),
+            ('model: {init_args: {lrr: 3}}', 'did you mean model.init_args.lr?'),
+            (
+                'data: {init_args: {attacks: {x: {class_path: BadNet, init_args: {rat: 0.1}}}}}',
+                'did you mean data.init_args.attacks.x.init_args.rate?',
+            ),
+            ('folder: a', 'unrecognized key folder in the given text: only export has it.'),
+            ('validate: {name: a}', 'has a section validate: name a file with sections before the subcommand'),
+            ('trainer: null', 'line 1: trainer takes settings by name'),
+            ('data: {init_args: 3}', 'line 1: data.init_args takes settings by name'),
+            ('model: {class_path: 3}', 'line 1: model.class_path must be the name of a class'),
+        ],
+    )
+    def test_are_checked_like_options(self, text: str, sentence: str) -> None:
+        with pytest.raises(UsageError) as caught:
+            check_options('fit', [*TOY, '--config', f'{text}\n'])
+        assert sentence in str(caught.value)
+
+
+class TestValues:
+    @pytest.mark.parametrize('option', ['--name', '--model.lr', '--trainer.fast_dev_run'])
+    def test_a_missing_one_is_refused(self, option: str) -> None:
+        with pytest.raises(UsageError, match=f'{option} needs a value, as in {option}=VALUE'):
+            check_options('fit', [*TOY, option, '--seed_everything=1'])
+
+
+@pytest.mark.parametrize(('word', 'home'), [('max_epochs', 'trainer'), ('batch_size', 'data'), ('slow_lr', 'model')])
+def test_an_argument_without_its_home_is_refused_with_it(word: str, home: str) -> None:
+    with pytest.raises(UsageError, match=f'did you mean --{home}.{word}?'):
+        check_options('fit', [f'--{word}=1'])
+
+
 def test_a_missing_file_is_refused_with_a_similar_one() -> None:
     with pytest.raises(UsageError, match=r'safeclip_toys\.yaml; did you mean safeclip_toy\.yaml'):
         check_options('fit', ['--config', 'safeclip_toys.yaml'])
