@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from datamodules.usage_error import UsageError
+from experiments.subcommands import SUBCOMMANDS
 
 USAGE_ERROR = 2  # exit status of a command that was called wrongly, as in argparse
 
@@ -63,44 +64,13 @@ def message_of(error: BaseException) -> str:
     """The sentence that is printed for an error."""
     key = getattr(error, 'full_key', None)  # OmegaConf's errors have one
     if key is not None:
-        key = '.'.join(str(key).split('.')[1:])  # without the subcommand
-        return f'{key}: {str(error).splitlines()[0]}'
+        first, _, rest = str(key).partition('.')
+        return f'{rest if first in SUBCOMMANDS else key}: {_of_interpolation(error)}'
     return ' '.join(str(error).split())
 
 
-def parser_message(message: str) -> str:
-    """Shortens a report of jsonargparse, which lists every type that was tried.
-
-    Args:
-        message: Report with an indented block for each type, the innermost one last.
-
-    Returns:
-        The key, what is wrong with its value, and the value.
-    """
-    keys = '.'.join(re.findall(r'Parser key "([^"]+)"', message))
-    owners = re.findall(r"given class_path '(?:\w+\.)*(\w+)'", message)
-    if option := re.search(r"Option '.+' is not accepted", message):
-        return f'{keys}: {option[0]}{f" by {owners[-1]}" if owners else ""}.'
-    if missing := re.search(r"class_path '(?:\w+\.)*(\w+)':\s+the following arguments are required: (.+)", message):
-        return f'{keys}: {missing[1]} needs {missing[2]}.'
-    argument = re.search(r"NestedArg\(key='([^']+)'", message)
-    if argument and re.search(r' is abstract|Unexpected import path format', message):
-        owner, _, name = argument[1].removeprefix('init_args.').rpartition('.')
-        key = f'{keys}.{owner}' if owner else keys
-        return f'{key}: {name} is an argument of no class yet: name the class first, as in --{key}=CLASS.'
-    if absent := re.search(r"Key .+ is required.*|No module named .+|module '.+' has no .+", message):
-        return f'{keys}: {absent[0]}.'
-    if name := re.search(r'(?:dot import path string: |to a subclass of [\s\S]+Given value: )(\S+)', message):
-        return f'{keys}: {name[1]} is not the name of a class that fits there.'
-    if misfit := re.search(r'Not a valid subclass of (\w+)\. Got value: (.+)', message):
-        return f'{keys}: expected the name of a class of {misfit[1]}, got {misfit[2]}.'
-    expected = [_plain(kind) for kind in re.findall(r'Expected (?!a path|a <class .NoneType)(.+)', message)]
-    given = re.search(r'(?:Got|Given) value: (.+)', message)
-    if expected and given:
-        return f'{keys}: expected {" or ".join(dict.fromkeys(expected))}, got {given[1]}.'
-    return ' '.join(re.sub(r'Parser key "([^"]+)":', r'\1:', message).split())
-
-
-def _plain(expectation: str) -> str:
-    """``a <class 'int'>. Got value: x`` as a person would write it."""
-    return re.sub(r"an? (?:<class '(?:\w+\.)*(\w+)'>|typing\.(.+))", r'\1\2', expectation.split('. Got value')[0])
+def _of_interpolation(error: BaseException) -> str:
+    text = str(error).splitlines()[0]
+    if type(error).__name__ == 'GrammarParseError':
+        return 'an interpolation that cannot be read: write it as in ${trainer.max_epochs}.'
+    return re.sub(r'KeyError raised while resolving interpolation: "(.+)"', r'\1.', text)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from argparse import SUPPRESS, Action
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, get_args, get_origin
 
+import yaml
 from jsonargparse import ActionConfigFile, set_parsing_settings  # type: ignore[attr-defined]  # not in `__all__`
 from lightning.pytorch.cli import LightningArgumentParser
 
 from experiments.config_files import run_name, with_bases, without_base
-from experiments.errors import fail, parser_message
+from experiments.environment_values import Key, as_written, from_environment
+from experiments.errors import fail
+from experiments.parser_message import parser_message
 
 # Lets `${trainer.max_epochs}` in a file refer to the subcommand's own, which the parser nests under `fit`.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -40,7 +44,30 @@ class Parser(LightningArgumentParser):
     jsonargparse reads the value of ``--data.attacks.badnet.rate=null`` before it knows the argument, then hands its
     Python form, the word ``None``, to the parser of the class one level down. This parser instead passes the text on
     as typed, down to the parser that has the argument. So ``null`` is null at any depth, and ``None`` is a string.
+
+    Attributes:
+        interpolated: Settings that depend on environment variables, as they were written, by their keys.
+        written: Those of them that :meth:`dump` writes as they were written.
     """
+
+    interpolated: Mapping[Key, str] = MappingProxyType({})
+    written: Mapping[Key, str] = MappingProxyType({})
+
+    def dump(self, cfg: Any, *rest: Any, **kwargs: Any) -> str:
+        """YAML of settings, with what came from environment variables as it was :attr:`written`.
+
+        jsonargparse dumps the settings too, to replace their interpolations; only there can these be seen.
+        """
+        text: str = super().dump(cfg, *rest, **kwargs)
+        if 'oc.env' in text:
+            self.interpolated = from_environment(yaml.safe_load(text))
+        if not self.written:
+            return text
+        return yaml.safe_dump(as_written(yaml.safe_load(text), self.written), sort_keys=False)
+
+    def keep_written(self, subcommand: str, parser: Parser) -> None:
+        """Lets the parser of a subcommand save what this one, whose subcommand it is, found to be interpolated."""
+        parser.written = {key[1:]: text for key, text in self.interpolated.items() if key[0] == subcommand}
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get('action') is ActionConfigFile:

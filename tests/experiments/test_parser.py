@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from experiments import cli
 from experiments.cli import find_classes_in
 from experiments.parser import VERBATIM
-from tests.experiments.conftest import EXPERIMENTS, _fit_parser, parse, resolve
+from tests.experiments.conftest import EXPERIMENTS, Parsed, _fit_parser, parse, resolve
 
 TOY = f'--config={EXPERIMENTS / "clip_toy.yaml"}'
 WARPED = (  # an attack with a class inside its class
@@ -107,9 +108,9 @@ class TestErrors:
         ('option', 'sentence'),
         [
             ('--data.attacks.badnet.swaps=null', "data.attacks: Option 'swaps' is not accepted by BadNet"),
-            ('--data.attacks.badnet.seed=null', 'data.attacks.seed: expected int, got null'),
+            ('--data.attacks.badnet.seed=null', 'data.attacks.badnet.seed: expected int, got null'),
             ('--data.batch_size=null', 'data.batch_size: expected int, got null'),
-            ('--data.attacks.badnet.size=many', 'data.attacks.size: expected int, got many'),
+            ('--data.attacks.badnet.size=many', 'data.attacks.badnet.size: expected int, got many'),
             ('--data.nonsense.rate=null', 'nonsense.rate'),
         ],
     )
@@ -124,7 +125,23 @@ class TestErrors:
     def test_an_option_without_a_value_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             parse('fit', TOY, '--data.attacks.badnet.count', '--trainer.max_epochs=3')
-        assert 'expected one argument' in capsys.readouterr().err
+        assert '--data.attacks.badnet.count needs a value' in capsys.readouterr().err
+
+
+def test_values_of_the_environment_are_saved_as_they_were_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('CLIPWARD_TEST', '/secret')
+    options = [
+        '--data.cache_dir=${oc.env:CLIPWARD_TEST}/a',
+        '--config',
+        '{trainer: {default_root_dir: "${oc.env:CLIPWARD_TEST}"}}',
+    ]
+    command = cli.main(['fit', TOY, *options], Parsed)
+    assert command.config.fit.data.init_args.cache_dir == '/secret/a'
+    saved = command._subcommand_parsers['fit'].dump(command.config.fit)
+    assert 'cache_dir: ${oc.env:CLIPWARD_TEST}/a' in saved and '/secret' not in saved
+    again = cli.main(['fit', '--config', saved], Parsed)
+    assert again.config.fit.data.init_args.cache_dir == '/secret/a'
+    assert again.config.fit.trainer.default_root_dir == '/secret'
 
 
 class TestPrivateNames:
