@@ -9,7 +9,7 @@ import pkgutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -21,17 +21,21 @@ import lightning_modules
 from datamodules.pairs import PairsDataModule
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.errors import fail, short_errors
+from experiments.measurements import describe_measurements
 from experiments.parser import Parser
 from experiments.plan import TrainingPlan
+from experiments.progress_bar import with_progress_bar
 from experiments.run_folder import ResolvedConfig, RunFolder, mark_done
 from experiments.subcommands import (
     DATA_ARGUMENTS,
     DESCRIPTION,
     FILLED_IN,
+    MEASURE,
     NEED_WEIGHTS,
     SLOTS,
     SUBCOMMANDS,
     TOOLS,
+    WHERE_HELP_IS,
     summarize,
 )
 from lightning_modules.clip import CLIP
@@ -42,11 +46,15 @@ EXPECTED_WARNINGS = {  # library warnings, with the reason why they can be ignor
     'isinstance.treespec, LeafSpec': 'Lightning 2.6 calls what newer torch deprecates',
     'torch.distributed.nn.functional.all_gather is deprecated': 'Lightning 2.6 calls what newer torch deprecates',
     'The dirpath has changed from': 'each attempt at a run has a folder of its own',
+    'The number of training batches': 'the logging interval suits large sets; epochs are logged anyway',
+    'Total length of .* across ranks is zero': 'pairs without labeled pictures have nothing to be measured on',
+    'The .* does not have many workers': 'data.num_workers says how many there are to be',
     'Precision bf16-mixed is not supported by the model summary': 'the summary counts weights, which are float32',
 }
 EXPECTED_LOG_LINES = (
     'litlogger',  # an advertisement
     'No pretrained weights loaded',  # training from scratch is intended
+    'Detected KeyboardInterrupt',  # the command says so itself
 )
 
 
@@ -76,10 +84,10 @@ def import_object(path: str) -> Any:
 
 
 class CommandLine(LightningCLI):
-    """Runs one subcommand. Only its parser is built, unless another argument, such as ``--config``, comes first.
+    """Runs one subcommand, the only one whose parser is built.
 
     Args:
-        arguments: What follows the command's name in a shell.
+        arguments: What follows the command's name in a shell, the subcommand first.
 
     Attributes:
         arguments: The arguments without ``--traceback``.
@@ -117,16 +125,11 @@ class CommandLine(LightningCLI):
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         self._subcommand_parsers = {}
         group = parser.add_subcommands()
-        for name in self._subcommands_in_use():
-            help = summarize(name)
-            subparser = self._prepare_subcommand_parser(L.Trainer, name, description=help, **kwargs.get(name, {}))
-            self._subcommand_parsers[name] = subparser
-            group.add_subcommand(name, subparser, help=help)
-
-    def _subcommands_in_use(self) -> Sequence[str]:
-        """The subcommand if it comes first; else all of them, as a config file before it may have settings of any."""
-        first = self.arguments[0] if self.arguments else ''
-        return (first,) if first in SUBCOMMANDS else SUBCOMMANDS
+        name = self.arguments[0]
+        help = f'{summarize(name)} {WHERE_HELP_IS.format(name)}'
+        subparser = self._prepare_subcommand_parser(L.Trainer, name, description=help, **kwargs.get(name, {}))
+        self._subcommand_parsers[name] = subparser
+        group.add_subcommand(name, subparser)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         if subcommand not in TOOLS:
@@ -138,6 +141,8 @@ class CommandLine(LightningCLI):
             self._subcommand_method_arguments[subcommand] = added
         if subcommand == 'predict':  # callbacks keep what they need; the embeddings of all pairs would fill the memory
             parser.set_defaults({'return_predictions': False})
+        if subcommand in MEASURE:  # Lightning would print a column for each set, and every number in each of them
+            parser.set_defaults({'verbose': False})
         if subcommand in NEED_WEIGHTS:
             help = 'Measure a model with random weights instead of refusing to.'
             parser.add_argument('--allow_untrained', type=bool, default=False, help=help)
@@ -145,7 +150,10 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         # LightningCLI's method also warns if `sys.argv` has arguments, as under pytest.
-        self.config = parser.parse_args(self.arguments)
+        root = cast(Parser, parser)
+        self.config = root.parse_args(self.arguments)
+        subcommand = self.config.subcommand
+        root.keep_written(subcommand, cast(Parser, self._subcommand_parsers[subcommand]))
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing; LightningCLI would let a checkpoint override the configuration, even the model class."""
@@ -171,6 +179,8 @@ class CommandLine(LightningCLI):
         config = {**self._get(self.config_init, 'trainer', default={}), **kwargs}
         by_slot = self._get(self.config_init, 'callbacks')
         slot_callbacks = [by_slot.get(slot) for slot in SLOTS]
+        shows_progress = config.get('enable_progress_bar') is not False and not config.get('barebones')
+        config['callbacks'] = with_progress_bar(config.get('callbacks'), shows_progress)
         config['plugins'] = _with_checkpoint_io(config.get('plugins'))
         trainer = self._instantiate_trainer(config, [self.run_folder, TrainingPlan(), *filter(None, slot_callbacks)])
         data_seed, seed = self._get(self.config_init, 'data').seed, self._get(self.config_init, 'seed_everything')
@@ -195,6 +205,12 @@ class CommandLine(LightningCLI):
         filled_in = {'device': self.trainer.strategy.root_device, 'epochs': self.trainer.max_epochs}
         arguments = {**self._prepare_subcommand_kwargs(name), **filled_in}
         function(**{key: arguments[key] for key in inspect.signature(function).parameters})
+
+    def after_validate(self) -> None:
+        if self.trainer.is_global_zero:
+            print(describe_measurements(self.trainer.callback_metrics), flush=True)
+
+    after_test = after_validate
 
     def after_fit(self) -> None:
         mark_done(self.trainer)

@@ -18,8 +18,8 @@ from callbacks.repartition import Past, Repartition, Split
 from experiments import cli, command_line
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.command_line import import_object
-from experiments.subcommands import SLOTS, TOOLS
-from tests.experiments.conftest import EXPERIMENTS, SMALL, FakeRun, instantiate, parse
+from experiments.subcommands import SLOTS
+from tests.experiments.conftest import EXPERIMENTS, SMALL, FakeRun, instantiate, parse, resolve
 
 TOY = str(EXPERIMENTS / 'safeclip_toy.yaml')
 
@@ -36,7 +36,7 @@ def run(*args: str) -> None:
 
 
 def fit(*args: str) -> Any:
-    return parse('fit', '--config', TOY, *args)
+    return resolve('--config', TOY, *args)
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *args: str, stage: Callable[..., Any] = parse) -> str:
@@ -86,13 +86,13 @@ class TestOverrides:
         ids=['command line', 'file'],
     )
     def test_a_split_takes_another_score_by_its_short_name(self, file: str, args: list[str]) -> None:
-        score = parse('fit', '--config', str(EXPERIMENTS / file), *args).callbacks.repartition.init_args.score
+        score = resolve('--config', str(EXPERIMENTS / file), *args).callbacks.repartition.init_args.score
         assert score.class_path == 'callbacks.scores.Running'
         assert score.init_args.as_dict() == {'momentum': 0.9}
 
     def test_an_argument_of_a_score_leaves_its_class_alone(self) -> None:
         args = '--config', str(EXPERIMENTS / 'safeclip_cifar10.yaml'), '--callbacks.repartition.score.views=2'
-        score = parse('fit', *args).callbacks.repartition.init_args.score
+        score = resolve(*args).callbacks.repartition.init_args.score
         assert (score.class_path, score.init_args.views) == ('callbacks.scores.Augmented', 2)
 
     def test_a_slot_can_be_emptied_and_filled_again(self) -> None:
@@ -139,10 +139,16 @@ class TestRefusals:
                 ['--callbacks.repartion=null'],
                 'unrecognized option --callbacks.repartion: did you mean --callbacks.repartition?',
             ),
-            (['--config', '{callbacks: {repartion: null}}'], "does not accept option 'callbacks.repartion'"),
+            (
+                ['--config', '{callbacks: {repartion: null}}'],
+                'unrecognized key callbacks.repartion in the given text: did you mean callbacks.repartition?',
+            ),
             (['--callbacks.repartition.treshold=0.9'], 'did you mean --callbacks.repartition.threshold?'),
             (['--data.attacks.badnet.rat=0.1'], 'did you mean --data.attacks.badnet.rate?'),
-            (['--model=SafeClip'], 'model: SafeClip is not the name of a class'),
+            (
+                ['--model=SafeClip'],
+                'model: SafeClip is not the name of a class that fits there: did you mean SafeCLIP or',
+            ),
             (['--callbacks.repartition=ZeroShot'], 'callbacks.repartition: ZeroShot is not the name of a class'),
             (['--trainer.max_epochs=many'], 'trainer.max_epochs: expected int, got many'),
             (['--trainer.max_epoch=3'], 'unrecognized option --trainer.max_epoch: did you mean --trainer.max_epochs?'),
@@ -272,7 +278,28 @@ class TestFailedStart:
 
 
 class TestEntryPoint:
-    def test_exits_as_terminated_when_terminated(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reads_the_section_of_a_file(self) -> None:
+        text = f'{{fit: {{base: [{TOY}], name: mine}}}}'
+        config = parse('-c', text, 'fit', '--data.rows=7')
+        assert (config.name, config.data.init_args.rows) == ('mine', 7)
+        assert config.model.class_path.endswith('.SafeCLIP')
+
+    def test_says_its_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as exit:
+            cli.main(['--version'])
+        assert exit.value.code == 0
+        assert 'torch 2.' in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ('option', 'sentence'),
+        [('--verson', 'unrecognized option --verson: did you mean --version?'), ('--version=1', 'which subcommand?')],
+    )
+    def test_asks_for_a_subcommand(self, option: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert sentence in refusal(capsys, option)
+
+    def test_exits_as_terminated_when_terminated(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         def terminated(arguments: list[str]) -> None:
             raise SIGTERMException
 
@@ -281,6 +308,7 @@ class TestEntryPoint:
         with pytest.raises(SystemExit) as exit:
             cli.command()
         assert exit.value.code == 143
+        assert capsys.readouterr().err == 'terminated\n'
 
     def test_returns_nothing_since_a_script_would_exit_with_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr('sys.argv', ['clipward', 'fit'])
@@ -302,8 +330,8 @@ class TestPrivateNames:
         assert callable(getattr(LightningCLI, name))
 
     def test_of_a_command_line_object_exist(self, tmp_path: Path) -> None:
-        command = instantiate('-c', '{fit: {name: run}}', 'fit', '--config', TOY, '--trainer.logger=false')
-        assert set(command._subcommand_parsers) == {'fit', 'validate', 'test', 'predict', *TOOLS}
+        command = instantiate('fit', '--config', TOY, '--trainer.logger=false')
+        assert set(command._subcommand_parsers) == {'fit'}
         assert callable(command.trainer.strategy.precision_plugin.forward_context)
 
     def test_of_loggers_exist(self, tmp_path: Path) -> None:
