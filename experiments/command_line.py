@@ -22,7 +22,7 @@ from datamodules.pairs import PairsDataModule
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.errors import fail, short_errors
 from experiments.measurements import describe_measurements
-from experiments.parser import Parser
+from experiments.parser import Parser, place_csv_logger
 from experiments.plan import TrainingPlan
 from experiments.progress_bar import with_progress_bar
 from experiments.run_folder import ResolvedConfig, RunFolder, mark_done
@@ -95,7 +95,7 @@ class CommandLine(LightningCLI):
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self.arguments = [argument for argument in arguments if argument != '--traceback']
+        self.arguments = place_csv_logger([argument for argument in arguments if argument != '--traceback'])
         self.run_folder = RunFolder()
         super().__init__(
             CLIP,

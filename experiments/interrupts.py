@@ -77,7 +77,8 @@ class _Noted:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number)
         sys.unraisablehook = _say_nothing  # workers that the signal ended are found dead at any moment
-        if signal.getsignal(self.received) is not self:  # Lightning has noted it, or has begun to shut down
+        handler: Any = signal.getsignal(self.received)
+        if handler is not self:  # Lightning has noted it, or has begun to shut down
             return
         signal.setitimer(signal.ITIMER_REAL, UNTIL_AGAIN)
         raise KeyboardInterrupt if self.received == signal.SIGINT else SystemExit(128 + self.received)

@@ -235,6 +235,8 @@ def _settings_in_files(arguments: Sequence[str]) -> Iterator[Setting]:
 
 def _names_in(node: yaml.Node | None, file: str, prefix: str = '') -> Iterator[str]:
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if '.' in key.value:  # a name that the user has chosen, as of a set
+            continue
         name = f'{prefix}{key.value}'
         if _HOLDS_SETTINGS.fullmatch(name) and not isinstance(value, yaml.MappingNode):
             raise UsageError(

@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ActionConfigFile, set_parsing_settings  # type: ignore[attr-defined]  # not in `__all__`
 from lightning.pytorch.cli import LightningArgumentParser
 
+from datamodules.usage_error import UsageError
 from experiments.config_files import run_name, with_bases, without_base
 from experiments.environment_values import Key, as_written, from_environment
 from experiments.errors import fail
@@ -29,13 +30,26 @@ class ConfigFile(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         for config in with_bases(values):
             earlier = _paths(cfg.get(self.dest))
-            self.apply_config(parser, cfg, self.dest, config)
+            try:
+                self.apply_config(parser, cfg, self.dest, config)
+            except ImportError as error:  # of a package that reads from a storage
+                raise UsageError(f'config: {config}: {error}.') from error
             if cfg.get('name') == run_name(earlier):  # neither a file nor an option has named the run
                 cfg['name'] = run_name(_paths(cfg[self.dest]))
 
 
 def _paths(configs: Sequence[Any] | None) -> list[Path]:
     return [Path(str(config)) for config in configs or () if config is not None]  # None stands for YAML text
+
+
+def place_csv_logger(arguments: Sequence[str]) -> list[str]:
+    """Lets ``--trainer.logger=CSVLogger`` log where the run is; Lightning's class has no default for its folder."""
+    given = '--trainer.logger=CSVLogger'
+    if given not in arguments or any(argument.startswith('--trainer.logger.save_dir') for argument in arguments):
+        return list(arguments)
+    at = arguments.index(given) + 1
+    where = ['save_dir=${...default_root_dir}', 'name=${....name}']  # of the trainer, and of the run around it
+    return [*arguments[:at], *(f'--trainer.logger.{setting}' for setting in where), *arguments[at:]]
 
 
 class Parser(LightningArgumentParser):

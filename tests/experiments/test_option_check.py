@@ -83,6 +83,11 @@ class TestKeysOfFiles:
         assert sentence in str(caught.value)
 
 
+def test_a_key_that_the_user_chose_may_have_dots() -> None:
+    text = 'data: {init_args: {attacks: {a.b: {class_path: BadNet, init_args: {mine: 1}}}}}\n'
+    check_options('fit', [*TOY, '--config', text])
+
+
 class TestValues:
     @pytest.mark.parametrize('option', ['--name', '--model.lr', '--trainer.fast_dev_run'])
     def test_a_missing_one_is_refused(self, option: str) -> None:

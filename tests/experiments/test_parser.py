@@ -128,6 +128,13 @@ class TestErrors:
         assert '--data.attacks.badnet.count needs a value' in capsys.readouterr().err
 
 
+def test_a_csv_logger_logs_where_the_run_is() -> None:
+    root, given = '--trainer.default_root_dir=elsewhere', '--trainer.logger=CSVLogger'
+    logger = parse('fit', TOY, given, root, '--name=mine').trainer.logger.init_args
+    assert (logger.save_dir, logger.name) == ('elsewhere', 'mine')
+    assert parse('fit', TOY, given, '--trainer.logger.save_dir=here').trainer.logger.init_args.save_dir == 'here'
+
+
 def test_values_of_the_environment_are_saved_as_they_were_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('CLIPWARD_TEST', '/secret')
     options = [
