@@ -22,7 +22,7 @@ from datamodules.contracts import pairs_of
 from datamodules.pictures.copies import least_of_copies
 from datamodules.rows.draws import bits
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Partition
-from datamodules.usage_error import UsageError
+from datamodules.usage_error import UsageError, check_number
 
 Copies = Literal['apart', 'together']
 Side = NDArray[np.int8]
@@ -358,7 +358,8 @@ class SafeRiskyRepartition(Repartition):
         copies: Copies = 'apart',
     ) -> None:
         super().__init__(score, every, memory, copies)
-        log_odds_of(threshold)
+        check_number('callbacks.repartition.threshold', threshold, '(0, 1)')
+        check_number('callbacks.repartition.tol', tol, '[0, inf)')
         ranges = {'growth': growth, 'top_fraction': top_fraction, 'cap': cap, 'min_fraction': min_fraction}
         for name, value in {**ranges, 'first_fraction': first_fraction}.items():
             if value is not None and not 0 <= value <= 1:

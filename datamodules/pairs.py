@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -35,8 +34,8 @@ from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.text.eda import EDA
 from datamodules.text.prompts import imagenet_classes, imagenet_templates
 from datamodules.text.token_cache import prompt_tokens, stored_tokens, warn_of_cut_captions
-from datamodules.text.tokenizer import WordTokenizer
-from datamodules.usage_error import UsageError
+from datamodules.text.tokenizer import ModelTokenizer, WordTokenizer
+from datamodules.usage_error import SEEDS, UsageError, check_number
 
 if TYPE_CHECKING:
     from datamodules.contracts import Pairs, Prompts, Truth
@@ -104,10 +103,13 @@ class PairsDataModule(L.LightningDataModule):
         eval_batch_size: int = 512,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UsageError(f'data.batch_size must be at least 1, got {batch_size}.')
-        if not 0 < safe_weight < math.inf:
-            raise UsageError(f'data.safe_weight must be positive and finite, got {safe_weight}.')
+        sizes = {'batch_size': batch_size, 'image_size': image_size, 'cache_size': cache_size}
+        for name, value in {**sizes, 'eval_batch_size': eval_batch_size}.items():
+            check_number(f'data.{name}', value, '[1, inf)')
+        check_number('data.context_length', context_length, '[2, inf)')
+        check_number('data.safe_weight', safe_weight, '(0, inf)')
+        check_number('data.num_workers', num_workers, '[0, inf)')
+        check_number('data.seed', seed, SEEDS)
         self.batch_size, self.image_size, self.cache_size = batch_size, image_size, cache_size
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
         self.attacks = flatten_attacks(attacks or {})
@@ -175,7 +177,8 @@ class PairsDataModule(L.LightningDataModule):
         self.table, self.manifest = poison_table(self.attacks, pool)
         poisons = self.manifest.rows(), render_poisoned_pictures(self.attacks, self.manifest, self.pictures)
         self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), [poisons])
-        self.tokenizer = WordTokenizer(self.context_length)
+        own = getattr(self.trainer.lightning_module, 'tokenizer', None) if self.trainer else None
+        self.tokenizer = ModelTokenizer(own, self.context_length) if own else WordTokenizer(self.context_length)
         self.tokens = stored_tokens(self.table, self.tokenizer, self.cache_dir)
         if not self._rank:
             warn_of_cut_captions(self.table, self.tokens, self.tokenizer)
@@ -364,12 +367,12 @@ class PairsDataModule(L.LightningDataModule):
         self.context_length = self.context_length or getattr(model, 'context_length', None)
         if self.image_size is None or self.context_length is None:
             raise UsageError('without a model, data.image_size and data.context_length must be set.')
-        model_length = getattr(model, 'context_length', self.context_length)
-        if self.context_length != model_length:
-            raise UsageError(
-                f'data.context_length={self.context_length} is not the {model_length} tokens that model.architecture '
-                f'takes: leave it null.'
-            )
+        for name, unit in (('image_size', 'pixels'), ('context_length', 'tokens')):
+            size = getattr(self, name)
+            if size != (of_model := getattr(model, name, size)):
+                raise UsageError(
+                    f'data.{name}={size} is not the {of_model} {unit} that model.architecture takes: leave it null.'
+                )
 
     def _check_batch_size(self, stage: str) -> None:
         if self.batch_size % self._world:

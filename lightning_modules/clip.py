@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datamodules.contracts import prompts_of
-from datamodules.usage_error import UsageError
+from datamodules.usage_error import UsageError, check_number
 from lightning_modules.checkpoint_version import add_version, check_version
+from lightning_modules.divergence import DivergenceWatch
 from lightning_modules.losses import info_nce, one_way
+from lightning_modules.normalization import Normalization
 from lightning_modules.schedules import Schedule
+from lightning_modules.towers import build_towers
+from lightning_modules.weights import check_weights, load_weights
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al., 2021: keeps the logits from growing without bound
 
@@ -45,7 +48,8 @@ class CLIP(L.LightningModule):
     """Contrastive language-image pre-training (Radford et al., 2021).
 
     Args:
-        architecture: Name of an open_clip model, or path of a JSON file in open_clip's format. ``RN50`` uses GELU in
+        architecture: Name of an open_clip model, or path of a JSON file in open_clip's format, such as the
+            ``open_clip_config.json`` of a saved model. Tokenizer and normalization are its own. ``RN50`` uses GELU in
             its text tower; ``RN50-quickgelu`` uses QuickGELU, as OpenAI's weights do. With several processes, a ResNet
             normalizes over each process's share of the batch, so its loss differs slightly from that of a single
             process; on GPUs, ``trainer.sync_batchnorm: true`` removes the difference. Other models are not affected.
@@ -64,6 +68,7 @@ class CLIP(L.LightningModule):
     Attributes:
         towers: The open_clip model.
         width: Dimension D of an embedding.
+        tokenizer: The model's own tokenizer; ``None`` for CLIP's, which the datamodules bring.
         untrained: Whether the weights start random, without ``pretrained`` or ``init_from``.
     """
 
@@ -84,18 +89,24 @@ class CLIP(L.LightningModule):
         super().__init__()
         if views not in (1, 2):
             raise UsageError(f'model.views must be 1 or 2, got {views}.')
+        for name, value in (('lr', lr), ('warmup_steps', warmup_steps), ('weight_decay', weight_decay), ('eps', eps)):
+            check_number(f'model.{name}', value, '[0, inf)')
+        for beta in betas:
+            check_number('model.betas', beta, '[0, 1)')
         self.architecture, self.lr, self.warmup_steps = architecture, lr, warmup_steps
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
         self.views, self.channels_last = views, channels_last
         self.untrained = pretrained is None and init_from is None
-        self.towers, self.width = build_towers(architecture, pretrained)
+        self.towers, self.width, self.tokenizer = build_towers(architecture, pretrained)
+        self.normalization = Normalization.of(self.towers.visual.preprocess_cfg)
         if init_from is not None:
-            load_weights(self, init_from)
+            self._adopt_normalization(load_weights(self, init_from))
         if channels_last:
             self.towers.visual.to(memory_format=torch.channels_last)
         if compile:
             self.towers.visual.compile()
         self.classifiers: list[Tensor] = []
+        self.divergence = DivergenceWatch()
 
     # --- embeddings -------------------------------------------------------------------------------------------------
 
@@ -116,7 +127,8 @@ class CLIP(L.LightningModule):
         return self.towers.logit_scale.exp()
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Unit-norm float32 embeddings (B, D) of normalized images (B, 3, H, W)."""
+        """Unit-norm float32 embeddings (B, D) of images (B, 3, H, W) that are normalized as CLIP's own."""
+        image = self.normalization(image)
         if self.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         with attention(image.device):
@@ -151,6 +163,7 @@ class CLIP(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             losses = self.losses(image, text, batch.cross_modal)
         loss = torch.stack(list(losses.values())).sum()
+        self.divergence.add(loss, self.trainer)
         self.log_dict({f'train/{name}': value for name, value in losses.items()}, batch_size=len(batch.row))
         self.log('train/loss', loss, prog_bar=True, batch_size=len(batch.row))
         return {'loss': loss, 'similarity': (image[0] * text[0]).sum(-1).detach()}
@@ -205,6 +218,16 @@ class CLIP(L.LightningModule):
         with torch.no_grad():
             self.towers.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         self.log('train/logit_scale', self.logit_scale.detach())
+        trainer = self.trainer
+        if trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps:
+            self.stop_if_diverged()
+        elif self.divergence.is_due(trainer):
+            self.divergence.check_losses(trainer)
+
+    def stop_if_diverged(self) -> None:
+        """Raises ``UsageError`` if a loss since the last look, or a weight, is not a finite number."""
+        if self.divergence.latest is not None:  # else nothing was trained
+            self.divergence.check(self.trainer, self.towers.state_dict().values())
 
     # --- optimization -----------------------------------------------------------------------------------------------
 
@@ -241,6 +264,9 @@ class CLIP(L.LightningModule):
         prompts = torch.cat([self.encode_text(chunk.to(self.device)) for chunk in chunks])
         return F.normalize(prompts.view(*tokens.shape[:2], -1).mean(1), dim=-1)
 
+    def on_validation_start(self) -> None:
+        self.stop_if_diverged()  # also where an epoch is evaluated before its end
+
     def on_validation_epoch_start(self) -> None:
         with self.trainer.strategy.precision_plugin.forward_context():
             self.classifiers = [self.classifier(tokens) for tokens in prompts_of(self.trainer).prompt_tokens()]
@@ -271,99 +297,28 @@ class CLIP(L.LightningModule):
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.stop_if_diverged()
         add_version(checkpoint)
+        checkpoint['normalization'] = self.normalization.settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_version(checkpoint, 'ckpt_path')
-        check_architecture(self, checkpoint['state_dict'], 'ckpt_path')
+        check_weights(self, checkpoint['state_dict'], 'ckpt_path')
+        self._adopt_normalization(checkpoint)
+        if self.trainer.state.fn == 'fit' and 'optimizer_states' not in checkpoint:
+            raise UsageError(
+                'ckpt_path holds weights alone, from which no run can go on: start a new one with model.init_from.'
+            )
+
+    def _adopt_normalization(self, checkpoint: Mapping[str, Any]) -> None:
+        """Weights that came from ``pretrained`` keep its normalization, also where that is not named again."""
+        settings = checkpoint.get('normalization', self.normalization.settings)
+        self.normalization = Normalization.of(settings).to(self.device)
 
 
 def attention(device: torch.device) -> AbstractContextManager[None]:
     """Selects plain attention on the CPU, where torch's flash kernel takes 2.6 times as long on short captions."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == 'cpu' else nullcontext()
-
-
-def build_towers(architecture: str, pretrained: str | None) -> tuple[Any, int]:
-    """Builds both towers with open_clip, from a model name or a JSON file.
-
-    Returns:
-        The open_clip model and the dimension of its embeddings.
-
-    Raises:
-        UsageError: If the model or the weights are neither known to open_clip nor an existing file.
-    """
-    import open_clip  # takes seconds
-
-    name = architecture
-    if architecture.endswith('.json'):
-        path = _config_file(architecture)
-        open_clip.add_model_config(path)
-        name = path.stem
-    if name not in open_clip.list_models():
-        raise UsageError(
-            f'model.architecture={architecture!r} is not an open_clip model; choose one from open_clip.list_models(), '
-            f'or give the path of a JSON file.'
-        )
-    _check_pretrained(name, pretrained)
-    towers = open_clip.create_model(name, pretrained=pretrained, load_weights=pretrained is not None)
-    return towers, open_clip.get_model_config(name)['embed_dim']
-
-
-def _config_file(architecture: str) -> Path:
-    """Path of the user's own JSON file or, failing that, of a shipped one."""
-    folder = Path(__file__).parent / 'model_configs'
-    for path in (Path(architecture), folder / architecture):
-        if path.is_file():
-            return path
-    shipped = ', '.join(sorted(path.name for path in folder.glob('*.json')))
-    raise UsageError(
-        f'model.architecture={architecture!r} does not exist: give the path of a JSON file or the name of a shipped '
-        f'one: {shipped}.'
-    )
-
-
-def _check_pretrained(name: str, pretrained: str | None) -> None:
-    """Refuses weights that open_clip does not have, before it builds a model."""
-    import open_clip
-
-    if pretrained is None or Path(pretrained).is_file() or open_clip.get_pretrained_cfg(name, pretrained):
-        return
-    tags = ', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none, so leave it null'
-    raise UsageError(f'model.pretrained={pretrained!r} is neither a file nor a tag of {name}. Its tags: {tags}.')
-
-
-def check_architecture(module: nn.Module, weights: dict[str, Tensor], argument: str) -> None:
-    """Refuses weights of another architecture in one sentence; torch would print a page of keys."""
-    expected, given = (
-        {key: tensor.shape for key, tensor in state.items() if key.startswith('towers.')}
-        for state in (module.state_dict(), weights)
-    )
-    mismatched = sorted(key for key in expected | given if expected.get(key) != given.get(key))
-    if mismatched:
-        raise UsageError(
-            f'{argument} holds weights of another architecture ({len(mismatched)} tensors differ, first '
-            f'{mismatched[0]}): set model.architecture to the one that the checkpoint was trained with.'
-        )
-
-
-def load_weights(module: nn.Module, path: str, argument: str = 'model.init_from') -> None:
-    """Loads the towers from a checkpoint and ignores the rest of it.
-
-    Raises:
-        UsageError: If the file is missing, is not a checkpoint, or holds another architecture.
-    """
-    if not Path(path).is_file():
-        raise UsageError(f'{argument}={path!r} does not exist.')
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:  # text or a cut file, say
-        raise UsageError(f'{argument}={path!r} is damaged, or no checkpoint ({error}): give another file.') from error
-    if 'state_dict' not in checkpoint:
-        raise UsageError(f'{argument}={path!r} is not a Clipward checkpoint: use model.pretrained for other weights.')
-    check_version(checkpoint, f'{argument}={path!r}')
-    weights = checkpoint['state_dict']
-    check_architecture(module, weights, argument)
-    module.load_state_dict({k: v for k, v in weights.items() if k.startswith('towers.')}, strict=False)
 
 
 def _epoch_seed(epoch: int, rank: int) -> int:

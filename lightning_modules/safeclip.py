@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from datamodules.contracts import pairs_of
-from datamodules.usage_error import UsageError
+from datamodules.usage_error import UsageError, check_number
 from lightning_modules.clip import CLIP
 from lightning_modules.losses import Direction, nearest_neighbor_loss
 from lightning_modules.neighbor_pool import NeighborPools, PoolSize
@@ -56,12 +56,13 @@ class SafeCLIP(CLIP):
         lr_plan: Plan = 'global',
         **kwargs: Any,
     ) -> None:
-        if unimodal_epochs < 0 or slow_epochs < 0:
-            raise UsageError(
-                f'model.unimodal_epochs and model.slow_epochs must be at least 0, got {unimodal_epochs} and '
-                f'{slow_epochs}.'
-            )
+        for name, value in (('unimodal_epochs', unimodal_epochs), ('slow_epochs', slow_epochs)):
+            check_number(f'model.{name}', value, '[0, inf)')
+        check_number('model.slow_lr', None if slow_lr == 'auto' else slow_lr, '[0, inf)')
+        check_number('model.pool_size', None if pool_size == 'auto' else pool_size, '[0, inf)')
         super().__init__(**kwargs)
+        if self.lr == 0 and slow_lr != 'auto':
+            raise UsageError('model.slow_lr is a fraction of model.lr, which is 0: raise model.lr.')
         self.unimodal_epochs, self.slow_epochs, self.slow_lr = unimodal_epochs, slow_epochs, slow_lr
         self.pool_size, self.nn_direction, self.nn_roles = pool_size, nn_direction, nn_roles
         self.in_modal, self.lr_plan = in_modal, lr_plan

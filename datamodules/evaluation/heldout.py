@@ -12,12 +12,11 @@ from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch, Pai
 from datamodules.pictures.cache import Pictures
 from datamodules.rows.partition import Draw
 from datamodules.rows.table import PairTable
-from datamodules.text.token_cache import stored_tokens
-from datamodules.text.tokenizer import WordTokenizer
+from datamodules.text.token_cache import AnyTokenizer, stored_tokens
 
 
 def heldout_loader(
-    table: PairTable, pictures: Pictures, rows: np.ndarray, tokenizer: WordTokenizer, cache_dir: Path, batch_size: int
+    table: PairTable, pictures: Pictures, rows: np.ndarray, tokenizer: AnyTokenizer, cache_dir: Path, batch_size: int
 ) -> DataLoader[PairBatch]:
     """Builds a loader of held-out pairs, without augmentation, in order.
 

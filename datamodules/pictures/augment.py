@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from datamodules.rows.draws import uniform
-from datamodules.usage_error import UsageError
+from datamodules.usage_error import UsageError, check_number
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images (Radford et al., 2021)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -169,7 +169,7 @@ class SimCLRViews(ImageViews):
             the size of the view.
 
     Raises:
-        UsageError: If ``crop_scale`` is not two fractions in (0, 1] in ascending order.
+        UsageError: If a number is out of its range, or a range not in ascending order.
 
     Example:
         >>> image = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
@@ -194,6 +194,14 @@ class SimCLRViews(ImageViews):
     ) -> None:
         if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise UsageError(f'crop_scale must be two fractions of the area, least first, got {crop_scale}.')
+        if not 0 < crop_ratio[0] <= crop_ratio[1] < math.inf:
+            raise UsageError(f'crop_ratio must be two positive numbers, least first, got {crop_ratio}.')
+        if not 0 <= blur_sigma[0] <= blur_sigma[1] < math.inf:
+            raise UsageError(f'blur_sigma must be two numbers of pixels, least first, got {blur_sigma}.')
+        for name, value in (('flip', flip), ('jitter', jitter), ('hue', hue), ('gray', gray), ('blur', blur)):
+            check_number(name, value, '[0, 1]')
+        for name, value in (('brightness', brightness), ('contrast', contrast), ('saturation', saturation)):
+            check_number(name, value, '[0, inf)')
         self.crop_scale, self.crop_ratio, self.flip = crop_scale, crop_ratio, flip
         self.jitter, self.gray, self.blur, self.blur_sigma = jitter, gray, blur, blur_sigma
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue

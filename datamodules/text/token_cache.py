@@ -13,7 +13,9 @@ from tqdm import tqdm
 from datamodules.files.array_cache import stored_array
 from datamodules.rows.table import PairTable
 from datamodules.text.prompts import fill_templates
-from datamodules.text.tokenizer import WordTokenizer
+from datamodules.text.tokenizer import ModelTokenizer, WordTokenizer
+
+AnyTokenizer = WordTokenizer | ModelTokenizer
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +23,8 @@ _CAPTIONS_AT_ONCE = 8192
 _MIN_ROWS_FOR_PROGRESS = 200_000  # fewer are done before anybody could read a progress bar
 
 
-def stored_tokens(table: PairTable, tokenizer: WordTokenizer, folder: Path) -> np.ndarray:
-    """Tokens of the original captions, uint16 (N, T), which can hold every id of CLIP's vocabulary.
+def stored_tokens(table: PairTable, tokenizer: AnyTokenizer, folder: Path) -> np.ndarray:
+    """Tokens of the original captions, (N, T): uint16, which can hold every id of CLIP's vocabulary, or uint32.
 
     Args:
         table: The pairs.
@@ -37,10 +39,12 @@ def stored_tokens(table: PairTable, tokenizer: WordTokenizer, folder: Path) -> n
             tokens[rows] = [tokenizer(caption) for caption in table.captions(rows)]
 
     length = tokenizer.context_length
-    return stored_array(folder / f'tokens-{table.fingerprint}-{length}.npy', (len(table), length), np.uint16, fill)
+    kind = np.uint32 if tokenizer.identity else np.uint16
+    name = '-'.join(filter(None, ['tokens', table.fingerprint, str(length), tokenizer.identity]))
+    return stored_array(folder / f'{name}.npy', (len(table), length), kind, fill)
 
 
-def warn_of_cut_captions(table: PairTable, tokens: np.ndarray, tokenizer: WordTokenizer) -> None:
+def warn_of_cut_captions(table: PairTable, tokens: np.ndarray, tokenizer: AnyTokenizer) -> None:
     """Logs how many captions are longer than the model's context, even if their tokens come from the cache."""
     truncated_before = tokenizer.truncated
     for caption in table.captions(np.flatnonzero(tokens[:, -1])):  # a full row may also be a caption that just fits
@@ -53,7 +57,7 @@ def warn_of_cut_captions(table: PairTable, tokens: np.ndarray, tokenizer: WordTo
         )  # fmt: skip
 
 
-def prompt_tokens(classes: Sequence[str], templates: Sequence[str], tokenizer: WordTokenizer) -> torch.Tensor:
+def prompt_tokens(classes: Sequence[str], templates: Sequence[str], tokenizer: AnyTokenizer) -> torch.Tensor:
     """Tokens of every class in every template, int64 (C, P, T).
 
     Args:

@@ -1,11 +1,11 @@
-"""CLIP's byte-pair encoding (BPE) of captions, with a memory for words."""
+"""Captions as tokens: CLIP's byte-pair encoding (BPE) with a memory for words, and the tokenizers of other models."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class WordTokenizer:
         context_length: Number of tokens T of a caption, start and end included, at least 2.
 
     Attributes:
+        identity: Tells the tokens from those of other tokenizers, for the names of caches; empty for CLIP's.
         truncated: Number of captions with more than T tokens so far, in this process.
 
     Example:
@@ -38,6 +39,7 @@ class WordTokenizer:
         [49406, 320, 1929, 49407, 0, 0]
     """
 
+    identity = ''
     _MAX_REMEMBERED_WORDS = 1 << 20  # about 200 MB; scraped text contains more different words than fit into memory
 
     def __init__(self, context_length: int = 77) -> None:
@@ -74,3 +76,36 @@ class WordTokenizer:
         if len(self._ids) < self._MAX_REMEMBERED_WORDS:
             self._ids[word] = ids
         return ids
+
+
+class OwnTokenizer(Protocol):
+    """The tokenizer of a model that does not use CLIP's; ``lightning_modules.towers.Tokenizer`` is one.
+
+    Attributes:
+        identity: Tells it from other tokenizers.
+    """
+
+    identity: str
+
+    def tokenize(self, caption: str, context_length: int) -> Any:
+        """Tokens of a caption, int64 (1, T)."""
+
+
+class ModelTokenizer:
+    """The tokenizer of a model, with the interface of :class:`WordTokenizer`.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        context_length: Number of tokens T of a caption.
+    """
+
+    def __init__(self, tokenizer: OwnTokenizer, context_length: int) -> None:
+        self.context_length, self.identity, self.truncated = context_length, tokenizer.identity, 0
+        self._tokenize = tokenizer.tokenize
+        self._padding = int(self._tokenize('', context_length + 1)[0, -1])
+
+    def __call__(self, caption: str) -> np.ndarray:
+        """Tokenizes a caption: int64 (T,)."""
+        self.truncated += int(self._tokenize(caption, self.context_length + 1)[0, -1]) != self._padding
+        tokens: np.ndarray = self._tokenize(caption, self.context_length)[0].numpy()
+        return tokens

@@ -14,7 +14,8 @@ from datamodules.pictures.augment import CleanView, ImageViews, normalize
 from datamodules.pictures.batches import CLEAN
 from datamodules.text.prompts import fill_templates
 from datamodules.usage_error import UsageError
-from lightning_modules.clip import CLIP, load_weights
+from lightning_modules.clip import CLIP
+from lightning_modules.weights import load_weights
 
 
 def load_trained(model: CLIP, ckpt_path: str | None, device: torch.device) -> CLIP:

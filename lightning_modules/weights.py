@@ -1,0 +1,126 @@
+"""Weights from files: read without running code that they may hold, and refused in one sentence if they do not fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.usage_error import UsageError
+from lightning_modules.checkpoint_version import check_version
+
+PREFIX = 'towers.'  # of the weights that every model of this package has
+
+
+def read_checkpoint(path: str | Path, argument: str) -> dict[str, Any]:
+    """Reads a checkpoint of Clipward onto the CPU.
+
+    Args:
+        path: The file.
+        argument: The argument that named it, for the message.
+
+    Raises:
+        UsageError: If the file is missing, holds objects, is damaged, is no checkpoint of Clipward, or is one of a
+            later release.
+    """
+    named = f'{argument}={str(path)!r}'
+    checkpoint = _read(path, named)
+    weights = checkpoint.get('state_dict') if isinstance(checkpoint, Mapping) else None
+    names = list(weights) if isinstance(weights, Mapping) else []
+    if not any(isinstance(name, str) and name.startswith(PREFIX) for name in names):
+        raise UsageError(f'{named} is not a Clipward checkpoint: use model.pretrained for other weights.')
+    check_version(checkpoint, named)
+    return checkpoint  # type: ignore[no-any-return]
+
+
+def _read(path: str | Path, named: str) -> Any:
+    """Reads a file of tensors and plain values. Torch's own message would advise to lift this guard."""
+    if not Path(path).is_file():
+        raise UsageError(f'{named} {"is not a file" if Path(path).exists() else "does not exist"}.')
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # a damaged file can make any part of torch fail
+        raise UsageError(f'{named} {_why_unreadable(error)}') from error
+
+
+def _why_unreadable(error: Exception) -> str:
+    objects = re.search(r'GLOBAL ([\w.]+)', str(error))
+    if objects:
+        return f'holds objects ({objects[1]}) that could run code: give a file of tensors and plain values alone.'
+    if 'TorchScript' in str(error):
+        return 'is a TorchScript archive, which could run code: give a file of tensors alone.'
+    return 'is damaged, or no checkpoint: give another file.'
+
+
+def load_weights(module: nn.Module, path: str, argument: str = 'model.init_from') -> dict[str, Any]:
+    """Loads the towers from a checkpoint, and returns the whole of it.
+
+    Raises:
+        UsageError: If the file is not a checkpoint of this architecture, or one of a run that diverged.
+    """
+    checkpoint = read_checkpoint(path, argument)
+    check_weights(module, checkpoint['state_dict'], argument)
+    weights = {name: tensor for name, tensor in checkpoint['state_dict'].items() if name.startswith(PREFIX)}
+    module.load_state_dict(weights, strict=False)
+    return checkpoint
+
+
+def load_pretrained(towers: nn.Module, path: str) -> None:
+    """Loads a file of open_clip's weights.
+
+    Raises:
+        UsageError: If the file does not hold the weights of these towers.
+    """
+    import open_clip  # takes seconds
+
+    named = f'model.pretrained={path!r}'
+    try:
+        open_clip.load_checkpoint(towers, path)
+    except Exception as error:  # a damaged file can make any part of open_clip or torch fail
+        raise UsageError(f'{named} {_why_not_pretrained(path, error)}') from error
+
+
+def _why_not_pretrained(path: str, error: Exception) -> str:
+    if 'Error(s) in loading state_dict' not in str(error):
+        return _why_unreadable(error)
+    if f'"{PREFIX}' in str(error):
+        return 'is a checkpoint of Clipward: give it as model.init_from.'
+    return 'holds weights of another architecture: set model.architecture to the one that they belong to.'
+
+
+def check_weights(module: nn.Module, weights: Mapping[str, Tensor], argument: str) -> None:
+    """Refuses weights of another architecture, or of a run that has diverged."""
+    check_architecture(module, weights, argument)
+    check_finite(weights, argument)
+
+
+def check_architecture(module: nn.Module, weights: Mapping[str, Tensor], argument: str) -> None:
+    """Refuses weights of another architecture in one sentence; torch would print a page of keys."""
+    expected, given = (
+        {key: getattr(tensor, 'shape', None) for key, tensor in state.items() if key.startswith(PREFIX)}
+        for state in (module.state_dict(), weights)
+    )
+    mismatched = sorted(key for key in expected | given if expected.get(key) != given.get(key))
+    if mismatched:
+        raise UsageError(
+            f'{argument} holds weights of another architecture ({len(mismatched)} tensors differ, first '
+            f'{mismatched[0]}): set model.architecture to the one that the checkpoint was trained with.'
+        )
+
+
+def check_finite(weights: Mapping[str, Tensor], argument: str) -> None:
+    """Refuses weights of a run that has diverged.
+
+    Raises:
+        UsageError: If some are not finite.
+    """
+    infinite = sorted(name for name, tensor in weights.items() if not tensor.isfinite().all())
+    if infinite:
+        raise UsageError(
+            f'{argument} holds weights that are not finite numbers ({len(infinite)} tensors, first {infinite[0]}): its '
+            f'training has diverged, so give an earlier checkpoint, or one of a run with a lower model.lr.'
+        )
