@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from callbacks.evaluation_tally import EvaluationTally
+from callbacks.evaluation_tally import EvaluationTally, without_unanswered
 from callbacks.metric_names import AsrQuantity, asr_metric
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet
 from datamodules.usage_error import UsageError
@@ -40,13 +40,13 @@ class AttackSuccessRate(EvaluationTally):
         self.confidence = confidence
 
     def count(self, sets: Sequence[EvaluationSet], index: int, logits: Tensor, batch: EvalBatch) -> Tensor | None:
-        predicted = logits.argmax(-1)
+        predicted = without_unanswered(logits.argmax(-1), logits)
         if sets[index].target is not None:
             counted = batch.valid & (batch.label != batch.target)
             return torch.stack([(counted & (predicted == batch.target)).sum(), counted.sum()])
         if any(clean_set_for(attack, sets) == index for attack in sets):
             known = batch.valid & (batch.label >= 0)
-            classes = len(sets[index].classes)
+            classes = len(sets[index].classes) + 1  # the last one of the predictions stands for no answer
             return multiclass_confusion_matrix(predicted[known], batch.label[known], classes, validate_args=False)
         return None
 
@@ -105,7 +105,8 @@ def clean_rate(matrix: Tensor, label: np.ndarray, target: np.ndarray) -> float:
     true class and target.
 
     Args:
-        matrix: Confusion matrix of a clean set, int64 (C, C), row = true class, column = prediction.
+        matrix: Confusion matrix of a clean set, int64 (C + 1, C + 1), row = true class, column = prediction, of which
+            the last one is no answer.
         label: True class of each of the attack's images, (N,), -1 where unknown.
         target: Class that the attack wants each image to be classified as, (N,).
 

@@ -9,6 +9,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.harmless import Harmless
+
 Part = Literal['wait', 'step', 'evaluation', 'rest']
 
 
@@ -24,6 +26,7 @@ class EpochCost(Callback):
     """
 
     def __init__(self) -> None:
+        self.harmless = Harmless('counting pairs')
         self._reset()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -40,7 +43,8 @@ class EpochCost(Callback):
         if trainer.is_last_batch and pl_module.device.type == 'cuda':
             torch.cuda.synchronize(pl_module.device)  # work still queued on the device belongs to training
         self._book('step')
-        self._pairs += len(batch.row)
+        with self.harmless:
+            self._pairs += len(batch.row)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._book('rest')

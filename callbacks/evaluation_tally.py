@@ -8,10 +8,13 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.rank_zero import WarningCache
 from torch import Tensor
 
 from datamodules.contracts import truth_of
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet
+
+_said_once = WarningCache()
 
 
 class EvaluationTally(Callback, ABC):
@@ -22,6 +25,7 @@ class EvaluationTally(Callback, ABC):
 
     def __init__(self) -> None:
         self.counts: dict[int, Tensor] = {}
+        self.unanswered: dict[int, Tensor] = {}  # images without an answer, by index of the set
 
     @abstractmethod
     def count(self, sets: Sequence[EvaluationSet], index: int, logits: Tensor, batch: EvalBatch) -> Tensor | None:
@@ -30,7 +34,7 @@ class EvaluationTally(Callback, ABC):
         Args:
             sets: All evaluation sets.
             index: Index of the set that the batch belongs to.
-            logits: Score of each image for each class of the set, (B, C).
+            logits: Score of each image for each class of the set, (B, C). See :func:`without_unanswered`.
             batch: Images, labels and targets, and a mask of the images that are not padding.
 
         Returns:
@@ -47,7 +51,7 @@ class EvaluationTally(Callback, ABC):
         """
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.counts = {}
+        self.counts, self.unanswered = {}, {}
 
     def on_validation_batch_end(
         self,
@@ -60,18 +64,50 @@ class EvaluationTally(Callback, ABC):
     ) -> None:
         counts = self.count(_sets(trainer), dataloader_idx, outputs['logits'], batch)
         if counts is not None:
-            before = self.counts.get(dataloader_idx)
-            self.counts[dataloader_idx] = counts if before is None else before + counts
+            unanswered = (~is_answer(outputs['logits']) & batch.valid).sum()
+            for tally, new in ((self.counts, counts), (self.unanswered, unanswered)):
+                tally[dataloader_idx] = tally[dataloader_idx] + new if dataloader_idx in tally else new
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        sums = {i: trainer.strategy.reduce(count, reduce_op='sum') for i, count in sorted(self.counts.items())}
-        metrics = self.report(_sets(trainer), {i: total.cpu() for i, total in sums.items()})
+        sets = _sets(trainer)
+        counts, unanswered = (_sums(tally, trainer) for tally in (self.counts, self.unanswered))
+        for index, images in unanswered.items():
+            if images:
+                _said_once.info(
+                    f'{sets[index].name}: the model gives no finite score to {int(images)} of {len(sets[index])} '
+                    f'images, which count as wrong and as no success of an attack'
+                )
+        metrics = self.report(sets, counts)
         # All ranks have the same values already; without sync_dist Lightning warns that they may differ.
         pl_module.log_dict(metrics, sync_dist=True)
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
     on_test_epoch_end = on_validation_epoch_end
+
+
+def is_answer(logits: Tensor) -> Tensor:
+    """Which images have an answer, bool (B,): those whose scores (B, C) are all finite."""
+    return logits.isfinite().all(-1)
+
+
+def without_unanswered(classes: Tensor, logits: Tensor) -> Tensor:
+    """Replaces the classes of images without an answer; argmax and topk would give them the first ones.
+
+    Args:
+        classes: The most likely class of each image, int64 (B,), or several of them, (B, K).
+        logits: Score of each image for each class, (B, C).
+
+    Returns:
+        The classes, where an image without an answer has C, which is no class.
+    """
+    answered = is_answer(logits).view(-1, *[1] * (classes.ndim - 1))
+    return classes.where(answered, logits.shape[-1])
+
+
+def _sums(tally: Mapping[int, Tensor], trainer: L.Trainer) -> dict[int, Tensor]:
+    """The sums over all ranks, on the CPU."""
+    return {i: trainer.strategy.reduce(count, reduce_op='sum').cpu() for i, count in sorted(tally.items())}
 
 
 def _sets(trainer: L.Trainer) -> list[EvaluationSet]:

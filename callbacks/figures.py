@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from callbacks import plots
+from callbacks.harmless import Harmless
 from callbacks.metric_names import (
     ASR_PREFIX,
     ZERO_SHOT_PREFIX,
@@ -27,6 +28,7 @@ from callbacks.plots import AttackCurves, Curve, PoisonedPair
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
 from datamodules.contracts import Truth, truth_of
+from datamodules.files.atomic import write_atomically
 from datamodules.usage_error import UsageError
 
 STATE_VERSION = 2  # of the history in a checkpoint; version 1 named metrics differently
@@ -59,6 +61,7 @@ class Figures(Callback):
                 raise UsageError(f'callbacks.figures.{name} must be at least 1, got {value}.')
         self.every_n_epochs, self.examples = every_n_epochs, examples
         self.history: dict[str, list[list[float]]] = {}
+        self.harmless = Harmless('drawing figures')
         self._epochs_drawn = 0  # number of epochs trained at the latest drawing
         self._group: Tensor | None = None  # of each row: 0 if clean, else 1 + index of the attack
         self._training_similarity: RowSums | None = None  # by group
@@ -66,12 +69,17 @@ class Figures(Callback):
     # --- recording --------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        folder = _folder(trainer)
+        with self.harmless:
+            self._begin(trainer, folder, pl_module.device)
+
+    def _begin(self, trainer: L.Trainer, folder: Path | None, device: torch.device) -> None:
         data = truth_of(trainer)
         group = np.zeros(len(data.table), np.int64)
         for number, rows in enumerate(_poisoned_rows(data).values(), 1):
             group[rows] = number
-        self._group = torch.from_numpy(group).to(pl_module.device)
-        if (folder := _folder(trainer)) and data.manifest.attacks:
+        self._group = torch.from_numpy(group).to(device)
+        if folder and data.manifest.attacks:
             pairs = {attack: poisoned_pairs(data, attack, self.examples) for attack in data.manifest.attacks}
             _save(trainer, folder, 'poisons', plots.contact_sheet(pairs))
 
@@ -98,8 +106,9 @@ class Figures(Callback):
             self._record(epochs, _prefix_names('similarity/training/', ('clean', *data.manifest.attacks), means))
         is_new_split = data.partition.scored_after == epochs
         if is_new_split:
-            self._record(epochs, measure_split(data))
-        is_first_split = is_new_split and len(self.history['split/share']) == 1
+            with self.harmless:
+                self._record(epochs, measure_split(data))
+        is_first_split = is_new_split and len(self.history.get('split/share', ())) == 1
         if epochs % self.every_n_epochs == 0 or is_first_split:
             self._draw(trainer, pl_module, epochs)
 
@@ -132,9 +141,13 @@ class Figures(Callback):
     # --- drawing ----------------------------------------------------------------------------------------------------
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs: int) -> None:
-        self._epochs_drawn, data = epochs, truth_of(trainer)
-        if not (folder := _folder(trainer)):
-            return
+        self._epochs_drawn = epochs
+        if folder := _folder(trainer):
+            with self.harmless:
+                self._draw_into(folder, trainer, pl_module, epochs)
+
+    def _draw_into(self, folder: Path, trainer: L.Trainer, pl_module: L.LightningModule, epochs: int) -> None:
+        data = truth_of(trainer)
         phase: Any = getattr(pl_module, 'phase', lambda epoch: '')
         phases = [phase(epoch) for epoch in range(max(trainer.max_epochs or 0, epochs))]
         for name, figure in self._curves(data, phases).items():
@@ -226,12 +239,11 @@ def _folder(trainer: L.Trainer) -> Path | None:
 
 
 def _save(trainer: L.Trainer, folder: Path, name: str, figure: plots.Figure, key: str | None = None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{name}.png'
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), write_atomically(path) as temporary:
         # Captions may use a script that the font lacks; its letters are then drawn as boxes, which is good enough.
         warnings.filterwarnings('ignore', r'Glyph .* missing from', UserWarning)
-        figure.savefig(path)
+        figure.savefig(temporary, format='png')
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(f'figures/{key or name}', [str(path)], step=trainer.global_step)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.harmless import Harmless
 from callbacks.mixture import Mixture, fit_mixture
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
@@ -50,6 +51,7 @@ class ScoreLedger(Callback):
         if not 0 < threshold < 1:
             raise UsageError(f'callbacks.ledger.threshold must lie between 0 and 1, got {threshold}.')
         self.threshold = threshold
+        self.harmless = Harmless('writing the ledger', f'{FILE} stays that of an earlier split, if there is one')
         self._seen: RowSums | None = None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -60,8 +62,9 @@ class ScoreLedger(Callback):
         folder = trainer.log_dir  # a collective call, so all ranks make it
         score, side = partition.score.numpy(), partition.side.numpy()
         if folder and trainer.is_global_zero:
-            mixture = None if partition.mixture is None else mixture_from(partition.mixture)
-            write_ledger(Path(folder, FILE), ledger(data.table, score, side, mixture))
+            with self.harmless:
+                mixture = None if partition.mixture is None else mixture_from(partition.mixture)
+                write_ledger(Path(folder, FILE), ledger(data.table, score, side, mixture))
         poisons = {attack: data.manifest.rows(attack) for attack in data.manifest.attacks}
         metrics = {f'partition/{name}': value for name, value in separation(side, score, poisons).items()}
         pl_module.log_dict(metrics, sync_dist=True)  # equal on all ranks, but without sync_dist Lightning warns
@@ -168,8 +171,8 @@ def mixture_from(parameters: dict[str, float]) -> Mixture:
 
 def sides_by(score: np.ndarray, cut: float | None) -> np.ndarray:
     """Sides, int8 (N,): dropped without a score, safe at or above the cut, else risky; none is safe without a cut."""
-    safe = score >= (math.inf if cut is None else cut)  # False for NaN
-    return np.select([np.isnan(score), safe], [DROPPED, SAFE], RISKY).astype(np.int8)
+    safe = score >= (math.inf if cut is None else cut)
+    return np.select([~np.isfinite(score), safe], [DROPPED, SAFE], RISKY).astype(np.int8)
 
 
 def summary(score: np.ndarray, cut: float | None, mixture: Mixture) -> str:

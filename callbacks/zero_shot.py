@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from callbacks.evaluation_tally import EvaluationTally
+from callbacks.evaluation_tally import EvaluationTally, without_unanswered
 from callbacks.metric_names import zero_shot_metric, zero_shot_top5_metric
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet
 
@@ -26,8 +26,8 @@ class ZeroShot(EvaluationTally):
         if sets[index].target is not None:
             return None
         known = batch.valid & (batch.label >= 0)
-        best = logits.topk(min(TOP_GUESSES, logits.shape[-1])).indices  # (B, 5), best first
-        right = (best == batch.label[:, None]) & known[:, None]
+        best = logits.topk(min(TOP_GUESSES, logits.shape[-1])).indices
+        right = (without_unanswered(best, logits) == batch.label[:, None]) & known[:, None]
         return torch.stack([right[:, 0].sum(), right.sum(), known.sum()])
 
     def report(self, sets: Sequence[EvaluationSet], counts: Mapping[int, Tensor]) -> dict[str, float]:

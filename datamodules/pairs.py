@@ -377,6 +377,11 @@ class PairsDataModule(L.LightningDataModule):
     def _check_batch_size(self, stage: str) -> None:
         if self.batch_size % self._world:
             raise UsageError(f'data.batch_size={self.batch_size} must be a multiple of the {self._world} processes.')
+        if stage == 'fit' and self.batch_size < 2 * self._world:
+            raise UsageError(
+                f'data.batch_size={self.batch_size} leaves a process fewer than 2 pairs, and the loss compares pairs: '
+                f'set at least {2 * self._world}.'
+            )
         if stage == 'fit' and not self.steps_per_epoch:
             pairs = int((self.partition.side != DROPPED).sum())
             raise UsageError(f'data.batch_size={self.batch_size} is larger than the {pairs} usable pairs: lower it.')

@@ -38,6 +38,7 @@ from experiments.subcommands import (
     WHERE_HELP_IS,
     summarize,
 )
+from experiments.trainer_check import check_seeds, check_trainer, refused_by_lightning
 from lightning_modules.clip import CLIP
 
 DEFAULTS = Path(__file__).with_name('defaults.yaml')
@@ -153,6 +154,7 @@ class CommandLine(LightningCLI):
         root = cast(Parser, parser)
         self.config = root.parse_args(self.arguments)
         subcommand = self.config.subcommand
+        check_seeds(self.config[subcommand].as_dict())
         root.keep_written(subcommand, cast(Parser, self._subcommand_parsers[subcommand]))
 
     def _parse_ckpt_path(self) -> None:
@@ -162,9 +164,7 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        for part in ('train', 'val', 'test', 'predict'):
-            if config.trainer[f'limit_{part}_batches'] == 1:
-                fail(f'trainer.limit_{part}_batches=1 would be read as 100 %: set 2, or trainer.fast_dev_run=1.')
+        check_trainer(vars(config.trainer), self.subcommand)
         checkpoint = config.get('ckpt_path')
         if checkpoint and checkpoint not in ('best', 'last') and not Path(checkpoint).is_file():
             fail(f'ckpt_path={checkpoint!r} does not exist.')
@@ -182,7 +182,8 @@ class CommandLine(LightningCLI):
         shows_progress = config.get('enable_progress_bar') is not False and not config.get('barebones')
         config['callbacks'] = with_progress_bar(config.get('callbacks'), shows_progress)
         config['plugins'] = _with_checkpoint_io(config.get('plugins'))
-        trainer = self._instantiate_trainer(config, [self.run_folder, TrainingPlan(), *filter(None, slot_callbacks)])
+        with refused_by_lightning():
+            trainer = self._instantiate_trainer(config, [self.run_folder, TrainingPlan(), *filter(None, slot_callbacks)])
         data_seed, seed = self._get(self.config_init, 'data').seed, self._get(self.config_init, 'seed_everything')
         if self.subcommand not in TOOLS:  # tools have no run folder
             self.run_folder.create(trainer, f'd{data_seed}-t{seed}')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import groupby
@@ -13,12 +12,11 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.harmless import Harmless
 from datamodules.attacks.base import Manifest
 from datamodules.pairs import PairsDataModule
 from datamodules.rows.partition import DROPPED
 from lightning_modules.clip import CLIP
-
-log = logging.getLogger(__name__)
 
 MAX_RATE_SAMPLES = 500  # steps of a phase at which the learning rate is looked up; a cosine is smooth in between
 
@@ -140,14 +138,12 @@ def advice(data: PairsDataModule, epochs: int) -> list[str]:
 
 
 def _expectation(data: PairsDataModule, attack: str, epochs: int) -> str:
-    """The verdict on an attack in short. Advice must not stop a run, so an error in it is only logged."""
-    try:
+    """The verdict on an attack in short."""
+    with Harmless(f'advice on attack {attack!r}'):
         from experiments.check.attack_check import check, rebuild_pool, summarize  # imports matplotlib
 
         return summarize(check(data, attack, rebuild_pool(data), epochs=epochs))
-    except Exception as error:
-        log.warning('no advice on attack %r: %s: %s', attack, type(error).__name__, error)
-        return 'no advice, see the log'
+    return 'no advice, see the log'
 
 
 def _phase(phase: Phase) -> str:

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
+
+from callbacks.harmless import Harmless
 
 EPOCH_METRICS = ('asr/*', 'zero_shot/*', 'zero_shot_top5/*', 'probe/*', 'retrieval/*', 'partition/*', 'cost/*')
 
@@ -71,6 +73,7 @@ class WandbRun(WandbLogger):
         offline = offline_by_environment() if offline is None else offline
         super().__init__(save_dir=save_dir or '.', offline=offline, **of_logger, **of_run)
         self.in_run_folder = save_dir is None
+        self.harmless = Harmless('logging to W&B')
         self.started = self._waits_for_start = False
         self._waiting: list[Callable[[], None]] = []
 
@@ -90,16 +93,24 @@ class WandbRun(WandbLogger):
         self._waits_for_start = True
 
     def start(self) -> None:
-        """Starts W&B, draws what is measured once an epoch against epochs, and logs what has been waiting."""
+        """Starts W&B, draws what is measured once an epoch against epochs, and logs what has been waiting.
+
+        If W&B cannot start, nothing more is sent to it.
+        """
         if self.started:
             return
         self.started = True
-        run = self.experiment
-        run.define_metric('epoch')
-        for metric in EPOCH_METRICS:  # W&B would draw them against steps
-            run.define_metric(metric, step_metric='epoch')
+        with self.harmless:
+            run = self.experiment
+            run.define_metric('epoch')
+            for metric in EPOCH_METRICS:  # W&B would draw them against steps
+                run.define_metric(metric, step_metric='epoch')
+        if self._experiment is None:
+            self._experiment = _DummyExperiment()  # type: ignore[assignment]  # instead of trying again at each step
+            self._waiting.clear()
         while self._waiting:
-            self._waiting.pop(0)()
+            with self.harmless:
+                self._waiting.pop(0)()
 
     @property
     @rank_zero_experiment
@@ -118,7 +129,8 @@ class WandbRun(WandbLogger):
             self._waiting.append(call)
         else:
             self.start()
-            call()
+            with self.harmless:
+                call()
 
 
 class _NotStarted:

@@ -21,7 +21,7 @@ from lightning_modules.checkpoint_version import add_version, check_version
 from lightning_modules.divergence import DivergenceWatch
 from lightning_modules.losses import info_nce, one_way
 from lightning_modules.normalization import Normalization
-from lightning_modules.schedules import Schedule
+from lightning_modules.schedules import Schedule, restart_from_peaks
 from lightning_modules.towers import build_towers
 from lightning_modules.weights import check_weights, load_weights
 
@@ -89,8 +89,9 @@ class CLIP(L.LightningModule):
         super().__init__()
         if views not in (1, 2):
             raise UsageError(f'model.views must be 1 or 2, got {views}.')
-        for name, value in (('lr', lr), ('warmup_steps', warmup_steps), ('weight_decay', weight_decay), ('eps', eps)):
+        for name, value in (('lr', lr), ('warmup_steps', warmup_steps), ('weight_decay', weight_decay)):
             check_number(f'model.{name}', value, '[0, inf)')
+        check_number('model.eps', eps, '(0, inf)')  # 0 would divide the gradient 0 of an unused token by 0
         for beta in betas:
             check_number('model.betas', beta, '[0, 1)')
         self.architecture, self.lr, self.warmup_steps = architecture, lr, warmup_steps
@@ -248,6 +249,18 @@ class CLIP(L.LightningModule):
         factor = self.schedule(steps, epochs)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
+
+    def on_fit_start(self) -> None:
+        groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
+        self.configured = [{name: value for name, value in group.items() if name != 'params'} for group in groups]
+
+    def on_train_start(self) -> None:
+        # A checkpoint brings the settings of the run that wrote it. Those of this run hold, as its plan says.
+        groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
+        for group, configured in zip(groups, self.configured, strict=True):
+            group.update({name: value for name, value in configured.items() if name != 'lr'})
+        for config in self.trainer.lr_scheduler_configs:
+            restart_from_peaks(config.scheduler)
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from torch.optim.lr_scheduler import LambdaLR
 
 Plan = Literal['global', 'restart_at_mixed']
 
@@ -62,3 +64,16 @@ class Schedule:
 
     def _warmup_cosine(self, step: int, total: int) -> float:
         return warmup_cosine(step, auto_warmup(total) if self.warmup is None else self.warmup, total)
+
+
+def restart_from_peaks(scheduler: Any) -> None:
+    """Sets the learning rates that a schedule gives at its present step to the peaks that the optimizer is set to.
+
+    Args:
+        scheduler: The scheduler. Only ``LambdaLR``, which multiplies the peaks, is changed.
+    """
+    if isinstance(scheduler, LambdaLR):
+        groups = scheduler.optimizer.param_groups
+        scheduler.base_lrs = [group['initial_lr'] for group in groups]
+        for group, peak, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group['lr'] = peak * factor(scheduler.last_epoch)

@@ -54,7 +54,7 @@ def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes empty files, for tests in which only the file names matter: drawing takes seconds."""
-    monkeypatch.setattr(Figure, 'savefig', lambda self, path: Path(path).touch())
+    monkeypatch.setattr(Figure, 'savefig', lambda self, path, **kwargs: Path(path).touch())
 
 
 def fit(

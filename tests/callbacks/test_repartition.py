@@ -310,7 +310,7 @@ class TestArguments:
     @pytest.mark.parametrize(
         ('arguments', 'message'),
         [
-            ({'threshold': 1.0}, 'threshold must lie between 0 and 1'),
+            ({'threshold': 1.0}, r'callbacks.repartition.threshold must lie in \(0, 1\)'),
             ({'every': 0}, 'every must be at least 1, got 0'),
             ({'cap': 0.05}, 'below min_fraction'),
             ({'score': Running(), 'top_fraction': 0.3}, 'score=Running makes none'),

@@ -167,8 +167,8 @@ class TestSetup:
         ('argument', 'message'),
         [
             ({'batch_size': 0}, 'data.batch_size must be at least 1, got 0'),
-            ({'safe_weight': 0.0}, 'data.safe_weight must be positive and finite, got 0.0'),
-            ({'safe_weight': float('nan')}, 'data.safe_weight must be positive and finite, got nan'),
+            ({'safe_weight': 0.0}, 'data.safe_weight must be above 0, got 0.0'),
+            ({'safe_weight': float('nan')}, 'data.safe_weight must be above 0, got nan'),
         ],
     )
     def test_refuses_arguments_out_of_range(self, argument: dict[str, Any], message: str) -> None:
