@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from datamodules.files.atomic import remove_leftovers, write_atomically
 from datamodules.usage_error import UsageError
+from lightning_modules.weights import read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -35,11 +36,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Reads a checkpoint; torch would take numbers that have changed on the disk for weights.
 
         Raises:
-            UsageError: If the file is damaged, naming the newest whole one of its folder.
+            UsageError: If the file is damaged, naming the newest whole one of its folder, or not one of Clipward.
         """
         if '://' not in str(path) and Path(path).is_file() and not is_whole(Path(path)):
             raise UsageError(f'ckpt_path={str(path)!r} is damaged: {_way_out(Path(path).parent)}.')
-        return super().load_checkpoint(path, *args, **kwargs)
+        if '://' in str(path) or kwargs.get('weights_only') is False:
+            return super().load_checkpoint(path, *args, **kwargs)
+        return read_checkpoint(path, 'ckpt_path')
 
 
 def is_whole(path: Path) -> bool:

@@ -183,7 +183,9 @@ class CommandLine(LightningCLI):
         config['callbacks'] = with_progress_bar(config.get('callbacks'), shows_progress)
         config['plugins'] = _with_checkpoint_io(config.get('plugins'))
         with refused_by_lightning():
-            trainer = self._instantiate_trainer(config, [self.run_folder, TrainingPlan(), *filter(None, slot_callbacks)])
+            trainer = self._instantiate_trainer(
+                config, [self.run_folder, TrainingPlan(), *filter(None, slot_callbacks)]
+            )
         data_seed, seed = self._get(self.config_init, 'data').seed, self._get(self.config_init, 'seed_everything')
         if self.subcommand not in TOOLS:  # tools have no run folder
             self.run_folder.create(trainer, f'd{data_seed}-t{seed}')

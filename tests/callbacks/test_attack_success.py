@@ -112,6 +112,19 @@ class TestAttackSuccessRate:
         assert (metrics['asr/badnet/rate'], metrics['asr/badnet/clean']) == (2 / 3, pytest.approx(1 / 3))
         assert (metrics['asr/badnet_clean/rate'], metrics['asr/badnet_clean/clean']) == (1.0, pytest.approx(1 / 3))
 
+    def test_an_image_without_finite_logits_is_no_success(self) -> None:
+        label = [1, 1, 2, 2]
+        all_sets = [
+            evaluation_set('heldout', label, None, CLASSES),
+            evaluation_set('first', label, [0] * 4, CLASSES),
+            evaluation_set('last', label, [CLASSES - 1] * 4, CLASSES),
+        ]
+        nothing = torch.full((4, CLASSES), float('nan'))
+        metrics = counted(AttackSuccessRate(), all_sets, [nothing] * 3, 3)
+        for attack in ('first', 'last'):
+            assert (metrics[f'asr/{attack}/hits'], metrics[f'asr/{attack}/n']) == (0, 4)
+            assert metrics[f'asr/{attack}/clean'] == 0
+
 
 class TestCleanRate:
     def test_of_a_backdoor_is_the_rate_outside_the_target_class(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from callbacks.attack_success import AttackSuccessRate
 from callbacks.zero_shot import ZeroShot
 from datamodules.evaluation.sets import EvaluationSet
 from tests.callbacks.observed import QUIET, Answers, Data, batches, evaluation_set, numbers, trainer
@@ -64,6 +65,27 @@ def test_top_5_needs_more_than_ten_classes(classes: int, has_top_5: bool) -> Non
 def test_logs_nothing_for_a_set_without_known_classes() -> None:
     source = evaluation_set('heldout', [-1, -1], None, 12)
     assert counted(source, logits(source), 8) == {}
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
+def test_an_image_without_finite_logits_is_wrong(bad: float) -> None:
+    source = evaluation_set('heldout', [0] * 6, None, 12)
+    answers = torch.eye(12)[[0] * 6]
+    answers[0] = bad
+    answers[1, 5] = bad
+    assert counted(source, answers, 4) == {'zero_shot/heldout': 4 / 6, 'zero_shot_top5/heldout': 4 / 6}
+
+
+def test_images_without_an_answer_are_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    answers = torch.eye(3)[[0, 1, 2]]
+    answers[2] = float('nan')
+    callbacks = [ZeroShot(), AttackSuccessRate()]
+    with caplog.at_level('INFO'):
+        trainer(tmp_path, callbacks).validate(
+            Answers([answers]), Data([evaluation_set('unanswered', [0, 1, 2], None)]), verbose=False
+        )
+    (line,) = (message for message in caplog.messages if 'unanswered' in message)
+    assert line.startswith('unanswered: the model gives no finite score to 1 of 3 images')
 
 
 def test_a_set_named_like_a_top_5_metric_overwrites_nothing() -> None:

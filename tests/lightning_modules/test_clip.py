@@ -278,6 +278,17 @@ class TestOptimizer:
         _, watch = fit(clip(tmp_path, lr=1e-3), tmp_path, max_epochs=5)
         assert watch.rates[:3] == pytest.approx([5e-4, 1e-3, 1e-3])
 
+    def test_a_resumed_run_takes_its_own_settings(self, tmp_path: Path) -> None:
+        run, _ = fit(clip(tmp_path, lr=1e-3, warmup_steps=2), tmp_path, max_epochs=1)
+        run.save_checkpoint(tmp_path / 'first.ckpt')
+        settings: dict[str, Any] = {'lr': 4e-3, 'warmup_steps': 6, 'weight_decay': 0.4, 'betas': (0.7, 0.8)}
+        watch, model = Watch(), clip(tmp_path, **settings)
+        run = trainer(callbacks=[watch], max_epochs=2)
+        run.fit(model, pairs(tmp_path), ckpt_path=tmp_path / 'first.ckpt', weights_only=True)
+        assert watch.rates == pytest.approx([4e-3 * warmup_cosine(step, 6, 8) for step in range(4, 8)])
+        groups = run.optimizers[0].param_groups
+        assert [(group['weight_decay'], group['betas']) for group in groups] == [(0.4, (0.7, 0.8)), (0.0, (0.7, 0.8))]
+
     def test_requires_max_epochs(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r'trainer.max_epochs must be set'):
             fit(clip(tmp_path), tmp_path, max_epochs=-1, max_steps=2)

@@ -131,7 +131,7 @@ class TestPlan:
         assert phases == ['unimodal'] * unimodal + ['slow'] * slow + ['mixed'] * (6 - unimodal - slow)
 
     def test_refuses_a_negative_number_of_epochs(self) -> None:
-        with pytest.raises(ValueError, match='model.unimodal_epochs must be at least 0, got -1'):
+        with pytest.raises(ValueError, match=r'model\.unimodal_epochs must be at least 0, got -1'):
             SafeCLIP(unimodal_epochs=-1)
 
     @pytest.mark.parametrize(('slow_lr', 'factor'), [('auto', 0.03096), (5e-6, 0.01), (1e-4, 0.2)])

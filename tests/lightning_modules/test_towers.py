@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from datamodules.text.tokenizer import ModelTokenizer
+from datamodules.usage_error import UsageError
+from lightning_modules.clip import CLIP
+from lightning_modules.towers import build_towers
+from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, TinyPairs, tiny_architecture, trainer, write_json
+
+
+def architecture(folder: Path, name: str, **text: Any) -> str:
+    """A tiny model whose settings of the text tower are changed."""
+    config = json.loads(Path(tiny_architecture(folder, name)).read_text())
+    return write_json(folder / f'{name}.json', {**config, 'text_cfg': {**config['text_cfg'], **text}})
+
+
+def saved_model(folder: Path, **preprocessing: Any) -> str:
+    """A tiny model as open_clip saves it for Hugging Face."""
+    config = json.loads(Path(tiny_architecture(folder, 'saved')).read_text())
+    return write_json(folder / 'open_clip_config.json', {'model_cfg': config, 'preprocess_cfg': preprocessing})
+
+
+@pytest.mark.parametrize(
+    ('content', 'sentence'),
+    [
+        ('{"embed_dim": 8', 'is not valid JSON: '),
+        ('[1]', 'is no model of open_clip: it lacks embed_dim, vision_cfg, text_cfg; start from a shipped file'),
+        ('{"embed_dim": 8, "vision_cfg": {}}', 'is no model of open_clip: it lacks text_cfg'),
+        ('{"embed_dim": 8, "vision_cfg": {"size": 3}, "text_cfg": {}}', "cannot be built: .*'size'"),
+        ('{"embed_dim": 8, "vision_cfg": 3, "text_cfg": 4}', 'cannot be built: '),
+    ],
+)
+def test_a_broken_file_is_refused_and_forgotten(tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / 'broken.json').write_text(content)
+    with pytest.raises(UsageError, match=rf"^model\.architecture='.*broken\.json' {sentence}"):
+        build_towers(str(tmp_path / 'broken.json'), None)
+    assert build_towers(tiny_architecture(tmp_path), None).width == 8
+
+
+def test_a_model_with_fewer_tokens_than_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r'text_cfg\.vocab_size=999, but its tokenizer has 49408 tokens: raise it'):
+        CLIP(architecture(tmp_path, 'small_vocabulary', vocab_size=999))
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(name: str) -> None:
+        raise OSError('no network\nand many more lines')
+
+    monkeypatch.setattr(open_clip, 'get_tokenizer', offline)
+    with pytest.raises(UsageError, match=r'needs the tokenizer bert, .* \(no network\): install transformers and go'):
+        CLIP(architecture(tmp_path, 'foreign', hf_tokenizer_name='bert'))
+
+
+def test_weights_that_cannot_be_downloaded_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(config: dict[str, Any]) -> None:
+        raise OSError('no network')
+
+    monkeypatch.setattr(open_clip, 'download_pretrained', offline)
+    with pytest.raises(UsageError, match=r"^model\.pretrained='openai' cannot be downloaded \(no network\): go online"):
+        CLIP('RN50', pretrained='openai')
+
+
+def test_captions_are_tokenized_as_the_model_was_trained(tmp_path: Path) -> None:
+    model = CLIP(architecture(tmp_path, 'canonical', tokenizer_kwargs={'clean': 'canonicalize'}))
+    data = TinyPairs(cache_dir=str(tmp_path / 'cache'), rows=8, heldout_rows=4)
+    trainer(limit_predict_batches=0).predict(model, data)
+    assert isinstance(data.tokenizer, ModelTokenizer)
+    expected = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH, clean='canonicalize')
+    captions = data.table.captions(np.arange(8))
+    assert np.array_equal(data.tokens, expected(captions).numpy())
+    assert data.tokenizer("a dog's, life").tolist() == expected("a dog's, life")[0].tolist()
+    (file,) = (tmp_path / 'cache').glob('tokens-*.npy')
+    assert model.tokenizer is not None and model.tokenizer.identity in file.name
+
+
+@pytest.mark.parametrize(('caption', 'truncated'), [('a dog', 0), ('a dog a dog a dog', 0), ('a dog ' * 4, 1)])
+def test_truncated_captions_are_counted(tmp_path: Path, caption: str, truncated: int) -> None:
+    own = build_towers(architecture(tmp_path, 'canonical', tokenizer_kwargs={'clean': 'canonicalize'}), None).tokenizer
+    assert own is not None
+    tokenizer = ModelTokenizer(own, CONTEXT_LENGTH)
+    assert len(tokenizer(caption)) == CONTEXT_LENGTH
+    assert tokenizer.truncated == truncated
+
+
+def test_pictures_are_normalized_as_the_model_was_trained(tmp_path: Path) -> None:
+    model = CLIP(saved_model(tmp_path, mean=[0.5] * 3, std=[0.25] * 3)).eval()
+    pixels = torch.rand(2, 3, IMAGE_SIZE, IMAGE_SIZE)
+    clips = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in clips)
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(model.towers.encode_image((pixels - 0.5) / 0.25), dim=-1)
+        assert torch.allclose(model.encode_image((pixels - mean) / std), expected, atol=1e-5)
+
+
+def test_the_normalization_goes_with_the_weights(tmp_path: Path) -> None:
+    model, checkpoint = CLIP(saved_model(tmp_path, mean=[0.5] * 3, std=[0.25] * 3)), dict[str, Any]()
+    model.on_save_checkpoint(checkpoint)
+    torch.save({**checkpoint, 'state_dict': model.state_dict()}, tmp_path / 'model.ckpt')
+    started = CLIP(tiny_architecture(tmp_path), init_from=str(tmp_path / 'model.ckpt'))
+    assert started.normalization.settings == {'mean': [0.5] * 3, 'std': [0.25] * 3}
+
+
+def test_pictures_of_clip_are_left_as_they_are(tmp_path: Path) -> None:
+    image = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    assert CLIP(tiny_architecture(tmp_path)).normalization(image) is image
+
+
+@pytest.mark.parametrize('preprocessing', [{'mean': [0.5]}, {'std': [0.0, 1, 1]}])
+def test_an_impossible_normalization_is_refused(tmp_path: Path, preprocessing: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r'not three of each, std above 0'):
+        CLIP(saved_model(tmp_path, **preprocessing))

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from datamodules.usage_error import UsageError
+from experiments.checkpoint_io import AtomicCheckpointIO
+from lightning_modules.clip import CLIP
+from lightning_modules.weights import read_checkpoint
+from tests.helpers.tiny import tiny_architecture, trainer
+
+
+class RunsCode:
+    """An object that would write a file if it were loaded."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.file),)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of weights by their names, and files that are none."""
+    folder = tmp_path_factory.mktemp('weights')
+    model = CLIP(tiny_architecture(folder))
+    towers = model.towers.state_dict()
+    torch.save({'state_dict': model.state_dict(), 'pytorch-lightning_version': '2.6.0'}, folder / 'ours')
+    torch.save({'epoch': 3, 'state_dict': {f'module.{name}': value for name, value in towers.items()}}, folder / 'open')
+    torch.save(CLIP(tiny_architecture(folder, 'other', width=12)).towers.state_dict(), folder / 'larger')
+    save_file(towers, folder / 'towers.safetensors')
+    torch.save({'state_dict': model.state_dict(), 'extra': RunsCode(folder / 'ran')}, folder / 'objects')
+    (folder / 'pickle').write_bytes(pickle.dumps(RunsCode(folder / 'ran'), protocol=2))
+    torch.save([1, 2], folder / 'list')
+    (folder / 'empty').write_bytes(b'')
+    (folder / 'text').write_text('no checkpoint')
+    (folder / 'cut').write_bytes((folder / 'ours').read_bytes()[:999])
+    (folder / 'folder').mkdir()
+    return folder
+
+
+DAMAGED = r'is damaged, or no checkpoint: give another file\.$'
+OBJECTS = r'holds objects \(\w+\.mkdir\) that could run code: give a file of tensors and plain values alone\.$'
+NOT_OURS = r'is not a Clipward checkpoint: use model\.pretrained for other weights\.$'
+
+
+@pytest.mark.parametrize(
+    ('name', 'sentence'),
+    [
+        ('open', NOT_OURS),
+        ('list', NOT_OURS),
+        ('towers.safetensors', rf'{NOT_OURS}|{DAMAGED}'),  # some releases of torch read such a file
+        ('objects', OBJECTS),
+        ('pickle', OBJECTS),
+        ('empty', DAMAGED),
+        ('text', DAMAGED),
+        ('cut', DAMAGED),
+        ('folder', r'is not a file\.$'),
+        ('absent', r'does not exist\.$'),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_with_its_reason(folder: Path, name: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence) as refusal:
+        read_checkpoint(folder / name, 'model.init_from')
+    assert str(refusal.value).startswith(f'model.init_from={str(folder / name)!r} ')
+    assert 'weights_only' not in str(refusal.value) and not (folder / 'ran').exists()
+
+
+@pytest.mark.parametrize(
+    ('name', 'sentence'),
+    [
+        ('ours', r'is a checkpoint of Clipward: give it as model\.init_from\.$'),
+        ('larger', r'holds weights of another architecture: set model\.architecture'),
+        ('objects', OBJECTS),
+        ('list', DAMAGED),
+        ('text', DAMAGED),
+        ('cut', DAMAGED),
+    ],
+)
+def test_what_are_no_weights_of_open_clip_is_refused_with_its_reason(folder: Path, name: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence) as refusal:
+        CLIP(tiny_architecture(folder), pretrained=str(folder / name))
+    assert str(refusal.value).startswith(f'model.pretrained={str(folder / name)!r} ')
+
+
+@pytest.mark.parametrize('name', ['open', 'towers.safetensors'])
+def test_weights_of_open_clip_are_loaded(folder: Path, name: str) -> None:
+    ours = read_checkpoint(folder / 'ours', 'model.init_from')['state_dict']
+    loaded = CLIP(tiny_architecture(folder), pretrained=str(folder / name)).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in ours.items())
+
+
+def test_a_checkpoint_to_resume_from_is_read_the_same_way(folder: Path) -> None:
+    assert 'state_dict' in AtomicCheckpointIO().load_checkpoint(folder / 'ours')
+    with pytest.raises(UsageError, match=r'^ckpt_path=.*open. is not a Clipward checkpoint'):
+        AtomicCheckpointIO().load_checkpoint(folder / 'open')
+
+
+def test_no_run_goes_on_from_weights_alone(folder: Path) -> None:
+    model, run = CLIP(tiny_architecture(folder)), trainer()
+    run.state.fn = 'fit'
+    model._trainer = run
+    with pytest.raises(UsageError, match=r'^ckpt_path holds weights alone, .* start a new one with model\.init_from'):
+        model.on_load_checkpoint(read_checkpoint(folder / 'ours', 'ckpt_path'))
