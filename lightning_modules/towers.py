@@ -15,7 +15,7 @@ from datamodules.usage_error import UsageError
 from lightning_modules.weights import check_finite, load_pretrained
 
 CLIP_VOCABULARY = 49_408  # of CLIP's byte-pair tokenizer, which the datamodules bring
-NEEDED_KEYS = ('embed_dim', 'vision_cfg', 'text_cfg')
+NEEDED = {'embed_dim': int, 'vision_cfg': dict, 'text_cfg': dict}  # settings of a model, and their types
 SAVED_FOR_HUGGING_FACE = 'open_clip_config.json'  # name of the file in the folder of such a model
 
 
@@ -111,20 +111,21 @@ def _read_config(architecture: str, path: Path) -> dict[str, Any]:
         raise UsageError(f'model.architecture={architecture!r} is not valid JSON: {_reason(error)}') from error
     if path.name == SAVED_FOR_HUGGING_FACE and isinstance(config, dict):
         config = config.get('model_cfg')
-    missing = [key for key in NEEDED_KEYS if not isinstance(config, dict) or key not in config]
+    given = config if isinstance(config, dict) else {}
+    missing = [key for key, kind in NEEDED.items() if not isinstance(given.get(key), kind)]
     if missing:
         raise UsageError(
             f'model.architecture={architecture!r} is no model of open_clip: it lacks {", ".join(missing)}; '
             f'start from a shipped file in lightning_modules/model_configs.'
         )
-    return config  # type: ignore[no-any-return]
+    return given
 
 
 def _find_tokenizer(architecture: str, name: str, config: dict[str, Any]) -> Tokenizer | None:
     """The tokenizer that open_clip has for a model; ``None`` for CLIP's, which the datamodules bring."""
     import open_clip
 
-    settings = config['text_cfg'] if isinstance(config['text_cfg'], dict) else {}
+    settings = config['text_cfg']
     try:
         found: Any = open_clip.get_tokenizer(name)
     except Exception as error:  # as many kinds as packages take part in it

@@ -75,19 +75,22 @@ def load_pretrained(towers: nn.Module, path: str) -> None:
     Raises:
         UsageError: If the file does not hold the weights of these towers.
     """
-    import open_clip  # takes seconds
+    from open_clip.factory import load_checkpoint  # takes seconds
 
-    named = f'model.pretrained={path!r}'
     try:
-        open_clip.load_checkpoint(towers, path)
+        load_checkpoint(towers, path)
     except Exception as error:  # a damaged file can make any part of open_clip or torch fail
-        raise UsageError(f'{named} {_why_not_pretrained(path, error)}') from error
+        raise UsageError(f'model.pretrained={path!r} {_why_not_pretrained(path)}') from error
 
 
-def _why_not_pretrained(path: str, error: Exception) -> str:
-    if 'Error(s) in loading state_dict' not in str(error):
+def _why_not_pretrained(path: str) -> str:
+    from open_clip.factory import load_state_dict
+
+    try:
+        names = list(load_state_dict(path))
+    except Exception as error:
         return _why_unreadable(error)
-    if f'"{PREFIX}' in str(error):
+    if any(name.startswith(PREFIX) for name in names):
         return 'is a checkpoint of Clipward: give it as model.init_from.'
     return 'holds weights of another architecture: set model.architecture to the one that they belong to.'
 

@@ -49,11 +49,9 @@ def test_a_full_disk_leaves_a_run_without_figures_and_ledger(
         run.fit(Answers(), datamodule=Data())
     assert run.current_epoch == epochs
     assert 'partition/contamination' in run.callback_metrics
-    assert [message.partition(' (')[0] for message in caplog.messages] == [
-        'drawing figures failed',
-        'writing the ledger failed',
-    ]
-    assert f'{FILE} stays that of an earlier split' in caplog.messages[1]
+    figures, ledger = (record.getMessage() for record in caplog.records if record.name == 'callbacks.harmless')
+    assert figures.startswith('drawing figures failed (OSError: [Errno 28]')
+    assert f'{FILE} stays that of an earlier split' in ledger
 
 
 class TestWandb:

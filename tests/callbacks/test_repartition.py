@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 from callbacks.mixture import Array, Mixture, fit_mixture
 from callbacks.repartition import STATE_VERSION, Past, SafeRiskyRepartition, Side, Split, top_rows
 from callbacks.scores import Augmented, Clean, Running, Score
-from datamodules.pictures.copies import least_of_copies
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from tests.callbacks.planted import (
     POISONS,
@@ -142,15 +141,6 @@ class TestDecision:
         assert split.unscored == 4
         assert (split.side[:4] == RISKY).all() and (split.side[4:] == SAFE).all()
         assert '4 pairs have no finite similarity' in split.remarks[-1]
-
-    @pytest.mark.parametrize('copies', ['apart', 'together'])
-    def test_a_pair_without_similarity_is_never_safe(self, copies: Any) -> None:
-        score = bimodal_scores(size=40, safe=20)
-        score[0] = math.nan
-        hashes = np.arange(40) // 2  # rows 0 and 1 show the same picture
-        judged = least_of_copies(score, hashes) if copies == 'together' else score
-        split = SafeRiskyRepartition(first_fraction=1.0, copies=copies).decide(judged, all_safe(40), None)
-        assert split.side[0] == RISKY and (split.side[1] == RISKY) == (copies == 'together')
 
     def test_refuses_scores_without_a_finite_value(self) -> None:
         with pytest.raises(ValueError, match='training has diverged'):

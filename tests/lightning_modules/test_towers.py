@@ -35,7 +35,8 @@ def saved_model(folder: Path, **preprocessing: Any) -> str:
         ('[1]', 'is no model of open_clip: it lacks embed_dim, vision_cfg, text_cfg; start from a shipped file'),
         ('{"embed_dim": 8, "vision_cfg": {}}', 'is no model of open_clip: it lacks text_cfg'),
         ('{"embed_dim": 8, "vision_cfg": {"size": 3}, "text_cfg": {}}', "cannot be built: .*'size'"),
-        ('{"embed_dim": 8, "vision_cfg": 3, "text_cfg": 4}', 'cannot be built: '),
+        ('{"embed_dim": 8, "vision_cfg": {}, "text_cfg": 4}', 'is no model of open_clip: it lacks text_cfg'),
+        ('{"embed_dim": 8, "vision_cfg": {"width": 0}, "text_cfg": {}}', 'cannot be built: '),
     ],
 )
 def test_a_broken_file_is_refused_and_forgotten(tmp_path: Path, content: str, sentence: str) -> None:
