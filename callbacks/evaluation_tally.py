@@ -8,13 +8,13 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.rank_zero import WarningCache
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from datamodules.contracts import truth_of
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet
 
-_said_once = WarningCache()
+_said: set[str] = set()  # several callbacks count the same images
 
 
 class EvaluationTally(Callback, ABC):
@@ -72,11 +72,7 @@ class EvaluationTally(Callback, ABC):
         sets = _sets(trainer)
         counts, unanswered = (_sums(tally, trainer) for tally in (self.counts, self.unanswered))
         for index, images in unanswered.items():
-            if images:
-                _said_once.info(
-                    f'{sets[index].name}: the model gives no finite score to {int(images)} of {len(sets[index])} '
-                    f'images, which count as wrong and as no success of an attack'
-                )
+            _say_unanswered(sets[index], int(images))
         metrics = self.report(sets, counts)
         # All ranks have the same values already; without sync_dist Lightning warns that they may differ.
         pl_module.log_dict(metrics, sync_dist=True)
@@ -103,6 +99,17 @@ def without_unanswered(classes: Tensor, logits: Tensor) -> Tensor:
     """
     answered = is_answer(logits).view(-1, *[1] * (classes.ndim - 1))
     return classes.where(answered, logits.shape[-1])
+
+
+def _say_unanswered(source: EvaluationSet, images: int) -> None:
+    """Logs how many images of a set have no answer, once for all callbacks."""
+    line = (
+        f'{source.name}: the model gives no finite score to {images} of {len(source)} images, which count as wrong '
+        f'and as no success of an attack.'
+    )
+    if images and line not in _said:
+        _said.add(line)
+        rank_zero_info(line)
 
 
 def _sums(tally: Mapping[int, Tensor], trainer: L.Trainer) -> dict[int, Tensor]:

@@ -164,7 +164,7 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        check_trainer(vars(config.trainer), self.subcommand)
+        check_trainer(vars(config.trainer), str(self.subcommand))
         checkpoint = config.get('ckpt_path')
         if checkpoint and checkpoint not in ('best', 'last') and not Path(checkpoint).is_file():
             fail(f'ckpt_path={checkpoint!r} does not exist.')

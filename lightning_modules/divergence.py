@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import lightning as L
 import torch
@@ -50,7 +50,8 @@ class DivergenceWatch:
 
     def is_due(self, trainer: L.Trainer) -> bool:
         """Whether to look at the losses now, where the logger waits for the device anyway."""
-        return len(self.steps) >= (trainer.log_every_n_steps or STEPS_AT_ONCE)
+        every: int = cast(Any, trainer).log_every_n_steps  # set by Lightning without being declared
+        return len(self.steps) >= (every or STEPS_AT_ONCE)
 
     def check_losses(self, trainer: L.Trainer) -> None:
         """Looks at the remembered losses.

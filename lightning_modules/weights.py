@@ -34,7 +34,7 @@ def read_checkpoint(path: str | Path, argument: str) -> dict[str, Any]:
     if not any(isinstance(name, str) and name.startswith(PREFIX) for name in names):
         raise UsageError(f'{named} is not a Clipward checkpoint: use model.pretrained for other weights.')
     check_version(checkpoint, named)
-    return checkpoint  # type: ignore[no-any-return]
+    return checkpoint
 
 
 def _read(path: str | Path, named: str) -> Any:
