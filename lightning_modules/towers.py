@@ -126,34 +126,30 @@ def _find_tokenizer(architecture: str, name: str, config: dict[str, Any]) -> Tok
     import open_clip
 
     settings = config['text_cfg']
+    named = settings.get('hf_tokenizer_name') or ('of SigLIP' if 'siglip' in name.lower() else None)
+    if not named and not settings.get('tokenizer_kwargs'):
+        _check_vocabulary(architecture, settings, CLIP_VOCABULARY)
+        return None
     try:
-        found: Any = open_clip.get_tokenizer(name)
+        tokenize: Any = open_clip.get_tokenizer(name)
     except Exception as error:  # as many kinds as packages take part in it
-        named = settings.get('hf_tokenizer_name', 'of its own')
         raise UsageError(
             f'model.architecture={architecture!r} needs the tokenizer {named}, which cannot be loaded '
             f'({_reason(error)}): install transformers and go online once, or choose a model with the tokenizer of '
             f'CLIP.'
         ) from error
-    is_clips = isinstance(found, open_clip.SimpleTokenizer) and not settings.get('tokenizer_kwargs')
-    _check_vocabulary(architecture, settings, _vocabulary(found))
-    if is_clips:
-        return None
-    probe = found(string.printable, 256).tolist()
+    inner = getattr(tokenize, 'tokenizer', None)  # that of Hugging Face
+    _check_vocabulary(architecture, settings, int(tokenize.vocab_size) if inner is None else len(inner))
+    probe = tokenize(string.printable, 256).tolist()
     identity = hashlib.sha256(json.dumps([name, settings, probe], sort_keys=True, default=str).encode()).hexdigest()
-    return Tokenizer(found, identity[:16])
-
-
-def _vocabulary(tokenizer: Any) -> int:
-    inner = getattr(tokenizer, 'tokenizer', None)
-    return len(inner) if inner is not None else int(tokenizer.vocab_size)
+    return Tokenizer(tokenize, identity[:16])
 
 
 def _check_vocabulary(architecture: str, settings: dict[str, Any], vocabulary: int) -> None:
     """Refuses a model whose tokenizer could give it tokens that it has no embedding for."""
-    if 'hf_model_name' in settings:  # the model comes with a vocabulary of its own
-        return
     size = settings.get('vocab_size', CLIP_VOCABULARY)
+    if 'hf_model_name' in settings or not isinstance(size, int):  # which brings its own, or cannot be built
+        return
     if vocabulary > size:
         raise UsageError(
             f'model.architecture={architecture!r} has text_cfg.vocab_size={size}, but its tokenizer has {vocabulary} '

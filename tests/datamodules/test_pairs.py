@@ -168,6 +168,12 @@ class TestSetup:
         [
             ({'batch_size': 0}, 'data.batch_size must be at least 1, got 0'),
             ({'safe_weight': 0.0}, 'data.safe_weight must be above 0, got 0.0'),
+            ({'image_size': 0}, 'data.image_size must be at least 1, got 0'),
+            ({'cache_size': -4}, 'data.cache_size must be at least 1, got -4'),
+            ({'eval_batch_size': 0}, 'data.eval_batch_size must be at least 1, got 0'),
+            ({'num_workers': -1}, 'data.num_workers must be at least 0, got -1'),
+            ({'context_length': 1}, 'data.context_length must be at least 2, got 1'),
+            ({'seed': -1}, r'data.seed must lie in \[0, 4294967295\], got -1'),
             ({'safe_weight': float('nan')}, 'data.safe_weight must be above 0, got nan'),
         ],
     )
@@ -191,10 +197,15 @@ class TestSetup:
         with pytest.raises(ValueError, match=r'data.batch_size=8 must be a multiple of the 3 processes'):
             data.setup('fit')
 
-    def test_refuses_another_context_length_than_the_model(self, folder: str) -> None:
-        data = TinyPairs(cache_dir=folder, context_length=9)
+    def test_refuses_a_batch_without_two_pairs_to_compare(self, folder: str) -> None:
+        with pytest.raises(ValueError, match=r'data.batch_size=1 leaves a process fewer than 2 pairs.* at least 2\.'):
+            tiny(folder, batch_size=1)
+
+    @pytest.mark.parametrize(('size', 'unit'), [('context_length', 'tokens'), ('image_size', 'pixels')])
+    def test_refuses_other_sizes_than_those_of_the_model(self, folder: str, size: str, unit: str) -> None:
+        data = TinyPairs(cache_dir=folder, **{size: 9})
         attach(data)
-        with pytest.raises(ValueError, match=r'data.context_length=9 is not the 8 tokens .*: leave it null'):
+        with pytest.raises(ValueError, match=rf'data.{size}=9 is not the 8 {unit} .*: leave it null'):
             data.prepare_data()
 
     def test_counts_cut_captions_with_new_and_with_cached_tokens(

@@ -171,6 +171,22 @@ class TestLoss:
         with pytest.raises(ValueError, match=f'model.views must be 1 or 2, got {views}'):
             CLIP(views=views)
 
+    @pytest.mark.parametrize(
+        ('argument', 'value'),
+        [
+            ('lr', -1.0),
+            ('lr', math.nan),
+            ('lr', math.inf),
+            ('weight_decay', -0.1),
+            ('warmup_steps', -1),
+            ('betas', (0.9, 1.0)),
+            ('eps', 0.0),
+        ],
+    )
+    def test_refuses_numbers_out_of_range(self, argument: str, value: Any) -> None:
+        with pytest.raises(ValueError, match=rf'^model\.{argument} must '):
+            CLIP(**{argument: value})
+
 
 class TestTrainingStep:
     def test_reads_only_fields_that_do_not_reveal_poisons(self) -> None:

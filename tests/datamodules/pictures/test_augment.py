@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -269,6 +270,21 @@ class TestSimCLRViews:
 
     def test_accepts_pictures_larger_than_the_view(self) -> None:
         assert make_view(SimCLRViews(), images(size=40), size=16).shape == (4, 3, 16, 16)
+
+    @pytest.mark.parametrize(
+        ('argument', 'value'),
+        [
+            ('crop_ratio', (0.0, 1.0)),
+            ('blur_sigma', (2.0, 1.0)),
+            ('flip', 1.5),
+            ('hue', -0.1),
+            ('contrast', math.inf),
+            ('blur', math.nan),
+        ],
+    )
+    def test_rejects_numbers_out_of_range(self, argument: str, value: Any) -> None:
+        with pytest.raises(ValueError, match=f'^{argument} must '):
+            SimCLRViews(**{argument: value})
 
     @pytest.mark.parametrize('scale', [(0.0, 1.0), (0.5, 0.4), (0.5, 1.5)])
     def test_rejects_invalid_areas(self, scale: tuple[float, float]) -> None:
