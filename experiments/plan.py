@@ -104,7 +104,8 @@ class TrainingPlan(Callback):
             text = '\n'.join([text, *advice(data, epochs=int(trainer.max_epochs or 0))])
             print(text, flush=True)
             if folder and Path(folder).is_dir():
-                Path(folder, 'plan.txt').write_text(text + '\n')
+                with Harmless('writing the plan'):
+                    Path(folder, 'plan.txt').write_text(text + '\n')
                 data.manifest.save(Path(folder, 'manifest.parquet'))
 
 
