@@ -49,7 +49,7 @@ class PairsDataModule(L.LightningDataModule):
 
     Args:
         batch_size: Pairs in a training batch, over all processes.
-        image_size: Side of a view in pixels. Defaults to the image size of the model.
+        image_size: Side of a view in pixels: that of the model, which is the default. Set it where there is no model.
         cache_size: Side of the stored pictures in pixels. Defaults to ``image_size``. A larger side keeps detail for
             random crops.
         context_length: Tokens of a caption. Defaults to the context length of the model.

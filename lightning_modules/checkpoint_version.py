@@ -35,7 +35,7 @@ def check_version(checkpoint: dict[str, Any], argument: str) -> None:
         UsageError: If its format is newer than this release.
     """
     version = checkpoint.get('checkpoint_version', 1)
-    if version > CHECKPOINT_VERSION:
+    if not isinstance(version, int) or version > CHECKPOINT_VERSION:
         writer = checkpoint.get('clipward_version', 'unknown')
         raise UsageError(
             f'{argument} is a checkpoint of version {version}, by release {writer}; '

@@ -107,6 +107,7 @@ class CLIP(L.LightningModule):
         if compile:
             self.towers.visual.compile()
         self.classifiers: list[Tensor] = []
+        self.configured: list[dict[str, Any]] = []  # settings of each group of parameters at the start
         self.divergence = DivergenceWatch()
 
     # --- embeddings -------------------------------------------------------------------------------------------------
@@ -257,7 +258,7 @@ class CLIP(L.LightningModule):
     def on_train_start(self) -> None:
         # A checkpoint brings the settings of the run that wrote it. Those of this run hold, as its plan says.
         groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
-        for group, configured in zip(groups, self.configured, strict=True):
+        for group, configured in zip(groups, self.configured, strict=False):
             group.update({name: value for name, value in configured.items() if name != 'lr'})
         for config in self.trainer.lr_scheduler_configs:
             restart_from_peaks(config.scheduler)

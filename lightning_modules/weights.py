@@ -121,7 +121,8 @@ def check_finite(weights: Mapping[str, Tensor], argument: str) -> None:
     Raises:
         UsageError: If some are not finite.
     """
-    infinite = sorted(name for name, tensor in weights.items() if not tensor.isfinite().all())
+    tensors = {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
+    infinite = sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all())
     if infinite:
         raise UsageError(
             f'{argument} holds weights that are not finite numbers ({len(infinite)} tensors, first {infinite[0]}): its '
