@@ -39,6 +39,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UsageError: If the file is damaged, naming the newest whole one of its folder, or not one of Clipward.
         """
         if '://' not in str(path) and Path(path).is_file() and not is_whole(Path(path)):
+            if not any(map(is_whole, Path(path).parent.glob('*.ckpt'))):
+                read_checkpoint(path, 'ckpt_path')  # tells what else it may be
             raise UsageError(f'ckpt_path={str(path)!r} is damaged: {_way_out(Path(path).parent)}.')
         if '://' in str(path) or kwargs.get('weights_only') is False:
             return super().load_checkpoint(path, *args, **kwargs)

@@ -195,13 +195,13 @@ class SimCLRViews(ImageViews):
         if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise UsageError(f'crop_scale must be two fractions of the area, least first, got {crop_scale}.')
         if not 0 < crop_ratio[0] <= crop_ratio[1] < math.inf:
-            raise UsageError(f'crop_ratio must be two positive numbers, least first, got {crop_ratio}.')
+            raise UsageError(f'data.image_views.crop_ratio must be two ratios, least first, got {crop_ratio}.')
         if not 0 <= blur_sigma[0] <= blur_sigma[1] < math.inf:
-            raise UsageError(f'blur_sigma must be two numbers of pixels, least first, got {blur_sigma}.')
+            raise UsageError(f'data.image_views.blur_sigma must be two lengths, least first, got {blur_sigma}.')
         for name, value in (('flip', flip), ('jitter', jitter), ('hue', hue), ('gray', gray), ('blur', blur)):
-            check_number(name, value, '[0, 1]')
+            check_number(f'data.image_views.{name}', value, '[0, 1]')
         for name, value in (('brightness', brightness), ('contrast', contrast), ('saturation', saturation)):
-            check_number(name, value, '[0, inf)')
+            check_number(f'data.image_views.{name}', value, '[0, inf)')
         self.crop_scale, self.crop_ratio, self.flip = crop_scale, crop_ratio, flip
         self.jitter, self.gray, self.blur, self.blur_sigma = jitter, gray, blur, blur_sigma
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue

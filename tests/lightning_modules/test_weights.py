@@ -99,8 +99,9 @@ def test_weights_of_open_clip_are_loaded(folder: Path, name: str) -> None:
 
 def test_a_checkpoint_to_resume_from_is_read_the_same_way(folder: Path) -> None:
     assert 'state_dict' in AtomicCheckpointIO().load_checkpoint(folder / 'ours')
-    with pytest.raises(UsageError, match=r'^ckpt_path=.*open. is not a Clipward checkpoint'):
-        AtomicCheckpointIO().load_checkpoint(folder / 'open')
+    for name, reason in (('open', NOT_OURS), ('towers.safetensors', rf'{NOT_OURS}|{DAMAGED}'), ('text', DAMAGED)):
+        with pytest.raises(UsageError, match=rf'^ckpt_path=.*{name}. ({reason})'):
+            AtomicCheckpointIO().load_checkpoint(folder / name)
 
 
 def test_no_run_goes_on_from_weights_alone(folder: Path) -> None:

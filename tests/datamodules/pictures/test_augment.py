@@ -283,7 +283,7 @@ class TestSimCLRViews:
         ],
     )
     def test_rejects_numbers_out_of_range(self, argument: str, value: Any) -> None:
-        with pytest.raises(ValueError, match=f'^{argument} must '):
+        with pytest.raises(ValueError, match=rf'^data\.image_views\.{argument} must '):
             SimCLRViews(**{argument: value})
 
     @pytest.mark.parametrize('scale', [(0.0, 1.0), (0.5, 0.4), (0.5, 1.5)])
