@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,17 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datamodules.files.reading import (
-    column,
-    drop_empty_captions,
-    list_images,
-    read_columns,
-    read_first_line,
-    require_path,
-)
+from datamodules.files.reading import column, drop_empty_captions, list_images, require_path
 from datamodules.files.sample_texts import choose_caption, parse_metadata
 from datamodules.files.shard_index import index_shards
 from datamodules.files.shards import find_shards, holds_shards, is_pattern
+from datamodules.files.text_lines import read_text_lines
+from datamodules.files.text_tables import Layout, read_columns, read_rows
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.subsets import random_rows
@@ -36,6 +33,9 @@ log = logging.getLogger(__name__)
 SUBSETS = {'CC1M': 1_000_000, 'CC100K': 100_000}  # SafeCLIP's experiments; its choice of rows is not published
 LINE_INDEX = 'images.tsv'  # names the images of each line where their file names do not
 _PROBED_FOLDERS = 3  # if none of the first has a caption, no folder has
+_PROBED_LINES = 100  # which tell captions from addresses
+_CAPTION_COLUMNS = ('caption', 'text', 'title')  # in headers, in small letters
+_ADDRESS = re.compile(r'\s*https?://', re.IGNORECASE)
 
 
 class CC3M(PairsDataModule):
@@ -43,11 +43,11 @@ class CC3M(PairsDataModule):
 
     ``root`` may be any of these:
 
-    - ``<list>.tsv`` as published, ``<caption><tab><address>`` in each line, or a folder with one such file. The
-      images lie in a folder ``<list>`` or ``images`` beside the list, or in the folder of the list itself, or one
-      level deeper in folders of digits. Each is named after its line, counted from 0: ``000000000.jpg``. For other
-      names, write ``images.tsv`` into the folder of images, with ``<line><tab><file>`` in each line. Lines without
-      an image are left out.
+    - ``<list>.tsv`` as published, ``<caption><tab><address>`` in each line, or a folder with one such file. A header
+      is recognized, and so are addresses before captions, as in CC12M. The images lie in a folder ``<list>`` or
+      ``images`` beside the list, or in the folder of the list itself, or one level deeper in folders of digits. Each
+      is named after its line, counted from 0: ``000000000.jpg``. For other names, write ``images.tsv`` into the
+      folder of images, with ``<line><tab><file>`` in each line. Lines without an image are left out.
     - The output folder of img2dataset with ``--output_format files``: ``00000/000000000.jpg`` and so on. Captions
       come from ``00000.parquet`` if it exists, else from the ``.txt`` or ``.json`` file beside each image.
     - Tar shards, as a folder or a pattern; :class:`datamodules.webdataset.WebDatasetPairs` describes them.
@@ -106,7 +106,7 @@ def read_cc3m(location: str, argument: str, cache_dir: Path) -> PairTable:
         index = index_shards(shards, cache_dir, source)
         return shard_table(index, shards)
     path = require_path(location, argument)
-    if path.is_file():
+    if not path.is_dir():
         return _read_list(path, source)
     if any(_has_captions(folder) for folder in _list_numbered_folders(path)[:_PROBED_FOLDERS]):
         return _read_folders(path, source)
@@ -126,14 +126,48 @@ def _find_list(folder: Path, source: str) -> Path:
 
 
 def _read_list(tsv: Path, source: str) -> PairTable:
-    header = read_first_line(tsv, '\t', source)
-    names = None if set(header) == {'caption', 'url'} else ['caption', 'url']  # img2dataset needs a header
-    captions = column(read_columns(tsv, '\t', ['caption'], source, names), 'caption')
+    captions = _read_captions(tsv, source)
     folder = next((f for f in (tsv.with_suffix(''), tsv.parent / 'images') if f.is_dir()), tsv.parent)
     lines, images = _list_images_by_line(folder)
     _check_lines(lines, len(captions), folder, source)
-    pairs = drop_empty_captions(pa.table({'image': images, 'caption': captions.take(pa.array(lines))}), source)
+    pairs = pa.table({'image': images, 'caption': captions.take(pa.array(lines))}).drop_null()  # counted when read
+    pairs = drop_empty_captions(pairs, source)
     return PairTable(column(pairs, 'image'), column(pairs, 'caption'), opener=FolderImages(folder))
+
+
+def _read_captions(tsv: Path, source: str) -> pa.Array:
+    """Reads the caption of each line after the header, null where a line cannot be read."""
+    layout = find_columns(list(islice(read_text_lines(tsv, source), _PROBED_LINES)), source)
+    table = read_rows(tsv, layout, [next(name for name in layout.names if name in _CAPTION_COLUMNS)], source)
+    row_of_line = np.full(table.lines - layout.start, -1)
+    row_of_line[table.line - layout.start - 1] = np.arange(len(table.line))
+    return table.rows[0].combine_chunks().take(pa.array(row_of_line, mask=row_of_line < 0))
+
+
+def find_columns(lines: Sequence[str], source: str) -> Layout:
+    r"""Tells by the first lines of a list whether they are a header and which column holds captions, which addresses.
+
+    The published list has captions first and no header, that of CC12M addresses first; img2dataset needs a header.
+
+    Raises:
+        UsageError: If there is no line, or no column of captions.
+
+    Example:
+        >>> find_columns(['http://a.org/0.jpg\ta dog', 'http://a.org/1.jpg\ta cat'], 'data.root=list.tsv').names
+        ['url', 'caption']
+    """
+    if not lines:
+        raise UsageError(f'{source} is empty: name a file with a line for each pair.')
+    first = [name.strip().lower() for name in lines[0].split('\t')]
+    if set(first) & set(_CAPTION_COLUMNS) and not any(map(_ADDRESS.match, first)):
+        return Layout('\t', first, start=1, quoted=False)
+    addresses = [[bool(_ADDRESS.match(field)) for field in line.split('\t')] for line in lines]
+    in_column = [2 * sum(line[i : i + 1] == [True] for line in addresses) > len(lines) for i in range(2)]
+    if all(in_column):
+        raise UsageError(f'{source} has addresses in both columns: name a list with a caption in each line.')
+    names = ['url', 'caption'] if in_column[0] else ['caption', 'url']
+    has_header = any(in_column) and not any(addresses[0]) and len(addresses[0]) == len(names)
+    return Layout('\t', names, start=int(has_header), quoted=False)
 
 
 def _check_lines(lines: np.ndarray, captions: int, folder: Path, source: str) -> None:
@@ -158,15 +192,19 @@ def _list_images_by_line(folder: Path) -> tuple[np.ndarray, pa.Array | pa.Chunke
         line, image = _read_line_index(folder / LINE_INDEX)
     else:
         image = pa.chunked_array([*_walk_images(folder)], pa.string())
-        stem = pc.extract_regex(image, r'(?:^|/)0*(?P<line>\d+)\.\w+$')
+        stem = pc.extract_regex(image, r'(?:^|/)0*(?P<line>\d{1,18})\.\w+$')  # as many digits as 64 bits hold
         image, stem = image.filter(stem.is_valid()), stem.drop_null()
         line = pc.cast(pc.struct_field(stem, 'line'), pa.int64()).to_numpy()
+    lines = len(line)
     line, first = np.unique(line, return_index=True)  # the first of 1.jpg and 1.png
+    if len(line) < lines:
+        log.warning('%s: %d of %d images have the line of another; left out', folder, lines - len(line), lines)
     return line, image.take(pa.array(first)).combine_chunks()
 
 
 def _read_line_index(index: Path) -> tuple[np.ndarray, pa.ChunkedArray]:
-    rows = read_columns(index, '\t', ['line', 'image'], str(index), ['line', 'image'])
+    columns = ['line', 'image']
+    rows = read_columns(index, Layout('\t', columns, quoted=False), columns, repr(str(index)))
     try:
         return pc.cast(rows['line'], pa.int64()).to_numpy(), rows['image']
     except pa.ArrowInvalid as error:
@@ -192,7 +230,7 @@ def _find_metadata(folder: Path) -> Path | None:
     parquet = folder.with_name(f'{folder.name}.parquet')
     try:
         return parquet if parquet.exists() and 'caption' in pq.read_schema(parquet).names else None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # such as a name that is not UTF-8
         raise UsageError(
             f'{str(parquet)!r} is damaged: remove it, so that captions are read from the files.'
         ) from error

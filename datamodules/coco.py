@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from datamodules.files.json_items import json_items, require_field
+from datamodules.files.json_items import json_items, read_id, read_text
 from datamodules.files.reading import list_images, require_path
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
@@ -98,20 +98,30 @@ class COCO(PairsDataModule):
 
 
 def read_coco(file: Path, source: str) -> Iterator[AnnotatedImage]:
-    """Yields images with their captions, both in the order of the file, then captions of images it does not list.
+    """Yields images with their captions, both in the order of the file, then what cannot be used.
+
+    That is the captions of images that the file does not list, and images without a name or with the number of another.
 
     Raises:
         UsageError: If the file is not a caption file of COCO.
     """
-    names: dict[int, str] = {}
-    captions: dict[int, list[str]] = {}
+    names: dict[int | str, str] = {}
+    captions: dict[int | str | None, list[str | None]] = {}
+    unusable = 0
     for key, item in json_items(file, source):
         if key == 'images':
-            names[require_field(item, 'id', int, source)] = require_field(item, 'file_name', str, source)
+            number, name = read_id(item, 'id'), read_text(item, 'file_name')
+            if number is None or not name or number in names:
+                unusable += 1
+            else:
+                names[number] = PurePosixPath(name).name
         elif key == 'annotations':
-            image = require_field(item, 'image_id', int, source)
-            captions.setdefault(image, []).append(require_field(item, 'caption', str, source))
-    if not names or not captions:
-        raise UsageError(f"{source} lacks 'images' or 'annotations': it is not the published file, see docs/data.md.")
+            captions.setdefault(read_id(item, 'image_id'), []).append(read_text(item, 'caption'))
+    if not names or not any(any(own) for own in captions.values()):
+        raise UsageError(
+            f"{source} lacks 'images' with id and file_name, or 'annotations' with image_id and caption: it is not the "
+            f'published file, see docs/data.md.'
+        )
     yield from ((name, captions.pop(number, [])) for number, name in names.items())
     yield from ((None, strays) for strays in captions.values())
+    yield from ((None, []) for _ in range(unusable))

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from datamodules.files.reading import column, drop_empty_captions, read_columns, read_first_line, require_path
+from datamodules.files.file_states import file_states
+from datamodules.files.reading import column, drop_empty_captions, require_path
+from datamodules.files.text_tables import Layout, describe_names, names_image, read_columns, read_layout
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
 from datamodules.text.labels import number_labels
 from datamodules.usage_error import UsageError
 
+log = logging.getLogger(__name__)
+
 _IMAGE_COLUMNS = ('filepath', 'image')  # as open_clip and CleanCLIP name them
 _CAPTION_COLUMNS = ('title', 'caption')
-_PROBED_IMAGES = 100  # at the start; if none exists, the root is wrong
+_PROBED_IMAGES = 10_000  # all over the list; if none exists, the root is wrong
+_SHOWN_CHARACTERS = 100
 
 
 class CSVPairs(PairsDataModule):
     r"""Pairs from a CSV or TSV with a header: one row for each pair, an image path in one column, a caption in another.
 
-    Rows keep the order of the file. The tables of open_clip and CleanCLIP can be read without conversion.
+    Rows keep the order of the file. The tables of open_clip and CleanCLIP can be read without conversion. Rows that
+    cannot be read are left out and counted, see docs/data.md.
 
     Args:
         train: CSV or TSV of the training pairs, with a header and one row for each pair.
@@ -33,13 +41,14 @@ class CSVPairs(PairsDataModule):
         root: Folder that image paths are relative to. Defaults to the folder of the file.
         image_column: Column of image paths. Defaults to ``filepath`` (open_clip) or ``image`` (CleanCLIP).
         caption_column: Column of captions. Defaults to ``title`` (open_clip) or ``caption`` (CleanCLIP).
-        label_column: Column of classes, as names or as indices into ``class_names``; a field may be empty. By default
-            pairs have no class.
-        separator: Character between fields. Defaults to a tab if the header contains one, else a comma.
+        label_column: Column of classes, as names or as indices into ``class_names``. Empty fields, -1 and nan are no
+            class. By default pairs have no class.
+        separator: Character between fields. Defaults to that of Excel's line ``sep=;``, else a tab if the header has
+            one, else a comma.
         **kwargs: Arguments of :class:`PairsDataModule`.
 
     Raises:
-        UsageError: If the separator is not one character.
+        UsageError: If the separator is not one character, or a quote or line break.
 
     Example:
         >>> from pathlib import Path
@@ -64,8 +73,11 @@ class CSVPairs(PairsDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if separator is not None and len(separator) != 1:
-            raise UsageError(f'data.separator={separator!r} must be one character, or null to take it from the header.')
+        if separator is not None and (len(separator) != 1 or separator in '"\r\n\0'):
+            raise UsageError(
+                f'data.separator={separator!r} must be one character, no quote or line break, or null to take it from '
+                f'the header.'
+            )
         self.train, self.validation, self.root = train, validation, root
         self.image_column, self.caption_column, self.label_column = image_column, caption_column, label_column
         self.separator = separator
@@ -82,47 +94,63 @@ class CSVPairs(PairsDataModule):
         file, source = require_path(path, argument), f'{argument}={path!r}'
         if file.is_dir():
             raise UsageError(f'{source} is a folder: name the CSV or TSV in it.')
-        separator = self.separator or ('\t' if len(read_first_line(file, '\t', source)) > 1 else ',')
-        pairs = drop_empty_captions(self._read_columns(file, separator, source), source)
+        pairs = drop_empty_captions(self._read_columns(file, read_layout(file, source, self.separator), source), source)
         images = FolderImages(file.parent if self.root is None else require_path(self.root, 'data.root'))
-        _check_images(column(pairs, 'image'), images.root, source)
+        _check_images(pairs, images.root, source)
+        _count_repeated(pairs, source)
         if self.label_column is None:
             return PairTable(column(pairs, 'image'), column(pairs, 'caption'), opener=images)
         label, classes = number_labels(pairs['label'], self.class_names, source)
         return PairTable(column(pairs, 'image'), column(pairs, 'caption'), label, classes, opener=images)
 
-    def _read_columns(self, file: Path, separator: str, source: str) -> pa.Table:
+    def _read_columns(self, file: Path, layout: Layout, source: str) -> pa.Table:
         """Reads the columns ``image``, ``caption`` and, if pairs have classes, ``label``."""
-        header = read_first_line(file, separator, source)
-        image = self.image_column or _find_column(_IMAGE_COLUMNS, 'image', header, source)
-        caption = self.caption_column or _find_column(_CAPTION_COLUMNS, 'caption', header, source)
+        image = self.image_column or _find_column(_IMAGE_COLUMNS, 'image', layout.names, source)
+        caption = self.caption_column or _find_column(_CAPTION_COLUMNS, 'caption', layout.names, source)
         names = {'image': image, 'caption': caption} | ({'label': self.label_column} if self.label_column else {})
-        return read_columns(file, separator, list(names.values()), source).rename_columns(list(names))
+        rows = read_columns(file, layout, list(names.values()), source).rename_columns(list(names))
+        return rows.set_column(0, 'image', pc.utf8_trim_whitespace(rows['image']))
 
 
-def _find_column(known: Sequence[str], kind: str, header: list[str], source: str) -> str:
+def _find_column(known: Sequence[str], kind: str, names: Sequence[str], source: str) -> str:
     """Finds the column under one of the names that other projects use."""
-    if not (present := [name for name in known if name in header]):
+    present = [name for wanted in known for name in names if name.lower() == wanted]
+    if not present:
         raise UsageError(
             f'{source} has no column {" or ".join(map(repr, known))}: set data.{kind}_column to one of '
-            f'{", ".join(map(repr, header))}, or data.separator if these are several columns in one.'
+            f'{describe_names(names)}, or data.separator if these are several columns in one; a file without a header '
+            f'needs one as its first line.'
         )
     return present[0]
 
 
-def _check_images(images: pa.Array | pa.ChunkedArray, root: Path, source: str) -> None:
-    """Detects a wrong root at once instead of after hours of unreadable images.
+def _check_images(pairs: pa.Table, root: Path, source: str) -> None:
+    """Detects a wrong root or column at once instead of after hours of unreadable images.
 
     Raises:
-        UsageError: If the images are web addresses, or none of the first ones exists.
+        UsageError: If none of many images all over the list exists.
     """
-    first = [image.as_py() for image in islice(images, _PROBED_IMAGES)]
-    if re.match('https?://', first[0]):
+    rows = np.unique(np.linspace(0, len(pairs) - 1, _PROBED_IMAGES).astype(np.int64))
+    images, captions = (column(pairs, name).take(pa.array(rows)) for name in ('image', 'caption'))
+    if any((states >= 0).any() for states in file_states(root, images)):
+        return
+    first = images[0].as_py()[:_SHOWN_CHARACTERS]
+    if re.match('https?://', first):
         raise UsageError(
             f'{source} lists web addresses: download the images, for example with img2dataset, and list the files.'
         )
-    if not any((root / image).is_file() for image in first):
+    if 2 * sum(map(names_image, captions.to_pylist())) > len(rows):
         raise UsageError(
-            f'{source}: none of its first {len(first)} images is under {str(root)!r}, where {first[0]!r} should be: '
-            f'set data.root to the folder that paths are relative to.'
+            f'{source} has names of images where captions should be, such as {captions[0].as_py()!r}: set '
+            f'data.image_column and data.caption_column the other way round.'
         )
+    raise UsageError(
+        f'{source}: none of its images, {len(rows)} of which were looked for, is under {str(root)!r}, where {first!r} '
+        f'should be: set data.root to the folder that paths are relative to.'
+    )
+
+
+def _count_repeated(pairs: pa.Table, source: str) -> None:
+    repeated = len(pairs) - len(pairs.group_by(['image', 'caption']).aggregate([]))
+    if repeated:
+        log.warning('%s: %d of %d rows repeat an image with its caption; kept', source, repeated, len(pairs))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from datamodules.files.json_items import json_items, require_field
-from datamodules.files.reading import list_images, read_columns, read_first_line, require_path
+from datamodules.files.json_items import json_items, read_list, read_text
+from datamodules.files.left_out import LeftOut
+from datamodules.files.reading import IMAGE_SUFFIXES, list_images, require_folder, require_path
+from datamodules.files.text_lines import UNDECODABLE, read_text_lines
+from datamodules.files.text_tables import describe_names, read_columns, read_layout
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
@@ -29,12 +34,13 @@ _SPLIT_LISTS: dict[str, tuple[str, ...]] = {  # one image in each line: Flickr8k
 _TOKEN_LINE = re.compile(r'(?P<image>[^\t]+)#\d+\t(?P<caption>.*)')
 _BAR_LINE = re.compile(r'(?P<image>[^|]+)\|\s*\d+\s*\|?(?P<caption>.*)')  # one published line lacks its second bar
 _IMAGE_COLUMNS, _CAPTION_COLUMNS = ('image', 'image_name'), ('caption', 'comment')
+_PROBED_LINES = 10  # which tell the form of a file
 
 
 class Annotations(NamedTuple):
     """Captions of each image file and, if the annotation file gives it, the split of each image."""
 
-    captions: dict[str, list[str]]
+    captions: dict[str, list[str | None]]
     split: dict[str, str]
 
 
@@ -54,7 +60,8 @@ class Flickr(PairsDataModule):
         root: Folder with the caption file (``Flickr8k.token.txt``, ``results_20130124.token``, ``captions.txt``,
             ``results.csv`` or Karpathy's ``dataset_flickr{8k,30k}.json``) and the folder of photos
             (``Flicker8k_Dataset``, ``flickr30k-images`` or ``Images``). Karpathy's JSON gives the splits; otherwise
-            put ``Flickr_8k.{train,dev,test}Images.txt`` or ``{train,val,test}.txt`` beside the captions.
+            put ``Flickr_8k.{train,dev,test}Images.txt`` or ``{train,val,test}.txt`` beside the captions, with the name
+            of an image in each line; its suffix may be missing.
         split: Images to train on: ``train``, ``val``, ``test``, or ``all``, which needs no list of splits.
         heldout_split: Images to hold out: ``train``, ``val``, ``test``, or ``null`` for none.
         captions: ``all`` captions, each of which becomes a pair, or ``one`` caption of each image, drawn at random.
@@ -98,14 +105,18 @@ class Flickr(PairsDataModule):
         return None if self.heldout_split is None else self._pairs(self.heldout_split)
 
     def _pairs(self, split: str) -> PairTable:
-        keep = None
-        if split != 'all':
-            splits = self._annotations.split or _read_split_list(self._file.parent, split, self._source)
-            keep = np.array([splits.get(str(name)) == split for name in self._groups.names])
-            if not keep.any():
-                raise UsageError(f'{self._source} has no image of the split {split!r}: choose another data.split.')
+        keep = None if split == 'all' else self._is_in_split(split)
         count = 1 if self.captions == 'one' else None
         return PairTable(*self._groups.pairs(count, self.caption_seed, keep), opener=FolderImages(self._folder))
+
+    def _is_in_split(self, split: str) -> np.ndarray:
+        names = [str(name) for name in self._groups.names]
+        splits = self._annotations.split
+        listed = None if splits else _read_split_list(self._file.parent, split, self._source)
+        keep = np.array([splits.get(name) == split for name in names] if listed is None else are_listed(names, listed))
+        if not keep.any():
+            raise UsageError(f'{self._source} has no image of the split {split!r}: choose another data.split.')
+        return keep
 
     @cached_property
     def _groups(self) -> CaptionGroups:
@@ -132,8 +143,9 @@ class Flickr(PairsDataModule):
     @cached_property
     def _folder(self) -> Path:
         if self.image_folder is not None:
-            return require_path(self.image_folder, 'data.image_folder')
-        return self._find(self.known_folders, 'data.image_folder to the folder of images')
+            return require_folder(self.image_folder, 'data.image_folder')
+        folder = self._find(self.known_folders, 'data.image_folder to the folder of images')
+        return require_folder(folder, 'data.image_folder')
 
     def _find(self, names: tuple[str, ...], remedy: str) -> Path:
         root = require_path(self.root, 'data.root')
@@ -188,49 +200,65 @@ def read_flickr(file: Path, source: str) -> Annotations:
     """
     if file.suffix == '.json':
         return _read_karpathy(file, source)
-    header = read_first_line(file, ',', source)
-    if '|' in header[0]:
-        return _read_lines(file, _BAR_LINE, source, skip=1)
-    if _TOKEN_LINE.match(','.join(header)):
+    head = list(islice(read_text_lines(file, source), _PROBED_LINES))
+    tokens = sum(_TOKEN_LINE.fullmatch(line) is not None for line in head)
+    bars = sum('|' in line.partition(',')[0] for line in head)
+    if tokens > bars:
         return _read_lines(file, _TOKEN_LINE, source)
-    return _read_table(file, header, source)
+    if bars:
+        return _read_lines(file, _BAR_LINE, source, skip=1)
+    return _read_table(file, source)
 
 
 def _read_karpathy(file: Path, source: str) -> Annotations:
-    annotations = Annotations({}, {})
-    for key, item in json_items(file, source):
-        if key == 'images':
-            name = require_field(item, 'filename', str, source)
-            sentences = require_field(item, 'sentences', list, source)
-            captions = annotations.captions.setdefault(name, [])
-            captions.extend(require_field(sentence, 'raw', str, source) for sentence in sentences)
-            annotations.split[name] = require_field(item, 'split', str, source)
+    annotations, left_out, images = Annotations({}, {}), LeftOut('images'), 0
+    for images, item in enumerate((item for key, item in json_items(file, source) if key == 'images'), 1):
+        name, split = read_text(item, 'filename'), read_text(item, 'split')
+        if name is None or split is None:
+            left_out.add('have no filename or no split', f'image {images}')
+            continue
+        captions = [read_text(sentence, 'raw') for sentence in read_list(item, 'sentences')]
+        annotations.captions.setdefault(name, []).extend(captions)
+        annotations.split.setdefault(name, split)
+    if not any(any(captions) for captions in annotations.captions.values()):
+        raise UsageError(
+            f"{source} lacks 'images' with filename, split and sentences: it is not Karpathy's file, see docs/data.md."
+        )
+    left_out.log(source, images)
     return annotations
 
 
 def _read_lines(file: Path, form: re.Pattern[str], source: str, skip: int = 0) -> Annotations:
     """Reads one caption a line; the image is all before the last ``#``, as ``a.jpg.1#0`` is not of ``a.jpg``."""
-    captions: dict[str, list[str]] = {}
-    with file.open(encoding='utf-8-sig', errors='replace') as lines:
-        for number, line in enumerate(lines, 1):
-            if number <= skip or not line.strip():
-                continue
-            if (match := form.match(line)) is None:
-                raise UsageError(f'{source} has no image, number and caption in line {number}, {line.strip()[:60]!r}.')
+    captions: dict[str, list[str | None]] = {}
+    left_out, lines = LeftOut('lines'), 0
+    for number, line in enumerate(read_text_lines(file, source), 1):
+        if number <= skip or not line.strip():
+            continue
+        lines += 1
+        if UNDECODABLE in line:
+            left_out.add('are not UTF-8', f'line {number}')
+        elif match := form.fullmatch(line):
             captions.setdefault(match['image'].strip(), []).append(match['caption'])
+        else:
+            left_out.add('have no image, number and caption', f'line {number}, {line.strip()[:60]!r}')
+    if not captions:
+        raise UsageError(f'{source} has no caption: {left_out.describe(lines) or "it is empty"}.')
+    left_out.log(source, lines)
     return Annotations(captions, {})
 
 
-def _read_table(file: Path, header: list[str], source: str) -> Annotations:
-    image = next((name for name in _IMAGE_COLUMNS if name in header), None)
-    caption = next((name for name in _CAPTION_COLUMNS if name in header), None)
+def _read_table(file: Path, source: str) -> Annotations:
+    layout = read_layout(file, source, ',')
+    image = next((name for name in _IMAGE_COLUMNS if name in layout.names), None)
+    caption = next((name for name in _CAPTION_COLUMNS if name in layout.names), None)
     if image is None or caption is None:
         raise UsageError(
             f'{source} is in none of the published forms: a table needs columns image and caption in its first line, '
-            f'and has {", ".join(map(repr, header))}.'
+            f'and has {describe_names(layout.names)}.'
         )
-    table = read_columns(file, ',', [image, caption], source)
-    captions: dict[str, list[str]] = {}
+    table = read_columns(file, layout, [image, caption], source)
+    captions: dict[str, list[str | None]] = {}
     for name, text in zip(table[image].to_pylist(), table[caption].to_pylist(), strict=True):
         captions.setdefault(name, []).append(text)
     return Annotations(captions, {})
@@ -239,8 +267,8 @@ def _read_table(file: Path, header: list[str], source: str) -> Annotations:
 # --- splits ---------------------------------------------------------------------------------------------------------
 
 
-def _read_split_list(folder: Path, split: str, source: str) -> Mapping[str, str]:
-    """Reads the list of a split's images beside the captions; names may lack the suffix ``.jpg``."""
+def _read_split_list(folder: Path, split: str, source: str) -> set[str]:
+    """Reads the list of a split's images beside the captions."""
     file = next((folder / name for name in _SPLIT_LISTS[split] if (folder / name).is_file()), None)
     if file is None:
         raise UsageError(
@@ -248,5 +276,20 @@ def _read_split_list(folder: Path, split: str, source: str) -> Mapping[str, str]
             f"{' or '.join(_SPLIT_LISTS[split])} beside it: add that list, use Karpathy's JSON, or set data.split: all "
             f'and data.heldout_split: null.'
         )
-    names = (line.strip() for line in file.read_text(encoding='utf-8-sig', errors='replace').splitlines())
-    return {name if name.endswith('.jpg') else f'{name}.jpg': split for name in names if name}
+    return {name for line in read_text_lines(file, f'{source}, {file.name}') if (name := line.strip())}
+
+
+def are_listed(names: Sequence[str], listed: set[str]) -> list[bool]:
+    """Tells which images a list names, with or without their suffix, or with that of another format.
+
+    Example:
+        >>> are_listed(['a.jpg', 'b.JPG', 'c.png', 'd.jpg'], {'a.jpg', 'b', 'c.jpg'})
+        [True, True, True, False]
+    """
+    stems = {_stem(name) for name in listed - set(names)}
+    return [name in listed or _stem(name) in stems for name in names]
+
+
+def _stem(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in IMAGE_SUFFIXES else name

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.files.json_items import json_items, require_field
+from datamodules.files.json_items import json_items, read_id, read_list, read_text
 from datamodules.files.reading import list_images, require_path
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
@@ -108,26 +108,33 @@ class VisualGenome(PairsDataModule):
 def read_visual_genome(regions: Path, images: Path, source: str) -> Iterator[AnnotatedImage]:
     """Yields images with the descriptions of their regions, in the order of the file of regions.
 
-    The name is ``None`` for an image that ``image_data.json`` does not list.
+    The name is ``None`` for an image that ``image_data.json`` does not list. Images that are listed again, or without
+    number and address, come without a name and a description.
 
     Raises:
         UsageError: If a file is not the published one.
     """
-    images_source = f'{source}, {images.name}'
-    names = dict(_read_name(item, images_source) for _, item in json_items(images, images_source))
+    names: dict[int | str | None, str] = {}
+    for _, item in json_items(images, f'{source}, {images.name}'):
+        if (address := read_text(item, 'url')) and (number := _read_number(item)) is not None and number not in names:
+            names[number] = PurePosixPath(address).name  # the address ends with folder and name
+        else:
+            yield None, []
+    if not names:
+        raise UsageError(
+            f'{source}, {images.name} lacks images with image_id and url: it is not the published file, see '
+            f'docs/data.md.'
+        )
+    described = False
     for _, item in json_items(regions, source):
-        described = require_field(item, 'regions', list, source)
-        phrases = [require_field(region, 'phrase', str, source) for region in described]
-        yield names.get(_read_id(item, source)), phrases
+        number = _read_number(item)
+        phrases = [read_text(region, 'phrase') for region in read_list(item, 'regions')]
+        described |= any(phrases)
+        yield (names.pop(number), phrases) if number in names else (None, phrases)
+    if not described:
+        raise UsageError(f'{source} lacks regions with a phrase: it is not the published file, see docs/data.md.')
 
 
-def _read_name(item: Any, source: str) -> tuple[int, str]:
-    """Reads id and file name of an image; its address ends with folder and name."""
-    return _read_id(item, source), PurePosixPath(require_field(item, 'url', str, source)).name
-
-
-def _read_id(item: Any, source: str) -> int:
+def _read_number(item: Any) -> int | str | None:
     """Reads ``image_id`` as documented, or ``id`` as in the file of regions and in version 1.0."""
-    key = 'id' if isinstance(item, dict) and 'image_id' not in item else 'image_id'
-    image_id: int = require_field(item, key, int, source)
-    return image_id
+    return read_id(item, 'image_id', 'id')

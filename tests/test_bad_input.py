@@ -167,7 +167,7 @@ class TestFiles:
                 ('image,caption\n', 'has no usable pair: none of its 0 rows has an image and a caption'),
                 (
                     'image,caption\n0.jpg,a dog, outside\n',
-                    'line 2 has 3 fields instead of 2; quote fields that contain the separator',
+                    '1 of 1 rows do not have 2 fields (quote fields that contain the separator); first: line 2',
                 ),
                 ('image,text\n0.jpg,a dog\n', 'set data.caption_column to one of'),
                 ('image;caption\n0.jpg;a dog\n', 'or data.separator if these are several columns in one'),
@@ -186,8 +186,8 @@ class TestFiles:
         first_fast(
             [
                 ('', 'is empty: name a file with a line for each pair'),
-                ('a dog\tu\na\tcat\tu\n', 'line 2 has 3 fields instead of 2; separate them by tabs'),
-                ('a dog\n', 'line 1 has 1 fields instead of 2; separate them by tabs'),
+                ('a\tdog\tu\na\tcat\tu\n', '2 of 2 rows do not have 2 fields (separate them by tabs); first: line 1'),
+                ('a dog\n', '1 of 1 rows do not have 2 fields (separate them by tabs); first: line 1'),
                 (
                     'a dog\tu\n',
                     'an image for line 1 (counted from 0): give the list that the images were downloaded from',
@@ -208,25 +208,24 @@ class TestFiles:
         first_fast(
             [
                 ('COCO', COCO_FILE, '{"images": [{"id": 1', 'is not valid JSON: '),
-                ('COCO', COCO_FILE, '{"images": []}', "lacks 'images' or 'annotations': it is not the published file"),
-                ('COCO', COCO_FILE, '{"annotations": [{"image_id": 1}]}', "an item without 'caption', {'image_id': 1}"),
+                ('COCO', COCO_FILE, '{"images": []}', "lacks 'images' with id and file_name, or 'annotations' with"),
                 ('VisualGenome', 'region_descriptions.json', '[{"id": 1, "regions"', 'is not valid JSON: '),
                 (
                     'VisualGenome',
                     'region_descriptions.json',
                     '[{"id": 1}]',
-                    "contains an item without 'regions', {'id': 1}",
+                    'lacks regions with a phrase: it is not the published file',
                 ),
                 (
                     'VisualGenome',
                     'image_data.json',
                     '[{"image_id": 1}]',
-                    "image_data.json contains an item without 'url'",
+                    'image_data.json lacks images with image_id and url: it is not the published file',
                 ),
                 ('Flickr8k', 'Flickr8k.token.txt', '', 'is empty: name a file with a line for each pair'),
-                ('Flickr8k', 'Flickr8k.token.txt', 'a.jpg#0\ta dog\nb.jpg a cat\n', 'number and caption in line 2'),
+                ('Flickr8k', 'Flickr8k.token.txt', 'a.jpg a cat\n', 'is in none of the published forms'),
                 ('Flickr30k', 'dataset_flickr30k.json', '{"images": [', 'is not valid JSON: '),
-                ('Flickr30k', 'dataset_flickr30k.json', '{"images": [{"filename": "a"}]}', "item without 'sentences'"),
+                ('Flickr30k', 'dataset_flickr30k.json', '{"images": [{"filename": "a"}]}', "it is not Karpathy's file"),
             ],
             2,
         ),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.files.atomic import write_atomically
-from datamodules.files.reading import read_columns
+from datamodules.files.text_tables import read_columns, read_layout
 from datamodules.files.writers import open_csv
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
@@ -34,7 +34,8 @@ def read_ranking(path: str, table: PairTable, rows: np.ndarray) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise UsageError(f'ranking {path!r} does not exist: make it with clipward rank_images and this configuration.')
-    listed = read_columns(Path(path), ',', COLUMNS[:1], f'ranking {path!r}')['image']
+    file, source = Path(path), f'ranking {path!r}'
+    listed = read_columns(file, read_layout(file, source, ','), COLUMNS[:1], source)['image']
     images = table.names().take(pa.array(rows, pa.int64()))
     listed_index = pc.index_in(listed.cast(images.type).unique(), value_set=images)
     return rows[listed_index.drop_null().to_numpy()]

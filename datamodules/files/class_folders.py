@@ -14,7 +14,8 @@ import pyarrow as pa
 from datamodules.files.left_behind import is_left_behind
 from datamodules.files.left_out import LeftOut
 from datamodules.files.quoting import quote
-from datamodules.files.reading import IMAGE_SUFFIXES, clean_captions, read_columns
+from datamodules.files.reading import IMAGE_SUFFIXES, clean_captions
+from datamodules.files.text_tables import Layout, read_columns
 from datamodules.usage_error import UsageError
 
 NAMES_FILE = 'classes.tsv'
@@ -68,7 +69,8 @@ def _compose(name: str) -> str:
 
 def _read_names_file(file: Path) -> dict[str, str]:
     """Maps each folder to the first of its names, in the order of the file."""
-    table = read_columns(file, '\t', ['folder', 'names'], repr(str(file)), ['folder', 'names'])
+    columns = ['folder', 'names']
+    table = read_columns(file, Layout('\t', columns, quoted=False), columns, repr(str(file)))
     folders = table['folder'].to_pylist()
     names = [name.split(',')[0].strip() for name in clean_captions(table['names']).to_pylist()]
     if not all(names):

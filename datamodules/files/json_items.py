@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from datamodules.files.text_lines import UNDECODABLE, open_text
 from datamodules.usage_error import UsageError
 
 _CHUNK_CHARACTERS = 1 << 20  # read at once
@@ -15,6 +16,7 @@ _MAX_ITEM_CHARACTERS = 1 << 25  # a longer item has brackets that do not match
 _DECODER = json.JSONDecoder()
 _DELIMITERS = tuple(' \t\n\r,:]}')  # what may follow a value; without one, 25 may go on as 25.0
 _WHITE_SPACE = re.compile(r'[ \t\n\r]*')
+_WHOLE_NUMBER = re.compile('[0-9]{1,18}')
 
 
 def json_items(path: Path, source: str) -> Iterator[tuple[str, Any]]:
@@ -23,13 +25,13 @@ def json_items(path: Path, source: str) -> Iterator[tuple[str, Any]]:
     Other values of the object are skipped. Memory is that of the largest item and of one chunk.
 
     Args:
-        path: The file, in UTF-8.
+        path: The file, in UTF-8 or UTF-16.
         source: What is read, as ``data.<argument>=<value>``.
 
     Raises:
         UsageError: If the file is not valid JSON, is neither a list nor an object, or is cut off.
     """
-    with path.open(encoding='utf-8-sig', errors='replace') as file:
+    with open_text(path, source) as file:
         reader = _JsonReader(file, source)
         if reader.expect('[', '{') == '[':
             yield from (('', item) for item in reader.items())
@@ -37,19 +39,35 @@ def json_items(path: Path, source: str) -> Iterator[tuple[str, Any]]:
             yield from reader.members()
 
 
-def require_field(item: Any, key: str, kinds: type | tuple[type, ...], source: str) -> Any:
-    """Returns the value of a JSON object under a key; strings in a form that can be written as UTF-8.
-
-    Raises:
-        UsageError: If the item is not an object, or has no value of these types under the key.
-    """
+def read_text(item: Any, key: str) -> str | None:
+    """Returns the text under a key of a JSON object; ``None`` if there is no text, or bytes of it are not text."""
     value = item.get(key) if isinstance(item, dict) else None
-    if not isinstance(value, kinds):
-        raise UsageError(
-            f'{source} contains an item without {key!r}, {repr(item)[:80]}: it is not the published file of that name, '
-            f'see docs/data.md.'
-        )
-    return value.encode('utf-8', 'replace').decode() if isinstance(value, str) else value  # lone surrogates
+    if not isinstance(value, str) or UNDECODABLE in value:
+        return None
+    return value.encode('utf-8', 'replace').decode()  # lone surrogates cannot be written
+
+
+def read_list(item: Any, key: str) -> list[Any]:
+    """Returns the list under a key of a JSON object; an empty one if there is none."""
+    value = item.get(key) if isinstance(item, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def read_id(item: Any, *keys: str) -> int | str | None:
+    """Returns an identifier under the first of some keys that a JSON object has; ``None`` if it is none.
+
+    Tools write the same identifier as a number, a fraction or a text.
+
+    Example:
+        >>> [read_id({'id': value}, 'id') for value in (7, 7.0, '7', 'a7', True, None)]
+        [7, 7, 7, 'a7', None, None]
+    """
+    value = next((item[key] for key in keys if key in item), None) if isinstance(item, dict) else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        return int(value) if _WHOLE_NUMBER.fullmatch(value) else value
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 class _Decoded(NamedTuple):

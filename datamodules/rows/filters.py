@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from datamodules.files.text_lines import UNDECODABLE, read_text_lines
 from datamodules.rows.draws import bits
 from datamodules.rows.subsets import random_rows
 from datamodules.rows.table import PairTable
@@ -27,6 +31,7 @@ log = logging.getLogger(__name__)
 
 TIE_KEY = 0x6669_6C74  # of the hash that ranks pairs of equal similarity; any number would do, but it must never change
 LEDGER = pa.schema({'key': pa.string(), 'caption': pa.string(), 'similarity': pa.float32(), 'side': pa.string()})
+_UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, TokenError, BadZipFile, MemoryError, UserWarning)
 UIDS = np.dtype('<u8,<u8')  # the two halves of a DataComp uid, as its subset files hold them
 
 
@@ -128,8 +133,9 @@ class LedgerFilter(Filter):
     def _lines(self) -> pa.Table:
         try:
             return pq.read_table(self.file, columns=LEDGER.names).cast(LEDGER).combine_chunks()
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise UsageError(f'data.filters: file={self.file!r} is not a readable ledger ({error}).') from error
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            reason = str(error).partition('\n')[0]
+            raise UsageError(f'data.filters: file={self.file!r} is not a readable ledger ({reason}).') from error
 
 
 class KeyList(Filter):
@@ -162,14 +168,20 @@ class KeyList(Filter):
             raise UsageError(f'data.filters: there is no file={self.file!r}.')
         try:
             return self._uids() if self.file.endswith('.npy') else self._text_lines()
-        except (OSError, EOFError, ValueError) as error:  # UnicodeDecodeError is a ValueError
-            raise UsageError(f'data.filters: file={self.file!r} is not a readable list ({error}).') from error
+        except _UNREADABLE as error:
+            reason = str(error).partition('\n')[0]
+            raise UsageError(f'data.filters: file={self.file!r} is not a readable list ({reason}).') from error
 
     def _text_lines(self) -> list[str]:
-        return [line for line in Path(self.file).read_text('utf-8-sig').split('\n') if line]
+        lines = [line for line in read_text_lines(Path(self.file), f'data.filters: file={self.file!r}') if line]
+        if unusable := sum(UNDECODABLE in line for line in lines):
+            raise ValueError(f'{unusable} of {len(lines)} lines are not UTF-8')
+        return lines
 
     def _uids(self) -> list[str]:
-        uids = np.load(self.file)
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')  # NumPy takes a damaged header for one that Python 2 wrote
+            uids = np.load(self.file)
         if not isinstance(uids, np.ndarray):
             raise ValueError('an archive of several arrays')
         if uids.dtype != UIDS or uids.ndim != 1:

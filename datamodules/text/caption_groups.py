@@ -21,19 +21,21 @@ from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
-AnnotatedImage = tuple[str | None, list[str]]  # file name, captions as published; None for captions of no image
+# File name and captions as published; None for captions of no image, and for an annotation without a caption.
+AnnotatedImage = tuple[str | None, list[str | None]]
 SCHEMA = pa.schema(
     [
         ('image', pa.string()),
         ('captions', pa.list_(pa.string())),  # cleaned, none empty, in the published order
-        ('published', pa.int32()),  # number of captions in the file
+        ('published', pa.int32()),  # number of annotations in the file
         ('empty', pa.int32()),
+        ('absent', pa.int32()),  # annotations without a caption
         ('repeated', pa.int32()),
         ('broken', pa.int32()),  # captions with a line break
     ]
 )
 _BATCH_IMAGES = 1000  # 50,000 captions of Visual Genome
-_CACHE_VERSION = 2  # raised when the rules change, so that older caches are not read
+_CACHE_VERSION = 3  # raised when the rules change, so that older caches are not read
 
 
 def group_captions(images: Iterable[AnnotatedImage]) -> Iterator[pa.RecordBatch]:
@@ -46,13 +48,13 @@ def group_captions(images: Iterable[AnnotatedImage]) -> Iterator[pa.RecordBatch]
         yield pa.RecordBatch.from_pylist(rows, SCHEMA)
 
 
-def _count_quirks(image: str | None, published: Sequence[str], clean: Sequence[str]) -> dict[str, object]:
+def _count_quirks(image: str | None, published: Sequence[str | None], clean: Sequence[str | None]) -> dict[str, object]:
     """Returns a row of :data:`SCHEMA`."""
     kept = [caption for caption in clean if caption]
-    broken = sum('\n' in caption.strip() or '\r' in caption.strip() for caption in published)
+    broken = sum('\n' in text or '\r' in text for text in (caption.strip() for caption in published if caption))
     return {
-        'image': image, 'captions': kept, 'published': len(clean), 'empty': len(clean) - len(kept),
-        'repeated': len(kept) - len(set(kept)), 'broken': broken,
+        'image': image, 'captions': kept, 'published': len(clean), 'empty': clean.count(''),
+        'absent': clean.count(None), 'repeated': len(kept) - len(set(kept)), 'broken': broken,
     }  # fmt: skip
 
 
@@ -92,7 +94,7 @@ class CaptionGroups:
         if not len(self.references.drop_null()):
             raise UsageError(
                 f'{source}: none of its {len(groups):,} images is in {str(folder)!r}'
-                + (f', where {self.names[0]!r} should be' if self.names else '')
+                + (f', where {self.names[0]!r:.100} should be' if self.names else '')
                 + ': unpack the images there, see docs/data.md.'
             )
         self._log_quirks(expected)
@@ -125,7 +127,8 @@ class CaptionGroups:
 
     @cached_property
     def _is_usable(self) -> np.ndarray:
-        return np.asarray(self.references.is_valid()) & (self._counts('published') > self._counts('empty'))
+        captions = self._counts('published') - self._counts('empty') - self._counts('absent')
+        return np.asarray(self.references.is_valid()) & (captions > 0)
 
     def _counts(self, name: str) -> np.ndarray:
         return self.groups[name].to_numpy()
@@ -136,7 +139,10 @@ class CaptionGroups:
         missing = np.asarray(self.references.is_null())
         captions = int(published.sum())
         self._warn(int(published[missing].sum()), captions, 'captions belong to images that do not exist; left out')
+        nameless = int((np.asarray(self.groups['image'].is_null()) & (published == 0)).sum())
+        self._warn(nameless, len(published), 'images lack a name or number, or have that of another; left out')
         self._warn(int((published[~missing] == 0).sum()), len(published), 'images have no caption; left out')
+        self._warn(int(self._counts('absent').sum()), captions, 'annotations have no caption that is text; left out')
         self._warn(int(self._counts('empty').sum()), captions, 'captions are empty; left out')
         self._warn(int(self._counts('repeated').sum()), captions, 'captions repeat another one of the same image')
         self._warn(int(self._counts('broken').sum()), captions, 'captions contain a line break; replaced by a space')

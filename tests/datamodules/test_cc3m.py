@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.cc3m import CC3M
+from datamodules.cc3m import CC3M, find_columns
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
 from tests.helpers.mutations import mutations
@@ -64,12 +66,52 @@ class TestPublishedList:
         write_picture(tmp_path / 'images' / '000000003.jpg', 3)
         assert numbers(CC3M(path).load_table()) == [3]
 
+    def test_an_address_may_come_first_as_in_cc12m(self, tmp_path: Path) -> None:
+        path = write_list(tmp_path / 'list.tsv', [f'http://a.org/{number}\tphoto {number}' for number in range(6)])
+        for number in (0, 4):
+            write_picture(tmp_path / 'images' / f'{number}.jpg', number)
+        assert numbers(CC3M(path).load_table()) == [0, 4]
+
+    @pytest.mark.parametrize('header', ['caption\turl', 'TEXT\tURL', 'words\tplace'])
+    def test_a_header_of_any_names_shifts_no_caption(self, header: str, tmp_path: Path) -> None:
+        path = write_list(tmp_path / 'list.tsv', [header, *PUBLISHED])
+        for number in (0, 4):
+            write_picture(tmp_path / 'images' / f'{number}.jpg', number)
+        assert numbers(CC3M(path).load_table()) == [0, 4]
+
+    def test_a_caption_that_is_the_word_caption_is_no_header(self) -> None:
+        assert find_columns(['caption\thttp://a.org/0.jpg', 'a dog\thttp://a.org/1.jpg'], 'x').start == 0
+
+    def test_bad_lines_and_gaps_shift_no_caption(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        lines = [*PUBLISHED]
+        lines[1], lines[2] = 'a\ttab\thttp://a.org', ''
+        (tmp_path / 'list.tsv').write_bytes('\n'.join(lines).encode().replace(b'person number 3', b'caf\xe9'))
+        for number in (0, 1, 3, 5):
+            write_picture(tmp_path / 'images' / f'{number}.jpg', number)
+        write_picture(tmp_path / 'images' / f'{"9" * 30}.jpg', 9)
+        with caplog.at_level(logging.WARNING):
+            assert numbers(CC3M(str(tmp_path / 'list.tsv')).load_table()) == [0, 5]
+        assert '2 of 6 rows do not have 2 fields (separate them by tabs); first: line 2; left out' in caplog.text
+        assert '1 of 6 rows are not UTF-8' in caplog.text and '2 of 6 lines have no image' in caplog.text
+
     def test_an_index_assigns_lines_to_images_of_other_names(self, tmp_path: Path) -> None:
         path = write_list(tmp_path / 'Train.tsv', PUBLISHED)
         for number in (1, 4):
             write_picture(tmp_path / 'images' / f'{number:x}_1577.png', number)
         write_list(tmp_path / 'images' / 'images.tsv', ['4\t4_1577.png', '1\t1_1577.png'])
         assert numbers(CC3M(path).load_table()) == [1, 4]
+
+
+def test_mutated_lists_end_in_a_sentence(tmp_path: Path) -> None:
+    for number in range(6):
+        write_picture(tmp_path / 'images' / f'{number}.jpg', number)
+    index = '\n'.join(f'{number}\t{number}.jpg' for number in range(6))
+    for name, content in (('list.tsv', '\n'.join(PUBLISHED)), ('images/images.tsv', index)):
+        write_list(tmp_path / 'list.tsv', PUBLISHED)
+        for data in mutations(content.encode(), 80):
+            (tmp_path / name).write_bytes(data)
+            with contextlib.suppress(UsageError):
+                CC3M(str(tmp_path / 'list.tsv')).load_table()
 
 
 class TestFolders:
@@ -98,6 +140,30 @@ class TestFolders:
         (tmp_path / '00000' / '000000005.json').write_text('{"url": "u"}')
         pq.write_table(pa.table({'key': ['000000005'], 'url': ['u']}), tmp_path / '00000.parquet')
         assert numbers(CC3M(str(tmp_path)).load_table()) == [5]
+
+    def test_keys_and_captions_may_be_of_other_types(self, tmp_path: Path) -> None:
+        write_part(tmp_path / '00000', range(2), metadata=False)
+        captions = pa.array([b'caption 1', b'caption 0'], pa.large_binary()).dictionary_encode()
+        pq.write_table(pa.table({'key': [1, 0], 'caption': captions}), tmp_path / '00000.parquet')
+        assert numbers(CC3M(str(tmp_path)).load_table()) == [0, 1]
+
+    @pytest.mark.parametrize(
+        'columns',
+        [{'caption': ['a']}, {'key': ['000000000'], 'caption': [['a']]}, {'key': ['0'], 'caption': [b'\xff']}],
+    )
+    def test_a_metadata_table_of_another_form_is_named(self, columns: dict[str, Any], tmp_path: Path) -> None:
+        write_part(tmp_path / '00000', range(1), metadata=False)
+        pq.write_table(pa.table(columns), tmp_path / '00000.parquet')
+        with pytest.raises(UsageError, match=r'00000\.parquet.* has no usable columns key and caption: remove it'):
+            CC3M(str(tmp_path)).load_table()
+
+    def test_mutated_metadata_ends_in_a_sentence(self, tmp_path: Path) -> None:
+        write_part(tmp_path / '00000', range(2), metadata=True)
+        file = tmp_path / '00000.parquet'
+        for data in mutations(file.read_bytes(), 100):
+            file.write_bytes(data)
+            with contextlib.suppress(UsageError):
+                CC3M(str(tmp_path)).load_table()
 
     def test_a_damaged_metadata_table_is_named(self, tmp_path: Path) -> None:
         write_part(tmp_path / '00000', range(2), metadata=False)
@@ -174,8 +240,8 @@ class TestBadInput:
 
     def test_a_malformed_line_is_named(self, tmp_path: Path) -> None:
         for content in ('a\tb\tc', 'a'):
-            write_list(tmp_path / 'Train.tsv', [*PUBLISHED, content])
-            self.check_refused(tmp_path, f'line 7 has {len(content.split())} fields instead of 2')
+            write_list(tmp_path / 'Train.tsv', [content])
+            self.check_refused(tmp_path, '1 of 1 rows do not have 2 fields .* line 1')
 
     def test_a_list_without_images_is_rejected(self, tmp_path: Path) -> None:
         write_list(tmp_path / 'Train.tsv', PUBLISHED)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,10 @@ import pytest
 
 from datamodules.coco import COCO, read_coco
 from datamodules.rows.table import PairTable
-from datamodules.text.caption_groups import AnnotatedImage
+from datamodules.text.caption_groups import AnnotatedImage, group_captions
+from datamodules.usage_error import UsageError
+from tests.helpers.json_mutations import mutated_json
+from tests.helpers.mutations import mutations
 from tests.helpers.picture_files import number_of
 from tests.helpers.published import coco_name, write_coco, write_json
 
@@ -101,6 +106,42 @@ class TestQuirks:
             f'{source}: 1 of 4 images have more than 5 captions (1 of 6 captions)',
         ]
 
+    @pytest.mark.parametrize('kind', [str, float, int])
+    def test_numbers_of_images_may_be_text_or_fractions(self, kind: type, tmp_path: Path) -> None:
+        file = write_coco(tmp_path, {1: ['photo 1'], 9: ['photo 9']})
+        content = json.loads(file.read_text())
+        for annotation in content['annotations']:
+            annotation['image_id'] = kind(annotation['image_id'])
+        write_json(file, content)
+        assert numbers(COCO(str(tmp_path)).load_table()) == [1, 9]
+
+    def test_entries_of_other_kinds_are_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        file = write_coco(tmp_path, {1: ['photo 1'], 9: ['photo 9']})
+        content = json.loads(file.read_text())
+        content['annotations'] += [
+            {'image_id': 1, 'caption': None}, {'image_id': 1, 'bbox': [0, 0, 1, 1]}, {'caption': 'photo'}, 7
+        ]  # fmt: skip
+        content['images'] += [{'id': 9, 'file_name': 'other.jpg'}, {'id': 3}, {'file_name': 'a.jpg'}, None]
+        write_json(file, content)
+        with caplog.at_level(logging.WARNING):
+            first = COCO(str(tmp_path)).load_table()
+            assert numbers(first) == [1, 9] and numbers(COCO(str(tmp_path)).load_table()) == [1, 9]
+        source = f"data.root='{tmp_path}': captions_train2014.json"
+        assert caplog.messages == 2 * [  # also from the cache
+            f'{source}: 2 of 6 captions belong to images that do not exist; left out',
+            f'{source}: 4 of 7 images lack a name or number, or have that of another; left out',
+            f'{source}: 3 of 6 annotations have no caption that is text; left out',
+        ]
+
+
+def test_mutated_annotations_end_in_a_sentence(tmp_path: Path) -> None:
+    file = write_coco(tmp_path, {1: ['photo 1', 'a "dog"'], 9: ['photo 9']})
+    good = file.read_bytes()
+    for data in (*mutations(good, 50), *mutated_json(json.loads(good), 100)):
+        file.write_bytes(data)
+        with contextlib.suppress(UsageError):
+            list(group_captions(read_coco(file, 'x')))
+
 
 class TestBadInput:
     def check_refused(self, root: Path, message: str, **arguments: object) -> None:
@@ -124,11 +165,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ('content', 'message'),
         [
-            ({'images': [], 'annotations': []}, "lacks 'images' or 'annotations'"),
-            ([{'image_id': 1, 'caption': 'a'}], "lacks 'images' or 'annotations'"),
-            ({'images': [{'id': 1}]}, "contains an item without 'file_name', {'id': 1}"),
-            ({'images': [{'id': 1, 'file_name': 'a.jpg'}], 'annotations': [{'image_id': 1}]}, "without 'caption'"),
-            ({'images': ['a.jpg']}, "contains an item without 'file_name', 'a.jpg'"),
+            ({'images': [], 'annotations': []}, "lacks 'images' with id and file_name, or 'annotations'"),
+            ([{'image_id': 1, 'caption': 'a'}], "lacks 'images' with id and file_name, or 'annotations'"),
+            ({'images': [{'id': 1}, 'a.jpg']}, "lacks 'images' with id and file_name"),
+            ({'images': [{'id': 1, 'file_name': 'a.jpg'}], 'annotations': [{'image_id': 1}]}, 'image_id and caption'),
         ],
     )
     def test_another_json_file_is_rejected(self, content: object, message: str, root: Path) -> None:

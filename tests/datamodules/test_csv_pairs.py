@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from datamodules.csv_pairs import CSVPairs
 from datamodules.rows.partition import DROPPED
 from datamodules.rows.table import UNKNOWN
+from datamodules.usage_error import UsageError
+from tests.helpers.mutations import mutations
 from tests.helpers.picture_files import bomb, number_of, truncated_photo, write_picture
 
 
@@ -50,6 +55,16 @@ class TestColumns:
         table = module.load_table()
         assert table.captions([0]) == ['a dog'] and number_of(table.open(0)) == 2
 
+    def test_names_of_columns_in_any_case_and_spaces_around_fields_are_read(self, root: Path) -> None:
+        table = CSVPairs(write_csv(root, 'Image , Caption\n images/1.png , a dog \n')).load_table()
+        assert table.image.to_pylist() == ['images/1.png'] and table.caption.to_pylist() == ['a dog']
+
+    def test_a_repeated_pair_is_counted_and_kept(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        rows = 'images/1.png,a dog\nimages/1.png,a cat\nimages/1.png, a  dog\n'
+        with caplog.at_level(logging.WARNING):
+            assert len(CSVPairs(write_csv(root, 'image,caption\n' + rows)).load_table()) == 3
+        assert '1 of 3 rows repeat an image with its caption; kept' in caplog.text
+
     def test_paths_may_be_absolute(self, root: Path) -> None:
         file = write_csv(root, f'image,caption\n{root}/images/3.png,a dog\n')
         assert number_of(CSVPairs(file, root=str(root / 'images')).load_table().open(0)) == 3
@@ -91,7 +106,7 @@ class TestBadInput:
             ('', {}, r"data\.train='.*' is empty: name a file"),
             ('image,caption\n', {}, r"data\.train='.*' has no usable pair"),
             ('image,caption\nimages/0.png,\n', {}, r'none of its 1 rows has an image and a caption'),
-            ('image,caption\nimages/0.png,a,b\n', {}, 'line 2 has 3 fields instead of 2'),
+            ('image,caption\nimages/0.png,a,b\n', {}, '1 of 1 rows do not have 2 fields .*; first: line 2'),
             ('path,caption\n0,a\n', {}, "set data.image_column to one of 'path', 'caption'"),
             ('image,text\n0,a\n', {}, "set data.caption_column to one of 'image', 'text'"),
             ('image;caption\n0;a\n', {}, "one of 'image;caption', or data.separator"),
@@ -101,7 +116,11 @@ class TestBadInput:
                 {'label_column': 'class'},
                 "no column 'class': its columns are 'image', 'caption'",
             ),
-            ('image,caption\n0.png,a\n', {}, "none of its first 1 images is under '.*', where '0.png' should be"),
+            (
+                'image,caption\n0.png,a\n',
+                {},
+                "none of its images, 1 of which were looked for, is under '.*', where '0.png' should be",
+            ),
             ('image,caption\nimages/0.png,a\n', {'root': 'absent'}, r"data\.root='absent' does not exist"),
             ('image,caption\nhttp://a.org/0.png,a\n', {}, 'lists web addresses: download the images'),
         ],
@@ -122,6 +141,90 @@ class TestBadInput:
     def test_a_separator_of_two_characters_is_rejected(self) -> None:
         with pytest.raises(ValueError, match=r"data\.separator='::' must be one character"):
             CSVPairs('pairs.csv', separator='::')
+
+
+def test_a_wrong_root_is_told_from_a_list_that_begins_with_missing_pictures(root: Path) -> None:
+    missing = ''.join(f'images/{number}.png,photo\n' for number in range(10, 500))
+    assert len(CSVPairs(write_csv(root, f'image,caption\n{missing}images/1.png,photo\n')).load_table()) == 491
+
+
+class TestSwappedColumns:
+    content = 'image,caption\n' + ''.join(
+        f'"a long caption {"of nothing " * 30}",images/{row}.png\n' for row in range(4)
+    )
+
+    def test_are_named(self, root: Path) -> None:
+        with pytest.raises(
+            ValueError, match=r"names of images where captions should be, such as 'images/0.png': set d"
+        ):
+            CSVPairs(write_csv(root, self.content)).load_table()
+        file = write_csv(root, self.content)
+        assert len(CSVPairs(file, image_column='caption', caption_column='image').load_table()) == 4
+
+
+def test_mutated_tables_end_in_a_sentence(root: Path) -> None:
+    rows = 'image,caption,class\n' + ''.join(f'images/{row}.png,"a ""dog"" of {row}",{row}.0\n' for row in range(4))
+    for data in mutations(rows.encode(), 150):
+        (root / 'pairs.csv').write_bytes(data)
+        with contextlib.suppress(UsageError):
+            CSVPairs(str(root / 'pairs.csv'), label_column='class', class_names=list('abcd')).load_table()
+
+
+# --- many bad rows --------------------------------------------------------------------------------------------------
+
+
+def write_bad_rows(root: Path, each: int) -> str:
+    """Writes a list with the same number of rows of many kinds, good ones last."""
+    (root / 'folder.png').mkdir()
+    (root / 'note.png').write_text('no picture')
+    (root / 'cut.jpg').write_bytes(truncated_photo())
+    kinds = [
+        'absent.png,a dog {}',
+        'note.png,a dog {}',
+        'cut.jpg,a dog {}',
+        'folder.png,a dog {}',
+        f'{"long" * 100}.png,a dog {{}}',
+        f'{"9" * 30},a dog {{}}',
+        'images/0.png, ',
+        'images/0.png,' + 'long ' * 30_000,
+        'images/0.png,caf\udce9 {}',
+        'images/0.png,a \0 dog {}',
+        'images/0.png,a, dog {}',
+        'images/0.png',
+        'images/0.png,"a dog {}',
+        'image,caption',
+        'images/1.png,a good dog {}',
+    ]
+    rows = [kind.format(number) for kind in kinds for number in range(each)]
+    content = '\n'.join(['image,caption', *rows])
+    (root / 'pairs.csv').write_bytes(content.encode(errors='surrogateescape'))
+    return str(root / 'pairs.csv')
+
+
+@pytest.mark.parametrize('each', [3, pytest.param(1000, marks=pytest.mark.slow)])
+def test_among_bad_rows_of_every_kind_the_good_ones_are_trained_on(
+    each: int, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_bad_rows(root, each)
+    module = CSVPairs(file, cache_dir=str(root / 'cache'), batch_size=2, image_size=8, context_length=8)
+    with caplog.at_level(logging.WARNING):
+        started = time.monotonic()
+        module.setup('fit')
+        assert time.monotonic() - started < 60
+    trained = np.flatnonzero(module.partition.side != DROPPED)
+    assert module.table.captions(trained) == [f'a good dog {number}' for number in range(each)]
+    rows = 15 * each
+    for count, kind in [
+        (each, 'rows have over 131,072 characters'),
+        (each, 'rows are not UTF-8'),
+        (each, 'rows contain a NUL character'),
+        (2 * each, 'rows do not have 2 fields'),
+        (each, 'rows open a quote that is not closed'),
+        (each, 'rows repeat the header'),
+    ]:
+        assert f'{count} of {rows} {kind}' in caplog.text
+    assert f'{each} of {8 * each} captions are empty' in caplog.text
+    assert len(module.pictures.unreadable['train']) == 6 * each
 
 
 def test_unreadable_pictures_are_never_trained_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:

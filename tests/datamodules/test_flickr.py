@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from datamodules.flickr import Flickr8k, Flickr30k
+from datamodules.flickr import Flickr8k, Flickr30k, are_listed
 from datamodules.rows.table import PairTable
-from tests.helpers.picture_files import number_of
+from datamodules.usage_error import UsageError
+from tests.helpers.json_mutations import mutated_json
+from tests.helpers.mutations import mutations
+from tests.helpers.picture_files import number_of, write_picture
 from tests.helpers.published import write_flickr, write_json, write_list
 
 CAPTIONS = {number: [f'photo {number} , said {place} "so" .' for place in range(5)] for number in (8, 1, 5, 2, 11, 3)}
@@ -85,6 +90,56 @@ class TestSplits:
         assert all(numbers(table) == [8, 5, 11] for table in tables)
         assert tables[0].caption == tables[1].caption and len({str(table.caption) for table in tables}) > 1
 
+    @pytest.mark.parametrize('suffix', ['.png', '.JPG'])
+    @pytest.mark.parametrize('listed', ['{}.png', '{}.jpg', '{}'])
+    def test_photos_and_lists_may_have_any_suffix(self, listed: str, suffix: str, tmp_path: Path) -> None:
+        names = [f'{number}{suffix}' for number in range(4)]
+        for number, name in enumerate(names):
+            write_picture(tmp_path / 'Images' / name, number)
+        write_list(tmp_path / 'captions.txt', ['image,caption', *(f'{name},photo {name[0]}' for name in names)])
+        write_list(tmp_path / 'train.txt', [listed.format(number) for number in (0, 3)])
+        assert numbers(Flickr8k(str(tmp_path), heldout_split=None).load_table()) == [0, 3]
+
+    def test_two_photos_that_differ_in_their_suffix_stay_apart(self) -> None:
+        assert are_listed(['a.jpg', 'a.png'], {'a.jpg'}) == [True, False]
+
+
+@pytest.mark.parametrize('form', ['Flickr8k.token.txt', 'results.csv', 'dataset_flickr8k.json'])
+def test_bad_entries_are_counted(form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write_flickr(tmp_path, {1: ['photo 1'], 2: ['photo 2']}, form)
+    if file.suffix == '.json':
+        content = json.loads(file.read_text())
+        content['images'] += [None, {'filename': 3}, {'filename': 'x.jpg', 'split': 'none', 'sentences': [{'raw': 1}]}]
+        write_json(file, content)
+    else:
+        file.write_bytes(b'no caption\n' + file.read_bytes() + 'x.jpg#0\tcafé\nx.jpg|0|café\n'.encode('latin1'))
+    module = Flickr8k(str(tmp_path), split='all', heldout_split=None, annotations=str(file))
+    with caplog.at_level(logging.WARNING):
+        assert numbers(module.load_table()) == [1, 2]
+    kinds = {
+        'Flickr8k.token.txt': [
+            "1 of 5 lines have no image, number and caption; first: line 1, 'no caption'",
+            '2 of 5 lines are not UTF-8',
+        ],
+        'results.csv': [
+            "1 of 5 lines have no image, number and caption; first: line 2, 'image_name|",
+            '2 of 5 lines are not',
+        ],
+        'dataset_flickr8k.json': ['2 of 5 images have no filename or no split; first: image 3', '1 of 3 annotations'],
+    }
+    assert all(kind in caplog.text for kind in kinds[form])
+
+
+def test_mutated_captions_end_in_a_sentence(tmp_path: Path) -> None:
+    for form in FORMS:
+        file = write_flickr(tmp_path, {1: CAPTIONS[1], 2: CAPTIONS[2]}, form)
+        good = file.read_bytes()
+        changed = mutated_json(json.loads(good), 60) if file.suffix == '.json' else ()
+        for data in (*mutations(good, 40), *changed):
+            file.write_bytes(data)
+            with contextlib.suppress(UsageError):
+                Flickr8k(str(tmp_path), split='all', heldout_split=None, annotations=str(file)).load_table()
+
 
 def test_captions_of_missing_photos_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = write_flickr(tmp_path, CAPTIONS, 'Flickr8k.token.txt', SPLITS)
@@ -126,10 +181,12 @@ class TestBadInput:
         ('content', 'message'),
         [
             ('', 'is empty'),
-            ('a.jpg#0\ta dog\nb.jpg a cat\n', "has no image, number and caption in line 2, 'b.jpg a cat'"),
-            ('image_name| comment_number| comment\na.jpg a dog\n', 'no image, number and caption in line 2'),
+            (
+                'image_name| comment_number| comment\na.jpg a dog\n',
+                "has no caption: 1 of 1 lines have no image, number and caption; first: line 2, 'a.jpg a dog'",
+            ),
             ('name,words\na.jpg,a dog\n', "needs columns image and caption in its first line, and has 'name', 'words'"),
-            ('image,caption\na.jpg,a dog, outside\n', 'line 2 has 3 fields instead of 2'),
+            ('image,caption\na.jpg,a dog, outside\n', '1 of 1 rows do not have 2 fields'),
         ],
     )
     def test_a_text_of_another_form_is_rejected(self, content: str, message: str, tmp_path: Path) -> None:
@@ -141,9 +198,7 @@ class TestBadInput:
         image = {'filename': 'a.jpg', 'sentences': [{'raw': 'a dog'}], 'split': 'train'}
         del image[key]
         file = write_json(tmp_path / 'dataset_flickr8k.json', {'images': [image]})
-        self.check_refused(
-            f"contains an item without '{key}'", tmp_path, annotations=str(file), image_folder=str(tmp_path)
-        )
+        self.check_refused("it is not Karpathy's file", tmp_path, annotations=str(file), image_folder=str(tmp_path))
 
     def test_impossible_splits_and_choices_of_captions_are_rejected(self) -> None:
         self.check_refused(r"data\.split='dev' must be train, val, test or all", Path(), split='dev')

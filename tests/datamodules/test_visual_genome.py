@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterator
@@ -9,8 +10,11 @@ from typing import Any
 import pytest
 
 from datamodules.rows.table import PairTable
-from datamodules.text.caption_groups import AnnotatedImage
-from datamodules.visual_genome import VisualGenome
+from datamodules.text.caption_groups import AnnotatedImage, group_captions
+from datamodules.usage_error import UsageError
+from datamodules.visual_genome import VisualGenome, read_visual_genome
+from tests.helpers.json_mutations import mutated_json
+from tests.helpers.mutations import mutations
 from tests.helpers.picture_files import number_of
 from tests.helpers.published import write_json, write_visual_genome
 
@@ -120,6 +124,36 @@ def test_quirks_are_handled_and_counted(tmp_path: Path, caplog: pytest.LogCaptur
     ]
 
 
+def test_entries_of_other_kinds_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write_visual_genome(tmp_path, {1: ['photo 1 a'], 2: ['photo 2 a']})
+    regions, images = json.loads(file.read_text()), json.loads((tmp_path / 'image_data.json').read_text())
+    regions[0]['id'] = '1'
+    regions[1]['regions'] += [{'phrase': None}, {'phrase': ['photo']}, 'photo 2 b']
+    write_json(file, [*regions, None, {'id': 2.0, 'regions': [{'phrase': 'photo 2 again'}]}, {'regions': 'none'}])
+    write_json(tmp_path / 'image_data.json', [*images, images[0], {'image_id': 5}, {'url': 'a/b.jpg'}, 'c.jpg'])
+    with caplog.at_level(logging.WARNING):
+        table = build_genome(tmp_path).load_table()
+    assert table.caption.to_pylist() == ['photo 1 a', 'photo 2 a']
+    source = f"data.root='{tmp_path}': region_descriptions.json"
+    assert caplog.messages == [
+        f'{source}: 1 of 6 captions belong to images that do not exist; left out',
+        f'{source}: 6 of 9 images lack a name or number, or have that of another; left out',
+        f'{source}: 3 of 6 annotations have no caption that is text; left out',
+    ]
+
+
+def test_mutated_files_end_in_a_sentence(tmp_path: Path) -> None:
+    regions = write_visual_genome(tmp_path, {1: ['photo 1 a', 'b "c"'], 2: ['photo 2 a']})
+    images = tmp_path / 'image_data.json'
+    for file in (regions, images):
+        good = file.read_bytes()
+        for data in (*mutations(good, 30), *mutated_json(json.loads(good), 60)):
+            file.write_bytes(data)
+            with contextlib.suppress(UsageError):
+                list(group_captions(read_visual_genome(regions, images, 'x')))
+        file.write_bytes(good)
+
+
 class TestBadInput:
     def check_refused(self, root: Path, message: str, **arguments: Any) -> None:
         with pytest.raises(ValueError, match=message) as error:
@@ -144,11 +178,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ('name', 'content', 'message'),
         [
-            ('region_descriptions.json', [{'id': 1}], "contains an item without 'regions'"),
-            ('region_descriptions.json', [{'id': 1, 'regions': [{'x': 0}]}], "contains an item without 'phrase'"),
-            ('region_descriptions.json', [{'regions': []}], "contains an item without 'id'"),
-            ('image_data.json', [{'image_id': 1}], "image_data.json contains an item without 'url'"),
-            ('image_data.json', ['a'], "image_data.json contains an item without 'image_id'"),
+            ('region_descriptions.json', [{'id': 1}], 'lacks regions with a phrase'),
+            ('region_descriptions.json', [{'id': 1, 'regions': [{'x': 0}]}], 'lacks regions with a phrase'),
+            ('image_data.json', [{'image_id': 1}, 'a'], 'image_data.json lacks images with image_id and url'),
         ],
     )
     def test_another_json_file_is_rejected(self, name: str, content: object, message: str, tmp_path: Path) -> None:

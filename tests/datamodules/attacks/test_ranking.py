@@ -65,7 +65,7 @@ def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
     [
         ('', 'is empty'),
         ('file,similarity\n3,0.5\n', "has no column 'image'"),
-        ('image,similarity\n3\n', 'cannot be read: line 2 has 1 fields instead of 2'),
+        ('image,similarity\n3\n', 'has no row that can be read: 1 of 1 rows do not have 2 fields'),
     ],
 )
 def test_a_file_of_another_kind_is_refused(text: str, reason: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from datamodules.pictures.images import ArrayImages
 from datamodules.rows.filters import (
+    UIDS,
     CleanSubset,
     Filter,
     KeyList,
@@ -20,6 +21,7 @@ from datamodules.rows.filters import (
 )
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
+from tests.helpers.mutations import mutations
 
 ROWS = 100
 POISONS = np.arange(90, 100)
@@ -153,6 +155,21 @@ class TestKeyList:
         (tmp_path / 'keys.txt').write_text('unknown.png\n')
         with pytest.raises(UsageError, match=r"lists none of the 100 pairs.*'0.png'"):
             rows_kept_by(KeyList(str(tmp_path / 'keys.txt')))
+
+
+@pytest.mark.parametrize('name', ['keys.npy', 'keys.txt', 'ledger.parquet'])
+def test_mutated_lists_end_in_a_sentence(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    np.save(tmp_path / 'keys.npy', np.array([(1, 2), (3, 4)], UIDS))
+    (tmp_path / 'keys.txt').write_text('0.png\n1.png\n')
+    write_ledger(tmp_path / 'ledger.parquet', [0, 1, 2], [0.5, 0.6, 0.7], ['safe', 'risky', 'safe'])
+    rule = LedgerFilter(str(file), share=0.5) if name == 'ledger.parquet' else KeyList(str(file))
+    for data in mutations(file.read_bytes(), 200):
+        file.write_bytes(data)
+        try:
+            rule.drop(table(5))
+        except UsageError as error:
+            assert str(error).startswith('data.filters: file=') and '\n' not in str(error)
 
 
 class TestApplyFilters:
