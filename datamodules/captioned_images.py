@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,15 +17,17 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datamodules.files.class_folders import list_images_by_class, read_class_names
-from datamodules.files.reading import clean_captions, require_path
+from datamodules.files.reading import clean_captions, require_folder, require_path
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.identity import identify_array, identify_files, identify_pixels
 from datamodules.pictures.images import FolderImages, UnreadableImage
 from datamodules.rows.draws import bits
 from datamodules.rows.subsets import balanced_rows, random_rows
 from datamodules.rows.table import ImageOpener, PairTable, digest_strings
-from datamodules.text.prompts import fill_templates, imagenet_templates
+from datamodules.text.prompts import check_templates, fill_templates, imagenet_templates
 from datamodules.usage_error import UsageError
+
+log = logging.getLogger(__name__)
 
 _TRAIN, _HELDOUT = 0, 1  # random streams that captions are drawn from
 _LABEL_ATTRIBUTES = ('targets', 'labels', '_labels')  # of torchvision's data sets; reading them decodes no image
@@ -86,11 +89,10 @@ class CaptionedImages(PairsDataModule):
             raise UsageError('data.test goes with data.train: also name the folder of training images.')
         self.root, self.train, self.test, self.dataset = root, train, test, dataset
         self.dataset_kwargs, self.heldout_kwargs = dataset_kwargs or {}, heldout_kwargs
-        self.caption_templates = imagenet_templates() if caption_templates is None else tuple(caption_templates)
+        templates = imagenet_templates() if caption_templates is None else caption_templates
+        self.caption_templates = check_templates(templates, 'data.caption_templates')
         self.caption_seed = caption_seed
         self.subset, self.subset_by, self.subset_seed = subset, subset_by, subset_seed
-        if not self.caption_templates or any('{}' not in template for template in self.caption_templates):
-            raise UsageError('data.caption_templates must be captions with {} where the class goes, at least one.')
 
     def load_table(self) -> PairTable:
         """Reads the training images, in the order of their classes and names or of the data set."""
@@ -118,7 +120,7 @@ class CaptionedImages(PairsDataModule):
 
     def _train_folder(self) -> Path:
         if self.root is None:
-            return require_path(str(self.train), 'data.train')
+            return require_folder(str(self.train), 'data.train')
         if not (require_path(self.root, 'data.root') / 'train').is_dir():
             raise UsageError(
                 f'data.root={self.root!r} has no folder train: add it, or name the training images as data.train.'
@@ -127,7 +129,7 @@ class CaptionedImages(PairsDataModule):
 
     def _test_folder(self) -> Path | None:
         if self.root is None:
-            return None if self.test is None else require_path(self.test, 'data.test')
+            return None if self.test is None else require_folder(self.test, 'data.test')
         return next((folder for name in ('test', 'val') if (folder := Path(self.root, name)).is_dir()), None)
 
     def _read_folder(self, folder: Path, stream: int) -> PairTable:
@@ -142,10 +144,12 @@ class CaptionedImages(PairsDataModule):
     def _read_dataset(self, kwargs: Mapping[str, Any], argument: str, stream: int) -> PairTable:
         assert self.dataset is not None
         data = _open_dataset(self.dataset, kwargs, argument)
-        label = _read_labels(data)
+        label = _read_labels(data, f'data.dataset={self.dataset!r}')
         classes = getattr(data, 'classes', ())
         names = [name if isinstance(name, str) else name[0] for name in classes]  # ImageNet has tuples of synonyms
         rows = np.flatnonzero(label >= 0)  # the unlabeled part of STL-10 has -1
+        if len(rows) < len(label):
+            log.warning('data.dataset: %d of %d images have no label; left out', len(label) - len(rows), len(label))
         content = ', '.join(f'{key}={value}' for key, value in sorted(kwargs.items()) if key not in _LOCATION_ARGUMENTS)
         references = pa.array([f'{type(data).__name__}({content}):{row}' for row in rows], pa.string())
         return self._caption(references, label[rows], names, DatasetImages(data), stream)
@@ -244,7 +248,32 @@ def _is_utf8(path: str) -> bool:
     return path.encode(errors='replace') == path.encode(errors='surrogateescape')
 
 
-def _read_labels(data: Any) -> np.ndarray:
-    """Reads the label of each image, int64 (N,); by decoding every image where the data set keeps no labels."""
+def _read_labels(data: Any, source: str) -> np.ndarray:
+    """Reads the label of each image, int64 (N,); by decoding every image where the data set keeps no labels.
+
+    Raises:
+        UsageError: If there is not one class number for each image.
+    """
     stored = next((getattr(data, name) for name in _LABEL_ATTRIBUTES if hasattr(data, name)), None)
-    return np.asarray([data[row][1] for row in range(len(data))] if stored is None else stored, np.int64)
+    labels = [_label_of(data, row) for row in range(len(data))] if stored is None else stored
+    if (numbers := _as_class_numbers(labels)) is None or numbers.shape != (len(data),):
+        raise UsageError(f'{source} has not one class number for each image: give a data set for classification.')
+    return numbers
+
+
+def _as_class_numbers(labels: Any) -> np.ndarray | None:
+    """Returns whole numbers as an array, ``None`` if some labels are none."""
+    try:
+        with np.errstate(invalid='ignore'):
+            given = np.asarray(labels)
+            numbers = given.astype(np.int64)
+    except (TypeError, ValueError):
+        return None
+    return numbers if bool(np.all(numbers == given)) else None
+
+
+def _label_of(data: Any, row: int) -> Any:
+    try:
+        return data[row][1]
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return -1  # the image cannot be decoded

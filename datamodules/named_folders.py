@@ -16,7 +16,7 @@ from datamodules.pictures.images import FolderImages
 from datamodules.rows.draws import bits
 from datamodules.rows.subsets import random_rows_per_group
 from datamodules.rows.table import PairTable
-from datamodules.text.prompts import fill_templates
+from datamodules.text.prompts import check_templates, fill_templates
 from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,8 @@ class NamedFolders(PairsDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.caption_templates = NAME_TEMPLATES if caption_templates is None else tuple(caption_templates)
-        if not self.caption_templates or any('{}' not in template for template in self.caption_templates):
-            raise UsageError('data.caption_templates must be captions with {} where the name goes, at least one.')
+        templates = NAME_TEMPLATES if caption_templates is None else caption_templates
+        self.caption_templates = check_templates(templates, 'data.caption_templates')
         if heldout_photos < 0:
             raise UsageError(f'data.heldout_photos={heldout_photos} must be at least 0.')
         if kwargs.get('templates') is None:

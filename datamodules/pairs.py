@@ -19,7 +19,7 @@ from datamodules.attacks.poisoned_pictures import render_poisoned_pictures
 from datamodules.attacks.poisoned_table import poison_table
 from datamodules.evaluation.heldout import heldout_loader
 from datamodules.evaluation.labeled import build_labeled_set, read_labeled_folder
-from datamodules.evaluation.sets import EvalBatch, EvaluationSet, evaluation_loader
+from datamodules.evaluation.sets import EvalBatch, EvaluationSet, check_set_names, evaluation_loader
 from datamodules.files.array_cache import stored_array
 from datamodules.files.workers import end_with_run
 from datamodules.pictures.augment import ImageViews
@@ -32,7 +32,7 @@ from datamodules.rows.filters import Filter, apply_filters, mask_digest
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
 from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.text.eda import EDA
-from datamodules.text.prompts import imagenet_classes, imagenet_templates
+from datamodules.text.prompts import check_class_names, check_templates, imagenet_classes, imagenet_templates
 from datamodules.text.token_cache import prompt_tokens, stored_tokens, warn_of_cut_captions
 from datamodules.text.tokenizer import ModelTokenizer, WordTokenizer
 from datamodules.usage_error import SEEDS, UsageError, check_number
@@ -61,9 +61,9 @@ class PairsDataModule(L.LightningDataModule):
         heldout_name: Name of the held-out set in metrics.
         labeled: Further sets for zero-shot accuracy, by name. Each is a folder with one folder of images per class,
             ``<class>/*.jpg``.
-        class_names: Classes of the zero-shot classifier if the data set does not define any: a list of names, or
-            ``imagenet`` for the 1,000 classes of ImageNet.
-        templates: Prompt templates with one ``{}`` each. Defaults to the 80 templates of CLIP's authors.
+        class_names: Classes of the zero-shot classifier if the data set does not define any: a list of names, which
+            differ in more than case, or ``imagenet`` for the 1,000 classes of ImageNet.
+        templates: Prompt templates with ``{}`` for the class name. Defaults to the 80 templates of CLIP's authors.
         image_views: Image augmentation in training: one for all views, or a list with one for each view, such as
             ``[CleanView, SimCLRViews]``. By default, images are not augmented.
         caption_views: Caption augmentation in training: one for all views, or a list with one for each view, such as
@@ -110,12 +110,15 @@ class PairsDataModule(L.LightningDataModule):
         check_number('data.safe_weight', safe_weight, '(0, inf)')
         check_number('data.num_workers', num_workers, '[0, inf)')
         check_number('data.seed', seed, SEEDS)
+        if class_names != 'imagenet':
+            check_class_names(class_names)
+        check_set_names(heldout_name, labeled or {})
         self.batch_size, self.image_size, self.cache_size = batch_size, image_size, cache_size
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
         self.attacks = flatten_attacks(attacks or {})
         self.filters = {name: rule for name, rule in (filters or {}).items() if rule is not None}
         self.poison, self.labeled = poison, labeled or {}
-        self.templates = tuple(imagenet_templates() if templates is None else templates)
+        self.templates = check_templates(imagenet_templates() if templates is None else templates, 'data.templates')
         self.image_views, self.view_makers = image_views, as_makers(image_views)
         self.caption_views, self.caption_rewriters = caption_views, as_rewriters(caption_views)
         self.order, self.safe_weight = order, safe_weight

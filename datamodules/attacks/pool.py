@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.rows.table import UNKNOWN, Origin, PairTable
-from datamodules.text.class_search import ClassSearch, mentions
-from datamodules.text.prompts import imagenet_templates
+from datamodules.text.class_search import ClassSearch, mentions, without_longer_names
+from datamodules.text.prompts import describe_classes, imagenet_templates
 from datamodules.usage_error import UsageError
 
 _MAX_SINGLE_SEARCHES = 4  # classes; then an index of all words is built, since hundreds may follow
@@ -90,7 +90,7 @@ class AttackPool:
         if not matches:
             close = difflib.get_close_matches(name, self.classes, n=5, cutoff=0.5) or list(self.classes[:5])
             raise UsageError(
-                f'target {name!r} is not one of the {len(self.classes)} classes: '
+                f'target {name!r} is not one of {describe_classes(self.classes)}: '
                 + (f'did you mean {", ".join(close)}? ' if close else '')
                 + 'Other classes are set by data.class_names.'
             )
@@ -183,7 +183,8 @@ class AttackPool:
             if len(rows) == _MAX_SINGLE_SEARCHES:
                 self._search[origin] = ClassSearch(captions, self.classes)
             search = self._search.get(origin)
-            rows[name] = np.flatnonzero(mentions(captions, name)) if search is None else search(name)
+            found = np.flatnonzero(mentions(captions, name)) if search is None else search(name)
+            rows[name] = without_longer_names(found, captions, name, self.classes)
         return rows[name]
 
     def _mark_class(self, origin: Origin, target: int) -> np.ndarray:

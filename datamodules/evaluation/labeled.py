@@ -6,7 +6,7 @@ import numpy as np
 
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.files.class_folders import list_images_by_class, read_class_names
-from datamodules.files.reading import require_path
+from datamodules.files.reading import require_folder
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
 
@@ -21,7 +21,7 @@ def read_labeled_folder(folder: str, argument: str) -> PairTable:
     Raises:
         UsageError: If the folder does not exist or contains no image.
     """
-    root = require_path(folder, argument)
+    root = require_folder(folder, argument)
     names = read_class_names(root)
     images, label = list_images_by_class(root, list(names))
     captions = [list(names.values())[index] for index in label]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from datamodules.usage_error import UsageError
 
 
 class EvalBatch(NamedTuple):
@@ -61,6 +64,26 @@ class EvaluationSet:
     def kind(self) -> Literal['zero_shot', 'asr']:
         """``zero_shot`` counts predictions of the true class, ``asr`` predictions of the target class."""
         return 'zero_shot' if self.target is None else 'asr'
+
+
+def check_set_names(heldout_name: str, labeled: Collection[str]) -> None:
+    """Refuses names of clean sets that metrics cannot carry, or that would give two sets the same metric.
+
+    Args:
+        heldout_name: Name of the held-out set.
+        labeled: Names of the other labeled sets.
+
+    Raises:
+        UsageError: If a name has other characters than metrics, or a labeled set has the name of the held-out one.
+    """
+    for argument, names in (('data.heldout_name', [heldout_name]), ('data.labeled', labeled)):
+        if unusable := [name for name in names if not re.fullmatch(r'[\w.-]+', name)]:
+            raise UsageError(
+                f'{unusable[0]!r} in {argument} cannot be the name of a set, as metrics are named after it: use '
+                f'letters, digits, dots, _ and -.'
+            )
+    if heldout_name in labeled:
+        raise UsageError(f'data.labeled has a set {heldout_name!r}, the data.heldout_name: rename one of them.')
 
 
 class _Batches(Dataset[EvalBatch]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from datamodules.usage_error import UsageError
 
+_WORD = re.compile(r'[^\W_]+')
 _PART_ROWS = 1 << 16  # so that row numbers within a part fit into 16 bits
 
 
@@ -20,7 +22,7 @@ def class_pattern(name: str) -> str:
 
     Text in brackets is dropped, ``a / b`` means either, and the words of a name may be joined by spaces, hyphens or
     underscores. Only whole words match, so ``suitcase`` does not name ``suit``. A longer name does, so ``hot dog``
-    names ``dog``.
+    names ``dog``; where both are classes, :func:`without_longer_names` tells them apart.
 
     Args:
         name: Name of the class, such as ``ice cream`` or ``kite (bird of prey)``.
@@ -36,7 +38,7 @@ def class_pattern(name: str) -> str:
     forms = '|'.join(map(_plural_pattern, spoken_forms(name)))
     if not forms:
         raise UsageError(f'class name {name!r} has no word that a caption could contain.')
-    return rf'(?i)(?:^|[^\pL\pN])(?:{forms})(?:$|[^\pL\pN])'
+    return rf'(?i)(^|[^\pL\pN])(?:{forms})($|[^\pL\pN])'
 
 
 def spoken_forms(name: str) -> list[list[str]]:
@@ -62,6 +64,47 @@ def mentions(captions: pa.Array | pa.ChunkedArray, name: str) -> np.ndarray:
         [True, True, False]
     """
     return np.asarray(pc.match_substring_regex(captions, class_pattern(name)))
+
+
+def without_longer_names(
+    rows: np.ndarray, captions: pa.Array | pa.ChunkedArray, name: str, names: Iterable[str]
+) -> np.ndarray:
+    """Leaves out the captions that name a class only within the longer name of another.
+
+    Args:
+        rows: Rows whose captions name the class, int64.
+        captions: The captions.
+        name: Name of the class.
+        names: Names of all classes.
+
+    Example:
+        >>> captions = pa.array(['a crocodile', 'a crocodile head', 'the head of a crocodile'])
+        >>> without_longer_names(np.arange(3), captions, 'crocodile', ['crocodile', 'crocodile head']).tolist()
+        [0, 2]
+    """
+    if not len(rows) or not (longer := _longer_names(name, names)):
+        return rows
+    rest = captions.take(pa.array(rows))
+    for other in longer * 2:  # twice, since neighbors share the character between them
+        rest = pc.replace_substring_regex(rest, class_pattern(other), r'\1\2')
+    return rows[mentions(rest, name)]
+
+
+@lru_cache(maxsize=4)
+def _words_of(names: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    return {name: frozenset(_WORD.findall(name.lower())) for name in names}
+
+
+def _longer_names(name: str, names: Iterable[str]) -> list[str]:
+    """Returns the names that contain a name and are not contained in it, the longest first."""
+    forms = _required_words(name)
+    words = _words_of(tuple(names))
+    likely = [o for o in words if o != name and any(all(group & words[o] for group in form) for form in forms)]
+    return [
+        other
+        for other in sorted(likely, key=lambda other: (-len(other), other))
+        if mentions(pa.array([other]), name)[0] and not mentions(pa.array([name]), other)[0]
+    ]
 
 
 class ClassSearch:
@@ -124,7 +167,7 @@ def _required_words(name: str) -> list[list[set[str]]]:
     """Lists the words a caption must contain to name a class: for each form of the name, one word of each group."""
     forms = []
     for words in spoken_forms(name):
-        pieces = [re.findall(r'[^\W_]+', word.lower()) for word in words]
+        pieces = [_WORD.findall(word.lower()) for word in words]
         groups = [{piece} for word in pieces for piece in word]
         if pieces[-1]:
             groups[-1] = _singular_and_plurals(pieces[-1][-1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,20 +12,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.rows.table import UNKNOWN
-from datamodules.text.prompts import imagenet_classes
+from datamodules.text.prompts import describe_classes, imagenet_classes
 from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
+
+_NUMBER = re.compile(r'0*([0-9]{1,9})(?:[.]0*)?')  # pandas makes 1.0 of 1 where another row has no label
+_NO_CLASS = frozenset(
+    {'', 'nan', '<na>', 'none', 'null', '-1', '-1.0'}
+)  # as pandas, Python, SQL and torchvision say it
+_SHOWN = 5  # unknown labels in a message
 
 
 def number_labels(
     values: pa.Array | pa.ChunkedArray, class_names: Sequence[str] | str, source: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Turns labels into indices into class names.
+    """Turns labels into indices into class names, and counts in the log those that are no class.
+
+    Case does not matter, as CLIP reads text in small letters. ``1.0`` is class 1. A label that is empty, -1, nan, None
+    or null is no class, unless a class has that name.
 
     Args:
-        values: Label of each row as a string, empty or null where there is none. Either all are class names, or all
-            are indices into ``class_names``.
+        values: Label of each row as a string, null where there is none: class names or indices into ``class_names``.
         class_names: The class names; or ``imagenet``, in which case labels that are names define the classes, and
             labels that are numbers are those of ImageNet.
         source: What was read, as ``data.<argument>=<value>``.
@@ -32,33 +42,77 @@ def number_labels(
         Labels, int32 (N,), ``UNKNOWN`` where there is none; and the class names that they point into.
 
     Raises:
-        UsageError: If a label is neither a class name nor an index.
+        UsageError: If there are labels, and each is neither a class name nor an index.
 
     Example:
         >>> label, classes = number_labels(pa.array(['dog', 'cat', '']), 'imagenet', 'data.train=pairs.csv')
         >>> label.tolist(), classes
         ([1, 0, -1], ('cat', 'dog'))
     """
-    encoded = pc.utf8_trim_whitespace(values).dictionary_encode()
+    encoded = pc.utf8_trim_whitespace(pc.fill_null(values, '')).dictionary_encode()
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-    values_seen = encoded.dictionary.to_pylist()
-    classes = _choose_classes(values_seen, class_names, source)
-    index = {name: i for i, name in reversed(list(enumerate(classes)))}
-    index |= {'': UNKNOWN} | ({} if set(values_seen) <= index.keys() else {str(i): i for i in range(len(classes))})
-    if unknown := next((value for value in values_seen if value not in index), None):
-        raise UsageError(
-            f'{source} has the label {unknown!r}, which is neither one of the {len(classes):,} names in '
-            f'data.class_names nor an index into them: set data.class_names.'
-        )
-    index_of_code = np.array([index[value] for value in values_seen] + [UNKNOWN], np.int32)
-    return index_of_code[np.asarray(pc.fill_null(encoded.indices, len(values_seen)))], classes
+    found: list[str] = encoded.dictionary.to_pylist()
+    classes = _choose_classes(found, class_names, source)
+    index = _index_classes(classes, found)
+    codes = np.array([index.get(_normalize(value), UNKNOWN) for value in found], np.int32)
+    label = codes[np.asarray(encoded.indices)] if found else np.empty(0, np.int32)
+    _report_unlabeled(encoded, codes, classes, source)
+    return label, classes
 
 
-def _choose_classes(values: Sequence[str], class_names: Sequence[str] | str, source: str) -> tuple[str, ...]:
+def _normalize(value: str) -> str:
+    number = _NUMBER.fullmatch(value)
+    return number[1] if number else value.casefold()
+
+
+def _choose_classes(found: Sequence[str], class_names: Sequence[str] | str, source: str) -> tuple[str, ...]:
     """Returns the class names given, else those in the labels, else ImageNet's if all labels are numbers."""
     if not isinstance(class_names, str):
         return tuple(class_names)
-    if not all(value.isdecimal() for value in values if value):
-        return tuple(sorted(set(values) - {''}))
+    named = [value for value in sorted(found, reverse=True) if value.casefold() not in _NO_CLASS]
+    numbers = [value for value in named if _NUMBER.fullmatch(value)]
+    if len(numbers) < len(named):
+        if numbers:
+            log.warning(
+                '%s: some labels are numbers, such as %r, and some names: all are read as names', source, numbers[0]
+            )
+        return tuple(sorted({_normalize(value): value for value in named}.values()))
     log.warning('%s: labels are read as class numbers of ImageNet; if they are not, set data.class_names', source)
     return imagenet_classes()
+
+
+def _index_classes(classes: Sequence[str], found: Sequence[str]) -> dict[str, int]:
+    """Maps normalized names to the first class of that name and, unless all labels are names, numbers to classes."""
+    names = {_normalize(name): number for number, name in reversed(list(enumerate(classes)))}
+    if all(_normalize(value) in names for value in found if value.casefold() not in _NO_CLASS):
+        return names
+    return names | {str(number): number for number in range(len(classes))}
+
+
+def _report_unlabeled(encoded: pa.DictionaryArray, codes: np.ndarray, classes: Sequence[str], source: str) -> None:
+    """Logs how many rows have no class, and how many labels are not known; refuses a column without a known one."""
+    found, rows = encoded.dictionary.to_pylist(), np.bincount(encoded.indices, minlength=len(codes))
+    without = np.array([value.casefold() in _NO_CLASS for value in found], bool) & (codes == UNKNOWN)
+    unknown = [found[code] for code in np.flatnonzero((codes == UNKNOWN) & ~without)]
+    if unknown and (codes == UNKNOWN).all():
+        raise UsageError(
+            f'{source} has the label {unknown[0]!r}, which is neither a name nor an index of '
+            f'{describe_classes(classes)}: set data.class_names.'
+        )
+    if count := int(rows[without].sum()):
+        log.warning('%s: %d of %d rows have no class', source, count, len(encoded))
+    if unknown:
+        count = int(rows[(codes == UNKNOWN) & ~without].sum())
+        shown = ', '.join(_describe_unknown(label, classes) for label in unknown[:_SHOWN])
+        log.warning(
+            '%s: %d of %d rows have a label that is not among the classes and count as without one: %s',
+            source,
+            count,
+            len(encoded),
+            shown,
+        )
+
+
+def _describe_unknown(label: str, classes: Sequence[str]) -> str:
+    close = difflib.get_close_matches(label, classes, n=1)
+    return f'{label!r:.80}' + (f' (near {close[0]!r})' if close else '')

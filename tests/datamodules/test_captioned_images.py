@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import math
 import shutil
 import struct
 from pathlib import Path
@@ -11,10 +13,13 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
 from datamodules.captioned_images import CaptionedImages, DatasetImages, _list_files
 from datamodules.pictures.images import UnreadableImage
+from datamodules.rows.table import PairTable
 from datamodules.text.prompts import imagenet_templates
+from datamodules.usage_error import UsageError
 from tests.helpers.picture_files import number_of, write_picture
 
 CLASSES = ('car', 'ice_cream', 'dog')
@@ -183,6 +188,42 @@ class TestDatasets:
             pairs.open(2)
 
 
+class Labeled(Dataset[Any]):
+    """Black pictures with the given labels; a label that is an error is raised."""
+
+    classes = ('cat', 'dog')
+
+    def __init__(self, labels: list[Any]) -> None:
+        self.given = labels
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __getitem__(self, row: int) -> tuple[Image.Image, Any]:
+        if isinstance(self.given[row], Exception):
+            raise self.given[row]
+        return Image.new('RGB', (8, 8)), self.given[row]
+
+
+class TestLabelsOfDatasets:
+    def load(self, labels: list[Any]) -> PairTable:
+        return CaptionedImages(dataset=f'{__name__}.Labeled', dataset_kwargs={'labels': labels}).load_table()
+
+    def test_images_without_a_label_or_that_cannot_be_decoded_are_counted(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING):
+            table = self.load([1, -1, OSError('damaged'), 0.0, torch.tensor(1)])
+        assert (
+            table.label.tolist() == [1, 0, 1] and 'data.dataset: 2 of 5 images have no label; left out' in caplog.text
+        )
+
+    @pytest.mark.parametrize('labels', [['cat', 'dog'], [0, math.nan], [0, None], [[0, 1], [1, 0]], [0.5, 1], [0, [1]]])
+    def test_other_labels_than_class_numbers_are_refused(self, labels: list[Any]) -> None:
+        with pytest.raises(UsageError, match=r'Labeled. has not one class number for each image'):
+            self.load(labels)
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ('arguments', 'message'),
@@ -190,8 +231,8 @@ class TestBadInput:
             ({}, 'give exactly one of data.root, data.train'),
             ({'root': 'a', 'dataset': 'b'}, 'give exactly one of data.root, data.train'),
             ({'root': 'a', 'test': 'b'}, 'data.test goes with data.train'),
-            ({'root': 'a', 'caption_templates': []}, r'data\.caption_templates must be captions with {}'),
-            ({'root': 'a', 'caption_templates': ['a %s']}, r'data\.caption_templates must be captions with {}'),
+            ({'root': 'a', 'caption_templates': []}, r'data\.caption_templates is empty: give'),
+            ({'root': 'a', 'caption_templates': ['a %s']}, r"data\.caption_templates has 'a %s': write {} where"),
         ],
     )
     def test_contradicting_arguments_are_rejected(self, arguments: dict[str, Any], message: str) -> None:
@@ -242,7 +283,7 @@ class TestBadInput:
         [
             ('dog\tdog\ncar\tcar\n', "no line for the folder 'ice_cream'"),
             ('dog\tdog\ncar\t ,x\n', 'has no name in line 2'),
-            ('dog dog\n', 'line 1 has 1 fields instead of 2'),
+            ('dog dog\n', 'do not have 2 fields .* first: line 1'),
         ],
     )
     def test_a_malformed_classes_tsv_is_rejected(self, content: str, message: str, root: Path) -> None:

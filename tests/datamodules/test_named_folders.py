@@ -77,6 +77,6 @@ class TestBadInput:
         self.check_refused(r"data\.root='.*absent' does not exist", tmp_path / 'absent')
         self.check_refused('is a file: name the folder that contains', root / 'Ada Bo' / '000.jpg')
         self.check_refused(r'has no class folders', root / 'Ada Bo')
-        self.check_refused(r'data\.caption_templates must be captions with \{\}', root, caption_templates=['a photo'])
+        self.check_refused(r"data\.caption_templates has 'a photo': write", root, caption_templates=['a photo'])
         self.check_refused(r'data\.heldout_photos=-1 must be at least 0', root, heldout_photos=-1)
         self.check_refused(r'data\.class_names must name the 3 people, in order; got 1', root, class_names=['A'])

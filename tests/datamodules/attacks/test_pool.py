@@ -20,7 +20,9 @@ class TestIndex:
     def test_names_the_closest_classes(self) -> None:
         pool = replace(labeled_pool(), classes=imagenet_classes())
         assert pool.index('banana') == 954
-        with pytest.raises(ValueError, match=r"target 'bananna' is not one of the 1000 classes: did you mean banana"):
+        with pytest.raises(
+            ValueError, match=r"target 'bananna' is not one of ImageNet's 1,000 classes: did you mean banana"
+        ):
             pool.index('bananna')
 
     def test_refuses_a_name_of_two_classes(self) -> None:

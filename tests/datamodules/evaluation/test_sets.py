@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.evaluation.sets import EvalBatch, EvaluationSet, evaluation_loader
+from datamodules.evaluation.sets import EvalBatch, EvaluationSet, check_set_names, evaluation_loader
+from datamodules.usage_error import UsageError
 
 CLASSES = ('cat', 'dog', 'boat')
 
@@ -81,3 +82,17 @@ def test_pictures_are_made_once_when_they_are_first_read() -> None:
     for _ in range(2):
         assert [len(batch.image) for batch in loader] == [2]
     assert made == [1]
+
+
+class TestNames:
+    def test_two_sets_of_one_name_are_refused(self) -> None:
+        check_set_names('heldout', ['imagenet-v2', 'sketch.1'])
+        with pytest.raises(UsageError, match=r"data\.labeled has a set 'heldout', the data\.heldout_name: rename one"):
+            check_set_names('heldout', ['sketch', 'heldout'])
+
+    @pytest.mark.parametrize('name', ['', 'a/b', 'a b', 'a\n', '\x1b[2J'])
+    def test_names_that_metrics_cannot_carry_are_refused(self, name: str) -> None:
+        with pytest.raises(UsageError, match=r'in data\.heldout_name cannot be the name of a set'):
+            check_set_names(name, [])
+        with pytest.raises(UsageError, match=r'in data\.labeled cannot be the name of a set'):
+            check_set_names('heldout', [name])

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from datamodules.pictures.scenes import CLASSES as SCENES
 from datamodules.text import class_search
-from datamodules.text.class_search import ClassSearch, mentions
+from datamodules.text.class_search import ClassSearch, mentions, without_longer_names
 from datamodules.text.prompts import imagenet_classes
 
 
@@ -58,6 +59,49 @@ class TestMentions:
     def test_rejects_a_name_without_a_word(self, name: str) -> None:
         with pytest.raises(ValueError, match='has no word that a caption could contain'):
             match(name, 'a dog')
+
+
+CIFAR10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+
+
+class TestLongerNames:
+    CLASSES = (
+        'crocodile',
+        'crocodile head',
+        'dog',
+        'hot dog',
+        'dog / hound',
+        'kite (toy)',
+        'kite (bird)',
+        'small hot dog',
+    )
+    CAPTIONS = (
+        'a crocodile head', 'Crocodile Heads crocodile head', 'a crocodile head beside a crocodile', 'crocodiles',
+        'hot dogs', 'a dog with a hot dog', 'a hound', 'a kite', 'hot-dog, dog',
+    )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ('name', 'rows'),
+        [
+            ('crocodile', [2, 3]),
+            ('crocodile head', [0, 1, 2]),
+            ('dog', [5, 8]),
+            ('hot dog', [4, 5, 8]),
+            ('dog / hound', [5, 6, 8]),
+            ('kite (toy)', [7]),
+        ],
+    )
+    def test_a_caption_names_the_class_of_the_longest_name(self, name: str, rows: list[int]) -> None:
+        captions = pa.chunked_array([self.CAPTIONS[:4], self.CAPTIONS[4:]])
+        found = np.flatnonzero(mentions(captions, name))
+        assert without_longer_names(found, captions, name, self.CLASSES).tolist() == rows
+
+    def test_names_that_contain_no_other_find_what_they_found(self) -> None:
+        for classes in (CIFAR10, SCENES):
+            captions = pa.array([f'a {a} by a {b}' for a in classes for b in classes])
+            for name in classes:
+                found = np.flatnonzero(mentions(captions, name))
+                assert np.array_equal(without_longer_names(found, captions, name, classes), found)
 
 
 NAMES = (

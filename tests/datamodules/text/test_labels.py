@@ -31,7 +31,57 @@ class TestNumberLabels:
         assert classes == imagenet_classes() and label.tolist() == [999, 0]
         assert 'set data.class_names' in caplog.text
 
-    @pytest.mark.parametrize('unknown', ['frog', '2', '-1', '1.0'])
-    def test_an_unknown_label_is_named_in_the_error(self, unknown: str) -> None:
-        with pytest.raises(ValueError, match=f"data.train=x has the label '{unknown}'"):
-            number_labels(pa.array(['0', unknown]), ['dog', 'cat'], 'data.train=x')
+    @pytest.mark.parametrize('names', ['imagenet', ['dog', 'cat', 'boat']])
+    def test_numbers_may_have_become_fractions(self, names: str | list[str]) -> None:
+        label, _ = number_labels(pa.array(['0.0', '1.0', '02', '1.']), names, '')
+        assert label.tolist() == [0, 1, 2, 1]
+
+    @pytest.mark.parametrize('nothing', ['', None, ' ', 'nan', 'NaN', '<NA>', 'None', 'null', '-1', '-1.0'])
+    @pytest.mark.parametrize('other', ['1', 'cat'])
+    def test_no_class_is_counted(self, other: str, nothing: str | None, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.WARNING):
+            label, classes = number_labels(pa.array([nothing, other, nothing], pa.string()), 'imagenet', 'data.train=x')
+        assert label.tolist() == [UNKNOWN, classes.index('cat') if other == 'cat' else 1, UNKNOWN]
+        assert 'data.train=x: 2 of 3 rows have no class' in caplog.messages
+
+    def test_a_class_may_be_called_none(self) -> None:
+        label, _ = number_labels(pa.array(['none', 'dog']), ['none', 'dog'], '')
+        assert label.tolist() == [0, 1]
+
+    def test_labels_that_differ_in_case_are_one_class(self) -> None:
+        label, classes = number_labels(pa.array(['dog', 'Dog', 'cat']), 'imagenet', '')
+        assert classes == ('Dog', 'cat') and label.tolist() == [0, 0, 1]
+        assert number_labels(pa.array(['DOG']), ['cat', 'dog'], '')[0].tolist() == [1]
+
+    def test_names_may_be_numbers(self) -> None:
+        label, _ = number_labels(pa.array(['1', '7', '0']), ['7', '1', '0'], '')
+        assert label.tolist() == [1, 0, 2]
+
+    def test_names_and_numbers_without_class_names_are_names_with_a_warning(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING):
+            label, classes = number_labels(pa.array(['dog', '7', '1.0']), 'imagenet', 'data.train=x')
+        assert classes == ('1.0', '7', 'dog') and label.tolist() == [2, 1, 0]
+        assert "some labels are numbers, such as '7', and some names: all are read as names" in caplog.text
+
+    def test_unknown_labels_are_counted_with_near_names(self, caplog: pytest.LogCaptureFixture) -> None:
+        values = pa.array(['dog', 'doog', 'doog', '9', '-3', '', '1' * 5000])
+        with caplog.at_level(logging.WARNING):
+            label, _ = number_labels(values, ['dog', 'cat'], 'data.train=x')
+        assert label.tolist() == [0, *[UNKNOWN] * 6] and '1 of 7 rows have no class' in caplog.text
+        assert (
+            'data.train=x: 5 of 7 rows have a label that is not among the classes and count as without one: '
+            "'doog' (near 'dog'), '9', '-3', '111" in caplog.text
+        )
+
+    @pytest.mark.parametrize('unknown', ['frog', '2', '-2'])
+    def test_a_column_without_any_known_label_is_refused(self, unknown: str) -> None:
+        with pytest.raises(ValueError, match=f"x has the label '{unknown}', .* of the 2 classes: set data.class_names"):
+            number_labels(pa.array(['', unknown]), ['dog', 'cat'], 'data.train=x')
+        with pytest.raises(ValueError, match=r"neither a name nor an index of ImageNet's 1,000 classes"):
+            number_labels(pa.array(['1000']), 'imagenet', 'data.train=x')
+
+    def test_a_column_may_be_empty(self) -> None:
+        assert number_labels(pa.array([], pa.string()), ['dog'], '')[0].tolist() == []
+        assert number_labels(pa.array([None], pa.string()), ['dog'], '')[0].tolist() == [UNKNOWN]
