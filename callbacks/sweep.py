@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+
+from datamodules.files.atomic import write_atomically, write_text
 
 Dtype = Literal['float16', 'float32']
 CHUNK_ROWS = 32_768  # rows between two records of progress; a killed sweep loses at most this many
@@ -107,9 +110,10 @@ def sweep_embeddings(
 ) -> Embeddings:
     """Writes the embeddings of pairs to ``image.npy`` and ``text.npy``, and resumes where it was interrupted.
 
-    The rows are swept in chunks. Once all processes have written a chunk, it is recorded in ``progress.json``; a later
-    call with the same arguments skips the chunks recorded there. The files are then the same, byte for byte, as those
-    of an uninterrupted call on as many processes. A call with another identity or other arguments starts over.
+    The rows are swept in chunks. Once all processes have written a chunk, it is recorded in ``progress.json`` with its
+    checksums; a later call with the same arguments skips the chunks recorded there, up to the first that has been
+    damaged. The files are then the same, byte for byte, as those of an uninterrupted call on as many processes. A call
+    with another identity or other arguments starts over.
 
     The model and the random generators are treated as in :func:`sweep`.
 
@@ -129,9 +133,12 @@ def sweep_embeddings(
 
     Returns:
         The embeddings of all pairs, as read-only memory maps.
+
+    Raises:
+        UsageError: If the folder cannot be written, or its disk has too little space.
     """
     chunks = [rows[start : start + chunk_rows] for start in range(0, len(rows), chunk_rows)]
-    store = _EmbeddingStore(trainer, Path(folder), _plan(identity, rows, pairs, dtype, chunk_rows))
+    store = _EmbeddingStore(trainer, Path(folder), _plan(identity, rows, pairs, dtype, chunk_rows), chunks)
     with _measuring(trainer, module):
         for number in range(store.finished, len(chunks)):
             outputs = _predict(trainer, module, loader(chunks[number]), f'sweep {number + 1}/{len(chunks)}')
@@ -147,7 +154,7 @@ def _to_numpy(output: Mapping[str, Tensor], dtype: Dtype) -> dict[str, np.ndarra
 def _plan(identity: str, rows: NDArray[np.int64], pairs: int, dtype: Dtype, chunk_rows: int) -> dict[str, Any]:
     """What must be equal for one sweep to resume another."""
     digest = hashlib.sha256(np.ascontiguousarray(rows, '<i8').tobytes()).hexdigest()
-    return {'version': 1, 'identity': identity, 'rows': digest, 'pairs': pairs, 'dtype': dtype, 'chunk': chunk_rows}
+    return {'version': 2, 'identity': identity, 'rows': digest, 'pairs': pairs, 'dtype': dtype, 'chunk': chunk_rows}
 
 
 class _EmbeddingStore:
@@ -157,14 +164,18 @@ class _EmbeddingStore:
         trainer: The trainer, whose processes write together.
         folder: Folder of the files.
         plan: The plan of the sweep; files of a different plan are replaced.
+        chunks: Rows of each chunk.
 
     Attributes:
         finished: Number of chunks that are complete.
     """
 
-    def __init__(self, trainer: L.Trainer, folder: Path, plan: dict[str, Any]) -> None:
-        self.trainer, self.folder, self.plan = trainer, folder, plan
-        self.finished = int(trainer.strategy.broadcast(self._read_progress() if trainer.is_global_zero else 0))
+    def __init__(
+        self, trainer: L.Trainer, folder: Path, plan: dict[str, Any], chunks: Sequence[NDArray[np.int64]]
+    ) -> None:
+        self.trainer, self.folder, self.plan, self.chunks = trainer, folder, plan, chunks
+        self.checksums = self._read_checksums() if trainer.is_global_zero else []  # of finished chunks
+        self.finished = int(trainer.strategy.broadcast(len(self.checksums)))
 
     def write(self, outputs: list[dict[str, np.ndarray]]) -> None:
         """Writes this rank's part of the next chunk, and records the chunk once all ranks have written theirs."""
@@ -177,9 +188,10 @@ class _EmbeddingStore:
                 embeddings[output['row']] = output[name]
             embeddings.flush()
         self.trainer.strategy.barrier('chunk is written')
-        self.finished += 1
         if self.trainer.is_global_zero:
-            self._write_progress()
+            self.checksums.append(self._measure_checksums(self.chunks[self.finished]))
+            write_text(self.folder / PROGRESS, json.dumps({**self.plan, 'finished': self.checksums}))
+        self.finished += 1
 
     def read(self) -> Embeddings:
         self.trainer.strategy.barrier('chunk is recorded')
@@ -189,26 +201,45 @@ class _EmbeddingStore:
         return self.folder / f'{name}.npy'
 
     def _create(self, widths: Mapping[str, int]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / PROGRESS).unlink(missing_ok=True)
         for name, width in widths.items():
-            self._file(name).unlink(missing_ok=True)  # a reader that has the old file open keeps it
-            shape = (self.plan['pairs'], width)
-            np.lib.format.open_memmap(self._file(name), 'w+', np.dtype(self.plan['dtype']), shape)[:] = np.nan
+            with write_atomically(self._file(name)) as temporary:  # a reader that has the old file open keeps it
+                _fill_with_nan(temporary, (self.plan['pairs'], width), np.dtype(self.plan['dtype']))
 
-    def _write_progress(self) -> None:
-        temporary = self.folder / f'{PROGRESS}.tmp'
-        temporary.write_text(json.dumps({**self.plan, 'finished': self.finished}))
-        os.replace(temporary, self.folder / PROGRESS)
-
-    def _read_progress(self) -> int:
-        """Number of chunks that an earlier sweep with the same plan has finished."""
+    def _read_checksums(self) -> list[list[int]]:
+        """Checksums of the chunks that an earlier sweep with the same plan has finished and that are undamaged."""
         try:
             recorded = json.loads((self.folder / PROGRESS).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return 0
-        finished = recorded.pop('finished', 0)
-        return finished if recorded == self.plan and all(self._file(name).is_file() for name in EMBEDDED) else 0
+            finished = recorded.pop('finished')
+            if recorded != self.plan:
+                return []
+            kept = takewhile(
+                lambda chunk: self._measure_checksums(chunk[0]) == chunk[1], zip(self.chunks, finished, strict=False)
+            )
+            return [checksums for _, checksums in kept]
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            EOFError,
+        ):  # missing, cut or something else
+            return []
+
+    def _measure_checksums(self, rows: NDArray[np.int64]) -> list[int]:
+        """CRC-32 of some rows of each file."""
+        return [zlib.crc32(np.load(self._file(name), mmap_mode='r')[rows]) for name in EMBEDDED]
+
+
+def _fill_with_nan(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    """Writes an ``.npy``, and not through a memory map, which would end the process with SIGBUS on a full disk."""
+    row = np.full(shape[1], np.nan, dtype).tobytes()
+    with path.open('xb') as file:
+        header = {'descr': np.lib.format.dtype_to_descr(dtype), 'fortran_order': False, 'shape': shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, shape[0], CHUNK_ROWS):
+            file.write(row * min(CHUNK_ROWS, shape[0] - start))
 
 
 class RowSums:

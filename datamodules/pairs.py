@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.attacks.base import AttackPool, Poisoning, flatten_attacks
-from datamodules.attacks.poisoned_pictures import render_poisoned_pictures
+from datamodules.attacks.poisoned_pictures import name_poisoned_pictures, render_poisoned_pictures
 from datamodules.attacks.poisoned_table import poison_table
 from datamodules.evaluation.heldout import heldout_loader
 from datamodules.evaluation.labeled import build_labeled_set, read_labeled_folder
@@ -26,6 +26,7 @@ from datamodules.pictures.augment import ImageViews
 from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch, PairDataset
 from datamodules.pictures.cache import map_strings
 from datamodules.pictures.copies import picture_hashes
+from datamodules.pictures.shared import warn_of_shared_pictures
 from datamodules.pictures.store import PictureStore
 from datamodules.pictures.views import as_makers, as_rewriters, check_views, clean_view, make_views
 from datamodules.rows.filters import Filter, apply_filters, mask_digest
@@ -170,7 +171,7 @@ class PairsDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Decodes pictures that are not cached yet, on one process."""
         self._take_sizes_from_model()
-        _ = self.pictures
+        warn_of_shared_pictures(self.pictures)
 
     def setup(self, stage: str) -> None:
         """Poisons the table, filters it and builds the evaluation sets, with the same result on every rank."""
@@ -207,12 +208,12 @@ class PairsDataModule(L.LightningDataModule):
 
     def picture_hashes(self) -> np.ndarray:
         """A hash of each row's stored picture, int64 (N,), equal for equal pixels; computed once and cached."""
-        path = self.cache_dir / f'{self.pictures.name}-poison-{self.manifest.digest}-hashes.npy'
+        name = name_poisoned_pictures(self.attacks, self.manifest, self.pictures)
 
         def fill(hashes: np.ndarray) -> None:
             hashes[:] = picture_hashes(self.images, len(hashes))
 
-        return stored_array(path, (len(self.table),), np.int64, fill)
+        return stored_array(self.cache_dir / f'{name}-hashes.npy', (len(self.table),), np.int64, fill)
 
     # --- loaders -----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from datamodules.files.atomic import remove_leftovers, write_atomically
+from datamodules.files.atomic import remove_leftovers_in, write_atomically
 from datamodules.usage_error import UsageError
 from lightning_modules.weights import read_checkpoint
 
@@ -64,5 +64,4 @@ def _way_out(folder: Path) -> str:
 
 def remove_leftover_checkpoints(folder: Path) -> None:
     """Deletes what killed processes were writing, also under names that are never written again."""
-    for name in {leftover.name.rsplit('.', 2)[0] for leftover in folder.glob('*.ckpt.*.tmp')}:
-        remove_leftovers(folder / name)
+    remove_leftovers_in(folder)

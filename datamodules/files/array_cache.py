@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.files.atomic import reserve_space, write_atomically
+from datamodules.files.atomic import reserve_space
+from datamodules.files.building import REMEDY, make_once
 from datamodules.files.checksums import append_checksums, check_content, trailer_bytes
 from datamodules.usage_error import UsageError
 
@@ -55,16 +56,18 @@ def stored_arrays(path: Path, kinds: Sequence[ArrayKind], fill: Callable[[list[A
         UsageError: If the disk has too little space, or the file is damaged.
     """
     sections, size = _lay_out(kinds)
-    if not path.exists():
-        with write_atomically(path) as temporary:
-            reserve_space(temporary, size + trailer_bytes(size), path)
-            _write_headers(temporary, sections)
-            arrays = [section.map(temporary, 'r+') for section in sections]
-            fill(arrays)
-            for array in arrays:
-                if isinstance(array, np.memmap):
-                    array.flush()
-            append_checksums(temporary, size)
+
+    def make(temporary: Path) -> None:
+        reserve_space(temporary, size + trailer_bytes(size), path, REMEDY)
+        _write_headers(temporary, sections)
+        arrays = [section.map(temporary, 'r+') for section in sections]
+        fill(arrays)
+        for array in arrays:
+            if isinstance(array, np.memmap):
+                array.flush()
+        append_checksums(temporary, size)
+
+    make_once(path, make)
     _check_arrays(path, sections, size)
     return [section.map(path, 'r') for section in sections]
 
@@ -80,7 +83,10 @@ class _Section(NamedTuple):
         if 0 in self.kind.shape:  # nothing to map
             return np.empty(self.kind.shape, self.kind.dtype)
         offset = self.start + len(self.header)
-        return np.memmap(path, self.kind.dtype, mode, offset, self.kind.shape)
+        try:
+            return np.memmap(path, self.kind.dtype, mode, offset, self.kind.shape)
+        except OSError as error:  # some network and shared folders
+            raise UsageError(f'{path} cannot be mapped into memory ({error.strerror}): {REMEDY}.') from error
 
 
 def _lay_out(kinds: Sequence[ArrayKind]) -> tuple[list[_Section], int]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from datamodules.files.atomic import write_atomically
+from datamodules.files.building import REMEDY, make_once
 from datamodules.files.checksums import append_checksums, check_content
+from datamodules.usage_error import UsageError
 
 
 def stored_table(path: Path, make: Callable[[], pa.Table]) -> pa.Table:
@@ -21,10 +22,13 @@ def stored_table(path: Path, make: Callable[[], pa.Table]) -> pa.Table:
     Raises:
         UsageError: If the file is damaged.
     """
-    if path.exists():
-        return _map(path)
-    table = make().combine_chunks()
-    return stored_batches(path, table.schema, table.to_batches)
+
+    def write(temporary: Path) -> None:
+        table = make().combine_chunks()
+        _write(temporary, table.schema, table.to_batches())
+
+    make_once(path, write)
+    return _map(path)
 
 
 def stored_batches(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> pa.Table:
@@ -38,16 +42,21 @@ def stored_batches(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa
     Raises:
         UsageError: If the file is damaged.
     """
-    if not path.exists():
-        with write_atomically(path) as temporary:
-            with pa.ipc.new_file(temporary, schema) as file:
-                for batch in make():
-                    file.write_batch(batch)
-            append_checksums(temporary)
+    make_once(path, lambda temporary: _write(temporary, schema, make()))
     return _map(path)
+
+
+def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    with path.open('xb') as file, pa.ipc.new_file(file, schema) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+    append_checksums(path)
 
 
 def _map(path: Path) -> pa.Table:
     content_bytes = check_content(path)
-    with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_file(file.read_buffer(content_bytes)).read_all()  # without a copy
+    try:
+        with pa.memory_map(str(path)) as file:
+            return pa.ipc.open_file(file.read_buffer(content_bytes)).read_all()  # without a copy
+    except OSError as error:  # some network and shared folders cannot map
+        raise UsageError(f'{path} cannot be mapped into memory ({error.strerror}): {REMEDY}.') from error

@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
 import os
+import re
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from datamodules.usage_error import UsageError
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit of file sizes, such as ulimit -f
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # some network file systems
 
 
+_TEMPORARY = re.compile(r'\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp$')
+_ABANDONED_SECONDS = 24 * 3600  # without a change, after which nobody writes to a temporary file any more
+_ZEROS = bytes(1 << 24)
+REMEDY = 'write to another folder'
+
+
 @contextmanager
-def write_atomically(path: str | Path) -> Iterator[Path]:
+def write_atomically(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
     """Yields the path of a temporary file beside ``path``, and renames the file to ``path`` when the block ends.
 
     The content is flushed to disk before the rename. If the block fails, the temporary file is removed and ``path``
-    stays as it was. Temporary files of ``path`` left behind by killed processes of this host are removed first.
+    stays as it was. What killed processes have left behind in the folder is removed first.
 
         with write_atomically(folder / 'ledger.parquet') as temporary:
             pq.write_table(lines, temporary)
 
     Args:
         path: The file to write or replace. Missing parent folders are created.
+        remedy: What the user can do if the folder cannot be written, for the message.
 
     Raises:
         UsageError: If the disk is full, or its folder cannot be written.
     """
-    with _temporary_path(Path(path)) as temporary:
+    with _temporary_path(Path(path), remedy) as temporary:
         yield temporary
         _flush_to_disk(temporary)
         os.replace(temporary, path)
@@ -56,7 +64,7 @@ def fill_atomically(folder: str | Path) -> Iterator[Path]:
     Raises:
         UsageError: If the disk is full, or its folder cannot be written.
     """
-    with _temporary_path(Path(folder)) as temporary:
+    with _temporary_path(Path(folder), REMEDY) as temporary:
         temporary.mkdir()
         yield temporary
         temporary.replace(folder)
@@ -73,13 +81,14 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def reserve_space(temporary: Path, size: int, path: Path) -> None:
-    """Creates a file of a given size and reserves its space on disk if the file system can.
+def reserve_space(temporary: Path, size: int, path: Path, remedy: str = REMEDY) -> None:
+    """Creates a file of a given size whose space on disk is reserved: writing to it through a memory map cannot fail.
 
     Args:
         temporary: The file to create.
         size: Its size in bytes.
         path: Final name of the file, for the message.
+        remedy: What the user can do if the disk has too little space, for the message.
 
     Raises:
         UsageError: If the disk has too little space.
@@ -89,25 +98,26 @@ def reserve_space(temporary: Path, size: int, path: Path) -> None:
         if size > free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with temporary.open('xb') as file:
-            _allocate(file.fileno(), size)
+            _allocate(file, size)
     except OSError as error:
-        if error.errno not in (*_DISK_FULL, errno.EFBIG):
+        if error.errno not in _NO_SPACE:
             raise
         raise UsageError(
             f'{path} needs {_readable(size)}, and its disk has {_readable(free)} free or sets a limit: '
-            f'free some space, or set data.cache_dir to a folder on another disk.'
+            f'free some space, or {remedy}.'
         ) from error
 
 
-def _allocate(file: int, size: int) -> None:
+def _allocate(file: BinaryIO, size: int) -> None:
     if hasattr(os, 'posix_fallocate') and size:
         try:
-            os.posix_fallocate(file, 0, size)
+            os.posix_fallocate(file.fileno(), 0, size)
             return
         except OSError as error:
             if error.errno not in _CANNOT_RESERVE:
                 raise
-    os.truncate(file, size)
+    for start in range(0, size, len(_ZEROS)):  # a sparse file would end the process with SIGBUS once the disk is full
+        file.write(_ZEROS[: size - start])
 
 
 def _readable(size: float) -> str:
@@ -119,36 +129,57 @@ def _readable(size: float) -> str:
     return f'{size:,.1f} TB'
 
 
-@contextmanager
-def _temporary_path(path: Path) -> Iterator[Path]:
-    """Yields an unused path beside ``path``, and removes what is there when the block ends."""
+def make_folder(folder: Path, remedy: str = REMEDY) -> None:
+    """Creates a folder and those above it, as far as they are missing.
+
+    Raises:
+        UsageError: If it cannot be created, or is a file.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(
-            f'{path.parent} cannot be created as a folder ({error.strerror}): write to another one.'
-        ) from error
-    remove_leftovers(path)
+        raise UsageError(f'{folder} cannot be created as a folder ({error.strerror}): {remedy}.') from error
+
+
+@contextmanager
+def _temporary_path(path: Path, remedy: str) -> Iterator[Path]:
+    """Yields an unused path beside ``path``, and removes what is there when the block ends."""
+    make_folder(path.parent, remedy)
+    remove_leftovers_in(path.parent)
     temporary = path.with_name(f'{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp')
     try:
         yield temporary
     except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise UsageError(f'no space is left on the disk of {path}: free some, or write to another disk.') from error
-        if error.errno in _NOT_ALLOWED and error.filename == str(temporary):
-            raise UsageError(f'{path} cannot be written ({error.strerror}): write to another folder.') from error
+        if error.errno in _NO_SPACE:
+            raise UsageError(
+                f'no space is left on the disk of {path}, or a limit is reached: free some, or {remedy}.'
+            ) from error
+        if error.filename == str(temporary) and error.errno != errno.ENOENT:  # a block that writes nothing is a bug
+            raise UsageError(f'{path} cannot be written ({error.strerror}): {remedy}.') from error
         raise
     finally:
         _remove(temporary)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Removes temporary files and folders of ``path`` whose process on this host is dead."""
-    prefix = f'{path.name}.{_host()}-'
-    for leftover in path.parent.glob(f'{glob.escape(prefix)}*.tmp'):
-        process = leftover.name[len(prefix) :].partition('-')[0]
-        if process.isdecimal() and not _is_alive(int(process)):
+def remove_leftovers_in(folder: Path) -> None:
+    """Removes what dead processes were writing in a folder, also under names that are never written again.
+
+    A process of this host is dead if it does not run; a file of another host is given up after a day without a change.
+    """
+    for leftover in folder.glob('*.tmp'):
+        if (match := _TEMPORARY.search(leftover.name)) and _is_abandoned(
+            leftover, match['host'], int(match['process'])
+        ):
             _remove(leftover)
+
+
+def _is_abandoned(leftover: Path, host: str, process: int) -> bool:
+    if host == _host():
+        return not _is_alive(process)
+    try:
+        return leftover.is_file() and time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS
+    except OSError:  # removed meanwhile
+        return False
 
 
 def _host() -> str:

@@ -55,13 +55,19 @@ def check_content(path: Path) -> int:
     """Compares a file with its checksums and returns the length of its content in bytes.
 
     Raises:
-        UsageError: If the file was truncated or changed, or has no checksums.
+        UsageError: If the file was truncated or changed, has no checksums, or cannot be read.
     """
+    if path.exists() and not path.is_file():
+        raise UsageError(f'{path} is not a file: remove it, and a cache will be made under its name.')
     try:
         with path.open('rb') as file:
             return _checked_length(file)
     except DamagedFile as error:
         raise UsageError(f'{path} is damaged ({error}): delete it, and it will be made again.') from error
+    except OSError as error:
+        raise UsageError(
+            f'{path} cannot be read ({error.strerror}): delete it, and it will be made again, or let it be read.'
+        ) from error
 
 
 def _checked_length(file: BinaryIO) -> int:

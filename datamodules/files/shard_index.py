@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from datamodules.files.arrow_cache import stored_table
+from datamodules.files.file_states import identify_files
 from datamodules.files.left_behind import is_left_behind
 from datamodules.files.left_out import LeftOut
 from datamodules.files.natural_order import natural_order
@@ -92,8 +93,8 @@ def index_shards(shards: Sequence[Path], cache_dir: Path, source: str, keys: Met
     """
     root, keys = shards_root(shards), keys or MetadataKeys()
     named = {os.path.relpath(shard, root): shard for shard in shards}
-    state = [(name, shard.stat().st_size, shard.stat().st_mtime_ns) for name, shard in named.items()]
-    digest = hashlib.sha256(repr((_VERSION, keys, state)).encode()).hexdigest()[:16]
+    content = identify_files(root, pa.array(filter(_is_utf8, named), pa.string()))
+    digest = hashlib.sha256(repr((_VERSION, keys, [*named], content)).encode()).hexdigest()[:16]
     index = stored_table(cache_dir / f'shards-{digest}.arrow', lambda: _build_index(named, keys, source))
     for line in json.loads(index.schema.metadata[_LEFT_OUT]):
         log.warning('%s: %s', source, line)
@@ -113,9 +114,13 @@ def _build_index(shards: Mapping[str, Path], keys: MetadataKeys, source: str) ->
 # --- one shard ------------------------------------------------------------------------------------------------------
 
 
+def _is_utf8(name: str) -> bool:
+    return name.encode(errors='replace') == name.encode(errors='surrogateescape')
+
+
 def _index_shard(shard: Path, name: str, keys: MetadataKeys, report: _Report) -> pa.Table:
     """Lists the pairs of one shard in the order of their keys."""
-    if name.encode(errors='replace') != name.encode(errors='surrogateescape'):
+    if not _is_utf8(name):
         report.left_out['shards'].add('have a name that is not UTF-8', quote(name))
         return _SCHEMA.empty_table()
     members = _list_members(shard, name, report)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.pictures.cache import DecodedPictures, Pictures, read_pictures
+from datamodules.pictures.cache import Pictures, read_pictures
 from datamodules.rows.partition import Draw
 from datamodules.rows.table import PairTable
 
@@ -67,8 +67,7 @@ class OverlaidPictures:
         for number, (overlaid, _) in enumerate(overlays):
             self.overlay[overlaid] = number
             self.position[overlaid] = np.arange(len(overlaid))
-        size = (clean.size, clean.size) if isinstance(clean, DecodedPictures) else clean.shape[2:]
-        self.shape = (3, *size)
+        self.shape = clean.shape[1:] if isinstance(clean, np.ndarray) else (3, clean.size, clean.size)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Pictures of some rows, uint8 (B, 3, h, w)."""

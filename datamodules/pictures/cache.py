@@ -5,10 +5,13 @@ The name of every picture cache contains :func:`datamodules.pictures.identity.id
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +25,16 @@ from datamodules.files.reading import column
 from datamodules.files.workers import end_with_run
 from datamodules.pictures.identity import identify_pictures
 from datamodules.pictures.images import UnreadableImage
+from datamodules.pictures.stored import StoredPictures, checksums
 from datamodules.rows.table import PairTable, digest_strings
+from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
+# Failures that pass or can be repaired without a change to the picture, whose cache would not notice.
+_SYSTEM_FAILURES = (
+    errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT,
+)  # fmt: skip
 _MIN_MAPPED_BYTES = 1 << 26  # strings of a smaller table stay in memory
 
 
@@ -34,6 +43,20 @@ def crop_square(image: Image.Image, size: int) -> np.ndarray:
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(image).transpose(2, 0, 1)
+
+
+class Decoded(NamedTuple):
+    """A decoded picture.
+
+    Attributes:
+        picture: uint8 (3, size, size); black if it could not be read.
+        mode: PIL's mode of the file, such as ``L``; ``None`` if it could not be read.
+        failure: Number of the system's error that is the reason, if it is none of the picture's own.
+    """
+
+    picture: np.ndarray
+    mode: str | None
+    failure: int | None = None
 
 
 class DecodedPictures(Dataset[tuple[np.ndarray, bool]]):
@@ -46,26 +69,31 @@ class DecodedPictures(Dataset[tuple[np.ndarray, bool]]):
         return len(self.table)
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, bool]:
-        picture, mode = self.decode_with_mode(row)
-        return picture, mode is not None
+        decoded = self.decode(row)
+        return decoded.picture, decoded.mode is not None
 
-    def decode_with_mode(self, row: int) -> tuple[np.ndarray, str | None]:
-        """The picture of a row and PIL's mode of the file, such as ``L``; ``None`` if it cannot be read."""
+    def decode(self, row: int) -> Decoded:
+        """The picture of a row and what is known about it."""
         try:
             image = self.table.open(row, self.size)
-        except UnreadableImage:
-            return np.zeros((3, self.size, self.size), np.uint8), None
-        return crop_square(image, self.size), image.info.get('mode', 'RGB')
+        except UnreadableImage as error:
+            cause = error.__cause__
+            failure = cause.errno if isinstance(cause, OSError) and cause.errno in _SYSTEM_FAILURES else None
+            return Decoded(np.zeros((3, self.size, self.size), np.uint8), None, failure)
+        return Decoded(crop_square(image, self.size), image.info.get('mode', 'RGB'))
 
 
-class _WithMode(DecodedPictures):
-    """Maps a row to its picture and the PIL mode of its file."""
+class _Described(DecodedPictures):
+    """Maps a row to all that is known about its picture."""
 
-    def __getitem__(self, row: int) -> tuple[np.ndarray, Any]:
-        return self.decode_with_mode(row)
+    def __init__(self, pictures: DecodedPictures) -> None:
+        super().__init__(pictures.table, pictures.size)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.decode(row)
 
 
-Pictures = np.ndarray | DecodedPictures
+Pictures = np.ndarray | StoredPictures | DecodedPictures
 
 
 def read_pictures(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
@@ -86,6 +114,16 @@ def pictures_name(table: PairTable, size: int) -> str:
 
 
 def decode_pictures(table: PairTable, size: int, folder: Path, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Works like :func:`store_pictures`.
+
+    Returns:
+        Pictures, uint8 (N, 3, size, size), and which of them could be read, bool (N,).
+    """
+    stored = store_pictures(table, size, folder, workers)
+    return stored.images, stored.readable
+
+
+def store_pictures(table: PairTable, size: int, folder: Path, workers: int = 0) -> StoredPictures:
     """Decodes all pictures of a table at one size, once; they are memory-mapped from then on.
 
     Args:
@@ -94,28 +132,31 @@ def decode_pictures(table: PairTable, size: int, folder: Path, workers: int = 0)
         folder: Folder of the caches.
         workers: Number of decoding processes.
 
-    Returns:
-        Pictures, uint8 (N, 3, size, size), and which of them could be read, bool (N,).
-
     Raises:
-        UsageError: If the disk has too little space, or the cache is damaged.
+        UsageError: If the disk has too little space, the cache is damaged, or the system fails to read a picture, which
+            must not be stored as a fault of the picture.
     """
+    decoded = DecodedPictures(table, size)
 
     def fill(arrays: list[np.ndarray]) -> None:
-        images, readable = arrays
+        images, readable, checksum = arrays
         loader = DataLoader(
-            _WithMode(table, size), batch_size=None, num_workers=workers, collate_fn=_keep, worker_init_fn=end_with_run
+            _Described(decoded), batch_size=None, num_workers=workers, collate_fn=_keep, worker_init_fn=end_with_run
         )
         modes: Counter[str] = Counter()
-        for row, (image, mode) in enumerate(tqdm(loader, 'decoding', leave=False, disable=len(table) < 20_000)):
-            images[row], readable[row] = image, mode is not None
-            modes[mode or 'RGB'] += 1
+        for row, item in enumerate(tqdm(loader, 'decoding', leave=False, disable=len(table) < 20_000)):
+            _stop_if_the_system_failed(table.image[row].as_py(), item.failure)
+            images[row], readable[row] = item.picture, item.mode is not None
+            modes[item.mode or 'RGB'] += 1
+            checksum[row : row + 1] = checksums(images[row : row + 1])
         _warn_of_modes(modes)
 
-    kinds = [ArrayKind((len(table), 3, size, size), np.uint8), ArrayKind((len(table),), bool)]
-    images, readable = stored_arrays(folder / f'{pictures_name(table, size)}.npy', kinds, fill)
+    number = (len(table),)
+    kinds = [ArrayKind((*number, 3, size, size), np.uint8), ArrayKind(number, bool), ArrayKind(number, np.uint32)]
+    path = folder / f'{pictures_name(table, size)}.npy'
+    images, readable, checksum = stored_arrays(path, kinds, fill)
     warn_unreadable(table, readable)
-    return images, readable
+    return StoredPictures(path, images, readable, checksum, partial(read_pictures, decoded))
 
 
 def map_strings(table: PairTable, folder: Path) -> PairTable:
@@ -141,6 +182,14 @@ def warn_unreadable(table: PairTable, readable: np.ndarray) -> None:
     if not readable.all():
         first = table.image[int(np.argmin(readable))].as_py()
         log.warning('%d of %d images cannot be read and are left out; first: %s', (~readable).sum(), len(table), first)
+
+
+def _stop_if_the_system_failed(image: str, failure: int | None) -> None:
+    if failure is not None:
+        raise UsageError(
+            f'the system failed to read image {image!r} ({os.strerror(failure)}): repair that and start again, or '
+            f'delete the image to leave it out.'
+        )
 
 
 def _warn_of_modes(modes: Counter[str]) -> None:

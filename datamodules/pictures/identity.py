@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
 
-from datamodules.files.file_states import file_states
+from datamodules.files.file_states import identify_files
 from datamodules.rows.table import ImageOpener, PairTable, digest_strings
 
-_VERSION = 1  # to be raised when pictures are decoded or resized differently
+__all__ = ['identify_array', 'identify_files', 'identify_pictures', 'identify_pixels', 'identify_samples']
+
+_VERSION = 2  # to be raised when pictures are decoded or resized differently
 _SAMPLES = 64  # pictures whose content is read
-_SAMPLE_BYTES = 1 << 16
 _IDENTITIES: WeakKeyDictionary[PairTable, str] = WeakKeyDictionary()
 
 
 def identify_pictures(table: PairTable) -> str:
     """Digest of a table's pictures, 16 hexadecimal digits: of their references, in order, and of their content.
 
-    The content is identified by the opener's method ``identity(references) -> bytes``: from the size and modification
-    time of each file in a folder, or of each shard. For an opener without that method, the pixels of 64 pictures are
-    read, and captions count as well, because such an opener may depend on them. The digest is computed once per table,
-    so a process does not notice files that change while it runs.
+    The content is identified by the opener's method ``identity(references) -> bytes``, which for files and shards is
+    :func:`datamodules.files.file_states.identify_files`. For an opener without that method, the pixels of 64 pictures
+    are read, and captions count as well, because such an opener may depend on them. The digest is computed once per
+    table, so a process does not notice files that change while it runs.
     """
     if table not in _IDENTITIES:
         identify_content = getattr(table.opener, 'identity', None)
@@ -38,22 +38,6 @@ def identify_pictures(table: PairTable) -> str:
         references = digest_strings(table.image)
         _IDENTITIES[table] = hashlib.sha256(b'%d %d' % (_VERSION, len(table)) + references + content).hexdigest()[:16]
     return _IDENTITIES[table]
-
-
-def identify_files(root: Path, names: pa.Array | pa.ChunkedArray) -> bytes:
-    """Identity of files in a folder: size and modification time of each, and the first 64 KiB of 64 of them.
-
-    The identity changes when a missing file appears. A file that is replaced by one of the same size and modification
-    time (in nanoseconds) is noticed only if it is among the 64.
-
-    Args:
-        root: Folder that the names are relative to; not part of the identity.
-        names: Names of the files, one for each row.
-    """
-    digest = hashlib.sha256()
-    for states in file_states(root, names):
-        digest.update(states.tobytes())
-    return digest.digest() + identify_samples(names, lambda name: _beginning(root, name))
 
 
 def identify_samples(references: pa.Array | pa.ChunkedArray, read: Callable[[str], bytes]) -> bytes:
@@ -81,14 +65,6 @@ def _identify_unknown(table: PairTable) -> bytes:
     kind = type(table.opener)
     name = f'{kind.__module__}.{kind.__qualname__} {table.fingerprint} '
     return name.encode() + identify_pixels(table.opener, table.image)
-
-
-def _beginning(root: Path, name: str) -> bytes:
-    try:
-        with open(root / name, 'rb') as file:
-            return file.read(_SAMPLE_BYTES)
-    except (OSError, ValueError):
-        return b''
 
 
 def _pixels(opener: ImageOpener, reference: str) -> bytes:

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.pictures.cache import DecodedPictures, Pictures, decode_pictures, pictures_name, read_pictures
+from datamodules.pictures.cache import (
+    DecodedPictures,
+    Pictures,
+    decode_pictures,
+    pictures_name,
+    read_pictures,
+    store_pictures,
+)
+from datamodules.pictures.stored import StoredPictures
 from datamodules.rows.table import Origin, PairTable
 
 
@@ -36,11 +44,13 @@ class PictureStore:
         if heldout is not None:
             self.tables['heldout'] = heldout
         self.pictures: dict[Origin, Pictures] = {}
+        self.stored: dict[Origin, StoredPictures] = {}
         self.unreadable: dict[Origin, frozenset[int]] = {'train': frozenset(), 'heldout': frozenset()}
         for origin, table in self.tables.items():
             if origin == 'heldout' or cached:
-                self.pictures[origin], readable = self.decode(table)
-                self.unreadable[origin] = frozenset(np.flatnonzero(~readable).tolist())
+                self.stored[origin] = stored = store_pictures(table, size, cache_dir, workers)
+                self.pictures[origin] = stored if origin == 'train' else stored.images  # held-out ones fit into memory
+                self.unreadable[origin] = frozenset(np.flatnonzero(~stored.readable).tolist())
             else:
                 self.pictures[origin] = DecodedPictures(table, size)
 

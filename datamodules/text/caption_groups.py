@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.files.arrow_cache import stored_batches
+from datamodules.files.file_states import identify_files
 from datamodules.files.reading import clean_captions
 from datamodules.rows.subsets import random_rows_per_group
 from datamodules.usage_error import UsageError
@@ -62,12 +63,12 @@ def stored_groups(files: Sequence[Path], cache_dir: Path, read: Callable[[], Ite
     """Reads annotation files once into a table of :data:`SCHEMA`, which is memory-mapped from then on.
 
     Args:
-        files: The annotation files; their names, sizes and modification times name the cache.
+        files: The annotation files; their names and :func:`identify_files` name the cache.
         cache_dir: Folder of the cache.
         read: Reads the files.
     """
-    state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    digest = hashlib.sha256(repr((_CACHE_VERSION, state)).encode()).hexdigest()[:16]
+    content = [(file.name, identify_files(file.parent, pa.array([file.name]))) for file in files]
+    digest = hashlib.sha256(repr((_CACHE_VERSION, content)).encode()).hexdigest()[:16]
     return stored_batches(cache_dir / f'captions-{digest}.arrow', SCHEMA, lambda: group_captions(read()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,16 @@ AnyTokenizer = WordTokenizer | ModelTokenizer
 
 log = logging.getLogger(__name__)
 
+_VERSION = 1  # to be raised when captions are cut or cleaned differently
+_PROBES = (
+    'Two dogs',
+    "isn't it 12",
+    'Caf\u00e9 \u201cna\u00efve\u201d',
+    'a &amp; b',
+    '\u6f22\u5b57',
+    '\U0001f408 ok',
+    '<i>#5</i>',
+)
 _CAPTIONS_AT_ONCE = 8192
 _MIN_ROWS_FOR_PROGRESS = 200_000  # fewer are done before anybody could read a progress bar
 
@@ -40,8 +51,17 @@ def stored_tokens(table: PairTable, tokenizer: AnyTokenizer, folder: Path) -> np
 
     length = tokenizer.context_length
     kind = np.uint32 if tokenizer.identity else np.uint16
-    name = '-'.join(filter(None, ['tokens', table.fingerprint, str(length), tokenizer.identity]))
-    return stored_array(folder / f'{name}.npy', (len(table), length), kind, fill)
+    path = folder / f'tokens-{table.fingerprint}-{length}-{identify_tokenizer(tokenizer)}.npy'
+    return stored_array(path, (len(table), length), kind, fill)
+
+
+def identify_tokenizer(tokenizer: WordTokenizer) -> str:
+    """Digest of a tokenizer's version and of its tokens for a few captions (8 hexadecimal digits).
+
+    The captions differ between tokenizers, and between releases of one that clean text in another way.
+    """
+    tokens = np.stack([tokenizer(caption) for caption in _PROBES])
+    return hashlib.sha256(b'%d' % _VERSION + tokens.astype('<i8').tobytes()).hexdigest()[:8]
 
 
 def warn_of_cut_captions(table: PairTable, tokens: np.ndarray, tokenizer: AnyTokenizer) -> None:

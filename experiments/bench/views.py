@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import transforms
 
 from datamodules.pictures.augment import MEAN, STD, SimCLRViews, normalize
-from datamodules.pictures.cache import DecodedPictures, decode_pictures, read_pictures
+from datamodules.pictures.cache import DecodedPictures, read_pictures, store_pictures
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
 from experiments.bench.measure import Result, best_of
@@ -58,7 +58,7 @@ def measure() -> Iterator[Result]:
     """Compares three ways of making two views of 224 pixels, in pairs per second."""
     with tempfile.TemporaryDirectory() as folder:
         table, files = photos(Path(folder), PAIRS)
-        stored, _ = decode_pictures(table, SIZE, Path(folder))
+        stored = store_pictures(table, SIZE, Path(folder))
         views, rows, reference = SimCLRViews(blur=1.0), np.arange(PAIRS), pil_views()
 
         def two_views(pictures: np.ndarray) -> list[torch.Tensor]:

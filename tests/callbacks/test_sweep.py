@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from callbacks.sweep import PROGRESS, Embeddings, RowSums, embed_pairs, evaluating, sweep, sweep_embeddings
+from datamodules.usage_error import UsageError
 from tests.callbacks.planted import PlantedData, PlantedModule, batches_of, quiet_lightning, trainer
 
 PAIRS, WIDTH = 50, 6
@@ -181,7 +183,7 @@ class TestInterrupted:
         replace = os.replace
 
         def dies(source: Path, target: Path) -> None:
-            calls.append(Path(target))
+            calls.extend([Path(target)] * (Path(target).name == PROGRESS))
             if len(calls) == call:
                 raise Killed
             replace(source, target)
@@ -222,7 +224,32 @@ class TestInterrupted:
     def test_progress_counts_finished_chunks(self, tmp_path: Path) -> None:
         with pytest.raises(Killed):
             embed(tmp_path, Embedder(batches_to_live=6))
-        assert json.loads((tmp_path / PROGRESS).read_text())['finished'] == 2
+        assert len(json.loads((tmp_path / PROGRESS).read_text())['finished']) == 2
+
+    @pytest.mark.parametrize(('damage', 'swept'), [('flip', 36), ('cut', 48), ('empty', 48), ('folder', 0)])
+    def test_chunks_are_swept_again_from_the_first_damaged_one(
+        self, tmp_path: Path, whole: dict[str, bytes], damage: str, swept: int
+    ) -> None:
+        file = tmp_path / 'whole' / 'text.npy'
+        content = bytearray(whole['text.npy'])
+        content[-WIDTH * 2 * (PAIRS - 20)] ^= 1  # of row 20, in the second chunk
+        if damage == 'folder':
+            file.unlink()
+            file.mkdir()
+            with pytest.raises(UsageError, match=r'text\.npy cannot be written \(Is a directory\)'):
+                embed(tmp_path / 'whole')
+            return
+        file.write_bytes({'flip': content, 'cut': content[:-100], 'empty': b''}[damage])
+        embed(tmp_path / 'whole', again := Embedder())
+        assert sum(again.seen) == swept and contents(tmp_path / 'whole') == whole
+
+    def test_a_full_disk_is_one_sentence(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*arguments: Any) -> None:
+            raise OSError(errno.ENOSPC, 'full')
+
+        monkeypatch.setattr('callbacks.sweep._fill_with_nan', fail)
+        with pytest.raises(UsageError, match=r'no space is left on the disk of .*image\.npy'):
+            embed(tmp_path)
 
 
 class SweepAtTheEnd(L.Callback):

@@ -136,6 +136,19 @@ class TestSetup:
         assert edited.source.opener.opened == []
         assert len(files) == 4 and pictures_in(folder) == files  # of two tables, poisons and hashes
 
+    def test_a_trigger_whose_code_has_changed_is_put_on_again(self, folder: str) -> None:
+        class Changed(Patch):
+            def stamp(self, images: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
+                return 255 - super().stamp(images, keys)
+
+        first = tiny(folder, attacks={'patch': Backdoor('dog', Patch(size=2), count=3)})
+        Changed.__name__ = 'Patch'
+        second = tiny(folder, attacks={'patch': Backdoor('dog', Changed(size=2), count=3)})
+        poisons = first.manifest.rows()
+        assert first.manifest.digest == second.manifest.digest
+        assert (second.images(poisons) == 255 - first.images(poisons)).all()
+        assert not np.isin(second.picture_hashes()[poisons], first.picture_hashes()).any()
+
     def test_other_pictures_with_the_same_names_share_no_cache(self, folder: str) -> None:
         attacks = {'badnet': badnet()}
         first, second = (set_up(kind(cache_dir=folder, attacks=attacks)) for kind in (TinyPairs, InvertedPictures))

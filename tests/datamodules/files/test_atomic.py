@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from datamodules.files import atomic
-from datamodules.files.atomic import fill_atomically, remove_leftovers, write_atomically, write_bytes, write_text
+from datamodules.files.atomic import (
+    fill_atomically,
+    remove_leftovers_in,
+    reserve_space,
+    write_atomically,
+    write_bytes,
+    write_text,
+)
 from datamodules.usage_error import UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -59,9 +66,9 @@ class TestFile:
         with pytest.raises(FileNotFoundError), write_atomically(tmp_path / 'a'):
             pass
 
-    @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])
+    @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
     def test_a_full_disk_is_a_usage_error(self, code: int, tmp_path: Path) -> None:
-        message = r'no space is left on the disk of .*a\.txt: free some, or write to'
+        message = r'no space is left on the disk of .*a\.txt, or a limit is reached: free some, or write to'
         with pytest.raises(UsageError, match=message), write_atomically(tmp_path / 'a.txt') as temporary:
             temporary.write_text('half')
             raise OSError(code, os.strerror(code))
@@ -114,26 +121,26 @@ class TestLeftovers:
         write_text(path, 'y')
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_of_other_hosts_and_other_files_are_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(atomic, '_is_alive', lambda process: False)
-        names = ['a.txt.00000000-1-aa.tmp', f'ab.txt.{atomic._host()}-1-aa.tmp', 'a.txt.tmp', 'a.txt']
-        for name in [*names, f'a.txt.{atomic._host()}-1-aa.tmp']:
+    def test_of_dead_processes_are_removed_under_any_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(atomic, '_is_alive', lambda process: process == 2)
+        kept = [f'a.{atomic._host()}-2-00000000.tmp', 'a.00000000-1-00000000.tmp', 'a.tmp', 'a.txt', 'b.1-1.tmp']
+        for name in [*kept, f'[a].{atomic._host()}-1-00000000.tmp', 'b.00000000-1-00000000.tmp']:
             (tmp_path / name).touch()
-        remove_leftovers(tmp_path / 'a.txt')
-        assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names)
+        (tmp_path / f'folder.{atomic._host()}-1-00000000.tmp' / 'images').mkdir(parents=True)
+        os.utime(tmp_path / 'b.00000000-1-00000000.tmp', (0, 0))  # of another host, and long abandoned
+        remove_leftovers_in(tmp_path)
+        assert sorted(file.name for file in tmp_path.iterdir()) == sorted(kept)
 
-    def test_brackets_in_a_name_are_not_a_glob_pattern(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(atomic, '_is_alive', lambda process: False)
-        leftover = tmp_path / f'[a].{atomic._host()}-1-aa.tmp'
-        leftover.touch()
-        remove_leftovers(tmp_path / '[a]')
-        assert not leftover.exists()
 
-    def test_folders_are_removed_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(atomic, '_is_alive', lambda process: False)
-        (tmp_path / f'out.{atomic._host()}-1-aa.tmp' / 'images').mkdir(parents=True)
-        remove_leftovers(tmp_path / 'out')
-        assert not list(tmp_path.iterdir())
+def test_space_that_cannot_be_reserved_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: int, start: int, size: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, 'posix_fallocate', refuse)
+    reserve_space(tmp_path / 'a', 100_000, tmp_path / 'a')
+    assert (tmp_path / 'a').stat().st_blocks * 512 >= (tmp_path / 'a').stat().st_size == 100_000  # not sparse
 
 
 def test_flushes_the_file_before_and_the_folder_after_the_rename(

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from datamodules.files import checksums
-from datamodules.files.checksums import append_checksums, check_content, trailer_bytes
+from datamodules.files.checksums import DamagedFile, _checked_length, append_checksums, check_content, trailer_bytes
 from datamodules.usage_error import UsageError
 
 
@@ -30,24 +32,34 @@ def test_an_unchanged_file_passes(size: int, tmp_path: Path) -> None:
     assert (tmp_path / 'x').stat().st_size == size + trailer_bytes(size)
 
 
-def test_every_changed_bit_is_noticed(tmp_path: Path) -> None:
-    write_with_checksums(tmp_path / 'x', 250)
+def test_every_changed_bit_and_every_truncation_is_noticed(tmp_path: Path) -> None:
+    write_with_checksums(tmp_path / 'x', 101)
     intact = (tmp_path / 'x').read_bytes()
+    assert _checked_length(io.BytesIO(intact)) == 101
     for position in range(8 * len(intact)):
         changed = bytearray(intact)
         changed[position // 8] ^= 1 << position % 8
-        (tmp_path / 'x').write_bytes(changed)
-        with pytest.raises(UsageError, match=r'x is damaged \(.*\): delete it'):
-            check_content(tmp_path / 'x')
-
-
-def test_every_truncation_is_noticed(tmp_path: Path) -> None:
-    write_with_checksums(tmp_path / 'x', 250)
-    intact = (tmp_path / 'x').read_bytes()
+        with pytest.raises(DamagedFile):
+            _checked_length(io.BytesIO(changed))
     for size in range(len(intact)):
-        (tmp_path / 'x').write_bytes(intact[:size])
-        with pytest.raises(UsageError, match='x is damaged'):
-            check_content(tmp_path / 'x')
+        with pytest.raises(DamagedFile):
+            _checked_length(io.BytesIO(intact[:size]))
+
+
+@pytest.mark.parametrize('damage', ['cut', 'empty', 'zeros', 'folder', 'FIFO', 'unreadable'])
+def test_the_message_names_the_file_and_the_remedy(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = write_with_checksums(tmp_path / 'x', 250)
+    if damage == 'unreadable':
+        monkeypatch.setattr(checksums, '_checked_length', lambda file: os.open(tmp_path / 'no', os.O_RDONLY))
+    elif damage in ('folder', 'FIFO'):
+        (tmp_path / 'x').unlink()
+        (os.mkfifo if damage == 'FIFO' else os.mkdir)(tmp_path / 'x')
+    else:
+        (tmp_path / 'x').write_bytes({'cut': content[:99], 'empty': b'', 'zeros': bytes(300)}[damage])
+    with pytest.raises(UsageError, match=r'/x is .*: (delete|remove) it, and|/x cannot be read .*: delete it, and'):
+        check_content(tmp_path / 'x')
 
 
 def test_reserved_space_after_the_content_is_removed(tmp_path: Path) -> None:

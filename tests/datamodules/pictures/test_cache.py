@@ -1,10 +1,9 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -15,7 +14,7 @@ from PIL import Image
 
 from datamodules.files import atomic
 from datamodules.pictures.cache import DecodedPictures, crop_square, decode_pictures, read_pictures
-from datamodules.pictures.images import FolderImages
+from datamodules.pictures.images import FolderImages, UnreadableImage
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
 from tests.helpers.tiny import TinyImages, tiny_table
@@ -104,6 +103,19 @@ class TestDecodePictures:
         images, _ = decode_pictures(table, 8, tmp_path)
         assert (images[3] == crop_square(table.open(3), 8)).all()
 
+    @pytest.mark.parametrize('workers', [0, 1])
+    def test_a_failure_of_the_system_is_not_stored_as_a_fault_of_the_picture(
+        self, workers: int, tmp_path: Path
+    ) -> None:
+        table = tiny_table(4, 2, seed=0)
+        table.opener = FailingImages(errno.EMFILE)
+        message = r"failed to read image '0:0' \(Too many open files\): repair that and start again"
+        with pytest.raises(UsageError, match=message):
+            decode_pictures(table, 8, tmp_path, workers)
+        assert file_names(tmp_path) == []
+        table.opener = FailingImages(errno.ENOENT)
+        assert not decode_pictures(table, 8, tmp_path)[1].any()
+
     def test_gray_and_cmyk_pictures_are_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         modes = ['RGB', 'L', 'CMYK', 'L', 'RGB']
         for number, mode in enumerate(modes):
@@ -153,6 +165,7 @@ class TestChangesInAFolder:
         decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')
         shutil.copytree(folder / 'root', folder / 'copy')
         (folder / 'root').rename(folder / 'moved')
+        os.utime(folder / 'copy/3.png', (0, 0))
         for name in ('copy', 'moved'):
             decode_pictures(refuse_to_decode(folder_table(folder / name)), 8, folder / 'cache')
         assert len(file_names(folder / 'cache')) == 1
@@ -161,8 +174,16 @@ class TestChangesInAFolder:
         decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')
         state = (folder / 'root/3.png').stat()
         write_shade(folder / 'root/3.png', 200)
-        os.utime(folder / 'root/3.png', ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+        os.utime(folder / 'root/3.png', ns=(state.st_atime_ns, state.st_mtime_ns))  # as an archive may set it
         assert decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')[0][3, 0, 0, 0] == 200
+
+    def test_a_link_that_leads_to_another_folder_is_noticed(self, folder: Path) -> None:
+        write_shade(folder / 'other/3.png', 200)
+        for name, expected in (('root', 3), ('other', 200), ('root', 3)):
+            (folder / 'link').unlink(missing_ok=True)
+            (folder / 'link').symlink_to(name)
+            assert decode_pictures(folder_table(folder / 'link'), 8, folder / 'cache')[0][3, 0, 0, 0] == expected
+        assert len(file_names(folder / 'cache')) == 2
 
     def test_pictures_that_are_repaired_or_downloaded_later_are_decoded(self, folder: Path) -> None:
         whole = (folder / 'root/3.png').read_bytes()
@@ -196,22 +217,15 @@ class TestChangesInAFolder:
         file.unlink()
         assert decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')[0][3, 0, 0, 0] == 3
 
-    def test_a_killed_process_leaves_no_cache_and_no_leftovers(self, folder: Path) -> None:
-        code = (
-            'import sys, time; from pathlib import Path\n'
-            'from tests.datamodules.pictures.test_cache import folder_table\n'
-            'import datamodules.pictures.cache as cache\n'
-            'def stop(image, size): print("decoding", flush=True); time.sleep(600)\n'
-            'cache.crop_square = stop\n'
-            'cache.decode_pictures(folder_table(Path(sys.argv[1], "root")), 8, Path(sys.argv[1], "cache"))'
-        )
-        process = subprocess.Popen([sys.executable, '-c', code, str(folder)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None and process.stdout.readline() == 'decoding\n'
-        process.kill()
-        process.communicate(timeout=60)
-        assert len(file_names(folder / 'cache')) == 1
-        assert decode_pictures(folder_table(folder / 'root'), 8, folder / 'cache')[1].all()
-        assert [Path(name).suffix for name in file_names(folder / 'cache')] == ['.npy']
+
+class FailingImages:
+    """Fails to open any picture, for a reason of the system's."""
+
+    def __init__(self, reason: int) -> None:
+        self.reason = reason
+
+    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
+        raise UnreadableImage('no') from OSError(self.reason, 'no')
 
 
 def write_shade(path: Path, shade: int) -> None:

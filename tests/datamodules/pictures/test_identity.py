@@ -33,19 +33,6 @@ def write_shard(path: Path, contents: list[bytes]) -> list[str]:
 
 
 class TestFolder:
-    def test_depends_on_every_one_of_many_files(self, tmp_path: Path) -> None:
-        images = [f'{number}.jpg' for number in range(300)]
-        for image in images:
-            (tmp_path / image).touch()
-        identity = identify_pictures(build_table(FolderImages(tmp_path), images))
-        assert identify_pictures(build_table(FolderImages(tmp_path), images)) == identity
-        for row in (0, 1, 137, 299):
-            before = (tmp_path / images[row]).stat()
-            os.utime(tmp_path / images[row], ns=(0, before.st_mtime_ns + 1))
-            assert identify_pictures(build_table(FolderImages(tmp_path), images)) != identity
-            os.utime(tmp_path / images[row], ns=(0, before.st_mtime_ns))
-        assert identify_pictures(build_table(FolderImages(tmp_path), images)) == identity
-
     def test_depends_on_the_order_of_the_rows(self, tmp_path: Path) -> None:
         for name in 'ab':
             (tmp_path / name).write_text(name)
