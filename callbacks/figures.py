@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from callbacks import plots
+from callbacks.figure_files import save_figure
 from callbacks.harmless import Harmless
 from callbacks.metric_names import (
     ASR_PREFIX,
@@ -28,7 +28,6 @@ from callbacks.plots import AttackCurves, Curve, PoisonedPair
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
 from datamodules.contracts import Truth, truth_of
-from datamodules.files.atomic import write_atomically
 from datamodules.usage_error import UsageError
 
 STATE_VERSION = 2  # of the history in a checkpoint; version 1 named metrics differently
@@ -240,10 +239,7 @@ def _folder(trainer: L.Trainer) -> Path | None:
 
 def _save(trainer: L.Trainer, folder: Path, name: str, figure: plots.Figure, key: str | None = None) -> None:
     path = folder / f'{name}.png'
-    with warnings.catch_warnings(), write_atomically(path) as temporary:
-        # Captions may use a script that the font lacks; its letters are then drawn as boxes, which is good enough.
-        warnings.filterwarnings('ignore', r'Glyph .* missing from', UserWarning)
-        figure.savefig(temporary, format='png')
+    save_figure(figure, path)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(f'figures/{key or name}', [str(path)], step=trainer.global_step)

@@ -232,10 +232,10 @@ class _EmbeddingStore:
         return [zlib.crc32(np.load(self._file(name), mmap_mode='r')[rows]) for name in EMBEDDED]
 
 
-def _fill_with_nan(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+def _fill_with_nan(temporary: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
     """Writes an ``.npy``, and not through a memory map, which would end the process with SIGBUS on a full disk."""
     row = np.full(shape[1], np.nan, dtype).tobytes()
-    with path.open('xb') as file:
+    with temporary.open('xb') as file:
         header = {'descr': np.lib.format.dtype_to_descr(dtype), 'fortran_order': False, 'shape': shape}
         np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, shape[0], CHUNK_ROWS):

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from callbacks.figure_files import save_figure
 from datamodules.files.atomic import write_text
+from experiments.child_processes import Children, ended_by_signals
+from experiments.errors import short_errors
 from experiments.result_figures import success_over_epochs
-from experiments.results import read_run
+from experiments.run_results import read_runs, versions
 from experiments.tables import run_table
 
 HERE = Path(__file__).parent
@@ -27,12 +29,13 @@ RUNS = {  # the longest first
 }
 
 
-def train(name: str, folder: Path) -> float:
+def train(name: str, folder: Path, children: Children) -> float:
     """Runs ``clipward fit`` for one of the runs, with its output in ``<folder>/<name>.log``.
 
     Args:
         name: A key of ``RUNS``.
         folder: Folder of the runs and their logs.
+        children: Runs the command.
 
     Returns:
         Seconds that it took.
@@ -45,10 +48,7 @@ def train(name: str, folder: Path) -> float:
     log = folder / f'{name}.log'
     # One thread for each run: models this small lose more to synchronizing threads than they gain.
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'WANDB_MODE': 'offline'}
-    with open(log, 'w') as output:
-        status = subprocess.run(
-            [sys.executable, '-m', 'experiments.cli', *arguments], stdout=output, stderr=output, env=environment
-        ).returncode
+    status = children.run([sys.executable, '-m', 'experiments.cli', *arguments], log, environment)
     if status:
         raise SystemExit(f'{name} failed, see {log}:\n' + '\n'.join(log.read_text().splitlines()[-5:]))
     return time.perf_counter() - start
@@ -61,16 +61,30 @@ def main() -> None:
         '--folder', type=Path, default=Path('runs/demo'), help='folder of the runs, the table and the figure'
     )
     folder = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f'--folder {folder} cannot be created: {error.strerror}.')
     print(f'Training {", ".join(reversed(RUNS))}; follow them in {folder}/*.log ...', flush=True)
-    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        pending = {name: pool.submit(train, name, folder) for name in RUNS}
+    with short_errors(sys.argv), ended_by_signals('Stopped. `python -m experiments.report` shows what is there.'):
+        train_all(folder)
+        show(folder)
+
+
+def train_all(folder: Path) -> None:
+    """Trains the three models, two at a time if there are two cores."""
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool, Children() as children:
+        pending = {name: pool.submit(train, name, folder, children) for name in RUNS}
         for name, seconds in pending.items():
             print(f'  {name}: {seconds.result():.0f} s', flush=True)
-    results = [read_run(folder / name) for name in reversed(RUNS)]
+
+
+def show(folder: Path) -> None:
+    """Prints the table of the newest run of each model and draws its figure."""
+    results = [read_runs(versions(folder / name)[-1])[0] for name in reversed(RUNS)]
     table = run_table(results)
     write_text(folder / 'table.md', table + '\n')
-    success_over_epochs(results).savefig(folder / 'demo.png', dpi=150)
+    save_figure(success_over_epochs(results), folder / 'demo.png', dpi=150)
     print(f'\n{table}\n\nFigure: {folder / "demo.png"}')
 
 

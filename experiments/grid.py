@@ -4,80 +4,185 @@ For example: ``python -m experiments.grid experiments/grids/cifar10.yaml --jobs 
 
 A cell of a grid is one method on one data set under one set of attacks, with one pair of seeds. It is an ordinary
 ``clipward fit`` in its own folder. Finished cells are skipped, and killed cells resume from their last checkpoint. If
-a cell fails, the others still run. A finished cell leaves one small JSON file. The table.md beside these files is made
-from them alone, so the runs can be deleted.
+a cell fails, the others still run, and the exit status is 1. A grid that is told to end takes its runs with it. Several
+grids may share their folders: a cell that one of them runs is left to it. A finished cell leaves one small JSON file.
+The table.md beside these files is made from them alone, so the runs can be deleted.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import subprocess
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from datamodules.files.atomic import write_text
+from datamodules.files.locks import FolderInUseError, lock
 from datamodules.usage_error import UsageError
 from experiments import grid_file
+from experiments.child_processes import Children, ended_by_signals
+from experiments.errors import short_errors
 from experiments.grid_file import Cell, Grid, read_grid
-from experiments.results import Result, load, read_run, save
-from experiments.run_folder import DONE
+from experiments.result_files import DamagedResultError, load, save
+from experiments.results import Result
+from experiments.run_results import finished_version, read_run, versions
 from experiments.tables import attack_table
 
+LAST_CHECKPOINT = 'checkpoints/last.ckpt'
+COMMAND = 'command.txt'  # in a cell's folder: the command that started it
+SECONDS_BETWEEN_TRIES = 1.0  # of a cell that runs elsewhere
+SET_BY_THE_GRID = ('--name', '--data.seed', '--seed_everything', '--ckpt_path', '--trainer.default_root_dir')
 
-def run(cell: Cell, grid: Grid, runs: Path, results: Path, extra: Sequence[str] = ()) -> str:
-    """Trains a cell, unless its result exists, and saves the result.
+
+class Outcome(NamedTuple):
+    """What became of a cell.
+
+    Attributes:
+        cell: The cell.
+        state: ``elsewhere`` if another grid runs it.
+        text: The same in words.
+    """
+
+    cell: Cell
+    state: Literal['done', 'failed', 'elsewhere']
+    text: str
+
+
+class GridRunner:
+    """Trains the cells of a grid.
 
     Args:
-        cell: The cell.
-        grid: The grid that it belongs to.
+        grid: The grid.
         runs: Folder that holds the run folders.
         results: Folder of the results.
-        extra: Arguments to append to the command.
-
-    Returns:
-        A line with the cell's name and its outcome.
+        extra: Arguments to append to the command of every cell.
+        children: Runs the commands.
     """
-    result_file, folder = results / f'{cell.name}.json', runs / cell.name
-    if result_file.exists():
-        return f'{cell.name}: already done'
-    if not _is_finished(folder):
-        start = grid.start_of(cell)
-        weights = _last_checkpoint(runs / start.name) if start else None
-        if start and not weights:
-            return f'{cell.name}: failed, because {start.name} has no checkpoint to start from'
-        _train([*grid.command(cell), *extra], folder, weights)
-    if not _is_finished(folder):  # not the exit status: Lightning may exit with 0 when a run is terminated
-        return f'{cell.name}: failed, see {folder / "log.txt"}'
+
+    def __init__(self, grid: Grid, runs: Path, results: Path, extra: Sequence[str], children: Children) -> None:
+        self.grid, self.runs, self.results, self.extra, self.children = grid, runs, results, extra, children
+
+    def run_all(self, pool: Executor) -> Iterator[Outcome]:
+        """Runs all cells; those that start from another cell's weights come after it.
+
+        Args:
+            pool: Threads, each for one run at a time.
+
+        Yields:
+            The outcome of each cell. A cell that another grid runs has two, the second when that one has ended.
+        """
+        for cells in self.grid.waves():
+            elsewhere = []
+            for outcome in pool.map(self.run, cells):
+                yield outcome
+                if outcome.state == 'elsewhere':
+                    elsewhere.append(outcome.cell)
+            yield from pool.map(self.run_when_free, elsewhere)
+
+    def run_when_free(self, cell: Cell) -> Outcome:
+        """Waits until nothing else runs a cell, then runs it unless it is done."""
+        while (outcome := self.run(cell)).state == 'elsewhere' and not self.children.stopped.wait(
+            SECONDS_BETWEEN_TRIES
+        ):
+            pass
+        return outcome
+
+    def run(self, cell: Cell) -> Outcome:
+        """Trains a cell and saves its result, unless that exists or something else runs the cell."""
+        try:
+            if result := load_result(self.results, cell):
+                return self._done(cell, result, 'already done')
+            weights = self._initial_weights(cell)
+            with lock(self.runs / cell.name) as held:
+                if result := load_result(self.results, cell):  # since the first look
+                    return self._done(cell, result, 'already done')
+                return self._finish(cell, weights, held)
+        except FolderInUseError as error:
+            return Outcome(cell, 'elsewhere', f'runs in {error.holder}, waiting for it at the end')
+        except (OSError, UsageError) as error:
+            return Outcome(cell, 'failed', f'failed: {error}')
+
+    def _command(self, cell: Cell) -> str:
+        return shlex.join([*self.grid.command(cell), *self.extra])
+
+    def _done(self, cell: Cell, result: Result, text: str) -> Outcome:
+        if result.command in ('', self._command(cell)):
+            return Outcome(cell, 'done', text)
+        made_by = f'by another command: to train it again, delete {result.source} and {self.runs / cell.name}'
+        return Outcome(cell, 'done', f'{text} {made_by}')
+
+    def _initial_weights(self, cell: Cell) -> Path | None:
+        start = self.grid.start_of(cell)
+        if start is None:
+            return None
+        finished = finished_version(self.runs / start.name)
+        if finished is None or not (finished / LAST_CHECKPOINT).is_file():
+            raise UsageError(f'{start.name} has not left a checkpoint to start from.')
+        return finished / LAST_CHECKPOINT
+
+    def _finish(self, cell: Cell, weights: Path | None, held: int) -> Outcome:
+        folder = self.runs / cell.name
+        if not finished_version(folder):
+            self._train(cell, weights, held)
+        finished = finished_version(folder)  # not the exit status: Lightning may exit with 0 when a run is terminated
+        if not finished:
+            return Outcome(cell, 'failed', f'failed, see {folder / "log.txt"}')
+        result = read_run(finished)
+        if result is None:
+            raise UsageError(f'{finished} holds no measurement.')
+        command = (folder / COMMAND).read_text(errors='replace') if (folder / COMMAND).exists() else ''
+        file = result_file(self.results, cell)
+        result = replace(of_cell(result, cell), command=command, source=str(file))
+        save(result, file)
+        return self._done(cell, result, 'done')
+
+    def _train(self, cell: Cell, weights: Path | None, held: int) -> None:
+        """Runs ``clipward``, resuming from the run's last checkpoint if it has one."""
+        folder = self.runs / cell.name
+        checkpoint = last_checkpoint(folder)
+        start = [f'--ckpt_path={checkpoint}'] if checkpoint else [f'--model.init_from={weights}'] if weights else []
+        if not (folder / COMMAND).exists():
+            write_text(folder / COMMAND, self._command(cell))
+        arguments = [*self.grid.command(cell), *self.extra, f'--trainer.default_root_dir={self.runs}', *start]
+        environment = {'OMP_NUM_THREADS': '1', 'WANDB_MODE': 'offline', **os.environ}
+        # The run holds the lock too: should this process be killed, no other grid starts the cell beside it.
+        self.children.run(
+            [sys.executable, '-m', 'experiments.cli', *arguments], folder / 'log.txt', environment, [held]
+        )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to resume a run from: that of the version with the highest number that has one."""
+    checkpoints = [version / LAST_CHECKPOINT for version in versions(folder)]
+    return next((path for path in reversed(checkpoints) if path.is_file()), None)
+
+
+def result_file(results: Path, cell: Cell) -> Path:
+    """The file of a cell's result."""
+    return results / f'{cell.name}.json'
+
+
+def of_cell(result: Result, cell: Cell) -> Result:
+    """A result under the name and the seeds of its cell."""
+    return replace(result, name=cell.name_without_seeds, seed=cell.seed, data_seed=cell.data_seed)
+
+
+def load_result(results: Path, cell: Cell) -> Result | None:
+    """The result of a cell; ``None`` if there is none that is whole.
+
+    Raises:
+        UsageError: If a later release wrote it.
+    """
+    file = result_file(results, cell)
     try:
-        save(replace(read_run(folder), name=cell.name_without_seeds, seed=cell.seed), result_file)
-    except (OSError, UsageError, KeyError) as error:
-        return f'{cell.name}: failed, because its folder cannot be read: {error}'
-    return f'{cell.name}: done'
-
-
-def _train(arguments: Sequence[str], folder: Path, weights: Path | None) -> None:
-    """Runs ``clipward``, resuming from the run's last checkpoint if it has one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = _last_checkpoint(folder)
-    start_from = [f'--ckpt_path={checkpoint}'] if checkpoint else [f'--model.init_from={weights}'] if weights else []
-    command = [sys.executable, '-m', 'experiments.cli', *arguments, f'--trainer.default_root_dir={folder.parent}']
-    environment = {'OMP_NUM_THREADS': '1', 'WANDB_MODE': 'offline', **os.environ}
-    with open(folder / 'log.txt', 'a') as log:
-        subprocess.run([*command, *start_from], stdout=log, stderr=log, env=environment)
-
-
-def _is_finished(folder: Path) -> bool:
-    return any(folder.glob(f'version_*/{DONE}'))
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    checkpoints = list(folder.glob('version_*/checkpoints/last.ckpt'))
-    return max(checkpoints, key=lambda path: path.stat().st_mtime) if checkpoints else None
+        return of_cell(load(file), cell) if file.exists() else None
+    except DamagedResultError:
+        return None
 
 
 def make_tables(grid: Grid, results: Path) -> str:
@@ -86,9 +191,8 @@ def make_tables(grid: Grid, results: Path) -> str:
     for data in grid.data:
         runs: dict[str, dict[str, list[Result]]] = {}
         for cell in grid.cells():
-            file = results / f'{cell.name}.json'
-            if cell.data == data and file.exists():
-                runs.setdefault(cell.attack, {}).setdefault(cell.method, []).append(load(file))
+            if cell.data == data and (result := load_result(results, cell)):
+                runs.setdefault(cell.attack, {}).setdefault(cell.method, []).append(result)
         lines += [f'### {data}\n'] * bool(data) + [attack_table(runs, grid.undefended), '']
     return '\n'.join(lines)
 
@@ -99,44 +203,39 @@ def main() -> None:
         description=f'{__doc__}\n{grid_file.__doc__}',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='All other arguments are passed on to every cell.',
+        allow_abbrev=False,
     )
     parser.add_argument('grid', type=Path, help='YAML file')
     parser.add_argument('--jobs', type=int, default=1, help='number of runs at a time, with one thread each')
     parser.add_argument('--runs', type=Path, help='folder of the runs (default: runs/<name of the file>)')
     parser.add_argument('--results', type=Path, help='folder of the results (default: <runs>/results)')
     options, extra = parser.parse_known_args()
-    try:
-        grid = read_grid(options.grid)
-    except UsageError as error:
-        parser.error(str(error))
-    runs = options.runs or Path('runs', options.grid.stem)
-    results = options.results or runs / 'results'
-    for line in run_all(grid, runs, results, extra, options.jobs):
-        print(line, flush=True)
+    with short_errors(sys.argv), ended_by_signals('Stopped. The same command goes on from here.'):
+        if options.jobs < 1:
+            raise UsageError(f'--jobs must be at least 1, got {options.jobs}.')
+        if given := [word for word in extra if word.partition('=')[0] in SET_BY_THE_GRID]:
+            raise UsageError(f'{given[0]}: the grid sets this for each cell; leave it out.')
+        runs = options.runs or Path('runs', options.grid.stem)
+        train_all(read_grid(options.grid), runs, options.results or runs / 'results', extra, options.jobs)
+
+
+def train_all(grid: Grid, runs: Path, results: Path, extra: Sequence[str], jobs: int) -> None:
+    """Trains the cells of a grid, then prints and writes its tables.
+
+    Raises:
+        SystemExit: If a cell failed.
+        UsageError: If a folder cannot be written.
+    """
+    failed = []
+    with ThreadPoolExecutor(jobs) as pool, Children() as children:
+        for outcome in GridRunner(grid, runs, results, extra, children).run_all(pool):
+            print(f'{outcome.cell.name}: {outcome.text}', flush=True)
+            failed += [outcome.cell.name] * (outcome.state == 'failed')
     tables = make_tables(grid, results)
     write_text(results / 'table.md', tables)
     print(tables)
-
-
-def run_all(grid: Grid, runs: Path, results: Path, extra: Sequence[str], jobs: int) -> Iterator[str]:
-    """Runs all cells; those that start from another cell's weights come last.
-
-    Args:
-        grid: The grid.
-        runs: Folder that holds the run folders.
-        results: Folder of the results.
-        extra: Arguments to append to the command of every cell.
-        jobs: Number of runs at a time.
-
-    Yields:
-        For each cell, a line with its name and its outcome.
-    """
-    run_one = partial(run, grid=grid, runs=runs, results=results, extra=extra)
-    from_scratch = [cell for cell in grid.cells() if grid.start_of(cell) is None]
-    from_others = [cell for cell in grid.cells() if grid.start_of(cell) is not None]
-    with ThreadPoolExecutor(jobs) as pool:
-        for cells in (from_scratch, from_others):
-            yield from pool.map(run_one, cells)
+    if failed:
+        raise SystemExit(f'{len(failed)} of {len(grid.cells())} cells failed: {", ".join(failed)}')
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ names::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -31,6 +31,7 @@ from datamodules.usage_error import UsageError
 AXES = ('methods', 'data', 'attacks')
 KEYS = {*AXES, 'seeds', 'arguments', 'undefended'}
 REQUIRED_KEYS = {'methods', 'seeds'}
+ENTRY_KEYS = ('arguments', 'start', 'seeds')
 
 Seeds = tuple[tuple[int, int], ...]  # pairs of a data seed and a training seed
 
@@ -111,6 +112,24 @@ class Grid:
         start = self.methods[cell.method].start
         return replace(cell, method=start) if start else None
 
+    def waves(self) -> list[list[Cell]]:
+        """All cells, first those from scratch, then those that start from their weights, and so on."""
+        depths = {name: self.depth(name) for name in self.methods}
+        return [[cell for cell in self.cells() if depths[cell.method] == depth] for depth in sorted({*depths.values()})]
+
+    def depth(self, method: str) -> int:
+        """Number of methods that are trained before a method can start.
+
+        Raises:
+            UsageError: If methods start from each other.
+        """
+        chain = [method]
+        while start := self.methods[chain[-1]].start:
+            if start in chain:
+                raise UsageError(f'methods.{method}: {" starts from ".join([*chain, start])}, so none can be first.')
+            chain.append(start)
+        return len(chain) - 1
+
     def command(self, cell: Cell) -> list[str]:
         """Arguments of ``clipward`` for a cell, without the run's folder and the weights that it starts from."""
         parts = self.arguments, self.data[cell.data].arguments, self.methods[cell.method].arguments
@@ -124,30 +143,74 @@ def read_grid(path: Path) -> Grid:
     """Reads a grid file.
 
     Raises:
-        UsageError: If a key is unknown or missing, or if ``start`` or ``undefended`` is not one of the methods.
+        UsageError: If the file is not a grid, a key is unknown or missing, ``start`` or ``undefended`` is not one of
+            the methods, or two cells would have one name.
     """
-    content: Any = yaml.safe_load(path.read_text())
-    keys = content.keys() if isinstance(content, dict) else set()
-    if wrong_keys := sorted(keys - KEYS | REQUIRED_KEYS - keys):
+    content = _read_yaml(path)
+    if wrong_keys := sorted(content.keys() - KEYS | REQUIRED_KEYS - content.keys()):
         raise UsageError(
             f'{path}: {", ".join(wrong_keys)}: unknown or missing. The keys of a grid are {", ".join(sorted(KEYS))}.'
         )
-    axes = {axis: {name: _read_entry(value) for name, value in content.get(axis, {'': []}).items()} for axis in AXES}
-    undefended, arguments = content.get('undefended'), tuple(content.get('arguments', ()))
+    axes = {axis: _read_axis(content.get(axis, {'': []}), f'{path}: {axis}') for axis in AXES}
+    arguments = _read_words(content.get('arguments', []), f'{path}: arguments')
+    undefended = _read_name(content, 'undefended')
     references = {undefended, *(entry.start for entry in axes['methods'].values())}
     if unknown_methods := sorted(filter(None, references - axes['methods'].keys())):
         raise UsageError(f'{path}: {", ".join(unknown_methods)}: start and undefended must name one of the methods.')
-    return Grid(**axes, seeds=_read_seeds(content['seeds']), arguments=arguments, undefended=undefended)
+    seeds = _read_seeds(content['seeds'], f'{path}: seeds')
+    grid = Grid(**axes, seeds=seeds, arguments=arguments, undefended=undefended)
+    _check(grid, path)
+    return grid
 
 
-def _read_entry(value: Sequence[str] | dict[str, Any]) -> Entry:
-    if isinstance(value, dict):
-        seeds = value.get('seeds')
-        return Entry(
-            tuple(value.get('arguments', ())), value.get('start'), None if seeds is None else _read_seeds(seeds)
+def _check(grid: Grid, path: Path) -> None:
+    for name in grid.methods:
+        grid.depth(name)
+    counts = Counter(cell.name for cell in grid.cells())
+    if repeated := sorted(name for name, count in counts.items() if count > 1):
+        raise UsageError(f'{path}: two cells are named {repeated[0]}: rename a method, a data set or an attack.')
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise UsageError(f'{path} cannot be read: {error.strerror}.') from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise UsageError(f'{path} is not YAML: {" ".join(str(error).split())}.') from error
+    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+
+
+def _read_axis(value: Any, where: str) -> dict[str, Entry]:
+    if not isinstance(value, dict) or not value:
+        raise UsageError(f'{where} must map names to arguments, as in {{clip: []}}; got {value!r}.')
+    return {str(name): _read_entry(entry, f'{where}.{name}') for name, entry in value.items()}
+
+
+def _read_entry(value: Any, where: str) -> Entry:
+    if not isinstance(value, dict):
+        return Entry(_read_words(value, where))
+    if unknown := sorted(map(str, value.keys() - ENTRY_KEYS)):
+        raise UsageError(f'{where}: {unknown[0]} is unknown; the keys are {", ".join(ENTRY_KEYS)}.')
+    seeds = value.get('seeds')
+    words = _read_words(value.get('arguments', []), f'{where}.arguments')
+    return Entry(words, _read_name(value, 'start'), None if seeds is None else _read_seeds(seeds, f'{where}.seeds'))
+
+
+def _read_name(content: dict[str, Any], key: str) -> str | None:
+    return None if content.get(key) is None else str(content[key])
+
+
+def _read_words(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise UsageError(f'{where} must be a list of arguments, as in [--trainer.max_epochs=10]; got {value!r}.')
+    return tuple(value)
+
+
+def _read_seeds(value: Any, where: str) -> Seeds:
+    pairs = [seed if isinstance(seed, list) else [seed, seed] for seed in value] if isinstance(value, list) else []
+    if not pairs or not all(len(pair) == 2 and all(type(seed) is int for seed in pair) for pair in pairs):
+        raise UsageError(
+            f'{where} must be a list of numbers, or of pairs of numbers, as in [1, [1, 2]]; got {value!r}.'
         )
-    return Entry(tuple(value))
-
-
-def _read_seeds(seeds: Sequence[int | Sequence[int]]) -> Seeds:
-    return tuple((seed, seed) if isinstance(seed, int) else (seed[0], seed[1]) for seed in seeds)
+    return tuple((data_seed, seed) for data_seed, seed in pairs)

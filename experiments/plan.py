@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from callbacks.harmless import Harmless
 from datamodules.attacks.base import Manifest
+from datamodules.files.atomic import write_text
 from datamodules.pairs import PairsDataModule
 from datamodules.rows.partition import DROPPED
 from lightning_modules.clip import CLIP
@@ -105,7 +106,7 @@ class TrainingPlan(Callback):
             print(text, flush=True)
             if folder and Path(folder).is_dir():
                 with Harmless('writing the plan'):
-                    Path(folder, 'plan.txt').write_text(text + '\n')
+                    write_text(Path(folder, 'plan.txt'), text + '\n')
                 data.manifest.save(Path(folder, 'manifest.parquet'))
 
 

@@ -1,19 +1,27 @@
-"""Prints a table of finished runs and draws their figures.
+"""Prints a table of runs and draws their figures.
 
 For example: ``python -m experiments.report runs/clip_toy runs/safeclip_toy --figure runs/toy.png``.
 
-Runs of one name and different seeds become one row. Hits and counts of an attack are added up, so the interval is
-that of all images together. Other numbers are means, followed by the smallest and the largest value.
+Each ``version_*`` folder is a run of its own; where a folder holds several, each has a row. Runs of one name from
+different folders become one row if they differ by their seeds alone. Hits and counts of an attack are then added up, so
+the interval is that of all images together. Other numbers are means, followed by the smallest and the largest value. A
+star marks a run that is not a whole one, and a line below the table says why.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from callbacks.figure_files import save_figure
 from datamodules.usage_error import UsageError
+from experiments.errors import short_errors
 from experiments.result_figures import success_against_accuracy, success_over_epochs
-from experiments.results import load, read_run, save
+from experiments.result_files import load, save
+from experiments.results import Result
+from experiments.run_results import read_runs
 from experiments.tables import run_table
 
 
@@ -25,18 +33,40 @@ def main() -> None:
     parser.add_argument('--trade-off', type=Path, help='PNG file for final success against accuracy')
     parser.add_argument('--save', type=Path, help='folder to save the results in, one small JSON file for each run')
     options = parser.parse_args()
-    try:
-        results = [load(path) if path.suffix == '.json' else read_run(path) for path in options.runs]
-    except UsageError as error:
-        parser.error(str(error))
-    print(run_table(results))
-    for path, draw in ((options.figure, success_over_epochs), (options.trade_off, success_against_accuracy)):
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draw(results).savefig(path, dpi=150)
-            print(f'figure: {path}')
-    for result in results if options.save else []:
-        save(result, options.save / f'{result.name}_{result.seed}.json')
+    with short_errors(sys.argv):
+        results = read_all(options.runs)
+        print(run_table(results))
+        for path, draw in ((options.figure, success_over_epochs), (options.trade_off, success_against_accuracy)):
+            if path:
+                save_figure(draw(results), path, dpi=150)
+                print(f'figure: {path}')
+        if options.save:
+            save_all(results, options.save)
+
+
+def read_all(paths: Sequence[Path]) -> list[Result]:
+    """Results of run folders and result files, each read once.
+
+    Raises:
+        UsageError: If one of them cannot be read.
+    """
+    results: list[Result] = []
+    for path in {path.resolve(): path for path in paths}.values():
+        results += read_runs(path) if path.is_dir() else [load(path)]
+    return results
+
+
+def save_all(results: Sequence[Result], folder: Path) -> None:
+    """Saves each result under its name and its seed.
+
+    Raises:
+        UsageError: If two results have one name and one seed, so that a file would replace another.
+    """
+    files = {folder / f'{result.name.replace("/", "_")}_{result.seed}.json': result for result in results}
+    if len(files) < len(results):
+        raise UsageError('--save: two runs have one name and one seed: save them in different folders.')
+    for file, result in files.items():
+        save(result, file)
 
 
 if __name__ == '__main__':

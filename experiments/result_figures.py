@@ -9,35 +9,57 @@ from matplotlib.figure import Figure
 
 from callbacks.metric_names import asr_metric, parse_asr_metric
 from callbacks.plots import COLORS, MARKERS
-from experiments.results import Result, attacks_in, group_by_name
+from datamodules.usage_error import UsageError
+from experiments.results import Result, attacks_in, group_repetitions, star
+
+MAX_LEGEND_COLUMNS = 5
 
 
 def success_over_epochs(results: Sequence[Result]) -> Figure:
     """Success of each attack with its interval, and accuracy, against the epochs trained: one curve for each run."""
     panels = {asr_metric(attack, 'rate'): f'{attack}: attack success rate' for attack in attacks_in(results)}
-    panels[results[0].accuracy_metric] = 'zero-shot accuracy'
+    panels[_accuracy_metric(results)] = 'zero-shot accuracy'
     figure = Figure(figsize=(3.6 * len(panels), 3.4), layout='constrained')
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (metric, title) in zip(axes, panels.items(), strict=True):
-        _draw_panel(axis, group_by_name(results), metric, title)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc='outside lower center', ncols=len(names), frameon=False)
+        _draw_panel(axis, group_repetitions(results), metric, title)
+    _draw_legend(figure)
     return figure
 
 
 def success_against_accuracy(results: Sequence[Result]) -> Figure:
-    """Final success of each attack against zero-shot accuracy, one point for each run; the lower right is best."""
+    """Final success of each attack against zero-shot accuracy, one point for each run; the lower right is best.
+
+    Raises:
+        UsageError: If no run measured an attack.
+    """
     attacks = attacks_in(results)
+    if not attacks:
+        raise UsageError('--trade-off needs a run that measured an attack, and none of these did.')
     figure = Figure(figsize=(4.4 * len(attacks), 3.8), layout='constrained')
     axes = figure.subplots(1, len(attacks), squeeze=False)[0]
     for axis, attack in zip(axes, attacks, strict=True):
-        for index, (name, runs) in enumerate(group_by_name(results).items()):
-            _draw_points(axis, index, name, runs, attack)
+        for index, (name, runs) in enumerate(group_repetitions(results).items()):
+            _draw_points(axis, index, name + star(runs), runs, attack)
         axis.set(title=attack, xlabel='zero-shot accuracy', ylabel='attack success rate', ylim=(-0.03, 1.03))
         axis.grid(alpha=0.25)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc='outside lower center', ncols=min(len(names), 5), frameon=False)
+    _draw_legend(figure)
     return figure
+
+
+def _accuracy_metric(results: Sequence[Result]) -> str:
+    """The accuracy of the first run that measured any."""
+    return next((run.accuracy_metric for run in results if run.series), results[0].accuracy_metric)
+
+
+def _draw_legend(figure: Figure) -> None:
+    """One entry for each run that any panel shows."""
+    entries = {
+        name: handle for axis in figure.axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    if entries:
+        columns = min(len(entries), MAX_LEGEND_COLUMNS)
+        figure.legend(entries.values(), entries.keys(), loc='outside lower center', ncols=columns, frameon=False)
 
 
 def _draw_points(axis: Axes, index: int, name: str, runs: Sequence[Result], attack: str) -> None:
@@ -52,7 +74,7 @@ def _draw_points(axis: Axes, index: int, name: str, runs: Sequence[Result], atta
 def _draw_panel(axis: Axes, rows: Mapping[str, Sequence[Result]], metric: str, title: str) -> None:
     for index, (name, runs) in enumerate(rows.items()):
         for repetition, run in enumerate(runs):
-            _draw_curve(axis, index, run, metric, label=None if repetition else name)
+            _draw_curve(axis, index, run, metric, label=None if repetition else name + star(runs))
     axis.set(title=title, xlabel='epochs trained', ylim=(-0.03, 1.03))
     axis.grid(alpha=0.25)
 

@@ -1,32 +1,12 @@
-"""What a finished run measured: read from the run's folder, kept as one small JSON file."""
+"""What a run measured, and which runs are repetitions of each other."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-import pyarrow.parquet as pq
-import yaml
-
-from callbacks.metric_names import (
-    ASR_PREFIX,
-    ZERO_SHOT_PREFIX,
-    ZERO_SHOT_TOP5_PREFIX,
-    parse_asr_metric,
-    renamed_since_version_1,
-    zero_shot_metric,
-)
-from datamodules.files.atomic import write_text
-from datamodules.usage_error import UsageError
-
-VERSION = 2  # of result files; a file without this key is of version 1, which named metrics differently
-KEPT_PREFIXES = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, 'partition/', 'cost/')
-TRAINING_COSTS = ('cost/train_s', 'cost/sweep_s', 'cost/mixture_s')
+from callbacks.metric_names import ZERO_SHOT_PREFIX, parse_asr_metric, zero_shot_metric
 
 
 @dataclass(frozen=True)
@@ -37,10 +17,15 @@ class Result:
         name: Name of the run; repetitions with other seeds share it.
         seed: Seed of training.
         epochs: Planned epochs.
-        series: Metric -> points ``(epochs trained, value)``, in ascending order of epochs.
+        series: Metric -> points ``(epochs trained, value)``, in ascending order of epochs; finite values only.
         seconds: Seconds of training, sweeps and mixture fits, without evaluation.
         poisons: Attack -> number of its poisoned pairs in the manifest. With ``data.poison=false``, these are the pairs
             that the run did not train on.
+        data_seed: Seed of poisons, batches and views; ``None`` if it is not known.
+        settings: Digest of what repetitions have in common; empty if it is not known.
+        command: Arguments of the command that made it, if a grid did.
+        caveat: Why the run is not a whole one, such as ``not finished``; empty for a whole run.
+        source: Where the result was read from.
     """
 
     name: str
@@ -49,6 +34,11 @@ class Result:
     series: dict[str, list[tuple[int, float]]]
     seconds: float
     poisons: dict[str, int] = field(default_factory=dict)
+    data_seed: int | None = None
+    settings: str = ''
+    command: str = ''
+    caveat: str = ''
+    source: str = ''
 
     def last(self, metric: str) -> float | None:
         """Latest value of a metric; ``None`` if it was not measured."""
@@ -70,82 +60,54 @@ class Result:
         metrics = (metric for metric in self.series if metric.startswith(ZERO_SHOT_PREFIX))
         return next(metrics, zero_shot_metric('heldout'))
 
+    @property
+    def knows_poisons(self) -> bool:
+        """Whether some poisoned pairs are known. If not, no pair is known to be clean either."""
+        return bool(self.poisons or self.attacks)
 
-def read_run(folder: Path) -> Result:
-    """Reads a run from its folder.
 
-    A run that was resumed has several ``version_*`` folders. The values of an epoch come from the newest folder that
-    trained it.
+def are_repetitions(results: Sequence[Result]) -> bool:
+    """Whether results of one name are whole runs that differ by their seeds alone; a single one is."""
+    seeds = {(result.data_seed, result.seed) for result in results}
+    plans = {(result.epochs, result.settings) for result in results}
+    is_whole = not any(result.caveat for result in results)
+    return len(results) < 2 or (len(seeds) == len(results) and len(plans) == 1 and is_whole)
 
-    Raises:
-        UsageError: If the folder does not hold a run.
+
+def group_repetitions(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Label -> the results that share a row or a curve, in the order of first appearance.
+
+    Results of one name share it if they are repetitions of each other. Otherwise each is on its own, labeled by where
+    it was read from.
     """
-    versions = sorted(folder.glob('version_*'), key=lambda path: int(path.name.rpartition('_')[2])) or [folder]
-    files = [version / 'metrics.csv' for version in versions if (version / 'metrics.csv').is_file()]
-    if not files:
-        raise UsageError(f'{folder} holds no metrics.csv: give the folder of a run, such as runs/safeclip_toy.')
-    config = yaml.safe_load((files[-1].parent / 'config.yaml').read_text())
-    values: dict[str, dict[int, float]] = defaultdict(dict)
-    for file in files:  # in ascending order of versions: later values replace earlier ones
-        for metric, epochs, value in _read_metrics(file):
-            values[metric][epochs] = value
-    series = {metric: sorted(by_epoch.items()) for metric, by_epoch in sorted(values.items())}
-    seconds = sum(value for metric in TRAINING_COSTS for _, value in series.get(metric, []))
-    poisons = _count_poisons(files[-1].parent / 'manifest.parquet')
-    return Result(config['name'], config['seed_everything'], config['trainer']['max_epochs'], series, seconds, poisons)
-
-
-def _read_metrics(file: Path) -> Iterable[tuple[str, int, float]]:
-    """Current name, epochs trained and value of every measurement in a ``metrics.csv``."""
-    with open(file, newline='') as lines:
-        reader = csv.DictReader(lines)
-        renamed = renamed_since_version_1(reader.fieldnames or [])
-        for line in reader:
-            for metric, value in line.items():
-                if value and metric.startswith(KEPT_PREFIXES):
-                    yield renamed.get(metric, metric), int(line['epoch']) + 1, float(value)
-
-
-def _count_poisons(manifest: Path) -> dict[str, int]:
-    if not manifest.exists():
-        return {}
-    return dict(Counter(pq.read_table(manifest, columns=['attack'])['attack'].to_pylist()))
-
-
-def save(result: Result, path: Path) -> None:
-    """Writes a result as JSON with six significant digits, small enough to keep under version control."""
-    fields = {'version': VERSION, **asdict(result)}
-    fields['series'] = {m: [[e, float(f'{v:.6g}')] for e, v in points] for m, points in result.series.items()}
-    fields['seconds'] = round(result.seconds, 1)
-    write_text(path, json.dumps(fields) + '\n')
-
-
-def load(path: Path) -> Result:
-    """Reads a file that :func:`save` wrote, in this version or version 1.
-
-    Raises:
-        UsageError: If the file is not a result, or if a later release wrote it.
-    """
-    fields: Any = json.loads(path.read_text())
-    if not isinstance(fields, dict) or 'series' not in fields:
-        raise UsageError(f'{path} is not a result file: give a run folder, or a JSON file saved from one.')
-    version = fields.pop('version', 1)
-    if version > VERSION:
-        raise UsageError(
-            f'{path} is a result file of version {version}, but this release reads up to {VERSION}: read it with '
-            'the release that wrote it.'
-        )
-    renamed = renamed_since_version_1(fields['series']) if version == 1 else {}
-    series = {renamed.get(m, m): [(e, v) for e, v in points] for m, points in fields['series'].items()}
-    return Result(**{**fields, 'series': dict(sorted(series.items()))})
-
-
-def group_by_name(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Name -> its results, in the order of first appearance."""
-    groups: dict[str, list[Result]] = defaultdict(list)
+    by_name: dict[str, list[Result]] = defaultdict(list)
     for result in results:
-        groups[result.name].append(result)
-    return dict(groups)
+        by_name[result.name].append(result)
+    groups: dict[str, list[Result]] = {}
+    for name, runs in by_name.items():
+        if are_repetitions(runs):
+            groups[_unused(name, groups)] = runs
+        else:
+            for run in runs:
+                groups[_unused(run.source or name, groups)] = [run]
+    return groups
+
+
+def _unused(label: str, groups: dict[str, list[Result]]) -> str:
+    return label if label not in groups else f'{label} ({len(groups) + 1})'
+
+
+def caveats(results: Sequence[Result]) -> list[str]:
+    """What must be said of the numbers of results that share a row, a sentence each."""
+    sentences = [f'{result.name}, seed {result.seed}: {result.caveat}.' for result in results if result.caveat]
+    if not sentences and not are_repetitions(results):
+        return [f'{results[0].name}: its runs differ by more than their seeds.']
+    return sentences
+
+
+def star(results: Sequence[Result]) -> str:
+    """A mark for numbers that have caveats."""
+    return '*' if caveats(results) else ''
 
 
 def attacks_in(results: Iterable[Result]) -> list[str]:

@@ -1,7 +1,8 @@
 """Markdown tables of results.
 
-Runs of one name and different seeds share a cell. Hits and counts of an attack are added up, so the interval is that
-of all images together. Other numbers are means, followed by the smallest and the largest value.
+Runs that differ by their seeds alone share a cell. Hits and counts of an attack are added up, so the interval is that
+of all images together. Other numbers are means, followed by the smallest and the largest value. A star marks what comes
+from a run that is not a whole one; a line below the table says why.
 """
 
 from __future__ import annotations
@@ -11,28 +12,30 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from callbacks.attack_success import wilson_interval
 from callbacks.metric_names import asr_metric
-from experiments.results import Result, attacks_in, first_values, group_by_name, last_values
+from experiments.results import Result, attacks_in, caveats, first_values, group_repetitions, last_values, star
 
 MIN_ESTABLISHED_RATE = 0.5  # success without a defense from which on an attack counts as established
 MIN_IMAGES_FOR_A_RATE = 101  # below, an attack's success is shown as hits of all images
 
 
 def run_table(results: Sequence[Result]) -> str:
-    """A Markdown table with a row for each name of a run."""
+    """A Markdown table with a row for each run, or for all its repetitions with other seeds."""
     attacks = attacks_in(results)
     head = ['run', 'seeds', 'zero-shot', *(f'{attack} ASR [95 %] (clean)' for attack in attacks)]
     head += ['first split: share', *(f'leak {attack}' for attack in attacks)]
     head += ['last split: share', 'contamination', 'training, s']
-    rows = [_run_row(name, runs, attacks) for name, runs in group_by_name(results).items()]
-    return _format_table([head, *rows])
+    groups = group_repetitions(results)
+    rows = [_run_row(label + star(runs), runs, attacks) for label, runs in groups.items()]
+    return _format_table([head, *rows]) + _format_caveats(groups.values())
 
 
-def _run_row(name: str, runs: Sequence[Result], attacks: Sequence[str]) -> list[str]:
-    row = [name, str(len(runs)), _format_spread(last_values(runs, runs[0].accuracy_metric))]
-    row += [attack_cell(runs, attack) for attack in attacks]
+def _run_row(label: str, runs: Sequence[Result], attacks: Sequence[str]) -> list[str]:
+    row = [label, str(len(runs)), _format_spread(last_values(runs, runs[0].accuracy_metric))]
+    row += [_success(runs, attack) for attack in attacks]
     row += [_format_spread(first_values(runs, 'partition/share'))]
     row += [_format_spread(first_values(runs, f'partition/leak/{attack}')) for attack in attacks]
-    row += [_format_spread(last_values(runs, f'partition/{quantity}')) for quantity in ('share', 'contamination')]
+    row += [_format_spread(last_values(runs, 'partition/share'))]
+    row += [_format_spread(last_values([run for run in runs if run.knows_poisons], 'partition/contamination'))]
     return [*row, f'{sum(run.seconds for run in runs) / len(runs):.0f}']
 
 
@@ -55,11 +58,15 @@ def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended
             rows.append([label, _format_poisons(runs_of, attack), *cells_of_row])
         accuracy = [_format_spread(_accuracies(runs_of.get(method, ()))) for method in methods]
         rows.append([_label('zero-shot accuracy', attack_set), '', *accuracy])
-    return _format_table(rows)
+    return _format_table(rows) + _format_caveats(runs for runs_of in cells.values() for runs in runs_of.values())
 
 
 def attack_cell(runs: Sequence[Result], attack: str) -> str:
     """Success over all images of all seeds, with its interval and the rate on clean images."""
+    return _success(runs, attack) + star(runs)
+
+
+def _success(runs: Sequence[Result], attack: str) -> str:
     hits, n = _hits_and_images(runs, attack)
     if not n:
         return '-'
@@ -107,6 +114,17 @@ def _format_spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f'{mean} ({min(values):.3f} to {max(values):.3f})'
 
 
+def _format_caveats(cells: Iterable[Sequence[Result]]) -> str:
+    lines = [f'* {_printable(sentence)}' for runs in cells for sentence in caveats(runs)]
+    return '\n\n' + '\n'.join(lines) if lines else ''
+
+
 def _format_table(rows: Iterable[Sequence[str]]) -> str:
     head, *body = rows
-    return '\n'.join(f'| {" | ".join(row)} |' for row in (head, ['---'] * len(head), *body))
+    lines = (head, ['---'] * len(head), *body)
+    return '\n'.join(f'| {" | ".join(_printable(cell).replace("|", "/") for cell in row)} |' for row in lines)
+
+
+def _printable(text: str) -> str:
+    """Names of runs come from files: none may forge a row or send a terminal what it obeys."""
+    return ''.join(letter if letter.isprintable() else '?' for letter in text)

@@ -24,7 +24,7 @@ MAY_SEE_POISON = {  # data and tools that may know which rows are poisoned; call
     'experiments/bench/split.py',
     'experiments/surrogates/harden.py',
     'experiments/plan.py',
-    'experiments/results.py',
+    'experiments/run_results.py',
 }
 
 

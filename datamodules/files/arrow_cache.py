@@ -46,11 +46,11 @@ def stored_batches(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa
     return _map(path)
 
 
-def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    with path.open('xb') as file, pa.ipc.new_file(file, schema) as stream:
+def _write(temporary: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    with temporary.open('xb') as file, pa.ipc.new_file(file, schema) as stream:
         for batch in batches:
             stream.write_batch(batch)
-    append_checksums(path)
+    append_checksums(temporary)
 
 
 def _map(path: Path) -> pa.Table:

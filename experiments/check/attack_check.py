@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,9 +16,11 @@ import pyarrow as pa
 import torch
 from matplotlib.figure import Figure
 
+from callbacks.figure_files import save_figure
 from callbacks.plots import PoisonedPair, contact_sheet
 from datamodules.attacks import AttackPool, Poison
 from datamodules.attacks.base import compose_picture
+from datamodules.files.atomic import write_text
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.augment import MEAN
 from datamodules.rows.table import Origin
@@ -65,14 +66,10 @@ def print_report(
     surrogate, pool = None if model is None else Surrogate(model, data), rebuild_pool(data)
     reports = [check(data, name, pool, surrogate, epochs, pictures, views) for name in data.manifest.attacks]
     print(format_table(reports), flush=True)
-    for path in filter(None, (file, sheet)):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
     if file:
-        Path(file).write_text(format_json(reports, data))
+        write_text(file, format_json(reports, data))
     if sheet:
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', r'Glyph .* missing from', UserWarning)  # captions in other scripts
-            draw(reports, data).savefig(sheet)
+        save_figure(draw(reports, data), Path(sheet))
 
 
 def check(

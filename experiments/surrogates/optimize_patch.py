@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import count, islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.attacks import AttackPool, Backdoor, Patch, PicturePatch, Pixels, Trigger
+from datamodules.files.atomic import write_atomically
 from datamodules.usage_error import UsageError
 from experiments.surrogates.surrogate import Surrogate
 from lightning_modules.adversarial import PatchBatch, optimize_patch
@@ -75,8 +75,8 @@ def _draw_batches(
 
 
 def _save(patch: Tensor, file: str) -> None:
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((255 * patch).round().byte().permute(1, 2, 0).cpu().numpy()).save(file, 'PNG')
+    with write_atomically(file) as temporary:
+        Image.fromarray((255 * patch).round().byte().permute(1, 2, 0).cpu().numpy()).save(temporary, 'PNG')
 
 
 def _print_success(

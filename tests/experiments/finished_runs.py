@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from experiments.results import Result
+from experiments.run_folder import DONE
+
+CONFIG = {
+    'seed_everything': 3,
+    'trainer': {'max_epochs': 4},
+    'model': {'class_path': 'lightning_modules.CLIP', 'init_args': {'lr': 0.1}},
+    'data': {'class_path': 'datamodules.toy_pairs.ToyPairs', 'init_args': {'seed': 5}},
+}
 
 
-def write_version(run: Path, number: int, rows: list[dict[str, float]], name: str = 'toy') -> Path:
-    """Writes one ``version_*`` folder of a run, as the command leaves it."""
+def write_version(
+    run: Path,
+    number: int,
+    rows: list[dict[str, float]],
+    name: str = 'toy',
+    is_finished: bool = True,
+    **changed: Any,
+) -> Path:
+    """Writes one ``version_*`` folder of a run, as the command leaves it.
+
+    Args:
+        run: Folder of the run's name.
+        number: Number of the version.
+        rows: Rows of ``metrics.csv``.
+        name: Name of the run.
+        is_finished: Whether training came to its end.
+        **changed: Keys of ``config.yaml`` that differ from ``CONFIG``.
+    """
     folder = run / f'version_{number}'
     folder.mkdir(parents=True)
     columns = sorted({column for row in rows for column in row})
@@ -19,13 +44,17 @@ def write_version(run: Path, number: int, rows: list[dict[str, float]], name: st
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    config = {'name': name, 'seed_everything': 3, 'trainer': {'max_epochs': 4}}
-    (folder / 'config.yaml').write_text(yaml.safe_dump(config))
+    (folder / 'config.yaml').write_text(yaml.safe_dump({**CONFIG, 'name': name, **changed}))
+    if is_finished:
+        (folder / DONE).touch()
     return folder
 
 
-def attacked_result(name: str, seed: int, hits: int, n: int, accuracy: float = 0.5, clean: float = 0.1) -> Result:
+def attacked_result(
+    name: str, seed: int, hits: int, n: int, accuracy: float = 0.5, clean: float = 0.1, **fields: Any
+) -> Result:
     """Result of a run under BadNet that was evaluated once, after four epochs."""
     badnet = {'rate': hits / n, 'hits': hits, 'n': n, 'clean': clean}
     values = {f'asr/badnet/{what}': value for what, value in badnet.items()} | {'zero_shot/heldout': accuracy}
-    return Result(name, seed, 4, {metric: [(4, float(value))] for metric, value in values.items()}, seconds=10.0)
+    series = {metric: [(4, float(value))] for metric, value in values.items()}
+    return Result(name, seed, 4, series, seconds=10.0, **fields)

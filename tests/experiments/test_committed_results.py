@@ -9,7 +9,7 @@ import pytest
 
 from experiments.grid import make_tables
 from experiments.grid_file import read_grid
-from experiments.results import VERSION, load
+from experiments.result_files import VERSION, load
 
 RESULTS = Path(__file__).parents[2] / 'docs' / 'results'
 GRIDS = Path(__file__).parents[2] / 'experiments' / 'grids'

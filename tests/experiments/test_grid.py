@@ -1,109 +1,225 @@
 from __future__ import annotations
 
-import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from datamodules.files.locks import lock
 from experiments import grid as runner
+from experiments.child_processes import Children
+from experiments.grid import GridRunner, Outcome, make_tables
 from experiments.grid_file import Cell
-from experiments.results import load, save
-from experiments.run_folder import DONE
+from experiments.result_files import load, save
 from tests.experiments.finished_runs import attacked_result, write_version
 from tests.experiments.grid_files import write_grid
 
+CELL = Cell('clip', 'toy', 'badnet', 2, 3)
+NAME = 'clip-toy-badnet-d2-t3'
+MEASURED = {'epoch': 0, 'zero_shot/a': 0.5}
+
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     """Commands that were run. Each one leaves a finished run, except those of the method ``broken``."""
-    commands: list[list[str]] = []
+    commands: list[Sequence[str]] = []
 
-    def run(command: list[str], **_: Any) -> SimpleNamespace:
+    def run(_: Children, command: Sequence[str], log: Path, environment: Any, inherited: Sequence[int]) -> int:
+        assert log.parent.is_dir() and len(inherited) == 1
         commands.append(command)
         options = dict(word.split('=', 1) for word in command if '=' in word)
         folder = Path(options['--trainer.default_root_dir'], options['--name'])
         if 'broken' not in options['--name']:
-            version = write_version(folder, len(list(folder.glob('version_*'))), [{'epoch': 0, 'zero_shot/a': 0.5}])
-            (version / DONE).touch()
-        return SimpleNamespace(returncode=0)  # Lightning may return 0 even from a terminated run
+            write_version(folder, len(list(folder.glob('version_*'))), [MEASURED])
+        return 0  # Lightning may return 0 even from a terminated run
 
-    monkeypatch.setattr(subprocess, 'run', run)
+    monkeypatch.setattr(Children, 'run', run)
     return commands
 
 
+def make_runner(folder: Path, *extra: str, **changed: Any) -> GridRunner:
+    return GridRunner(write_grid(folder, **changed), folder / 'runs', folder / 'results', extra, Children())
+
+
+def leave_checkpoint(folder: Path, number: int, is_finished: bool = True) -> Path:
+    version = write_version(folder / 'runs' / NAME, number, [MEASURED], is_finished=is_finished)
+    checkpoint = version / 'checkpoints/last.ckpt'
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    return checkpoint
+
+
 class TestRun:
-    cell = Cell('clip', 'toy', 'badnet', 2, 3)
+    def run(self, folder: Path, cell: Cell = CELL, *extra: str, **changed: Any) -> Outcome:
+        return make_runner(folder, *extra, **changed).run(cell)
 
-    def run(self, folder: Path, cell: Cell = cell, *extra: str, **changed: Any) -> str:
-        return runner.run(cell, write_grid(folder, **changed), folder / 'runs', folder / 'results', extra)
+    def test_a_cell_leaves_a_result_and_is_not_trained_twice(
+        self, tmp_path: Path, started: list[Sequence[str]]
+    ) -> None:
+        assert self.run(tmp_path, CELL, '--e=5') == (CELL, 'done', 'done')
+        result = load(tmp_path / f'results/{NAME}.json')
+        assert (result.name, result.data_seed, result.seed) == ('clip-toy-badnet', 2, 3)
+        assert self.run(tmp_path, CELL, '--e=5') == (CELL, 'done', 'already done')
+        assert len(started) == 1
+        assert {'--e=5', '--c=2', f'--trainer.default_root_dir={tmp_path}/runs'} <= set(started[0])
 
-    def test_a_cell_leaves_a_result_and_is_not_trained_twice(self, tmp_path: Path, started: list[list[str]]) -> None:
-        assert self.run(tmp_path, self.cell, '--e=5') == 'clip-toy-badnet-d2-t3: done'
-        result = load(tmp_path / 'results/clip-toy-badnet-d2-t3.json')
-        assert (result.name, result.seed) == ('clip-toy-badnet', 3)
-        assert self.run(tmp_path) == 'clip-toy-badnet-d2-t3: already done'
-        assert len(started) == 1 and {'--e=5', '--c=2', f'--trainer.default_root_dir={tmp_path}/runs'} <= set(
-            started[0]
-        )
+    def test_a_result_of_another_command_is_kept_and_named(self, tmp_path: Path, started: list[Sequence[str]]) -> None:
+        self.run(tmp_path, CELL, '--e=5')
+        file, folder = tmp_path / f'results/{NAME}.json', tmp_path / 'runs' / NAME
+        by_another = f'by another command: to train it again, delete {file} and {folder}'
+        assert self.run(tmp_path, CELL, '--e=6').text == f'already done {by_another}'
+        file.unlink()
+        assert self.run(tmp_path, CELL, '--e=6').text == f'done {by_another}' and len(started) == 1
+        assert load(file).command.endswith('--e=5')
 
-    def test_a_lost_result_is_read_from_the_run_again(self, tmp_path: Path, started: list[list[str]]) -> None:
+    @pytest.mark.parametrize('content', [None, '', '[]', '{"name": "clip", "se'])
+    def test_a_lost_or_damaged_result_is_read_from_the_run_again(
+        self, content: str | None, tmp_path: Path, started: list[Sequence[str]]
+    ) -> None:
+        leave_checkpoint(tmp_path, 0)
+        if content is not None:
+            (tmp_path / 'results').mkdir()
+            (tmp_path / f'results/{NAME}.json').write_text(content)
+        assert self.run(tmp_path).state == 'done' and not started
+        assert load(tmp_path / f'results/{NAME}.json').seed == 3
+
+    def test_a_result_of_a_later_release_is_kept(self, tmp_path: Path, started: list[Sequence[str]]) -> None:
+        file = tmp_path / f'results/{NAME}.json'
+        file.parent.mkdir()
+        file.write_text('{"version": 9}')
+        assert 'is a result file of version 9' in self.run(tmp_path).text
+        assert file.read_text() == '{"version": 9}' and not started
+
+    def test_a_killed_cell_resumes_from_the_newest_version_by_number(
+        self, tmp_path: Path, started: list[Sequence[str]]
+    ) -> None:
+        checkpoints = [leave_checkpoint(tmp_path, number, is_finished=False) for number in (10, 9)]
         self.run(tmp_path)
-        (tmp_path / 'results/clip-toy-badnet-d2-t3.json').unlink()
-        assert self.run(tmp_path).endswith('done') and len(started) == 1
+        assert started[0][-1] == f'--ckpt_path={checkpoints[0]}'
 
-    def test_a_killed_cell_resumes_from_its_checkpoint(self, tmp_path: Path, started: list[list[str]]) -> None:
-        checkpoint = tmp_path / 'runs/clip-toy-badnet-d2-t3/version_0/checkpoints/last.ckpt'
-        checkpoint.parent.mkdir(parents=True)
-        checkpoint.touch()
-        self.run(tmp_path)
-        assert started[0][-1] == f'--ckpt_path={checkpoint}'
+    def test_a_method_starts_from_the_weights_of_another_that_is_finished(
+        self, tmp_path: Path, started: list[Sequence[str]]
+    ) -> None:
+        late = Cell('cleanclip', 'toy', 'badnet', 2, 3)
+        leave_checkpoint(tmp_path, 0, is_finished=False)
+        assert self.run(tmp_path, late).text == f'failed: {NAME} has not left a checkpoint to start from.'
+        checkpoint = leave_checkpoint(tmp_path, 1)
+        self.run(tmp_path, late)
+        assert [command[-1] for command in started] == [f'--model.init_from={checkpoint}']
 
-    def test_a_method_starts_from_the_weights_of_another(self, tmp_path: Path, started: list[list[str]]) -> None:
-        checkpoint = tmp_path / 'runs/clip-toy-badnet-d2-t3/version_0/checkpoints/last.ckpt'
-        checkpoint.parent.mkdir(parents=True)
-        checkpoint.touch()
-        self.run(tmp_path, Cell('cleanclip', 'toy', 'badnet', 2, 3))
-        assert started[0][-1] == f'--model.init_from={checkpoint}'
-
-    def test_a_failed_cell_is_reported_and_leaves_no_result(self, tmp_path: Path, started: list[list[str]]) -> None:
-        methods = {'clip': [], 'broken': []}
-        line = self.run(tmp_path, Cell('broken', 'toy', 'badnet', 2, 3), methods=methods)
-        assert line.startswith('broken-toy-badnet-d2-t3: failed, see ') and line.endswith('log.txt')
+    def test_a_failed_cell_is_reported_and_leaves_no_result(self, tmp_path: Path, started: list[Sequence[str]]) -> None:
+        outcome = self.run(tmp_path, Cell('broken', 'toy', 'badnet', 2, 3), methods={'clip': [], 'broken': []})
+        assert outcome.state == 'failed'
+        assert outcome.text.startswith('failed, see ') and outcome.text.endswith('log.txt')
         assert not (tmp_path / 'results').exists()
 
-    def test_a_cell_with_an_unreadable_folder_is_reported(self, tmp_path: Path) -> None:
-        version = tmp_path / 'runs/clip-toy-badnet-d2-t3/version_0'
-        version.mkdir(parents=True)
-        (version / DONE).touch()
-        assert self.run(tmp_path).startswith('clip-toy-badnet-d2-t3: failed, because its folder cannot be read: ')
+    def test_a_cell_with_a_damaged_folder_is_reported(self, tmp_path: Path) -> None:
+        (leave_checkpoint(tmp_path, 0).parents[1] / 'config.yaml').write_text('[')
+        assert 'version_0/config.yaml is missing, cut or not what a run writes' in self.run(tmp_path).text
 
-    def test_a_cell_is_not_trained_if_the_one_it_starts_from_failed(
-        self, tmp_path: Path, started: list[list[str]]
+    def test_a_folder_that_cannot_be_written_is_reported(self, tmp_path: Path) -> None:
+        (tmp_path / 'runs').touch()
+        assert self.run(tmp_path).text.startswith(f'failed: {tmp_path}/runs/{NAME} cannot be written')
+
+
+class TestTwoGrids:
+    def test_a_cell_that_another_grid_runs_is_left_to_it(self, tmp_path: Path, started: list[Sequence[str]]) -> None:
+        with lock(tmp_path / 'runs' / NAME):
+            outcome = make_runner(tmp_path).run(CELL)
+        assert outcome.state == 'elsewhere' and outcome.text.startswith('runs in process ') and not started
+
+    def test_other_cells_go_on_and_the_result_is_awaited(
+        self, tmp_path: Path, started: list[Sequence[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        line = self.run(tmp_path, Cell('cleanclip', 'toy', 'badnet', 2, 3))
-        assert (
-            line == 'cleanclip-toy-badnet-d2-t3: failed, because clip-toy-badnet-d2-t3 has no checkpoint to start from'
-        )
-        assert not started
+        monkeypatch.setattr(runner, 'SECONDS_BETWEEN_TRIES', 0.01)
+        grid = make_runner(tmp_path, methods={'clip': [], 'safeclip': []}, data=None, seeds=[1], undefended=None)
+        states = []
+        with ThreadPoolExecutor(1) as pool:
+            with lock(tmp_path / 'runs/clip-badnet-d1-t1'):
+                outcomes = grid.run_all(pool)
+                states += [next(outcomes), next(outcomes)]
+                save(attacked_result('clip-badnet', 1, 1, 200), tmp_path / 'results/clip-badnet-d1-t1.json')
+            states += outcomes
+        assert [(outcome.cell.method, outcome.state) for outcome in states] == [
+            ('clip', 'elsewhere'), ('safeclip', 'done'), ('clip', 'done'),
+        ]  # fmt: skip
+        assert len(started) == 1
+
+    def test_a_cell_whose_grid_failed_is_taken_over(self, tmp_path: Path, started: list[Sequence[str]]) -> None:
+        with lock(tmp_path / 'runs' / NAME):
+            pass
+        assert make_runner(tmp_path).run_when_free(CELL).state == 'done' and len(started) == 1
+
+    def test_nobody_waits_once_the_grid_is_stopped(self, tmp_path: Path) -> None:
+        grid = make_runner(tmp_path)
+        grid.children.stop()
+        with lock(tmp_path / 'runs' / NAME):
+            assert grid.run_when_free(CELL).state == 'elsewhere'
 
 
-def test_the_command_trains_all_cells_and_prints_the_table(
-    tmp_path: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    methods = {'broken': [], 'clip': [], 'late': {'start': 'clip'}}
-    write_grid(tmp_path, methods=methods, data=None, seeds=[1], undefended='clip')
-    save(attacked_result('clip', 1, 1, 200), tmp_path / 'results/clip-badnet-d1-t1.json')
-    where = [f'--runs={tmp_path}/runs', f'--results={tmp_path}/results', '--jobs=2', '--model.lr=0.1']
-    monkeypatch.setattr('sys.argv', ['grid', str(tmp_path / 'grid.yaml'), *where])
-    runner.main()
-    printed = capsys.readouterr().out
-    assert [line.split(': ')[1].split(',')[0] for line in printed.splitlines()[:3]] == [
-        'failed',
-        'already done',
-        'failed',
-    ]
-    assert len(started) == 1 and '--model.lr=0.1' in started[0]
-    assert '| badnet: attack not established | - | 0.005 [0.001, 0.028] (0.100) |' in printed
-    assert (tmp_path / 'results/table.md').read_text() in printed
+class TestMain:
+    def main(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *extra: str) -> None:
+        folders = f'--runs={folder}/runs', f'--results={folder}/results'
+        monkeypatch.setattr('sys.argv', ['grid', str(folder / 'grid.yaml'), *folders, *extra])
+        runner.main()
+
+    def test_trains_all_cells_prints_the_table_and_fails_if_one_does(
+        self,
+        tmp_path: Path,
+        started: list[Sequence[str]],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        methods = {'broken': [], 'clip': [], 'late': {'start': 'clip'}}
+        write_grid(tmp_path, methods=methods, data=None, seeds=[1], undefended='clip')
+        save(attacked_result('clip', 1, 1, 200), tmp_path / 'results/clip-badnet-d1-t1.json')
+        with pytest.raises(SystemExit) as ended:
+            self.main(tmp_path, monkeypatch, '--jobs=2', '--model.lr=0.1')
+        assert ended.value.code == '2 of 3 cells failed: broken-badnet-d1-t1, late-badnet-d1-t1'
+        printed = capsys.readouterr().out
+        outcomes = [line.split(': ')[1].split(',')[0] for line in printed.splitlines()[:3]]
+        assert outcomes == ['failed', 'already done', 'failed']
+        assert len(started) == 1 and '--model.lr=0.1' in started[0]
+        assert '| badnet: attack not established | - | 0.005 [0.001, 0.028] (0.100) |' in printed
+        assert (tmp_path / 'results/table.md').read_text() in printed
+
+    @pytest.mark.parametrize(
+        ('option', 'message'),
+        [
+            ('--jobs=0', '--jobs must be at least 1, got 0.'),
+            ('--name=mine', '--name=mine: the grid sets this for each cell; leave it out.'),
+        ],
+    )
+    def test_a_mistake_ends_the_command_with_one_sentence(
+        self,
+        option: str,
+        message: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        write_grid(tmp_path)
+        with pytest.raises(SystemExit, match='2'):
+            self.main(tmp_path, monkeypatch, option)
+        assert capsys.readouterr().err == f'error: {message}\n'
+
+    def test_ctrl_c_ends_it_with_one_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def interrupt(*_: object) -> int:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Children, 'run', interrupt)
+        write_grid(tmp_path)
+        with pytest.raises(SystemExit, match='130'):
+            self.main(tmp_path, monkeypatch)
+        assert capsys.readouterr().err == 'Stopped. The same command goes on from here.\n'
+
+
+def test_tables_leave_out_damaged_results(tmp_path: Path) -> None:
+    grid = write_grid(tmp_path, methods={'clip': []}, data=None, seeds=[1, 2])
+    save(attacked_result('clip', 1, 1, 200), tmp_path / 'clip-badnet-d1-t1.json')
+    (tmp_path / 'clip-badnet-d2-t2.json').write_text('{"name": "cli')
+    assert '| 0.005 [' in make_tables(grid, tmp_path)

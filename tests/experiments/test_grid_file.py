@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from datamodules.usage_error import UsageError
 from experiments.config_files import find_config
 from experiments.grid_file import Cell, read_grid
 from tests.experiments.grid_files import write_grid
@@ -41,13 +42,44 @@ class TestReadGrid:
             ({'seeds': None}, 'seeds: unknown or missing'),
             ({'undefended': 'x'}, 'x: start and undefended must name one of the methods'),
             ({'methods': {'clip': {'start': 'y'}}}, 'y: start and undefended must name'),
+            ({'methods': {'clip': {'starts': 'x'}}}, 'methods.clip: starts is unknown; the keys are arguments, start'),
+            ({'methods': {'clip': '--a=1'}}, r"methods.clip must be a list of arguments, as in .*; got '--a=1'\.$"),
+            ({'methods': ['clip']}, r"methods must map names to arguments, as in .*; got \['clip'\]\.$"),
+            ({'arguments': '--a=1'}, 'arguments must be a list of arguments'),
+            ({'seeds': 1}, r'seeds must be a list of numbers, .*; got 1\.$'),
+            ({'seeds': [[1]]}, 'seeds must be a list of numbers'),
+            ({'seeds': []}, 'seeds must be a list of numbers'),
+            ({'seeds': ['1']}, 'seeds must be a list of numbers'),
+            ({'attacks': {'x': {'seeds': [True]}}}, 'attacks.x.seeds must be a list of numbers'),
+            ({'methods': {'clip': {'start': 'b'}, 'b': {'start': 'clip'}}}, 'clip starts from b starts from clip'),
+            ({'methods': {'clip': [], 'clip-a': []}, 'data': {'a-b': [], 'b': []}}, 'two cells are named clip-a-b'),
         ],
     )
     def test_names_the_keys_and_methods_that_are_wrong(
         self, change: dict[str, Any], message: str, tmp_path: Path
     ) -> None:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UsageError, match=message):
             write_grid(tmp_path, **change)
+
+    @pytest.mark.parametrize(
+        ('content', 'message'),
+        [
+            (None, 'grid.yaml cannot be read: No such file or directory.'),
+            ('{methods: ', 'grid.yaml is not YAML: '),
+            ('\0', 'grid.yaml is not YAML: '),
+            ('[]', 'grid.yaml: methods, seeds: unknown or missing'),
+        ],
+    )
+    def test_names_a_file_that_is_not_a_grid(self, content: str | None, message: str, tmp_path: Path) -> None:
+        if content is not None:
+            (tmp_path / 'grid.yaml').write_text(content)
+        with pytest.raises(UsageError, match=message):
+            read_grid(tmp_path / 'grid.yaml')
+
+    def test_a_method_comes_after_the_one_that_it_starts_from(self, tmp_path: Path) -> None:
+        methods = {'last': {'start': 'late'}, 'late': {'start': 'clip'}, 'clip': []}
+        waves = write_grid(tmp_path, methods=methods, data=None, seeds=[1]).waves()
+        assert [[cell.method for cell in wave] for wave in waves] == [['clip'], ['late'], ['last']]
 
     @pytest.mark.parametrize('file', SHIPPED_GRIDS, ids=lambda path: path.stem)
     def test_the_shipped_grids_name_files_that_exist(self, file: Path) -> None:

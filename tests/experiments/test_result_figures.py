@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
+from datamodules.usage_error import UsageError
 from experiments.result_figures import success_against_accuracy, success_over_epochs
+from experiments.results import Result
 from tests.experiments.finished_runs import attacked_result
 
 
@@ -12,6 +16,13 @@ class TestSuccessOverEpochs:
         assert all(len(axis.lines) == 3 for axis in figure.axes)
         labels = [line.get_label() for line in figure.axes[0].lines]
         assert [label for label in labels if not str(label).startswith('_')] == ['clip', 'safeclip']
+
+    def test_names_runs_that_the_first_panel_does_not_show(self) -> None:
+        diverged = Result('lost', 1, 4, {}, 1.0, caveat='diverged')
+        plain = Result('plain', 1, 4, {'zero_shot/heldout': [(4, 0.5)]}, 1.0, caveat='not finished')
+        figure = success_over_epochs([diverged, attacked_result('clip', 1, 1, 200), plain])
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ['clip', 'plain*']
+        assert success_over_epochs([diverged]).legends == []
 
     def test_shades_the_interval_of_each_run(self) -> None:
         run = attacked_result('clip', 1, 1, 200)
@@ -31,3 +42,8 @@ def test_success_against_accuracy_has_a_point_for_each_run() -> None:
     (axis,) = success_against_accuracy(runs).axes
     points = {str(line.get_label()): [tuple(point) for point in line.get_xydata()] for line in axis.lines}
     assert points == {'clip': [(0.4, 0.75), (0.5, 0.005)], 'safeclip': [(0.5, 0.0)]}
+
+
+def test_success_against_accuracy_needs_an_attack() -> None:
+    with pytest.raises(UsageError, match='--trade-off needs a run that measured an attack'):
+        success_against_accuracy([Result('plain', 1, 4, {'zero_shot/a': [(4, 0.5)]}, 1.0)])

@@ -28,12 +28,39 @@ class TestRunTable:
         assert [line.count('|') for line in (head, clip, safeclip)] == [head.count('|')] * 3
         assert '| clip | 2 | 0.500 (0.400 to 0.600) |' in clip and '| safeclip | 1 | 0.300 |' in safeclip
 
+    def test_a_name_forges_no_row_and_sends_a_terminal_nothing(self) -> None:
+        rows = run_table([attacked_result('a\n| b |\x1b[2J', 1, 1, 200, caveat='\x1b]0;x')]).splitlines()
+        assert rows[2].startswith('| a?/ b /?[2J* | 1 |') and rows[4:] == ['* a?| b |?[2J, seed 1: ?]0;x.']
+
+    def test_marks_a_run_that_is_not_whole_and_says_why(self) -> None:
+        stopped = attacked_result('clip', 1, 1, 200, caveat='not finished, in epoch 3 of 4')
+        *_, row, empty, note = run_table([stopped]).splitlines()
+        assert row.startswith('| clip* | 1 |') and not empty
+        assert note == '* clip, seed 1: not finished, in epoch 3 of 4.'
+
+    def test_without_known_poisons_nothing_is_known_to_be_clean(self) -> None:
+        series = {'zero_shot/a': [(4, 0.5)], 'partition/share': [(4, 0.6)], 'partition/contamination': [(4, 0.0)]}
+        columns = [row.split(' | ') for row in run_table([Result('own', 1, 4, series, 1.0)]).splitlines()]
+        assert dict(zip(columns[0], columns[2], strict=True))['contamination'] == '-'
+        known = run_table([Result('own', 1, 4, series, 1.0, {'badnet': 3})]).splitlines()[-1]
+        assert '| 0.600 | 0.000 |' in known
+
     def test_a_run_without_attacks_leaves_its_cells_empty(self) -> None:
         twin = Result('twin', 1, 4, {'zero_shot/heldout': [(4, 0.5)]}, 1.0)
         assert '| - |' in run_table([attacked_result('clip', 1, 1, 200), twin]).splitlines()[-1]
 
 
 class TestAttackTable:
+    def test_marks_a_cell_with_a_run_that_is_not_whole(self) -> None:
+        runs = [attacked_result('clip', 1, 60, 200), attacked_result('clip', 2, 60, 200, caveat='a part')]
+        lines = attack_table({'': {'clip': runs}}).splitlines()
+        assert lines[2].endswith('(0.100)* |') and lines[-1] == '* clip, seed 2: a part.'
+
+    def test_says_where_runs_of_other_settings_are_mixed(self) -> None:
+        runs = [attacked_result('clip', seed, 60, 200, settings=settings) for seed, settings in ((1, 'a'), (2, 'b'))]
+        lines = attack_table({'': {'clip': runs}}).splitlines()
+        assert '(0.100)* |' in lines[2] and lines[-1] == '* clip: its runs differ by more than their seeds.'
+
     def test_marks_an_attack_that_fails_without_a_defense(self) -> None:
         cells = {'': {'clip': [attacked_result('clip', 1, 60, 200)], 'safeclip': [attacked_result('x', 1, 2, 200)]}}
         assert attack_table(cells, undefended='clip').splitlines()[2].startswith('| badnet: attack not established |')
