@@ -21,6 +21,7 @@ from datamodules.files.reading import clean_captions, require_folder, require_pa
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.identity import identify_array, identify_files, identify_pixels
 from datamodules.pictures.images import FolderImages, UnreadableImage
+from datamodules.pictures.modes import to_rgb
 from datamodules.rows.draws import bits
 from datamodules.rows.subsets import balanced_rows, random_rows
 from datamodules.rows.table import ImageOpener, PairTable, digest_strings
@@ -137,7 +138,8 @@ class CaptionedImages(PairsDataModule):
         images, label = list_images_by_class(folder, list(names))
         # Relative to the parent folder, so that equal file names in train and test are not taken for one picture.
         references = pa.array([f'{folder.name}/{image}' for image in images], pa.string())
-        return self._caption(references, label, list(names.values()), FolderImages(folder.parent), stream)
+        opener = FolderImages(folder.parent, folder if self.root is None else self.root)
+        return self._caption(references, label, list(names.values()), opener, stream)
 
     # --- torchvision data sets ------------------------------------------------------------------------------------
 
@@ -191,7 +193,7 @@ class DatasetImages:
     def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         try:
             picture: Image.Image = self.data[int(reference.rpartition(':')[2])][0]
-            return picture.convert('RGB')
+            return to_rgb(picture)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UnreadableImage(str(error)) from error
 

@@ -19,6 +19,7 @@ from datamodules.files.reading import column, drop_empty_captions, list_images, 
 from datamodules.files.sample_texts import choose_caption, parse_metadata
 from datamodules.files.shard_index import index_shards
 from datamodules.files.shards import find_shards, holds_shards, is_pattern
+from datamodules.files.text_files import TextFiles
 from datamodules.files.text_lines import read_text_lines
 from datamodules.files.text_tables import Layout, read_columns, read_rows
 from datamodules.pairs import PairsDataModule
@@ -78,7 +79,7 @@ class CC3M(PairsDataModule):
 
     def load_table(self) -> PairTable:
         """Reads the training pairs, or a subset of them, in the order of the list, folders or shards."""
-        table = read_cc3m(self.root, 'data.root', self.cache_dir)
+        table = read_cc3m(self.root, 'data.root', self.cache_dir, self.follow_outside)
         if self.subset is None:
             return table
         count = SUBSETS[self.subset] if isinstance(self.subset, str) else self.subset
@@ -86,16 +87,19 @@ class CC3M(PairsDataModule):
 
     def load_heldout(self) -> PairTable | None:
         """Reads the validation pairs, if ``validation`` names any."""
-        return None if self.validation is None else read_cc3m(self.validation, 'data.validation', self.cache_dir)
+        if self.validation is None:
+            return None
+        return read_cc3m(self.validation, 'data.validation', self.cache_dir, self.follow_outside)
 
 
-def read_cc3m(location: str, argument: str, cache_dir: Path) -> PairTable:
+def read_cc3m(location: str, argument: str, cache_dir: Path, follow_outside: bool = False) -> PairTable:
     """Reads pairs of CC3M in whatever form they are stored.
 
     Args:
         location: A list, a folder, or a pattern of tar files.
         argument: Name of the argument that holds the location, for messages.
         cache_dir: Folder for the index of tar files.
+        follow_outside: Whether to read caption files to which links lead out of the location.
 
     Raises:
         UsageError: If the location does not exist or contains no pairs in a known form.
@@ -109,7 +113,7 @@ def read_cc3m(location: str, argument: str, cache_dir: Path) -> PairTable:
     if not path.is_dir():
         return _read_list(path, source)
     if any(_has_captions(folder) for folder in _list_numbered_folders(path)[:_PROBED_FOLDERS]):
-        return _read_folders(path, source)
+        return _read_folders(path, source, follow_outside)
     return _read_list(_find_list(path, source), source)
 
 
@@ -132,7 +136,8 @@ def _read_list(tsv: Path, source: str) -> PairTable:
     _check_lines(lines, len(captions), folder, source)
     pairs = pa.table({'image': images, 'caption': captions.take(pa.array(lines))}).drop_null()  # counted when read
     pairs = drop_empty_captions(pairs, source)
-    return PairTable(column(pairs, 'image'), column(pairs, 'caption'), opener=FolderImages(folder))
+    images = FolderImages(folder, tsv.parent)
+    return PairTable(column(pairs, 'image'), column(pairs, 'caption'), opener=images)
 
 
 def _read_captions(tsv: Path, source: str) -> pa.Array:
@@ -242,20 +247,22 @@ def _has_captions(folder: Path) -> bool:
     return _find_metadata(folder) is not None or any(name.endswith(suffixes) for name in os.listdir(folder))
 
 
-def _read_folders(root: Path, source: str) -> PairTable:
-    parts = [_read_folder(folder) for folder in _list_numbered_folders(root)]
+def _read_folders(root: Path, source: str, follow_outside: bool) -> PairTable:
+    texts = TextFiles(None if follow_outside else os.path.realpath(root))
+    parts = [_read_folder(folder, texts) for folder in _list_numbered_folders(root)]
+    texts.warn(source)
     pairs = drop_empty_captions(pa.concat_tables(parts), source)
     return PairTable(column(pairs, 'image'), column(pairs, 'caption'), opener=FolderImages(root))
 
 
-def _read_folder(folder: Path) -> pa.Table:
+def _read_folder(folder: Path, texts: TextFiles) -> pa.Table:
     """Reads the images of one folder and their captions, null where an image has none."""
     names = list_images(folder)
     stems = [Path(name).stem for name in names]
     if metadata := _find_metadata(folder):
         captions = _read_metadata(metadata, stems)
     else:
-        captions = pa.array([_read_caption(folder, stem) for stem in stems], pa.string())
+        captions = pa.array([_read_caption(folder, stem, texts) for stem in stems], pa.string())
     return pa.table({'image': pa.array([f'{folder.name}/{name}' for name in names], pa.string()), 'caption': captions})
 
 
@@ -274,13 +281,6 @@ def _read_metadata(parquet: Path, keys: Sequence[str]) -> pa.ChunkedArray:
     return caption.take(pc.index_in(numbers, pc.utf8_ltrim(key, '0')))
 
 
-def _read_caption(folder: Path, stem: str) -> str | None:
-    text, metadata = (_read_bytes(folder / f'{stem}{suffix}') for suffix in ('.txt', '.json'))
+def _read_caption(folder: Path, stem: str, texts: TextFiles) -> str | None:
+    text, metadata = (texts.read(folder / f'{stem}{suffix}') for suffix in ('.txt', '.json'))
     return choose_caption(text, parse_metadata(metadata))
-
-
-def _read_bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None

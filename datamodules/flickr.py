@@ -107,7 +107,8 @@ class Flickr(PairsDataModule):
     def _pairs(self, split: str) -> PairTable:
         keep = None if split == 'all' else self._is_in_split(split)
         count = 1 if self.captions == 'one' else None
-        return PairTable(*self._groups.pairs(count, self.caption_seed, keep), opener=FolderImages(self._folder))
+        images = FolderImages(self._folder, self.root if self.image_folder is None else self.image_folder)
+        return PairTable(*self._groups.pairs(count, self.caption_seed, keep), opener=images)
 
     def _is_in_split(self, split: str) -> np.ndarray:
         names = [str(name) for name in self._groups.names]

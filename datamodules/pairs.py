@@ -25,6 +25,7 @@ from datamodules.files.workers import end_with_run
 from datamodules.pictures.augment import ImageViews
 from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch, PairDataset
 from datamodules.pictures.cache import map_strings
+from datamodules.pictures.confined import leave_out_outside
 from datamodules.pictures.copies import picture_hashes
 from datamodules.pictures.shared import warn_of_shared_pictures
 from datamodules.pictures.store import PictureStore
@@ -72,6 +73,8 @@ class PairsDataModule(L.LightningDataModule):
         order: Order of safe and risky batches in an epoch. ``interleaved`` shuffles them, ``sequential`` puts risky
             batches first, ``joint`` mixes both sides in every batch.
         safe_weight: How many times a safe pair is drawn for each time a risky pair is drawn.
+        follow_outside: Also use pictures outside the folder of the data set, to which its list or its links lead. By
+            default these are left out, so that a list from the web cannot name private files.
         cache: ``memmap`` decodes every picture once, into ``cache_dir``. ``none`` decodes a picture whenever it is
             read.
         cache_dir: Folder of the caches.
@@ -97,6 +100,7 @@ class PairsDataModule(L.LightningDataModule):
         caption_views: EDA | list[EDA | None] | None = None,
         order: Order = 'interleaved',
         safe_weight: float = 1.0,
+        follow_outside: bool = False,
         cache: Literal['memmap', 'none'] = 'memmap',
         cache_dir: str = 'cache',
         num_workers: int = 0,
@@ -123,6 +127,7 @@ class PairsDataModule(L.LightningDataModule):
         self.image_views, self.view_makers = image_views, as_makers(image_views)
         self.caption_views, self.caption_rewriters = caption_views, as_rewriters(caption_views)
         self.order, self.safe_weight = order, safe_weight
+        self.follow_outside = follow_outside
         self.cache, self.cache_dir = cache, Path(cache_dir)
         self.num_workers = min(num_workers, os.cpu_count() or 1)
         self.seed, self.eval_batch_size = seed, eval_batch_size
@@ -142,12 +147,13 @@ class PairsDataModule(L.LightningDataModule):
     @cached_property
     def source(self) -> PairTable:
         """The clean training pairs."""
-        return map_strings(self.load_table(), self.cache_dir)
+        return map_strings(leave_out_outside(self.load_table(), self.follow_outside), self.cache_dir)
 
     @cached_property
     def heldout(self) -> PairTable | None:
         """The held-out pairs."""
-        return self.load_heldout()
+        table = self.load_heldout()
+        return None if table is None else leave_out_outside(table, self.follow_outside)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -359,7 +365,7 @@ class PairsDataModule(L.LightningDataModule):
             images = np.asarray(self.pictures.pictures['heldout'])
             sets.append(EvaluationSet(self.heldout_name, images, label, None, self.classes, self.templates))
         for name, folder in self.labeled.items():
-            table = read_labeled_folder(folder, f'data.labeled.{name}')
+            table = leave_out_outside(read_labeled_folder(folder, f'data.labeled.{name}'), self.follow_outside)
             sets.append(build_labeled_set(name, table, *self.pictures.decode(table), self.templates))
         for name in self.manifest.attacks:
             sets.append(self.attacks[name].evaluation(name, self.manifest.poisons(name), pool, self.pictures))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+from datamodules.files.quoting import spell_out
 from datamodules.usage_error import UsageError
 from experiments.subcommands import SUBCOMMANDS
 
@@ -17,7 +18,7 @@ USAGE_ERROR = 2  # exit status of a command that was called wrongly, as in argpa
 
 def fail(message: str) -> NoReturn:
     """Ends the command with one sentence."""
-    sys.stderr.write(f'error: {message}\n')
+    sys.stderr.write(f'error: {spell_out(message)}\n')  # messages of libraries may show the data
     raise SystemExit(USAGE_ERROR)
 
 

@@ -310,7 +310,7 @@ class TestSinglePairs:
 
     def test_unreadable_images_are_dropped_and_counted(self, run: Run) -> None:
         (line,) = {line for line in run.log if 'cannot be read' in line}
-        assert line == '2 of 18 images cannot be read and are left out; first: 3.png'
+        assert line == "2 of 18 images cannot be read and are left out (1 damaged, 1 too large); first: '3.png'"
         assert run.data.partition.rows(DROPPED).tolist() == [ROWS['truncated'], ROWS['bomb']]
 
     def test_a_caption_longer_than_the_context_is_cut_and_counted_once(self, run: Run) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from PIL import Image
 
-from datamodules.pictures.images import UnreadableImage, decode
+from datamodules.pictures.images import UnreadableImage, decode_file
 from datamodules.usage_error import UsageError
 
 
@@ -21,6 +19,6 @@ def read_pattern(path: str, what: str) -> Image.Image:
         UsageError: If there is no such file, or it is not a picture.
     """
     try:
-        return decode(Path(path))
+        return decode_file(path)
     except UnreadableImage as error:
         raise UsageError(f'{what} not a readable picture ({error}): give the path of a JPEG or PNG file.') from error

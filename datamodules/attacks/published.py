@@ -21,6 +21,7 @@ from datamodules.attacks.sinusoid import Waves
 from datamodules.attacks.triggers import Patch, Placed, Trigger
 from datamodules.attacks.wanet import Warp
 from datamodules.evaluation.sets import EvaluationSet
+from datamodules.files.quoting import quote
 from datamodules.files.reading import require_path
 from datamodules.usage_error import UsageError
 
@@ -156,7 +157,8 @@ class CleanCLIPPoison(Published):
         if (parts := self.NAME.fullmatch(folder)) is None:
             return Listing(rows, {}, None, None, None)
         if int(parts['poisons']) != len(rows):
-            log.warning('folder %s should have %s poisons, and the data has %d', folder, parts['poisons'], len(rows))
+            listed = parts['poisons']
+            log.warning('folder %s should have %s poisons, and the data has %d', quote(folder), listed, len(rows))
         trigger = _make_cleanclip_trigger(parts['type'], parts['location'], parts['size'], self.seed)
         return Listing(rows, {}, parts['label'], None, trigger)
 

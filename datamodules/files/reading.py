@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.files.quoting import quote
 from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
@@ -16,19 +17,23 @@ log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset({'.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'})
 # Unicode white space: ASCII's, no-break and ideographic spaces, line and paragraph separators, next line.
 _WHITE_SPACE = r'[\s\v\pZ\x{85}]+'
+MAX_CAPTION_CHARACTERS = 10_000  # far more than any model's context; a page of text has 3,000
 
 
 # --- captions -------------------------------------------------------------------------------------------------------
 
 
 def clean_captions(captions: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    r"""Trims captions and turns every run of white space, line breaks included, into a single space.
+    r"""Trims captions, turns every run of white space, line breaks included, into one space, and cuts after 10,000.
 
     Example:
         >>> clean_captions(pa.array(['  a dog\r\n on the   beach '])).to_pylist()
         ['a dog on the beach']
     """
-    return pc.utf8_trim(pc.replace_substring_regex(captions, pattern=_WHITE_SPACE, replacement=' '), ' ')
+    clean = pc.utf8_trim(pc.replace_substring_regex(captions, pattern=_WHITE_SPACE, replacement=' '), ' ')
+    if (pc.max(pc.binary_length(clean)).as_py() or 0) <= MAX_CAPTION_CHARACTERS:
+        return clean
+    return pc.utf8_slice_codeunits(clean, 0, MAX_CAPTION_CHARACTERS)
 
 
 def drop_empty_captions(pairs: pa.Table, source: str) -> pa.Table:
@@ -91,4 +96,15 @@ def require_folder(path: str | Path, argument: str) -> Path:
 def list_images(folder: Path) -> list[str]:
     """Lists the names of the image files directly in a folder, sorted."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES)
+        names = sorted(e.name for e in entries if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES)
+    if unusable := [name for name in names if not is_utf8(name)]:
+        log.warning(
+            '%s: %d of %d images have names that are not UTF-8 and are left out; first: %s',
+            quote(folder), len(unusable), len(names), quote(unusable[0]),
+        )  # fmt: skip
+    return [name for name in names if is_utf8(name)]
+
+
+def is_utf8(name: str) -> bool:
+    """Tells whether a file name is valid UTF-8; bytes that are not are lone surrogates in Python."""
+    return name.isascii() or name.encode(errors='replace') == name.encode(errors='surrogateescape')

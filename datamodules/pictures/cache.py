@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from datamodules.files.array_cache import ArrayKind, stored_arrays
 from datamodules.files.arrow_cache import stored_table
+from datamodules.files.opening import Fault, describe_faults
+from datamodules.files.quoting import quote
 from datamodules.files.reading import column
 from datamodules.files.workers import end_with_run
 from datamodules.pictures.identity import identify_pictures
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 _SYSTEM_FAILURES = (
     errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT,
 )  # fmt: skip
+_FAULTS: tuple[Fault, ...] = get_args(Fault)  # a cache holds their numbers, counted from 1; 0 is a readable picture
 _MIN_MAPPED_BYTES = 1 << 26  # strings of a smaller table stay in memory
 
 
@@ -50,12 +53,14 @@ class Decoded(NamedTuple):
 
     Attributes:
         picture: uint8 (3, size, size); black if it could not be read.
-        mode: PIL's mode of the file, such as ``L``; ``None`` if it could not be read.
+        mode: PIL's mode of the file, such as ``L``.
+        fault: Why it is black; ``None`` if it could be read.
         failure: Number of the system's error that is the reason, if it is none of the picture's own.
     """
 
     picture: np.ndarray
-    mode: str | None
+    mode: str = 'RGB'
+    fault: Fault | None = None
     failure: int | None = None
 
 
@@ -70,7 +75,7 @@ class DecodedPictures(Dataset[tuple[np.ndarray, bool]]):
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, bool]:
         decoded = self.decode(row)
-        return decoded.picture, decoded.mode is not None
+        return decoded.picture, decoded.fault is None
 
     def decode(self, row: int) -> Decoded:
         """The picture of a row and what is known about it."""
@@ -79,7 +84,8 @@ class DecodedPictures(Dataset[tuple[np.ndarray, bool]]):
         except UnreadableImage as error:
             cause = error.__cause__
             failure = cause.errno if isinstance(cause, OSError) and cause.errno in _SYSTEM_FAILURES else None
-            return Decoded(np.zeros((3, self.size, self.size), np.uint8), None, failure)
+            black = np.zeros((3, self.size, self.size), np.uint8)
+            return Decoded(black, fault=error.fault, failure=failure)
         return Decoded(crop_square(image, self.size), image.info.get('mode', 'RGB'))
 
 
@@ -103,7 +109,8 @@ def read_pictures(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
         decoded = [pictures[int(row)] for row in rows]
         for row, (_, readable) in zip(rows, decoded, strict=True):
             if not readable:
-                log.warning('image %s cannot be read and is replaced by black', pictures.table.image[int(row)].as_py())
+                reference = quote(pictures.table.image[int(row)].as_py())
+                log.warning('image %s cannot be read and is replaced by black', reference)
         return np.array([image for image, _ in decoded], np.uint8).reshape(shape)
     return pictures[rows]
 
@@ -139,24 +146,25 @@ def store_pictures(table: PairTable, size: int, folder: Path, workers: int = 0) 
     decoded = DecodedPictures(table, size)
 
     def fill(arrays: list[np.ndarray]) -> None:
-        images, readable, checksum = arrays
+        images, faults, checksum = arrays
         loader = DataLoader(
             _Described(decoded), batch_size=None, num_workers=workers, collate_fn=_keep, worker_init_fn=end_with_run
         )
         modes: Counter[str] = Counter()
         for row, item in enumerate(tqdm(loader, 'decoding', leave=False, disable=len(table) < 20_000)):
             _stop_if_the_system_failed(table.image[row].as_py(), item.failure)
-            images[row], readable[row] = item.picture, item.mode is not None
-            modes[item.mode or 'RGB'] += 1
+            images[row] = item.picture
+            faults[row] = 0 if item.fault is None else 1 + _FAULTS.index(item.fault)
+            modes[item.mode] += 1
             checksum[row : row + 1] = checksums(images[row : row + 1])
         _warn_of_modes(modes)
 
     number = (len(table),)
-    kinds = [ArrayKind((*number, 3, size, size), np.uint8), ArrayKind(number, bool), ArrayKind(number, np.uint32)]
+    kinds = [ArrayKind((*number, 3, size, size), np.uint8), ArrayKind(number, np.uint8), ArrayKind(number, np.uint32)]
     path = folder / f'{pictures_name(table, size)}.npy'
-    images, readable, checksum = stored_arrays(path, kinds, fill)
-    warn_unreadable(table, readable)
-    return StoredPictures(path, images, readable, checksum, partial(read_pictures, decoded))
+    images, faults, checksum = stored_arrays(path, kinds, fill)
+    _warn_of_faults(table, faults)
+    return StoredPictures(path, images, faults == 0, checksum, partial(read_pictures, decoded))
 
 
 def map_strings(table: PairTable, folder: Path) -> PairTable:
@@ -177,11 +185,16 @@ def map_strings(table: PairTable, folder: Path) -> PairTable:
     return PairTable(image, caption, table.label, table.classes, table.keys, opener=table.opener)
 
 
-def warn_unreadable(table: PairTable, readable: np.ndarray) -> None:
-    """Logs how many pictures cannot be read, and the name of the first."""
-    if not readable.all():
-        first = table.image[int(np.argmin(readable))].as_py()
-        log.warning('%d of %d images cannot be read and are left out; first: %s', (~readable).sum(), len(table), first)
+def _warn_of_faults(table: PairTable, faults: np.ndarray) -> None:
+    """Logs how many pictures cannot be read, why, and the name of the first."""
+    unreadable = np.flatnonzero(faults)
+    if len(unreadable):
+        reasons = describe_faults(Counter(_FAULTS[number - 1] for number in faults[unreadable]))
+        first = quote(table.image[int(unreadable[0])].as_py())
+        log.warning(
+            '%d of %d images cannot be read and are left out (%s); first: %s',
+            len(unreadable), len(table), reasons, first,
+        )  # fmt: skip
 
 
 def _stop_if_the_system_failed(image: str, failure: int | None) -> None:

@@ -21,6 +21,7 @@ from callbacks.plots import PoisonedPair, contact_sheet
 from datamodules.attacks import AttackPool, Poison
 from datamodules.attacks.base import compose_picture
 from datamodules.files.atomic import write_text
+from datamodules.files.quoting import quote, spell_out
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.augment import MEAN
 from datamodules.rows.table import Origin
@@ -196,9 +197,9 @@ def _format_figures(report: AttackReport) -> list[str]:
 
 def _format_details(report: AttackReport) -> list[str]:
     """The targets of an attack, its captions, and every reason against it."""
-    targets = [f'{count} towards {name}' for name, count in islice(report.targets.items(), 4)]
+    targets = [f'{count} towards {spell_out(name)}' for name, count in islice(report.targets.items(), 4)]
     more = ', ...' * (len(report.targets) > 4)
-    examples = ', '.join(f'"{caption}"' for caption in report.examples)
+    examples = ', '.join(map(quote, report.examples))
     verdict = judge(report)
     return [
         f'{report.attack}: {verdict.word}',

@@ -165,6 +165,24 @@ class TestFolders:
             with contextlib.suppress(UsageError):
                 CC3M(str(tmp_path)).load_table()
 
+    @pytest.mark.parametrize('follow_outside', [False, True])
+    def test_caption_files_that_cannot_be_used_are_counted(
+        self, follow_outside: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder = tmp_path / 'root/00000'
+        for number in range(4):
+            write_picture(folder / f'{number:09d}.jpg', number)
+        (tmp_path / 'secret').write_text('secret number 0')
+        (folder / '000000000.txt').symlink_to('../../secret')
+        (folder / '000000001.txt').mkdir()
+        (folder / '000000002.txt').symlink_to('000000002.txt')
+        (folder / '000000003.txt').write_text('number 3')
+        with caplog.at_level(logging.WARNING):
+            table = CC3M(str(tmp_path / 'root'), follow_outside=follow_outside).load_table()
+        assert numbers(table) == ([0, 3] if follow_outside else [3])
+        counts = '2 text files are not read (2 not a file)', '3 text files are not read (2 not a file, 1 outside)'
+        assert (counts[0] if follow_outside else counts[1]) in caplog.text
+
     def test_a_damaged_metadata_table_is_named(self, tmp_path: Path) -> None:
         write_part(tmp_path / '00000', range(2), metadata=False)
         (tmp_path / '00000.parquet').write_bytes(b'PAR1')

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,6 +31,10 @@ class TestCaptions:
     )
     def test_white_space_becomes_one_space(self, caption: str, clean: str) -> None:
         assert clean_captions(pa.array([caption])).to_pylist() == [clean]
+
+    def test_a_long_caption_is_cut(self) -> None:
+        assert clean_captions(pa.array(['é ' * 10_000, 'a']))[0].as_py() == 'é ' * 5_000
+        assert clean_captions(pa.chunked_array([], pa.string())).to_pylist() == []
 
     def test_empty_captions_are_dropped_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
         pairs = pa.table({'caption': [' a', '', None, '\n', 'b'], 'image': ['0', '1', '2', '3', '4']})
@@ -66,3 +71,10 @@ class TestFiles:
         for name in ('b.JPEG', 'a.png', 'c.txt', '10.jpg', '9.jpg'):
             (tmp_path / name).touch()
         assert list_images(tmp_path) == ['10.jpg', '9.jpg', 'a.png', 'b.JPEG']
+
+    def test_names_that_are_not_utf8_are_left_out(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        for name in (b'caf\xe9.jpg', 'café.jpg'.encode()):
+            (tmp_path / os.fsdecode(name)).touch()
+        with caplog.at_level(logging.WARNING):
+            assert list_images(tmp_path) == ['café.jpg']
+        assert r"1 of 2 images have names that are not UTF-8 and are left out; first: 'caf\udce9.jpg'" in caplog.text

@@ -74,7 +74,7 @@ class TestDecodePictures:
         for _ in range(2):  # from the cache as well
             with caplog.at_level(logging.WARNING):
                 images, readable = decode_pictures(table, 8, tmp_path)
-            assert caplog.messages == ['2 of 6 images cannot be read and are left out; first: 0:2']
+            assert caplog.messages == ["2 of 6 images cannot be read and are left out (2 damaged); first: '0:2'"]
             assert np.flatnonzero(~readable).tolist() == [2, 4]
             assert not images[[2, 4]].any()
             caplog.clear()
@@ -139,7 +139,7 @@ class TestReadPictures:
     def test_warns_about_unreadable_pictures(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING):
             pictures = read_pictures(DecodedPictures(tiny_table(5, 2, seed=0, broken=[4]), 8), np.array([3, 4]))
-        assert caplog.messages == ['image 0:4 cannot be read and is replaced by black']
+        assert caplog.messages == ["image '0:4' cannot be read and is replaced by black"]
         assert pictures[0].any()
         assert not pictures[1].any()
 

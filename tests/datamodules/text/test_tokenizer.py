@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 
 import numpy as np
 import open_clip
@@ -68,6 +69,23 @@ class TestWordTokenizer:
                 tokenize('a b c d'), open_clip.SimpleTokenizer(context_length=8)('a b c d')[0].numpy()
             )
         assert len(tokenize._ids) == 2
+
+    def test_long_words_are_not_remembered(self) -> None:
+        tokenize = WordTokenizer(8)
+        tokenize('x' * 9_000 + ' y')
+        assert set(tokenize._ids) == {'y'}
+
+    def test_a_long_caption_is_cut_before_it_is_split(self) -> None:
+        tokenize = WordTokenizer(77)
+        reference = open_clip.SimpleTokenizer(context_length=77)
+        rng = np.random.default_rng(0)
+        long = ''.join(rng.choice([*'abcdefgh &;é'], 9_999))
+        for text in (long, long.replace(' ', '')[:2_000], 'é' * 2_000):
+            assert np.array_equal(tokenize(text), reference(text)[0].numpy())
+        start = time.process_time()
+        tokenize('a dog ' * 2_000_000)
+        tokenize('x' * 10_000_000)
+        assert time.process_time() - start < 1
 
     def test_can_be_pickled(self) -> None:
         tokenize = WordTokenizer(8)
