@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 from unittest.mock import patch
 
 import lightning as L
@@ -28,6 +28,7 @@ from datamodules.pictures.augment import SimCLRViews
 from datamodules.pictures.batches import PairBatch
 from datamodules.text.eda import EDA
 from experiments.checkpoint_io import AtomicCheckpointIO
+from experiments.run_log import HISTORY
 from lightning_modules.safeclip import SafeCLIP
 from tests.helpers.tiny import TinyPairs, tiny_architecture, trainer
 
@@ -110,14 +111,15 @@ class Killer(Callback):
         """Makes ``torch.save`` die halfway through the checkpoint at ``place``. Each epoch writes two checkpoints."""
         written, save = Counter[int](), torch.save
 
-        def die_or_save(checkpoint: Any, path: Path) -> None:
+        def die_or_save(checkpoint: Any, file: BinaryIO) -> None:
             epoch = checkpoint['epoch']  # not a count of calls, because the run may be a resumed one
             if self.place == ('writing', epoch, written[epoch]):
                 complete = io.BytesIO()
                 save(checkpoint, complete)
-                path.write_bytes(complete.getvalue()[: complete.tell() // 2])
+                file.write(complete.getvalue()[: complete.tell() // 2])
+                file.flush()
                 self.die()
-            save(checkpoint, path)
+            save(checkpoint, file)
             written[epoch] += 1
 
         with patch('torch.save', die_or_save):
@@ -342,9 +344,10 @@ def last(folder: Path) -> Path:
 def load_outcome(folder: Path) -> dict[str, Any]:
     """Loads what a run leaves in ``last.ckpt``: weights, pools, optimizer, schedule, split, metrics, progress.
 
-    Leaves out the paths of its checkpoints, which differ between runs.
+    Leaves out the paths of its checkpoints and the times in its metrics, which differ between runs.
     """
     checkpoint = torch.load(last(folder), weights_only=True)
+    checkpoint.pop(HISTORY, None)
     kept = {name: state for name, state in checkpoint['callbacks'].items() if 'ModelCheckpoint' not in name}
     return {**checkpoint, 'callbacks': kept}
 

@@ -4,19 +4,20 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from callbacks.scores import Augmented, Clean, Running, Score
 from datamodules.rows.partition import RISKY, SAFE
+from experiments.checkpoint_choice import runs_newest_first
 from experiments.checkpoint_io import AtomicCheckpointIO
-from tests.experiments.conftest import EXPERIMENTS, SMALL
+from tests.integration.kills import End, read_outcome, start
 from tests.integration.processes import read_tracebacks, run_in_processes
 from tests.integration.runs import (
     PHASES,
@@ -38,7 +39,6 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:The dirpath has changed'),  # a resumed run has its own folder
     pytest.mark.filterwarnings('ignore:Checkpoint directory'),  # or continues in the old one
 ]
-ROOT = Path(__file__).parents[2]
 
 
 def run_until_death(folder: Path, place: Place, resume: Path | None = None, **kwargs: Any) -> Path:
@@ -171,26 +171,33 @@ class TestDamagedCheckpoint:
         assert find_differences(whole, load_outcome(tmp_path / 'resumed')) == []
 
 
+@pytest.fixture(scope='module')
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int, float]:
+    """The outcome of a command that was left alone, the number of its changes of files, and its seconds."""
+    folder, started = tmp_path_factory.mktemp('whole'), time.monotonic()
+    assert start(folder, None) == 0, read_tracebacks(folder)
+    seconds = time.monotonic() - started
+    return read_outcome(folder / 'runs/toy/version_0'), int((folder / 'changes').read_text()), seconds
+
+
 @pytest.mark.slow
 class TestCommand:
-    """Uses the command as a user would: ``clipward fit``, killed, then again with ``--ckpt_path``."""
+    """Uses the command as a user would: ``clipward fit``, killed, then again with ``--ckpt_path=last``."""
 
-    def test_resumes_as_if_it_had_not_been_killed(self, tmp_path: Path) -> None:
-        kill = '--trainer.callbacks={class_path: tests.integration.runs.Kill, init_args: {epoch: 2, batch: 1}}'
-        assert run_command(tmp_path, 'whole') == 0
-        assert run_command(tmp_path, 'killed', kill) == -signal.SIGKILL
-        folder = tmp_path / 'killed' / 'version_0'
-        assert not (folder / 'DONE').exists()
-        assert run_command(tmp_path, 'killed', f'--ckpt_path={last(folder)}') == 0
-        resumed = tmp_path / 'killed' / 'version_1'
-        assert (resumed / 'DONE').exists()
-        assert find_differences(load_outcome(tmp_path / 'whole' / 'version_0'), load_outcome(resumed)) == []
-
-
-def run_command(folder: Path, name: str, *more: str) -> int:
-    """Runs the toy experiment at its smallest size and returns the exit status."""
-    toy = ['fit', '--config', str(EXPERIMENTS / 'safeclip_toy.yaml'), *SMALL, '--trainer.max_epochs=4']
-    where = [f'--name={name}', f'--trainer.default_root_dir={folder}', f'--data.cache_dir={folder}/cache']
-    environment = {**os.environ, 'WANDB_MODE': 'disabled', 'PYTHONPATH': str(ROOT)}
-    line = [sys.executable, '-m', 'experiments.cli', *toy, *where, *more]
-    return subprocess.run(line, cwd=folder, env=environment, capture_output=True).returncode
+    @pytest.mark.parametrize('seed', range(int(os.environ.get('CLIPWARD_KILLS', '3'))))
+    def test_resumes_as_if_it_had_not_died(
+        self, tmp_path: Path, whole_run: tuple[dict[str, Any], int, float], seed: int
+    ) -> None:
+        """CLIPWARD_KILLS in the environment sets the number of runs; every third finds the disk full."""
+        expected, changes, seconds = whole_run
+        random = np.random.default_rng(seed)
+        kind = ('change', 'time', 'full')[seed % 3]
+        resume: tuple[str, ...] = ()
+        for _ in range(random.integers(1, 4)):
+            end = End(kind, float(random.uniform(0, seconds)) if kind == 'time' else int(random.integers(changes)))
+            status = start(tmp_path, end, *resume)
+            assert status in (-signal.SIGKILL, -signal.SIGALRM, 2, 0), (end, read_tracebacks(tmp_path))
+            resume = ('--ckpt_path=last',) if list(tmp_path.glob('runs/toy/version_*/checkpoints/*.ckpt')) else ()
+        assert start(tmp_path, None, *resume) == 0, read_tracebacks(tmp_path)
+        newest = next(runs_newest_first(tmp_path / 'runs/toy'))
+        assert find_differences(expected, read_outcome(newest)) == []
