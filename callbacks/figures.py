@@ -44,6 +44,8 @@ class Figures(Callback):
     - ``split.png``: size of the safe side, and the poison on it;
     - ``similarity_<epochs trained>.png``: histogram of the similarities behind a new split.
 
+    A resumed run removes those of epochs that it trains again.
+
     Args:
         every_n_epochs: Number of epochs from one drawing to the next; each takes a second or two. Figures are also
             drawn after the first split and at the end of training. Values are recorded after every epoch.
@@ -82,6 +84,11 @@ class Figures(Callback):
             pairs = {attack: poisoned_pairs(data, attack, self.examples) for attack in data.manifest.attacks}
             _save(trainer, folder, 'poisons', plots.contact_sheet(pairs))
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for path in folder.glob('similarity_*.png') if (folder := _folder(trainer)) else ():
+            if int(path.stem.rpartition('_')[2]) > trainer.current_epoch:
+                path.unlink()
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._training_similarity = RowSums(1 + len(truth_of(trainer).manifest.attacks), pl_module.device)
 
@@ -108,7 +115,7 @@ class Figures(Callback):
             with self.harmless:
                 self._record(epochs, measure_split(data))
         is_first_split = is_new_split and len(self.history.get('split/share', ())) == 1
-        if epochs % self.every_n_epochs == 0 or is_first_split:
+        if epochs % self.every_n_epochs == 0 or is_first_split or epochs == trainer.max_epochs:
             self._draw(trainer, pl_module, epochs)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

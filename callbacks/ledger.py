@@ -54,20 +54,29 @@ class ScoreLedger(Callback):
         self.harmless = Harmless('writing the ledger', f'{FILE} stays that of an earlier split, if there is one')
         self._seen: RowSums | None = None
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if truth_of(trainer).partition.scored_after is not None:  # resumed; the ledger on disk may be of a later split
+            self._write(trainer)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = truth_of(trainer)
         partition = data.partition
         if partition.scored_after != trainer.current_epoch + 1:
             return  # no new split
-        folder = trainer.log_dir  # a collective call, so all ranks make it
+        self._write(trainer)
         score, side = partition.score.numpy(), partition.side.numpy()
-        if folder and trainer.is_global_zero:
-            with self.harmless:
-                mixture = None if partition.mixture is None else mixture_from(partition.mixture)
-                write_ledger(Path(folder, FILE), ledger(data.table, score, side, mixture))
         poisons = {attack: data.manifest.rows(attack) for attack in data.manifest.attacks}
         metrics = {f'partition/{name}': value for name, value in separation(side, score, poisons).items()}
         pl_module.log_dict(metrics, sync_dist=True)  # equal on all ranks, but without sync_dist Lightning warns
+
+    def _write(self, trainer: L.Trainer) -> None:
+        folder, data = trainer.log_dir, truth_of(trainer)  # a collective call, so all ranks make it
+        if folder and trainer.is_global_zero:
+            with self.harmless:
+                partition = data.partition
+                mixture = None if partition.mixture is None else mixture_from(partition.mixture)
+                lines = ledger(data.table, partition.score.numpy(), partition.side.numpy(), mixture)
+                write_ledger(Path(folder, FILE), lines)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = truth_of(trainer)

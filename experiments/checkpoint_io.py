@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from datamodules.files.atomic import remove_leftovers_in, write_atomically
 from datamodules.usage_error import UsageError
 from lightning_modules.weights import read_checkpoint
+
+LAST = 'last.ckpt'
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -29,8 +33,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         remove_leftover_checkpoints(Path(path).parent)
-        with write_atomically(path) as temporary:
-            torch.save(checkpoint, temporary)
+        with write_atomically(path) as temporary, temporary.open('wb') as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # a full disk, which torch reports as a wrong position
+                    raise error.__context__ from None
+                raise
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Reads a checkpoint; torch would take numbers that have changed on the disk for weights.
@@ -56,9 +65,30 @@ def is_whole(path: Path) -> bool:
         return False
 
 
+def peek(path: Path) -> dict[str, Any]:
+    """Maps a checkpoint into memory instead of reading all of it.
+
+    Raises:
+        UsageError: If the file is missing or no checkpoint.
+    """
+    try:
+        checkpoint = torch.load(path, map_location='cpu', mmap=True, weights_only=True)
+        return {'epoch': checkpoint['epoch'], 'callbacks': checkpoint.get('callbacks', {})}
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError) as error:
+        raise UsageError(f'ckpt_path={str(path)!r} is no checkpoint of a run, or damaged.') from error
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints in a folder: ``last.ckpt``, then the others by their epochs, which their names hold."""
+    return sorted(folder.glob('*.ckpt'), key=lambda path: (path.name == LAST, _numbers(path.stem)), reverse=True)
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r'\d+', name)]
+
+
 def _way_out(folder: Path) -> str:
-    newest_first = sorted(folder.glob('*.ckpt'), key=lambda path: path.stat().st_mtime, reverse=True)
-    whole = next((str(path) for path in newest_first if is_whole(path)), None)
+    whole = next((str(path) for path in newest_first(folder) if is_whole(path)), None)
     return f'resume from {whole}' if whole else 'no other in its folder is whole, so start anew'
 
 

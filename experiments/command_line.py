@@ -19,13 +19,18 @@ import callbacks
 import datamodules
 import lightning_modules
 from datamodules.pairs import PairsDataModule
+from experiments.checkpoint_choice import choose_checkpoint
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.errors import fail, short_errors
+from experiments.last_word import last_word, warn_of_unfinished
 from experiments.measurements import describe_measurements
 from experiments.parser import Parser, place_csv_logger
 from experiments.plan import TrainingPlan
 from experiments.progress_bar import with_progress_bar
-from experiments.run_folder import ResolvedConfig, RunFolder, mark_done
+from experiments.resolved_config import ResolvedConfig
+from experiments.run_folder import RunFolder
+from experiments.run_log import with_run_log
+from experiments.run_place import check_name, place_of
 from experiments.subcommands import (
     DATA_ARGUMENTS,
     DESCRIPTION,
@@ -46,7 +51,8 @@ DEFAULTS = Path(__file__).with_name('defaults.yaml')
 EXPECTED_WARNINGS = {  # library warnings, with the reason why they can be ignored
     'isinstance.treespec, LeafSpec': 'Lightning 2.6 calls what newer torch deprecates',
     'torch.distributed.nn.functional.all_gather is deprecated': 'Lightning 2.6 calls what newer torch deprecates',
-    'The dirpath has changed from': 'each attempt at a run has a folder of its own',
+    'The dirpath has changed from': 'a run that branches off another has a folder of its own',
+    'Checkpoint directory .* exists and is not empty': 'a resumed run goes on in its folder',
     'The number of training batches': 'the logging interval suits large sets; epochs are logged anyway',
     'Total length of .* across ranks is zero': 'pairs without labeled pictures have nothing to be measured on',
     'The .* does not have many workers': 'data.num_workers says how many there are to be',
@@ -107,7 +113,6 @@ class CommandLine(LightningCLI):
             parser_class=Parser,
             parser_kwargs=_parser_arguments(),
             save_config_callback=ResolvedConfig,
-            save_config_kwargs={'overwrite': True},  # without a CSV logger, runs share a folder
             args=self.arguments,
         )
 
@@ -165,10 +170,14 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         check_trainer(vars(config.trainer), str(self.subcommand))
-        checkpoint = config.get('ckpt_path')
-        if checkpoint and checkpoint not in ('best', 'last') and not Path(checkpoint).is_file():
-            fail(f'ckpt_path={checkpoint!r} does not exist.')
-        has_weights = bool(checkpoint) or _starts_trained(config.model)
+        check_name(config.name)
+        if config.get('ckpt_path') is not None:
+            parent = place_of(str(self.subcommand), config).parent
+            checkpoint = choose_checkpoint(config.ckpt_path, parent, _checkpoint_folder(config))
+            config.ckpt_path = str(checkpoint)
+            if self.subcommand in NEED_WEIGHTS:
+                warn_of_unfinished(checkpoint)
+        has_weights = config.get('ckpt_path') is not None or _starts_trained(config.model)
         if self.subcommand in NEED_WEIGHTS and not has_weights and not config.allow_untrained:
             fail(
                 f'{self.subcommand} would measure random weights: give --ckpt_path or --model.init_from, '
@@ -182,14 +191,10 @@ class CommandLine(LightningCLI):
         shows_progress = config.get('enable_progress_bar') is not False and not config.get('barebones')
         config['callbacks'] = with_progress_bar(config.get('callbacks'), shows_progress)
         config['plugins'] = _with_checkpoint_io(config.get('plugins'))
-        with refused_by_lightning():
-            trainer = self._instantiate_trainer(
-                config, [self.run_folder, TrainingPlan(), *filter(None, slot_callbacks)]
-            )
-        data_seed, seed = self._get(self.config_init, 'data').seed, self._get(self.config_init, 'seed_everything')
         if self.subcommand not in TOOLS:  # tools have no run folder
-            self.run_folder.create(trainer, f'd{data_seed}-t{seed}')
-        return trainer
+            config['logger'] = with_run_log(config.get('logger'))
+        with refused_by_lightning():
+            return self._instantiate_trainer(config, [self.run_folder, TrainingPlan(), *filter(None, slot_callbacks)])
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -197,11 +202,12 @@ class CommandLine(LightningCLI):
         if subcommand in TOOLS:
             self._run_tool(subcommand)
             return
+        seeds = f'd{self.datamodule.seed}-t{self._get(self.config_init, "seed_everything")}'
         try:
+            self.run_folder.create(self.trainer, place_of(subcommand, self.config[subcommand]), seeds)
             super()._run_subcommand(subcommand)
-        except BaseException:
-            self.run_folder.remove_failed_start(self.trainer)
-            raise
+        finally:
+            self.run_folder.close()
 
     def _run_tool(self, name: str) -> None:
         function = tool(name)
@@ -216,7 +222,10 @@ class CommandLine(LightningCLI):
     after_test = after_validate
 
     def after_fit(self) -> None:
-        mark_done(self.trainer)
+        if folder := self.run_folder.mark_done(self.trainer):
+            print(last_word(self.trainer, folder), flush=True)
+        if not self.run_folder.started and self.trainer.is_global_zero:
+            print('Nothing was left to train: to go on, set a larger trainer.max_epochs.', flush=True)
 
 
 def run(arguments: Sequence[str], command_line: type[CommandLine] = CommandLine) -> CommandLine:
@@ -242,6 +251,11 @@ def tool(name: str) -> Callable[..., None]:
 def _starts_trained(model: Any) -> bool:
     arguments = model.get('init_args') or {}
     return bool(arguments.get('init_from') or arguments.get('pretrained'))
+
+
+def _checkpoint_folder(config: Any) -> str | None:
+    arguments = getattr(config.callbacks.checkpoint, 'init_args', None)
+    return arguments.get('dirpath') if arguments else None
 
 
 def _with_checkpoint_io(plugins: Any) -> list[Any]:

@@ -1,71 +1,108 @@
-"""The folder of a run: its settings, and whether it came to its end."""
+"""The folder of a run: who uses it, its history, and whether it came to its end."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 from typing import Any
 
 import lightning as L
-import yaml
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
 
 from datamodules.files.atomic import write_text
-from experiments.wandb_run import WandbRun
+from experiments.checkpoint_choice import FOLDER
+from experiments.folder_lock import FolderLock
+from experiments.run_log import HISTORY, RunLog, history, restore_history
+from experiments.run_place import Place, claim
+from experiments.wandb_run import wandb_runs
 
 DONE = 'DONE'  # Lightning 2.6 exits with status 0 when a job is terminated, so the status proves nothing
+STARTS = 'starts.jsonl'
 
 
 class RunFolder(Callback):
-    """Makes the folder of a run, says where it is, and starts W&B when the run itself starts.
+    """Makes the folder of a run or opens that of the run it resumes, says where it is, and starts W&B.
 
     A run starts with its first training, validation or prediction epoch. Whatever fails before that, such as reading
     the data, leaves neither a folder nor a run in W&B.
 
     Attributes:
-        created: The folder, if it was made by this object.
+        path: The folder; ``None`` before :meth:`create`, without a log, and on all processes but the first.
+        place: Where it is.
         started: Whether the run has started.
     """
 
     def __init__(self) -> None:
-        self.created: Path | None = None
+        self.path: Path | None = None
+        self.place = Place(Path())
         self.started = False
+        self._resumes = False  # in the folder that it has
+        self._made: list[Path] = []  # folders that were not there, the innermost one first
+        self._lock: FolderLock | None = None
 
-    def create(self, trainer: L.Trainer, seeds: str = '') -> None:
-        """Makes the folder before any logger writes, and tells W&B to use it.
+    def create(self, trainer: L.Trainer, place: Place, seeds: str = '') -> None:
+        """Makes and locks the folder before any logger writes, and tells the loggers to use it.
 
         Args:
             trainer: The trainer of the run.
+            place: Where the folder is to be.
             seeds: Seeds of data and training, for the run's name in W&B, which knows no folders.
-        """
-        for logger in _wandb_runs(trainer):
-            logger.wait_for_start()
-        first = trainer.loggers[0] if trainer.loggers else None
-        if not isinstance(first, CSVLogger):  # no logger, or another one first: the run has no folder of its own
-            return
-        existed = Path(first.log_dir).exists()
-        _ = first.experiment  # makes the folder while it is empty; later the logger would warn of what is in it
-        self.created = None if existed else Path(first.log_dir)
-        for logger in _wandb_runs(trainer):
-            logger.use_folder(first.log_dir)
-            logger.add_to_name(seeds)
 
-    def remove_failed_start(self, trainer: L.Trainer) -> None:
-        """Removes the folder of a run that has not started."""
-        if self.created is not None and not self.started and trainer.is_global_zero:
-            shutil.rmtree(self.created, ignore_errors=True)
+        Raises:
+            UsageError: If another process uses the folder, or it cannot be made.
+        """
+        self.place, resumed = place, place.resumed
+        self._resumes = resumed is not None
+        for logger in wandb_runs(trainer):
+            logger.wait_for_start()
+        log = next((logger for logger in trainer.loggers if isinstance(logger, RunLog)), None)
+        if log is None or not trainer.is_global_zero:  # a dry run has no log
+            return
+        self._made = [] if resumed else [path for path in (place.parent, *place.parent.parents) if not path.exists()]
+        self.path = resumed or claim(place)
+        self._lock = FolderLock(self.path)
+        log.use_folder(self.path)
+        for logger in wandb_runs(trainer):
+            logger.use_folder(self.path)
+            logger.use_name(place.parent.name, seeds)
+
+    def close(self) -> None:
+        """Lets other processes use the folder. That of a run that has not started is removed."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        if self.started or self._resumes:
+            return
+        if self.path is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+        _remove_empty(self._made)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         folder = trainer.log_dir  # asks all ranks
         if folder and trainer.is_global_zero:
             print(f'Run folder: {folder}', flush=True)
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[HISTORY] = history(trainer)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != 'fit':
+            return
+        if HISTORY in checkpoint:  # not if an earlier release has saved it
+            restore_history(trainer, checkpoint[HISTORY])
+        if self._resumes:  # perhaps after the folder was moved, or in another spelling
+            _move_paths(checkpoint['callbacks'].values(), getattr(trainer.checkpoint_callback, 'dirpath', None))
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start(trainer)
+        if self.path is not None:
+            (self.path / DONE).unlink(missing_ok=True)
+            _remove_leftovers(self.path)
+            _note_start(self.path / STARTS, self.place.checkpoint, trainer.current_epoch)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -79,27 +116,55 @@ class RunFolder(Callback):
 
     def _start(self, trainer: L.Trainer) -> None:
         if not self.started and trainer.is_global_zero:
-            for logger in _wandb_runs(trainer):
+            for logger in wandb_runs(trainer):
                 logger.start()
         self.started = True
 
+    def mark_done(self, trainer: L.Trainer) -> Path | None:
+        """Leaves a marker that training came to its planned end; a killed or interrupted run has none.
 
-def _wandb_runs(trainer: L.Trainer) -> list[WandbRun]:
-    return [logger for logger in trainer.loggers if isinstance(logger, WandbRun)]
+        A run that was killed after its last epoch gets it when it is resumed, though there is nothing left to train.
 
-
-def mark_done(trainer: L.Trainer) -> None:
-    """Leaves a marker that training came to its planned end; a killed or interrupted run has none."""
-    folder = trainer.log_dir  # asks all ranks
-    if trainer.state.finished and folder and trainer.is_global_zero:
+        Returns:
+            The folder of the run; ``None`` if this process has marked none.
+        """
+        if self.path is None or not trainer.state.finished or not (self.started or self._resumes):
+            return None
         summary = {'epochs': trainer.current_epoch, 'steps': trainer.global_step, 'finished': time.strftime('%FT%T%z')}
-        write_text(Path(folder, DONE), json.dumps(summary) + '\n')
+        write_text(self.path / DONE, json.dumps(summary) + '\n')
+        return self.path
 
 
-class ResolvedConfig(SaveConfigCallback):
-    """Saves the resolved configuration in the run's folder, and in W&B beside the figures that it led to."""
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Removes folders up to the first that something else has been put into."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        config: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        for logger in _wandb_runs(trainer):
-            logger.log_hyperparams(config)
+
+def _remove_leftovers(run: Path) -> None:
+    """Removes what a killed process was writing. The run is locked, so no other process writes there."""
+    for folder in (run, run / FOLDER, run / 'figures'):
+        for leftover in folder.glob('*.*-*-*.tmp'):
+            leftover.unlink(missing_ok=True)
+
+
+def _note_start(path: Path, checkpoint: Path | None, epochs: int) -> None:
+    """Adds a line that says from which checkpoint the run started, or went on, and when."""
+    line = {'started': time.strftime('%FT%T%z'), 'checkpoint': checkpoint and str(checkpoint), 'epochs': epochs}
+    earlier = path.read_text() if path.exists() else ''
+    write_text(path, f'{earlier}{json.dumps(line)}\n')
+
+
+def _move_paths(states: Iterable[Any], dirpath: str | os.PathLike[str] | None) -> None:
+    """Makes the state of checkpoint callbacks name the files of a run by the paths that they have now."""
+
+    def move(path: str) -> str:
+        return path and os.path.join(dirpath or '', PurePath(path).name)
+
+    for state in states:
+        if dirpath is not None and isinstance(state, dict) and 'best_k_models' in state:
+            state |= {name: move(state[name]) for name in ('best_model_path', 'kth_best_model_path', 'last_model_path')}
+            state |= {'dirpath': dirpath, 'best_k_models': {move(p): s for p, s in state['best_k_models'].items()}}

@@ -8,11 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning as L
 from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 
 from callbacks.harmless import Harmless
+from datamodules.files.atomic import write_text
 
+DISABLED = 'disabled'  # the WANDB_MODE that writes no files at all
+ID_FILE = 'wandb_id'  # in the run's folder, for a resumed run to go on with
+QUIET = {'silent': True}  # W&B would print six lines about itself; where the log is, the run says
 EPOCH_METRICS = ('asr/*', 'zero_shot/*', 'zero_shot_top5/*', 'probe/*', 'retrieval/*', 'partition/*', 'cost/*')
 
 
@@ -22,7 +27,7 @@ def offline_by_environment() -> bool:
     Without a key Lightning's logger would stop the run, and when told to be offline it ignores ``WANDB_MODE``.
     """
     mode = os.environ.get('WANDB_MODE')
-    return mode not in ('online', 'shared') if mode else 'WANDB_API_KEY' not in os.environ
+    return mode not in ('online', 'shared', DISABLED) if mode else 'WANDB_API_KEY' not in os.environ
 
 
 class WandbRun(WandbLogger):
@@ -32,11 +37,11 @@ class WandbRun(WandbLogger):
 
     Args:
         project: Project that the run belongs to.
-        name: Name of the run.
+        name: Name of the run; ``None`` for that of the command, with the seeds.
         offline: Keep the log on this machine, to be sent with ``wandb sync`` or not at all. ``None``: the environment
             variables WANDB_MODE and WANDB_API_KEY decide, and without them the log stays on this machine.
         save_dir: Folder of the log; the folder of the run if ``None``.
-        id: ID of an earlier run to go on with.
+        id: ID of an earlier run to go on with. A run that resumes in its own folder goes on with its ID anyway.
         entity: User or team that the project belongs to.
         group: Runs of one group are shown together.
         tags: Tags of the run.
@@ -69,22 +74,28 @@ class WandbRun(WandbLogger):
             'prefix': prefix,
             'log_model': log_model,
         }
-        of_run: dict[str, Any] = {'entity': entity, 'group': group, 'tags': tags, 'notes': notes, **(init or {})}
+        of_run: dict[str, Any] = {'entity': entity, 'group': group, 'tags': tags, 'notes': notes, 'settings': QUIET}
+        of_run |= init or {}
         offline = offline_by_environment() if offline is None else offline
         super().__init__(save_dir=save_dir or '.', offline=offline, **of_logger, **of_run)
+        self._wandb_init.pop('anonymous')  # it warns of this argument, which Lightning always gives
         self.in_run_folder = save_dir is None
         self.harmless = Harmless('logging to W&B')
+        self._id_file: Path | None = None
         self.started = self._waits_for_start = False
         self._waiting: list[Callable[[], None]] = []
 
-    def use_folder(self, folder: str | Path) -> None:
-        """Puts the log into the run's folder, unless ``save_dir`` named another one."""
+    def use_folder(self, folder: Path) -> None:
+        """Puts the log into the run's folder, unless ``save_dir`` named another one, and goes on with its W&B run."""
         if self.in_run_folder:
             self._save_dir = self._wandb_init['dir'] = str(folder)
+        self._id_file = folder / ID_FILE
+        if self._id is None and self._id_file.exists():
+            self._id = self._wandb_init['id'] = self._id_file.read_text().strip()
 
-    def add_to_name(self, seeds: str) -> None:
-        """Ends the run's name with its seeds, unless it does already."""
-        name = self._name or ''
+    def use_name(self, name: str, seeds: str) -> None:
+        """Names the run after the command unless it has a name, and ends the name with the seeds."""
+        name = self._name or name
         if not name.endswith(seeds):
             self._name = self._wandb_init['name'] = f'{name}-{seeds}'.lstrip('-')
 
@@ -102,6 +113,8 @@ class WandbRun(WandbLogger):
         self.started = True
         with self.harmless:
             run = self.experiment
+            if self._id_file is not None and not run.disabled:
+                write_text(self._id_file, f'{run.id}\n')
             run.define_metric('epoch')
             for metric in EPOCH_METRICS:  # W&B would draw them against steps
                 run.define_metric(metric, step_metric='epoch')
@@ -131,6 +144,11 @@ class WandbRun(WandbLogger):
             self.start()
             with self.harmless:
                 call()
+
+
+def wandb_runs(trainer: L.Trainer) -> list[WandbRun]:
+    """The W&B loggers of a trainer."""
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbRun)]
 
 
 class _NotStarted:

@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from matplotlib.figure import Figure
@@ -166,6 +167,14 @@ class TestDrawing:
         fit(tmp_path, 5, Figures(every_n_epochs=4))
         histograms = {f'similarity_00{epoch}.png' for epoch in (WARM_UP, 4, 5)}
         assert drawn(tmp_path) == {'poisons.png', *CURVES, *histograms}
+
+    def test_a_resumed_run_removes_those_of_epochs_that_it_trains_again(self, tmp_path: Path) -> None:
+        (tmp_path / 'figures').mkdir()
+        for epoch in (3, 4):
+            (tmp_path / f'figures/similarity_00{epoch}.png').touch()
+        run: Any = SimpleNamespace(log_dir=str(tmp_path), is_global_zero=True, current_epoch=3)
+        Figures().on_train_start(run, LightningModule())
+        assert drawn(tmp_path) == {'similarity_003.png'}
 
     def test_figures_are_images_of_visible_size(self, tmp_path: Path) -> None:
         fit(tmp_path, WARM_UP)

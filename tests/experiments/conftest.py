@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,8 @@ SMALL = [  # enough for every part of a run to do something, in seconds
     '--callbacks.figures=null',
 ]
 
+TINY = '--model.architecture=tiny_toy.json'
+
 
 class FakeRun:
     """Stands for a W&B run: keeps what it was told."""
@@ -35,7 +38,8 @@ class FakeRun:
     def __init__(self, **settings: Any) -> None:
         self.settings, self.metrics, self.logged = settings, {}, []
         self.config = self
-        self.id, self.name = 'fake', 'fake'
+        self.id, self.name, self.offline = settings.get('id') or 'fake', 'fake', False
+        self.disabled = os.environ.get('WANDB_MODE') == 'disabled'
 
     def define_metric(self, metric: str, step_metric: str | None = None, **_: Any) -> None:
         self.metrics[metric] = step_metric
@@ -104,5 +108,5 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, fake_wandb: list[Fake
     root = tmp_path_factory.mktemp('runs')
     toy = str(EXPERIMENTS / 'safeclip_toy.yaml')
     where = [f'--trainer.default_root_dir={root}', f'--data.cache_dir={root}/cache']
-    cli.main(['fit', '--config', toy, *SMALL, *where])
+    cli.main(['fit', '--config', toy, *SMALL, TINY, *where])
     return root / 'safeclip_toy' / 'version_0'

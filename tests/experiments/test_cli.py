@@ -19,7 +19,7 @@ from experiments import cli, command_line
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.command_line import import_object
 from experiments.subcommands import SLOTS
-from tests.experiments.conftest import EXPERIMENTS, SMALL, FakeRun, instantiate, parse, resolve
+from tests.experiments.conftest import EXPERIMENTS, SMALL, TINY, FakeRun, instantiate, parse, resolve
 
 TOY = str(EXPERIMENTS / 'safeclip_toy.yaml')
 
@@ -122,13 +122,6 @@ class TestOverrides:
         overlay = ['--config', '{trainer: {max_epochs: 5}}']
         assert fit('--trainer.max_epochs=7', *overlay).trainer.max_epochs == 5
         assert fit(*overlay, '--trainer.max_epochs=7').trainer.max_epochs == 7
-
-    def test_the_name_and_root_reach_every_logger(self, tmp_path: Path) -> None:
-        config = fit('--name=mine', f'--trainer.default_root_dir={tmp_path}', '--seed_everything=5')
-        csv, wandb = config.trainer.logger
-        assert csv.init_args.save_dir == str(tmp_path)
-        assert csv.init_args.name == wandb.init_args.name == 'mine'
-        assert config.data.init_args.seed == 5
 
 
 class TestRefusals:
@@ -246,16 +239,11 @@ class TestRun:
     def test_its_checkpoint_can_be_measured_with_other_settings(self, finished_run: Path, tmp_path: Path) -> None:
         checkpoint = str(finished_run / 'checkpoints' / 'last.ckpt')
         where = [f'--trainer.default_root_dir={tmp_path}', f'--data.cache_dir={tmp_path}', '--trainer.logger=false']
-        run = cli.main(['validate', '--config', TOY, *SMALL, *where, '--model.lr=0.5', f'--ckpt_path={checkpoint}'])
+        run = cli.main(
+            ['validate', '--config', TOY, *SMALL, TINY, *where, '--model.lr=0.5', f'--ckpt_path={checkpoint}']
+        )
         assert run.model.lr == 0.5
         assert 0 <= float(run.trainer.callback_metrics['zero_shot/heldout']) <= 1
-
-    def test_can_be_resumed(self, finished_run: Path, tmp_path: Path) -> None:
-        checkpoint = str(finished_run / 'checkpoints' / 'last.ckpt')
-        where = [f'--trainer.default_root_dir={tmp_path}', f'--data.cache_dir={tmp_path}', '--trainer.logger=false']
-        run = cli.main(['fit', '--config', TOY, *SMALL, *where, '--trainer.max_epochs=4', f'--ckpt_path={checkpoint}'])
-        assert run.trainer.current_epoch == 4
-        assert run.trainer.global_step == 16
 
 
 class TestFailedStart:
@@ -274,7 +262,7 @@ class TestFailedStart:
         where = [f'--trainer.default_root_dir={tmp_path}/runs', f'--data.cache_dir={tmp_path}/cache']
         refusal(capsys, 'fit', '--config', TOY, *SMALL, *where, mistake, stage=run)
         assert len(fake_wandb) == before
-        assert not list(tmp_path.glob('runs/*/*'))
+        assert not (tmp_path / 'runs').exists()
 
 
 class TestEntryPoint:

@@ -1,87 +1,134 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import pytest
 from lightning import LightningModule
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerStatus
 
-from experiments.run_folder import DONE, RunFolder, mark_done
+from datamodules.usage_error import UsageError
+from experiments.run_folder import DONE, STARTS, RunFolder, _move_paths
+from experiments.run_log import with_run_log
+from experiments.run_place import Place
 from experiments.wandb_run import WandbRun
 from tests.experiments.conftest import FakeRun
 
 
+@pytest.fixture
+def folder() -> Iterator[RunFolder]:
+    folder = RunFolder()
+    yield folder
+    folder.close()
+
+
 def trainer(folder: Path, *loggers: Any) -> L.Trainer:
-    return L.Trainer(logger=list(loggers) or False, accelerator='cpu', default_root_dir=folder)
+    return L.Trainer(logger=with_run_log(loggers), accelerator='cpu', default_root_dir=folder)
 
 
 class TestCreate:
-    def test_two_runs_of_one_name_have_folders_of_their_own(self, tmp_path: Path) -> None:
-        for _ in range(2):
-            RunFolder().create(trainer(tmp_path, CSVLogger(tmp_path, 'toy')))
-        assert {path.name for path in (tmp_path / 'toy').iterdir()} == {'version_0', 'version_1'}
+    def test_loggers_use_the_folder_of_the_run(self, tmp_path: Path, folder: RunFolder) -> None:
+        wandb = WandbRun()
+        run = trainer(tmp_path, wandb)
+        folder.create(run, Place(tmp_path / 'toy'), 'd1-t2')
+        assert wandb.save_dir == run.log_dir == str(tmp_path / 'toy/version_0')
+        assert wandb._wandb_init['name'] == 'toy-d1-t2'
 
-    def test_wandb_goes_into_the_folder_of_the_run(self, tmp_path: Path) -> None:
-        csv, wandb = CSVLogger(tmp_path, 'toy'), WandbRun()
-        RunFolder().create(trainer(tmp_path, csv, wandb))
-        assert wandb.save_dir == csv.log_dir == str(tmp_path / 'toy' / 'version_0')
+    def test_a_resumed_run_goes_on_in_its_folder(self, tmp_path: Path, folder: RunFolder) -> None:
+        last = tmp_path / 'toy/version_3/checkpoints/last.ckpt'
+        last.parent.mkdir(parents=True)
+        folder.create(trainer(tmp_path), Place(tmp_path / 'toy', checkpoint=last))
+        assert folder.path == tmp_path / 'toy/version_3'
 
-    def test_a_run_without_a_log_has_no_folder(self, tmp_path: Path) -> None:
-        RunFolder().create(trainer(tmp_path))
+    def test_a_measured_one_does_not(self, tmp_path: Path, folder: RunFolder) -> None:
+        last = tmp_path / 'toy/version_3/checkpoints/last.ckpt'
+        last.parent.mkdir(parents=True)
+        folder.create(trainer(tmp_path), Place(tmp_path / 'toy', 'validate', checkpoint=last))
+        assert folder.path == tmp_path / 'toy/validate_0'
+
+    def test_a_root_that_is_a_file_is_refused(self, tmp_path: Path, folder: RunFolder) -> None:
+        (tmp_path / 'file').touch()
+        with pytest.raises(UsageError, match=r'^trainer\.default_root_dir or name: .*\(Not a directory\)'):
+            folder.create(trainer(tmp_path), Place(tmp_path / 'file/toy'))
+
+
+class TestClose:
+    def test_nothing_is_left_of_a_run_that_has_not_started(self, tmp_path: Path, folder: RunFolder) -> None:
+        folder.create(trainer(tmp_path), Place(tmp_path / 'runs/toy'))
+        folder.close()
         assert not list(tmp_path.iterdir())
 
+    def test_but_the_folders_that_were_there_before(self, tmp_path: Path, folder: RunFolder) -> None:
+        (tmp_path / 'runs').mkdir()
+        folder.create(trainer(tmp_path), Place(tmp_path / 'runs/toy'))
+        folder.close()
+        assert not list((tmp_path / 'runs').iterdir())
 
-class TestRemoveFailedStart:
-    def test_nothing_is_left_of_a_run_that_has_not_started(self, tmp_path: Path) -> None:
-        folder, run = RunFolder(), trainer(tmp_path, CSVLogger(tmp_path, 'toy'))
-        folder.create(run)
-        (tmp_path / 'toy/version_0/config.yaml').touch()
-        folder.remove_failed_start(run)
-        assert not list((tmp_path / 'toy').iterdir())
-
-    def test_a_run_that_has_started_is_kept(self, tmp_path: Path) -> None:
-        folder, run = RunFolder(), trainer(tmp_path, CSVLogger(tmp_path, 'toy'))
-        folder.create(run)
+    def test_a_run_that_has_started_is_kept(self, tmp_path: Path, folder: RunFolder) -> None:
+        run = trainer(tmp_path)
+        folder.create(run, Place(tmp_path / 'toy'))
         folder.on_train_start(run, LightningModule())
-        folder.remove_failed_start(run)
+        folder.close()
         assert (tmp_path / 'toy/version_0').is_dir()
-
-    def test_a_folder_that_was_there_before_is_kept(self, tmp_path: Path) -> None:
-        (tmp_path / 'toy/mine').mkdir(parents=True)
-        (tmp_path / 'toy/mine/notes.txt').touch()
-        folder, run = RunFolder(), trainer(tmp_path, CSVLogger(tmp_path, 'toy', version='mine'))
-        with pytest.warns(UserWarning, match='exists and is not empty'):
-            folder.create(run)
-        folder.remove_failed_start(run)
-        assert (tmp_path / 'toy/mine/notes.txt').exists()
 
 
 class TestStart:
     @pytest.mark.parametrize('hook', ['on_train_start', 'on_validation_start', 'on_test_start', 'on_predict_start'])
-    def test_wandb_starts_with_the_first_epoch(self, hook: str, tmp_path: Path, fake_wandb: list[FakeRun]) -> None:
-        folder, run = RunFolder(), trainer(tmp_path, CSVLogger(tmp_path, 'toy'), WandbRun())
+    def test_wandb_starts_with_the_first_epoch(
+        self, hook: str, tmp_path: Path, folder: RunFolder, fake_wandb: list[FakeRun]
+    ) -> None:
+        run = trainer(tmp_path, WandbRun())
         before = len(fake_wandb)
-        folder.create(run)
+        folder.create(run, Place(tmp_path / 'toy'))
         run.loggers[1].log_metrics({'loss': 1.0})
         assert len(fake_wandb) == before
         getattr(folder, hook)(run, LightningModule())
         assert [run.logged for run in fake_wandb[before:]] == [[{'loss': 1.0}]]
 
+    def test_what_a_killed_process_left_is_removed(self, tmp_path: Path, folder: RunFolder) -> None:
+        last = tmp_path / 'toy/version_0/checkpoints/last.ckpt'
+        left = [last.parent.parent / DONE, last.with_name('last.ckpt.0123-45-67.tmp')]
+        for path in [last, *left]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        run = trainer(tmp_path)
+        folder.create(run, Place(tmp_path / 'toy', checkpoint=last))
+        assert all(path.exists() for path in left)
+        folder.on_train_start(run, LightningModule())
+        assert last.exists() and not any(path.exists() for path in left)
+
+    def test_each_is_noted(self, tmp_path: Path) -> None:
+        last = tmp_path / 'toy/version_0/checkpoints/last.ckpt'
+        for checkpoint in (None, last):
+            folder, run = RunFolder(), trainer(tmp_path)
+            folder.create(run, Place(tmp_path / 'toy', checkpoint=checkpoint))
+            folder.on_train_start(run, LightningModule())
+            folder.close()
+            last.parent.mkdir(exist_ok=True)
+        starts = [json.loads(line) for line in (last.parents[1] / STARTS).read_text().splitlines()]
+        assert [start['checkpoint'] for start in starts] == [None, str(last)]
+
 
 class TestMarkDone:
-    @pytest.mark.parametrize(('finished', 'is_global_zero'), [(True, True), (False, True), (True, False)])
-    def test_only_a_finished_run_is_marked_and_only_once(
-        self, tmp_path: Path, finished: bool, is_global_zero: bool
-    ) -> None:
-        run: Any = SimpleNamespace(
-            state=SimpleNamespace(finished=finished),
-            log_dir=str(tmp_path),
-            is_global_zero=is_global_zero,
-            current_epoch=3,
-            global_step=12,
-        )
-        mark_done(run)
-        assert (tmp_path / DONE).exists() == (finished and is_global_zero)
+    @pytest.mark.parametrize('status', [TrainerStatus.FINISHED, TrainerStatus.INTERRUPTED])
+    def test_only_a_finished_run_is_marked(self, tmp_path: Path, folder: RunFolder, status: TrainerStatus) -> None:
+        run = trainer(tmp_path)
+        folder.create(run, Place(tmp_path / 'toy'))
+        folder.on_train_start(run, LightningModule())
+        run.state.status = status
+        marked = folder.mark_done(run)
+        assert (marked is not None) == (tmp_path / 'toy/version_0' / DONE).exists() == run.state.finished
+
+    def test_only_by_the_process_that_has_the_folder(self, tmp_path: Path) -> None:
+        assert not RunFolder().mark_done(trainer(tmp_path))
+
+
+def test_the_state_of_a_moved_run_names_its_files_where_they_are_now() -> None:
+    paths = {name: f'/old/{name}' for name in ('best_model_path', 'last_model_path')}
+    state = {'best_k_models': {'/old/a': 1}, 'dirpath': '/old', 'kth_best_model_path': '', **paths}
+    _move_paths([state, {'other': 1}], '/new')
+    moved = {name: f'/new/{name}' for name in paths}
+    assert state == {'best_k_models': {'/new/a': 1}, 'dirpath': '/new', 'kth_best_model_path': '', **moved}

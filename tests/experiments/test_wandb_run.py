@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestOfflineByEnvironment:
+    def test_disabled_is_not_offline_where_files_are_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv('WANDB_MODE', 'disabled')
+        assert not offline_by_environment()
+
     def test_without_an_account_the_log_stays_here(self) -> None:
         assert offline_by_environment()
 
@@ -40,15 +45,32 @@ class TestWandbRun:
         assert logger.experiment.settings['dir'] == logger.save_dir == str(tmp_path)
         assert logger.experiment.settings['project'] == 'clipward'
 
-    @pytest.mark.parametrize('name', ['mine', 'mine-d3-t4'])
-    def test_its_name_ends_with_the_seeds_once(self, name: str, fake_wandb: list[FakeRun]) -> None:
+    @pytest.mark.parametrize('name', [None, 'mine', 'mine-d3-t4'])
+    def test_its_name_ends_with_the_seeds_once(self, name: str | None, fake_wandb: list[FakeRun]) -> None:
         logger = WandbRun(name=name)
-        logger.add_to_name('d3-t4')
+        logger.use_name('mine' if name is None else 'of the command', 'd3-t4')
         assert logger.experiment.settings['name'] == 'mine-d3-t4'
+
+    def test_a_resumed_run_goes_on_with_its_id(self, tmp_path: Path, fake_wandb: list[FakeRun]) -> None:
+        for identity in ('first', None):
+            logger = WandbRun(id=identity)
+            logger.use_folder(tmp_path)
+            logger.start()
+            assert fake_wandb[-1].settings['id'] == 'first'
+
+    def test_what_is_disabled_stays_so_and_has_no_id(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_wandb: list[FakeRun]
+    ) -> None:
+        monkeypatch.setenv('WANDB_MODE', 'disabled')
+        logger = WandbRun()
+        logger.use_folder(tmp_path)
+        logger.start()
+        assert os.environ['WANDB_MODE'] == 'disabled'  # Lightning's logger would change it to `dryrun`
+        assert not list(tmp_path.iterdir())
 
     def test_a_folder_that_was_asked_for_is_kept(self, tmp_path: Path, fake_wandb: list[FakeRun]) -> None:
         logger = WandbRun(save_dir=str(tmp_path))
-        logger.use_folder('elsewhere')
+        logger.use_folder(tmp_path / 'elsewhere')
         assert logger.experiment.settings['dir'] == str(tmp_path)
 
     def test_further_arguments_reach_wandb(self, fake_wandb: list[FakeRun]) -> None:

@@ -1,0 +1,56 @@
+"""What a run says at its end, and of a run that has none."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+
+from callbacks.ledger import FILE as LEDGER
+from callbacks.metric_names import ZERO_SHOT_PREFIX, asr_metric, parse_asr_metric
+from experiments.checkpoint_choice import FOLDER, run_of
+from experiments.checkpoint_io import LAST
+from experiments.run_folder import DONE
+from experiments.wandb_run import wandb_runs
+
+log = logging.getLogger(__name__)
+
+
+def last_word(trainer: L.Trainer, folder: Path) -> str:
+    """What the run measured last, where to find it, and how to go on; fits on a screen."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    epochs = trainer.current_epoch
+    lines = [f'Done: {epochs} epoch{"s" * (epochs != 1)} in {folder}', *_results(values)]
+    files = {'checkpoint': f'{FOLDER}/{LAST}', 'metrics': 'metrics.csv', 'ledger': LEDGER, 'figures': 'figures'}
+    lines += [f'  {name:<12} {folder / file}' for name, file in files.items() if (folder / file).exists()]
+    lines += [f'  {"W&B":<12} wandb sync {path}' for path in _offline_logs(trainer)]
+    more = f'--ckpt_path=last --trainer.max_epochs={trainer.current_epoch + 10}'
+    return '\n'.join([*lines, f'  {"go on":<12} clipward fit --config {folder / "config.yaml"} {more}'])
+
+
+def _results(values: dict[str, float]) -> list[str]:
+    sets = [name for name in values if name.startswith(ZERO_SHOT_PREFIX)]
+    lines = [f'  {"accuracy":<12} {values[name]:.3f} on {name.removeprefix(ZERO_SHOT_PREFIX)}' for name in sets]
+    attacks = [name.attack for name in map(parse_asr_metric, values) if name and name.what == 'rate']
+    for attack in attacks:
+        rate, clean = (values.get(asr_metric(attack, what), float('nan')) for what in ('rate', 'clean'))
+        lines.append(f'  {attack:<12} {rate:.1%} success, {clean:.1%} on clean pictures')
+    if 'partition/share' in values:
+        lines.append(f'  {"safe side":<12} {values["partition/share"]:.1%} of the pairs')
+    return lines
+
+
+def _offline_logs(trainer: L.Trainer) -> list[str]:
+    """The folders of each offline run of W&B, one for each time that the run was started or resumed."""
+    runs = [logger.experiment for logger in wandb_runs(trainer) if logger.started]
+    return [str(Path(run.settings.sync_dir).with_name(f'*-{run.id}')) for run in runs if run.offline is True]
+
+
+@rank_zero_only
+def warn_of_unfinished(checkpoint: Path) -> None:
+    """Logs a warning if the run that wrote a checkpoint has not come to its end."""
+    run = run_of(checkpoint)
+    if run is not None and (run / 'config.yaml').exists() and not (run / DONE).exists():
+        log.warning('%s is of a run that has not come to its end: there is no %s in %s.', checkpoint, DONE, run)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.last_word import last_word, warn_of_unfinished
+
+MEASURED = {
+    'zero_shot/heldout': 0.812,
+    'asr/badnet/rate': 0.25,
+    'asr/badnet/clean': 0.03,
+    'partition/share': 0.9,
+    'train/loss': 1.0,
+}
+
+
+def test_says_what_was_measured_where_it_is_and_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / 'checkpoints').mkdir()
+    for name in ('checkpoints/last.ckpt', 'metrics.csv'):
+        (tmp_path / name).touch()
+    metrics = {name: torch.tensor(value) for name, value in MEASURED.items()}
+    trainer: Any = SimpleNamespace(callback_metrics=metrics, current_epoch=3, loggers=[])
+    said = last_word(trainer, tmp_path)
+    for part in ('3 epochs', '0.812 on heldout', 'badnet', '25.0% success, 3.0% on clean', '90.0% of the pairs'):
+        assert part in said
+    assert f'{tmp_path}/checkpoints/last.ckpt' in said and 'ledger' not in said
+    assert f'--config {tmp_path}/config.yaml --ckpt_path=last --trainer.max_epochs=13' in said
+
+
+def test_of_a_checkpoint_whose_run_has_not_ended_it_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = tmp_path / 'version_0/checkpoints/last.ckpt'
+    checkpoint.parent.mkdir(parents=True)
+    with caplog.at_level(logging.WARNING):
+        warn_of_unfinished(checkpoint)  # perhaps not of a run of ours
+        assert not caplog.records
+        (tmp_path / 'version_0/config.yaml').touch()
+        warn_of_unfinished(checkpoint)
+        (tmp_path / 'version_0/DONE').touch()
+        warn_of_unfinished(checkpoint)
+    (record,) = caplog.records
+    assert 'has not come to its end' in record.getMessage()
