@@ -99,6 +99,8 @@ class RunFolder(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start(trainer)
+        if self._resumes:
+            trainer.ckpt_path = None  # else Lightning would keep that file for ever beside those that follow it
         if self.path is not None:
             (self.path / DONE).unlink(missing_ok=True)
             _remove_leftovers(self.path)

@@ -84,4 +84,8 @@ def read_outcome(run: Path) -> dict[str, Any]:
     with open(run / 'metrics.csv', newline='') as file:
         lines = [{name: value for name, value in line.items() if 'cost/' not in name} for line in csv.DictReader(file)]
     outcome = {'checkpoint': load_outcome(run), 'metrics': lines, 'ledger': pq.read_table(run / LEDGER).to_pydict()}
-    return {**outcome, 'done': (run / DONE).exists(), 'files': sorted(path.name for path in run.rglob('*'))}
+    return {
+        **outcome,
+        'done': (run / DONE).exists(),
+        'files': dict.fromkeys(str(path.relative_to(run)) for path in run.rglob('*')),
+    }
