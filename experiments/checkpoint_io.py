@@ -33,9 +33,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         remove_leftover_checkpoints(Path(path).parent)
-        with write_atomically(path) as temporary, temporary.open('wb') as file:
+        with write_atomically(path) as temporary, temporary.open('wb') as temporary_file:
             try:
-                torch.save(checkpoint, file)
+                torch.save(checkpoint, temporary_file)
             except RuntimeError as error:
                 if isinstance(error.__context__, OSError):  # a full disk, which torch reports as a wrong position
                     raise error.__context__ from None
