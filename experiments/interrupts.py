@@ -61,6 +61,7 @@ class _Noted:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.is_over = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Noted:
@@ -70,11 +71,14 @@ class _Noted:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.is_over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if self.received else handler)  # what is left takes a moment
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.is_over:  # and the handlers are about to be restored
+            return
         self.received = self.received or signal.Signals(number)
         sys.unraisablehook = _say_nothing  # workers that the signal ended are found dead at any moment
         handler: Any = signal.getsignal(self.received)

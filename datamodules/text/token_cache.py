@@ -55,13 +55,13 @@ def stored_tokens(table: PairTable, tokenizer: AnyTokenizer, folder: Path) -> np
     return stored_array(path, (len(table), length), kind, fill)
 
 
-def identify_tokenizer(tokenizer: WordTokenizer) -> str:
+def identify_tokenizer(tokenizer: AnyTokenizer) -> str:
     """Digest of a tokenizer's version and of its tokens for a few captions (8 hexadecimal digits).
 
     The captions differ between tokenizers, and between releases of one that clean text in another way.
     """
     tokens = np.stack([tokenizer(caption) for caption in _PROBES])
-    return hashlib.sha256(b'%d' % _VERSION + tokens.astype('<i8').tobytes()).hexdigest()[:8]
+    return hashlib.sha256(f'{_VERSION}{tokenizer.identity}'.encode() + tokens.astype('<i8').tobytes()).hexdigest()[:8]
 
 
 def warn_of_cut_captions(table: PairTable, tokens: np.ndarray, tokenizer: AnyTokenizer) -> None:

@@ -305,6 +305,7 @@ class TestEntryPoint:
 
     def test_runs_as_a_module(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.setattr('sys.argv', ['cli.py', 'fitt'])
+        monkeypatch.setattr('signal.signal', lambda *_: None)  # the handlers would stay for all later tests
         with pytest.raises(SystemExit):
             runpy.run_path(cli.__file__, run_name='__main__')
         assert "'fitt': did you mean fit?" in capsys.readouterr().err

@@ -9,7 +9,8 @@ import open_clip
 import pytest
 import torch
 
-from datamodules.text.tokenizer import ModelTokenizer
+from datamodules.text.token_cache import identify_tokenizer
+from datamodules.text.tokenizer import ModelTokenizer, WordTokenizer
 from datamodules.usage_error import UsageError
 from lightning_modules.clip import CLIP
 from lightning_modules.towers import build_towers
@@ -79,7 +80,8 @@ def test_captions_are_tokenized_as_the_model_was_trained(tmp_path: Path) -> None
     assert np.array_equal(data.tokens, expected(captions).numpy())
     assert data.tokenizer("a dog's, life").tolist() == expected("a dog's, life")[0].tolist()
     (file,) = (tmp_path / 'cache').glob('tokens-*.npy')
-    assert model.tokenizer is not None and model.tokenizer.identity in file.name
+    assert identify_tokenizer(data.tokenizer) in file.name
+    assert identify_tokenizer(WordTokenizer(CONTEXT_LENGTH)) not in file.name
 
 
 @pytest.mark.parametrize(('caption', 'truncated'), [('a dog', 0), ('a dog a dog a dog', 0), ('a dog ' * 4, 1)])
