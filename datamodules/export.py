@@ -21,7 +21,7 @@ from datamodules.attacks.pool import translate_labels
 from datamodules.attacks.triggers import Trigger
 from datamodules.evaluation.sets import EvaluationSet
 from datamodules.files.atomic import fill_atomically
-from datamodules.files.workers import end_with_run
+from datamodules.files.workers import worker_options
 from datamodules.files.writers import WrittenPair, as_png, open_csv, require_empty, write_csv, write_shards
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.batches import OverlaidPictures
@@ -110,7 +110,7 @@ def _encode_pairs(data: PairsDataModule, kept: np.ndarray) -> Iterator[WrittenPa
     starts = range(0, len(rows), _CAPTIONS_AT_ONCE)
     captions = (caption for start in starts for caption in data.table.captions(rows[start : start + _CAPTIONS_AT_ONCE]))
     encoded = _EncodedPictures(data.images, rows)
-    pictures = DataLoader(encoded, batch_size=None, num_workers=data.num_workers, worker_init_fn=end_with_run)
+    pictures = DataLoader(encoded, batch_size=None, **worker_options(data.num_workers))
     for (row, png), caption in zip(tqdm(pictures, 'exporting', leave=False), captions, strict=True):
         if png is not None:
             kept[row] = True

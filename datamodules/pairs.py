@@ -21,7 +21,7 @@ from datamodules.evaluation.heldout import heldout_loader
 from datamodules.evaluation.labeled import build_labeled_set, read_labeled_folder
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, check_set_names, evaluation_loader
 from datamodules.files.array_cache import stored_array
-from datamodules.files.workers import end_with_run
+from datamodules.files.workers import worker_options
 from datamodules.pictures.augment import ImageViews
 from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch, PairDataset
 from datamodules.pictures.cache import map_strings
@@ -402,8 +402,8 @@ class PairsDataModule(L.LightningDataModule):
         )
         # With its own generator, so that making an iterator does not draw from the global one.
         return DataLoader(
-            dataset, sampler=draws, batch_size=None, num_workers=self.num_workers, pin_memory=self._on_gpu,
-            generator=torch.Generator().manual_seed(self.seed), worker_init_fn=end_with_run,
+            dataset, sampler=draws, batch_size=None, pin_memory=self._on_gpu,
+            generator=torch.Generator().manual_seed(self.seed), **worker_options(self.num_workers),
         )  # fmt: skip
 
     @property

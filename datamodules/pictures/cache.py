@@ -24,7 +24,7 @@ from datamodules.files.arrow_cache import stored_table
 from datamodules.files.opening import Fault, describe_faults
 from datamodules.files.quoting import quote
 from datamodules.files.reading import column
-from datamodules.files.workers import end_with_run
+from datamodules.files.workers import worker_options
 from datamodules.pictures.identity import identify_pictures
 from datamodules.pictures.images import UnreadableImage
 from datamodules.pictures.stored import StoredPictures, checksums
@@ -147,9 +147,8 @@ def store_pictures(table: PairTable, size: int, folder: Path, workers: int = 0) 
 
     def fill(arrays: list[np.ndarray]) -> None:
         images, faults, checksum = arrays
-        loader = DataLoader(
-            _Described(decoded), batch_size=None, num_workers=workers, collate_fn=_keep, worker_init_fn=end_with_run
-        )
+        described = _Described(decoded)
+        loader = DataLoader(described, batch_size=None, collate_fn=_keep, **worker_options(workers))
         modes: Counter[str] = Counter()
         for row, item in enumerate(tqdm(loader, 'decoding', leave=False, disable=len(table) < 20_000)):
             _stop_if_the_system_failed(table.image[row].as_py(), item.failure)

@@ -10,7 +10,7 @@ import socket
 import traceback
 import warnings
 from collections.abc import Callable
-from multiprocessing import get_context, set_start_method
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,6 @@ def _run_job(
 ) -> None:
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
-    set_start_method('fork', force=True)  # of loader workers, as in any other process; a server would import everything
     if ranks > 1:
         os.environ.update(LOCAL_RANK=str(rank), NODE_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     try:

@@ -3,13 +3,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+import pytest
 from torch.utils.data import DataLoader
 
-from datamodules.files.workers import end_with_run
+from datamodules.files.workers import end_with_run, worker_options
 
 
 def load(pipe: Connection) -> None:
@@ -34,6 +36,14 @@ def test_a_worker_ends_with_a_killed_run() -> None:
             return
         time.sleep(0.05)
     raise AssertionError('the worker outlives its run')
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux forks')
+def test_workers_share_the_memory_of_the_run() -> None:
+    loader = DataLoader(range(9), **worker_options(1))
+    context: Any = loader.multiprocessing_context
+    assert context.get_start_method() == 'fork'
+    assert list(DataLoader([4, 5], batch_size=None, **worker_options(0))) == [4, 5]
 
 
 def is_running(process: int) -> bool:
