@@ -27,6 +27,7 @@ FILE = 'ledger.parquet'
 VERSION_KEY = b'clipward.ledger'  # in the metadata of the file's schema
 VERSION = 2  # version 1 is a file without the key; its columns are the same
 COLUMNS = ('row', 'key', 'caption', 'similarity', 'posterior', 'side')
+FEW = 200  # pairs; two groups of fewer are found by chance
 UID = 'uid'  # a further column, of shards whose samples have one
 
 
@@ -195,4 +196,5 @@ def summary(score: np.ndarray, cut: float | None, mixture: Mixture) -> str:
         return f'{scored:,} pairs form {groups} that overlap too much to trust any of them: all count as risky.'
     risky = int((score < cut).sum())
     share = f'{risky:,} of {scored:,} pairs ({risky / scored:.1%})'
-    return f'{share} look risky: their similarity is below {cut:.3f}. All pairs form {groups}.'
+    few = f' {scored} pairs are too few to tell groups apart: look at the least similar ones.' if scored < FEW else ''
+    return f'{share} look risky: their similarity is below {cut:.3f}. All pairs form {groups}.{few}'

@@ -46,6 +46,10 @@ from experiments.subcommands import (
 from experiments.trainer_check import check_seeds, check_trainer, refused_by_lightning
 from lightning_modules.clip import CLIP
 
+NOTHING_MEASURED = (
+    'Nothing was measured: the data has neither attacks nor labeled pictures, or their callbacks are off. '
+    'data.labeled and data.class_names give pictures to measure accuracy on.'
+)
 DEFAULTS = Path(__file__).with_name('defaults.yaml')
 
 EXPECTED_WARNINGS = {  # library warnings, with the reason why they can be ignored
@@ -217,7 +221,8 @@ class CommandLine(LightningCLI):
 
     def after_validate(self) -> None:
         if self.trainer.is_global_zero:
-            print(describe_measurements(self.trainer.callback_metrics), flush=True)
+            metrics = self.trainer.callback_metrics
+            print(describe_measurements(metrics) or NOTHING_MEASURED, flush=True)
 
     after_test = after_validate
 

@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple
 
 from datamodules.files.atomic import write_text
 from datamodules.files.locks import FolderInUseError, lock
+from datamodules.files.quoting import spell_out
 from datamodules.usage_error import UsageError
 from experiments import grid_file
 from experiments.child_processes import Children, ended_by_signals
@@ -131,7 +132,7 @@ class GridRunner:
             self._train(cell, weights, held)
         finished = finished_version(folder)  # not the exit status: Lightning may exit with 0 when a run is terminated
         if not finished:
-            return Outcome(cell, 'failed', f'failed, see {folder / "log.txt"}')
+            return Outcome(cell, 'failed', f'failed{_reason(folder / "log.txt")}, see {folder / "log.txt"}')
         result = read_run(finished)
         if result is None:
             raise UsageError(f'{finished} holds no measurement.')
@@ -195,6 +196,13 @@ def make_tables(grid: Grid, results: Path) -> str:
                 runs.setdefault(cell.attack, {}).setdefault(cell.method, []).append(result)
         lines += [f'### {data}\n'] * bool(data) + [attack_table(runs, grid.undefended), '']
     return '\n'.join(lines)
+
+
+def _reason(log: Path) -> str:
+    """The last error in a log, if it says one."""
+    lines = log.read_text(errors='replace').splitlines() if log.is_file() else []
+    errors = [line for line in lines if line.startswith('error: ')]
+    return f' ({spell_out(errors[-1].removeprefix("error: "))})' if errors else ''
 
 
 def main() -> None:

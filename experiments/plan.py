@@ -77,9 +77,19 @@ def describe(trainer: L.Trainer, module: CLIP, data: PairsDataModule) -> str:
     lines = [f'Plan: {type(module).__name__} on {type(data).__name__}, {epochs} epochs of {steps:,} steps']
     lines += _pairs(data)
     lines += [_phase(phase) for phase in phases(module, steps, epochs)]
+    lines += cautions(module, epochs, trainer.current_epoch)
     kept = {**memory_plan(data), **_weights(module)}
     lines += [_line('keeps', name, format_bytes(count)) for name, count in kept.items()]
     return '\n'.join(lines)
+
+
+def cautions(module: CLIP, epochs: int, trained: int) -> list[str]:
+    """Where a resumed run goes on, and whether a run ends before it compares pictures with captions."""
+    lines = [_line('resumes', f'after epoch {trained}', f'of {epochs}')] if trained else []
+    if not any('cross_modal' in module.sides(epoch) for epoch in range(epochs)):
+        remedy = 'raise trainer.max_epochs, or lower model.unimodal_epochs'
+        lines.append(_line('beware', f'epochs 1 to {epochs}', f'never compare a picture with its caption: {remedy}'))
+    return lines
 
 
 def memory_plan(data: PairsDataModule) -> dict[str, int]:

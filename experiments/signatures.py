@@ -22,6 +22,7 @@ class ClassSource(NamedTuple):
         docstring: What the class is for, and its arguments.
         defaults: Default values of the arguments that have one, as source, by name.
         is_abstract: Whether the class itself leaves a method to its subclasses.
+        given: How many arguments its constructor gives to that of its base by position, and the names of the others.
     """
 
     bases: tuple[str, ...]
@@ -30,6 +31,7 @@ class ClassSource(NamedTuple):
     docstring: str = ''
     defaults: dict[str, str] = {}  # noqa: RUF012  # never changed
     is_abstract: bool = False
+    given: tuple[int, frozenset[str]] = (0, frozenset())
 
 
 class ClassIndex(dict[str, ClassSource]):
@@ -55,7 +57,17 @@ class ClassIndex(dict[str, ClassSource]):
         if not source.bases:
             return None if source.passes_on else {}
         inherited = self.parameters(source.bases[0])
-        return None if inherited is None else {**inherited, **(source.parameters or {})}
+        if inherited is None:
+            return None
+        given = self._names_given(source)
+        return {**{n: a for n, a in inherited.items() if n not in given}, **(source.parameters or {})}
+
+    def _names_given(self, source: ClassSource) -> frozenset[str]:
+        """Names of the arguments that a constructor gives to that of its base."""
+        count, names = source.given
+        constructors = (self[base].parameters for base in self.lineage(source.bases[0]))
+        positional = next((list(own) for own in constructors if own is not None), [])
+        return names.union(positional[:count])
 
     def lineage(self, name: str) -> list[str]:
         """A class and those from which it takes arguments, nearest first: bases as long as arguments are passed on."""
@@ -98,10 +110,19 @@ def _read_class(node: ast.ClassDef) -> ClassSource:
     docstring, is_abstract = ast.get_docstring(node) or '', any(map(_is_abstract, _functions(node.body)))
     if constructor is not None:
         parameters, passes_on = _parameters(constructor), constructor.args.kwarg is not None
-        return ClassSource(bases, parameters, passes_on, docstring, _defaults(constructor), is_abstract)
+        given = _given_to_base(constructor)
+        return ClassSource(bases, parameters, passes_on, docstring, _defaults(constructor), is_abstract, given)
     if any('dataclass' in ast.unparse(decorator) for decorator in node.decorator_list):
         return ClassSource(bases, dict(_fields(node)), bool(bases), docstring)
     return ClassSource(bases, None, False, docstring, {}, is_abstract)
+
+
+def _given_to_base(constructor: ast.FunctionDef) -> tuple[int, frozenset[str]]:
+    """Arguments of ``super().__init__(...)`` other than those that are passed on."""
+    for node in ast.walk(constructor):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == 'super().__init__':
+            return len(node.args), frozenset(keyword.arg for keyword in node.keywords if keyword.arg)
+    return 0, frozenset()
 
 
 def _functions(body: Iterable[ast.stmt]) -> list[ast.FunctionDef]:

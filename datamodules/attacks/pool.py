@@ -88,11 +88,12 @@ class AttackPool:
                 f'{name!r} is the name of {len(matches)} classes, numbers {matches}: choose another target.'
             )
         if not matches:
-            close = difflib.get_close_matches(name, self.classes, n=5, cutoff=0.5) or list(self.classes[:5])
+            close = difflib.get_close_matches(name, self.classes, n=5, cutoff=0.5)
+            some = f'choose one, such as {", ".join(self.classes[:5])}.'
+            hint = f'did you mean {", ".join(close)}?' if close else some
             raise UsageError(
-                f'target {name!r} is not one of {describe_classes(self.classes)}: '
-                + (f'did you mean {", ".join(close)}? ' if close else '')
-                + 'Other classes are set by data.class_names.'
+                f'target {name!r} is not one of {describe_classes(self.classes)}: {hint} '
+                'Other classes are set by data.class_names.'
             )
         return matches[0]
 

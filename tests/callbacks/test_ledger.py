@@ -223,7 +223,7 @@ class TestSummary:
     def test_counts_what_is_below_the_cut(self) -> None:
         assert summary(self.SCORE, 0.5, MIXTURE) == (
             '2 of 3 pairs (66.7%) look risky: their similarity is below 0.500. All pairs form two groups around '
-            'similarities of 0.100 and 0.600.'
+            'similarities of 0.100 and 0.600. 3 pairs are too few to tell groups apart: look at the least similar ones.'
         )
 
     def test_says_so_when_there_are_no_two_groups(self) -> None:

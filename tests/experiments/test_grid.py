@@ -31,7 +31,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         commands.append(command)
         options = dict(word.split('=', 1) for word in command if '=' in word)
         folder = Path(options['--trainer.default_root_dir'], options['--name'])
-        if 'broken' not in options['--name']:
+        if 'broken' in options['--name']:
+            log.write_text('error: early.\nmore\nerror: no class of that name.\n')
+        else:
             write_version(folder, len(list(folder.glob('version_*'))), [MEASURED])
         return 0  # Lightning may return 0 even from a terminated run
 
@@ -112,7 +114,7 @@ class TestRun:
     def test_a_failed_cell_is_reported_and_leaves_no_result(self, tmp_path: Path, started: list[Sequence[str]]) -> None:
         outcome = self.run(tmp_path, Cell('broken', 'toy', 'badnet', 2, 3), methods={'clip': [], 'broken': []})
         assert outcome.state == 'failed'
-        assert outcome.text.startswith('failed, see ') and outcome.text.endswith('log.txt')
+        assert outcome.text.startswith('failed (no class of that name.), see ') and outcome.text.endswith('log.txt')
         assert not (tmp_path / 'results').exists()
 
     def test_a_cell_with_a_damaged_folder_is_reported(self, tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ class TestMain:
         assert ended.value.code == '2 of 3 cells failed: broken-badnet-d1-t1, late-badnet-d1-t1'
         printed = capsys.readouterr().out
         outcomes = [line.split(': ')[1].split(',')[0] for line in printed.splitlines()[:3]]
-        assert outcomes == ['failed', 'already done', 'failed']
+        assert outcomes == ['failed (no class of that name.)', 'already done', 'failed']
         assert len(started) == 1 and '--model.lr=0.1' in started[0]
         assert '| badnet: attack not established | - | 0.005 [0.001, 0.028] (0.100) |' in printed
         assert (tmp_path / 'results/table.md').read_text() in printed

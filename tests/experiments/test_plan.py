@@ -7,7 +7,7 @@ import pytest
 
 from datamodules.attacks.manifest import Manifest
 from experiments.cli import main
-from experiments.plan import format_bytes, phases, poison_counts
+from experiments.plan import cautions, format_bytes, phases, poison_counts
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.experiments.conftest import SMALL
@@ -42,6 +42,18 @@ class TestPhases:
     def test_a_long_run_does_not_look_up_every_step(self, safeclip: SafeCLIP) -> None:
         steps = [phase.steps for phase in phases(safeclip, steps_per_epoch=5859, epochs=48)]
         assert sum(steps) == 48 * 5859
+
+
+def test_warns_of_a_run_that_never_compares_pictures_with_captions(safeclip: SafeCLIP) -> None:
+    (line,) = cautions(safeclip, 2, 0)
+    assert line.split()[:5] == ['beware', 'epochs', '1', 'to', '2']
+    assert 'raise trainer.max_epochs, or lower model.unimodal_epochs' in line
+    assert not cautions(safeclip, 3, 0)
+
+
+def test_says_after_which_epoch_a_run_goes_on(safeclip: SafeCLIP) -> None:
+    (line,) = cautions(safeclip, 9, 4)
+    assert line.split() == ['resumes', 'after', 'epoch', '4', 'of', '9']
 
 
 @pytest.mark.parametrize(

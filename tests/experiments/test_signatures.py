@@ -22,6 +22,10 @@ class Keeps(Base):
 class Extends(module.Base):
     def __init__(self, rate: 'str', size: dict[str, Base] | None = None, **kwargs) -> None: ...
 
+class Gives(Base):
+    def __init__(self, size: int, **kwargs) -> None:
+        super().__init__(0.5, **kwargs)
+
 class Foreign(elsewhere.Thing):
     def __init__(self, size: int, **kwargs) -> None: ...
 
@@ -52,6 +56,9 @@ class TestClassIndex:
         expected = {'rate': "'str'", 'seed': 'int', 'size': 'dict[str, Base] | None'}
         assert index.parameters('Extends') == expected
 
+    def test_what_a_class_gives_to_its_base_is_no_argument(self, index: ClassIndex) -> None:
+        assert index.parameters('Gives') == {'size': 'int', 'seed': 'int'}
+
     @pytest.mark.parametrize('name', ['Foreign', 'Silent', 'Unknown'])
     def test_what_another_package_adds_is_unknown(self, index: ClassIndex, name: str) -> None:
         assert index.parameters(name) is None
@@ -63,7 +70,7 @@ class TestClassIndex:
         assert index.parameters('Record') == {'name': 'str', 'count': 'int'}
 
     def test_a_family_is_a_class_and_all_that_derive_from_it(self, index: ClassIndex) -> None:
-        assert set(index.family('Base')) == {'Base', 'Keeps', 'Extends'}
+        assert set(index.family('Base')) == {'Base', 'Keeps', 'Extends', 'Gives'}
 
     @pytest.mark.parametrize('kind', [SafeCLIP, ToyPairs, SafeRiskyRepartition])
     def test_agrees_with_python(self, kind: type) -> None:
