@@ -7,16 +7,18 @@ import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from torch.utils.data import Dataset
 
 from datamodules.files.class_folders import list_images_by_class, read_class_names
+from datamodules.files.quoting import quote
 from datamodules.files.reading import clean_captions, require_folder, require_path
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.identity import identify_array, identify_files, identify_pixels
@@ -167,6 +169,8 @@ class CaptionedImages(PairsDataModule):
             raise UsageError(
                 f'data.class_names must name the {count} classes of the data, in order; got {len(classes)}.'
             )
+        if unusable := next((name for name in classes if not _is_utf8(name)), None):
+            raise UsageError(f'the class {unusable!r} is not UTF-8: rename its folder, or set data.class_names.')
         captions = [fill_templates(name, self.caption_templates) for name in classes]
         choice = bits(len(label), self.caption_seed, stream) % np.uint64(len(self.caption_templates))
         captions = [captions[c][t] for c, t in zip(label.tolist(), choice.tolist(), strict=True)]
@@ -190,9 +194,17 @@ class DatasetImages:
         names = pa.array([os.path.relpath(file, root) for file in files], pa.string())
         return digest_strings(names) + identify_files(root, names)
 
+    @cached_property
+    def _files(self) -> list[str] | None:
+        return _list_files(self.data)
+
     def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
+        row = int(reference.rpartition(':')[2])
+        if self._files is not None and not os.path.isfile(self._files[row]):  # a FIFO would wait for ever
+            raise UnreadableImage(f'{quote(self._files[row])} is not a regular file', 'not a file')
+        EpsImagePlugin.gs_binary = False  # whatever a file is called, PIL may take it for EPS and start Ghostscript
         try:
-            picture: Image.Image = self.data[int(reference.rpartition(':')[2])][0]
+            picture: Image.Image = self.data[row][0]
             return to_rgb(picture)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UnreadableImage(str(error)) from error

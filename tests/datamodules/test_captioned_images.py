@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -168,6 +169,33 @@ class TestDatasets:
         assert CaptionedImages(**arguments).load_heldout() is None
         heldout = CaptionedImages(**arguments, heldout_kwargs={'root': str(root / 'test')}).load_heldout()
         assert heldout is not None and heldout.label.tolist() == [0, 0, 1, 1, 2, 2] and number_of(heldout.open(5)) == 2
+
+    def test_a_class_that_is_not_utf8_is_named(self, root: Path) -> None:
+        (root / 'test/dog').rename(root / 'test' / os.fsdecode(b'd\xff'))
+        folders = CaptionedImages(
+            dataset='torchvision.datasets.ImageFolder', dataset_kwargs={'root': str(root / 'test')}
+        )
+        with pytest.raises(UsageError, match=r"the class 'd\\udcff' is not UTF-8"):
+            folders.load_table()
+
+    def test_pipes_and_programs_are_not_opened(
+        self, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        os.mkfifo(root / 'test/dog/1.png')
+        (root / 'test/dog/2.png').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n')
+        (tmp_path / 'gs').write_text(f'#!/bin/sh\ntouch {tmp_path}/started\n')
+        (tmp_path / 'gs').chmod(0o755)
+        monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+        folder = CaptionedImages(
+            dataset='torchvision.datasets.ImageFolder', dataset_kwargs={'root': str(root / 'test')}
+        )
+        table, faults = folder.load_table(), []
+        for row in range(len(table)):
+            try:
+                table.open(row)
+            except UnreadableImage as error:
+                faults.append(error.fault)
+        assert sorted(faults) == ['damaged', 'not a file'] and not (tmp_path / 'started').exists()
 
     def test_class_names_are_needed_if_the_data_set_has_none(self) -> None:
         fake: dict[str, Any] = {
