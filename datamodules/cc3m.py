@@ -8,14 +8,21 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datamodules.files.reading import column, drop_empty_captions, list_images, require_path
+from datamodules.files.opening import RefusedFile, open_file
+from datamodules.files.reading import (
+    MAX_CAPTION_CHARACTERS,
+    column,
+    drop_empty_captions,
+    list_images,
+    require_path,
+)
 from datamodules.files.sample_texts import choose_caption, parse_metadata
 from datamodules.files.shard_index import index_shards
 from datamodules.files.shards import find_shards, holds_shards, is_pattern
@@ -35,6 +42,9 @@ SUBSETS = {'CC1M': 1_000_000, 'CC100K': 100_000}  # SafeCLIP's experiments; its 
 LINE_INDEX = 'images.tsv'  # names the images of each line where their file names do not
 _PROBED_FOLDERS = 3  # if none of the first has a caption, no folder has
 _PROBED_LINES = 100  # which tell captions from addresses
+_MAX_METADATA_BYTES = 1 << 30  # of a table of img2dataset, compressed or not; 10,000 rows take two megabytes
+_MAX_METADATA_ROWS = 1 << 22
+_MAX_KEY = 100  # characters
 _CAPTION_COLUMNS = ('caption', 'text', 'title')  # in headers, in small letters
 _ADDRESS = re.compile(r'\s*https?://', re.IGNORECASE)
 
@@ -112,8 +122,9 @@ def read_cc3m(location: str, argument: str, cache_dir: Path, follow_outside: boo
     path = require_path(location, argument)
     if not path.is_dir():
         return _read_list(path, source)
-    if any(_has_captions(folder) for folder in _list_numbered_folders(path)[:_PROBED_FOLDERS]):
-        return _read_folders(path, source, follow_outside)
+    inside = None if follow_outside else os.path.realpath(path)
+    if any(_has_captions(folder, inside) for folder in _list_numbered_folders(path)[:_PROBED_FOLDERS]):
+        return _read_folders(path, source, inside)
     return _read_list(_find_list(path, source), source)
 
 
@@ -193,7 +204,7 @@ def _check_lines(lines: np.ndarray, captions: int, folder: Path, source: str) ->
 
 def _list_images_by_line(folder: Path) -> tuple[np.ndarray, pa.Array | pa.ChunkedArray]:
     """Lists the lines that have an image, int64 ascending, and the path of each image relative to the folder."""
-    if (folder / LINE_INDEX).exists():
+    if os.path.exists(folder / LINE_INDEX):
         line, image = _read_line_index(folder / LINE_INDEX)
     else:
         image = pa.chunked_array([*_walk_images(folder)], pa.string())
@@ -227,28 +238,44 @@ def _walk_images(folder: Path) -> Iterator[pa.Array]:
 
 
 def _list_numbered_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
-
-
-def _find_metadata(folder: Path) -> Path | None:
-    """Finds the table that img2dataset writes beside a folder, if it contains captions."""
-    parquet = folder.with_name(f'{folder.name}.parquet')
     try:
-        return parquet if parquet.exists() and 'caption' in pq.read_schema(parquet).names else None
+        return sorted(path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+    except OSError as error:
+        raise UsageError(f'{str(folder)!r} cannot be listed: {error.strerror}.') from error
+
+
+def _find_metadata(folder: Path, inside: str | None) -> Path | None:
+    """Finds the table that img2dataset writes beside a folder, if it contains captions.
+
+    Args:
+        folder: A folder of images.
+        inside: Real path of the folder that the table must be in after links are followed; ``None`` for any.
+
+    Raises:
+        UsageError: If the table is not a regular file, is elsewhere, or is damaged.
+    """
+    parquet = folder.with_name(f'{folder.name}.parquet')
+    if not parquet.exists():
+        return None
+    try:
+        with open_file(parquet, _MAX_METADATA_BYTES, inside) as file:
+            return parquet if 'caption' in pq.read_schema(file).names else None
+    except RefusedFile as error:
+        raise UsageError(f'{error}: remove it, so that captions are read from the files.') from error
     except (pa.ArrowException, OSError, ValueError) as error:  # such as a name that is not UTF-8
         raise UsageError(
             f'{str(parquet)!r} is damaged: remove it, so that captions are read from the files.'
         ) from error
 
 
-def _has_captions(folder: Path) -> bool:
+def _has_captions(folder: Path, inside: str | None) -> bool:
     """Tells whether a folder has captions; beside img2dataset's table, its .json files may be without any."""
     suffixes = ('.txt',) if folder.with_name(f'{folder.name}.parquet').exists() else ('.txt', '.json')
-    return _find_metadata(folder) is not None or any(name.endswith(suffixes) for name in os.listdir(folder))
+    return _find_metadata(folder, inside) is not None or any(name.endswith(suffixes) for name in os.listdir(folder))
 
 
-def _read_folders(root: Path, source: str, follow_outside: bool) -> PairTable:
-    texts = TextFiles(None if follow_outside else os.path.realpath(root))
+def _read_folders(root: Path, source: str, inside: str | None) -> PairTable:
+    texts = TextFiles(inside)
     parts = [_read_folder(folder, texts) for folder in _list_numbered_folders(root)]
     texts.warn(source)
     pairs = drop_empty_captions(pa.concat_tables(parts), source)
@@ -259,26 +286,53 @@ def _read_folder(folder: Path, texts: TextFiles) -> pa.Table:
     """Reads the images of one folder and their captions, null where an image has none."""
     names = list_images(folder)
     stems = [Path(name).stem for name in names]
-    if metadata := _find_metadata(folder):
-        captions = _read_metadata(metadata, stems)
+    if metadata := _find_metadata(folder, texts.folder):
+        captions = _read_metadata(metadata, stems, texts.folder)
     else:
         captions = pa.array([_read_caption(folder, stem, texts) for stem in stems], pa.string())
     return pa.table({'image': pa.array([f'{folder.name}/{name}' for name in names], pa.string()), 'caption': captions})
 
 
-def _read_metadata(parquet: Path, keys: Sequence[str]) -> pa.ChunkedArray:
+def _read_metadata(parquet: Path, keys: Sequence[str], inside: str | None) -> pa.Array:
     """Reads captions by key, a thousand times as fast as one file for each."""
     try:
-        table = pq.read_table(parquet, columns=['key', 'caption'])
+        with open_file(parquet, _MAX_METADATA_BYTES, inside) as file:
+            table = _read_table(file, ['key', 'caption'])
         table.validate(full=True)
-        key, caption = (pc.cast(table[name], pa.string()).combine_chunks() for name in ('key', 'caption'))
+        key = pc.utf8_ltrim(_decode_column(table['key'], _MAX_KEY), '0')
+        numbers = pc.utf8_ltrim(pa.array(keys, pa.string()), '0')  # keys that became numbers have lost their zeros
+        return _decode_column(table['caption'].take(pc.index_in(numbers, key)), MAX_CAPTION_CHARACTERS)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UsageError(
             f'{str(parquet)!r} has no usable columns key and caption: remove it, so that captions are read from the '
             f'files.'
         ) from error
-    numbers = pc.utf8_ltrim(pa.array(keys, pa.string()), '0')  # keys that became numbers have lost their zeros
-    return caption.take(pc.index_in(numbers, pc.utf8_ltrim(key, '0')))
+
+
+def _read_table(file: BinaryIO, columns: list[str]) -> pa.Table:
+    """Reads columns with equal strings stored once, as a small file may repeat a long one a million times.
+
+    Raises:
+        ValueError: If the columns are too large.
+    """
+    metadata = pq.read_metadata(file)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    parts = [group.column(number) for group in groups for number in range(group.num_columns)]
+    size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema in columns)
+    if size > _MAX_METADATA_BYTES or metadata.num_rows > _MAX_METADATA_ROWS:
+        raise ValueError(f'{metadata.num_rows:,} rows with {size:,} bytes')
+    return pq.read_table(file, columns=columns, read_dictionary=columns).unify_dictionaries().combine_chunks()
+
+
+def _decode_column(values: pa.ChunkedArray, max_characters: int) -> pa.Array:
+    """Turns values into strings of no more than some characters."""
+
+    def cut(part: pa.Array) -> pa.Array:
+        if pa.types.is_dictionary(part.type):
+            return cut(part.dictionary).take(part.indices)
+        return pc.utf8_slice_codeunits(pc.cast(part, pa.string()), 0, max_characters)
+
+    return pa.chunked_array(map(cut, values.chunks), pa.string()).combine_chunks()
 
 
 def _read_caption(folder: Path, stem: str, texts: TextFiles) -> str | None:

@@ -77,7 +77,7 @@ def require_path(path: str | Path, argument: str) -> Path:
     Raises:
         UsageError: If nothing is there.
     """
-    if not Path(path).exists():
+    if not os.path.exists(path):  # unlike Path.exists, also false in a folder that must not be entered
         raise UsageError(f'{argument}={str(path)!r} does not exist: name the files of the data set, see docs/data.md.')
     return Path(path)
 
@@ -94,9 +94,16 @@ def require_folder(path: str | Path, argument: str) -> Path:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Lists the names of the image files directly in a folder, sorted."""
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES)
+    """Lists the names of the image files directly in a folder, sorted.
+
+    Raises:
+        UsageError: If the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(e.name for e in entries if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise UsageError(f'{str(folder)!r} cannot be listed: {error.strerror}.') from error
     if unusable := [name for name in names if not is_utf8(name)]:
         log.warning(
             '%s: %d of %d images have names that are not UTF-8 and are left out; first: %s',

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,27 @@ class TestFolders:
             file.write_bytes(data)
             with contextlib.suppress(UsageError):
                 CC3M(str(tmp_path)).load_table()
+
+    def test_a_metadata_table_costs_little(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_part(tmp_path / '00000', range(2), metadata=False)
+        captions = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), ['caption 7 ' + 'x' * 10**6])
+        keys = pa.array([f'{number:09d}' for number in range(5000)])
+        pq.write_table(pa.table({'key': keys, 'caption': captions}), tmp_path / '00000.parquet')  # 5 GB as strings
+        assert [len(text) for text in CC3M(str(tmp_path)).load_table().captions([0, 1])] == [10_000, 10_000]
+        monkeypatch.setattr('datamodules.cc3m._MAX_METADATA_ROWS', 4999)
+        with pytest.raises(UsageError, match='has no usable columns'):
+            CC3M(str(tmp_path)).load_table()
+
+    @pytest.mark.parametrize('kind', ['pipe', 'link'])
+    def test_a_metadata_table_must_be_a_file_inside(self, kind: str, tmp_path: Path) -> None:
+        write_part(tmp_path / 'root/00000', range(2), metadata=False)
+        write_part(tmp_path / 'private/00000', range(2), metadata=True)
+        table = tmp_path / 'root/00000.parquet'
+        os.mkfifo(table) if kind == 'pipe' else table.symlink_to(tmp_path / 'private/00000.parquet')
+        with pytest.raises(UsageError, match=r'00000\.parquet. is (not a regular file|outside .*): remove it'):
+            CC3M(str(tmp_path / 'root')).load_table()
+        if kind == 'link':
+            assert len(CC3M(str(tmp_path / 'root'), follow_outside=True).load_table()) == 2
 
     @pytest.mark.parametrize('follow_outside', [False, True])
     def test_caption_files_that_cannot_be_used_are_counted(

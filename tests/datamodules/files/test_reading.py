@@ -15,6 +15,7 @@ from datamodules.files.reading import (
     require_folder,
     require_path,
 )
+from datamodules.usage_error import UsageError
 
 
 class TestCaptions:
@@ -78,3 +79,9 @@ class TestFiles:
         with caplog.at_level(logging.WARNING):
             assert list_images(tmp_path) == ['café.jpg']
         assert r"1 of 2 images have names that are not UTF-8 and are left out; first: 'caf\udce9.jpg'" in caplog.text
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    (tmp_path / 'images').write_text('')
+    with pytest.raises(UsageError, match=r"images' cannot be listed: Not a directory"):
+        list_images(tmp_path / 'images')
