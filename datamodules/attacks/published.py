@@ -21,6 +21,7 @@ from datamodules.attacks.sinusoid import Waves
 from datamodules.attacks.triggers import Patch, Placed, Trigger
 from datamodules.attacks.wanet import Warp
 from datamodules.evaluation.sets import EvaluationSet
+from datamodules.files.opening import open_file
 from datamodules.files.quoting import quote
 from datamodules.files.reading import require_path
 from datamodules.usage_error import UsageError
@@ -28,6 +29,7 @@ from datamodules.usage_error import UsageError
 log = logging.getLogger(__name__)
 
 SIDE = 224  # pixels a side of the pictures that both poison
+_MAX_LIST_BYTES = 1 << 30  # of a train_poison_info.json
 _KINDS = {  # kind of a trigger, by a key that only its lists have
     'patch_size': 'badnets',
     'alpha': 'blend',
@@ -137,8 +139,8 @@ class CleanCLIPPoison(Published):
     """
 
     NAME = re.compile(
-        r'backdoor_images_(?P<label>.+?)_(?P<type>[^_]+)_(?P<location>four_corners|[^_]+)_(?P<size>\d+|None)'
-        r'_\d+_(?P<poisons>\d+)(?:_label_consistent)?'
+        r'backdoor_images_(?P<label>.+?)_(?P<type>[^_]+)_(?P<location>four_corners|[^_]+)_(?P<size>[0-9]{1,9}|None)'
+        r'_[0-9]+_(?P<poisons>[0-9]{1,9})(?:_label_consistent)?'
     )
 
     def __init__(
@@ -222,7 +224,7 @@ class ListedDots(Placed):
         super().__init__('top_left', 0, 0)
         self.size, self.places, self.otherwise = size, places, otherwise
         corners = [length for place in (otherwise, *places.values()) for length in place]
-        if size < 1 or min(corners) < 0 or max(corners) + size > SIDE:
+        if not (size >= 1 and all(0 <= length <= SIDE - size for length in corners)):  # false for NaN
             raise UsageError(
                 f'a patch must lie within {SIDE} x {SIDE} pixels, got a size of {size} and places from {min(corners)} '
                 f'to {max(corners)}.'
@@ -285,17 +287,23 @@ class PoisonInfo(Published):
         self.file, self.trigger_type, self.keep_captions = file, trigger_type, keep_captions
 
     def read_listing(self, pool: AttackPool) -> Listing:
-        content = require_path(self.file, 'file').read_bytes()
         try:
-            info = json.loads(content)
+            with open_file(require_path(self.file, 'file'), _MAX_LIST_BYTES) as file:
+                info = json.loads(file.read())
             entries = self._read_entries(info, self._read_rows(info, len(pool.table)))
             triggers = (None, None) if self._given[1] else self._make_triggers(info, entries)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except UsageError:
+            raise
+        except (OSError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             raise UsageError(f'file={self.file!r} is not a train_poison_info.json, or damaged: {error!r}.') from error
         targets = {entry.target for entry in entries.values()}
         if len(targets) > 1:
             raise UsageError(f'file={self.file!r} gives one trigger {len(targets)} targets: make a file for each.')
         captions = {row: entry.caption for row, entry in entries.items() if entry.caption and not self.keep_captions}
+        if empty := sum(entry.caption == '' for entry in entries.values()):
+            log.warning(
+                '%s: %d of %d listed captions are empty: these pairs keep theirs', self.file, empty, len(entries)
+            )
         return Listing(np.array([*entries]), captions, targets.pop(), *triggers)
 
     def _read_rows(self, info: Mapping[str, Any], pairs: int) -> list[int]:
@@ -319,11 +327,14 @@ class PoisonInfo(Published):
             if self.trigger_type not in kinds:
                 raise UsageError(f'file={self.file!r} has several triggers: set trigger_type to one of {kinds}.')
             chosen = {row: maps[str(row)] for row in rows if maps[str(row)]['trigger_type'] == self.trigger_type}
-            return {row: Entry(m['target_label'], _normalize_spaces(m['trigger_text'])) for row, m in chosen.items()}
+            return {
+                row: Entry(_read_name(each['target_label']), _read_caption(each['trigger_text']))
+                for row, each in chosen.items()
+            }
         if self.trigger_type is not None:
             raise UsageError(f'file={self.file!r} has one trigger only: leave trigger_type out.')
-        target, texts = info.get('poison_label'), info.get('poison_text')
-        return {row: Entry(target, texts and _normalize_spaces(texts[str(row)])) for row in rows}
+        target, texts = _read_name(info.get('poison_label')), info.get('poison_text')
+        return {row: Entry(target, texts and _read_caption(texts[str(row)])) for row in rows}
 
     def _make_triggers(self, info: Mapping[str, Any], entries: Mapping[int, Entry]) -> tuple[Trigger, Trigger]:
         """The trigger for training and the one for measuring success."""
@@ -357,5 +368,11 @@ def _read_place(location: Mapping[str, int]) -> Place:
     return location['h'], location['w']
 
 
-def _normalize_spaces(caption: str) -> str:
-    return ' '.join(caption.split())
+def _read_name(target: object) -> str | None:
+    if target is not None and not isinstance(target, str):
+        raise TypeError(f'the target {target!r:.80} is not the name of a class')
+    return target
+
+
+def _read_caption(caption: str) -> str:
+    return ' '.join(caption.encode('utf-8', 'replace').decode().split())  # UTF-8 cannot encode lone surrogates

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from datamodules.csv_pairs import CSVPairs
 from datamodules.export import export
 from datamodules.rows.table import Origin, PairTable
 from datamodules.text.tokenizer import WordTokenizer
+from datamodules.usage_error import UsageError
 from tests.datamodules.attacks.pools import CLASSES, labeled_pool, labeled_table, opener, pixels
 from tests.helpers.picture_files import write_picture
 from tests.helpers.tiny import NAMES, TinyPairs, set_up
@@ -141,6 +143,10 @@ class TestCleanCLIPPoison:
         poisons = attack.select(pool)
         with pytest.raises(ValueError, match=message):
             attack.evaluation('cc', poisons, pool, images)
+
+    def test_endless_numbers_in_a_name_are_not_read(self) -> None:
+        with pytest.raises(UsageError, match='does not name a target class'):
+            CleanCLIPPoison().select(in_folders(f'backdoor_images_dog_random_random_16_12_{"9" * 5000}'))
 
     def test_poisons_that_are_missing_or_unreadable_are_counted(self, caplog: pytest.LogCaptureFixture) -> None:
         pool = in_folders(*[FOLDER] * 3)
@@ -286,6 +292,11 @@ class TestPoisonInfo:
         [
             (lambda info: info['poison_indices'].append(200), 'lists rows 3 to 200 of 267 pairs, and the data has 200'),
             (lambda info: info.update(poison_indices=[-1, 3, 7]), 'lists rows -1 to 7 of 200 pairs'),
+            (lambda info: info.update(poison_rate=float('nan')), 'or damaged: ValueError'),
+            (lambda info: info.update(poison_rate=5e-324), 'or damaged: OverflowError'),
+            (lambda info: info.update(poison_label=['dog']), r"the target \['dog'\] is not the name of a class"),
+            (lambda info: info.update(patch_size=float('nan')), 'got a size of nan'),
+            (lambda info: info['trigger_position']['7'].update(w=float('nan')), 'a patch must lie within'),
             (lambda info: info.update(poison_rate=0.5), 'lists rows 3 to 11 of 6 pairs, .* all of them in their order'),
             (lambda info: info.update(poison_indices=[]), 'lists no poisoned row'),
             (lambda info: info.update(poison_indices=[3, 3]), 'or one twice'),
@@ -308,11 +319,23 @@ class TestPoisonInfo:
         with pytest.raises(ValueError, match=f"attack 'det': .*{message}"):
             poison_table({'det': PoisonInfo(written(tmp_path, content))}, labeled_pool())
 
-    @pytest.mark.parametrize('content', ['{"poison_indices": [1', '[]', '"\udcff"', 'null'])
+    @pytest.mark.parametrize('content', ['{"poison_indices": [1', '[]', '"\udcff"', 'null', '[' * 10**5, '9' * 5000])
     def test_a_file_of_another_kind_is_refused(self, content: str, tmp_path: Path) -> None:
         (tmp_path / 'a.json').write_bytes(content.encode('utf-8', 'surrogateescape'))
         with pytest.raises(ValueError, match=r"a\.json' is not a train_poison_info\.json, or damaged"):
             PoisonInfo(str(tmp_path / 'a.json')).select(labeled_pool())
+
+    def test_a_pipe_is_refused(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / 'a.json')
+        with pytest.raises(UsageError, match='is not a regular file'):
+            PoisonInfo(str(tmp_path / 'a.json')).select(labeled_pool())
+
+    def test_strange_captions_are_counted_or_replaced(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        content, pool = info(poison_text={'3': ' ', '7': 'a \ud800 dog', '11': 'a dog'}, alpha=0.2), labeled_pool()
+        with caplog.at_level(logging.WARNING):
+            captions = [poison.caption for poison in PoisonInfo(written(tmp_path, content)).select(pool)]
+        assert captions == [*pool.table.captions([3]), 'a ? dog', 'a dog']
+        assert '1 of 3 listed captions are empty' in caplog.text
 
     def test_one_of_several_triggers_must_be_named(self, tmp_path: Path) -> None:
         file = written(tmp_path, several())
