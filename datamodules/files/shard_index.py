@@ -42,7 +42,7 @@ _PICTURES = ('jpg', 'jpeg', 'png', 'webp', 'bmp', 'gif', 'tif', 'tiff', 'ppm', '
 _RANK = {extension: rank for rank, extension in enumerate((*_PICTURES, 'txt', 'json'))}
 _SCHEMA = pa.schema([(name, pa.string()) for name in ('image', 'caption', 'label', 'key', 'uid')])
 _LEFT_OUT = b'left_out'  # in the metadata of the index: what was left out, said again whenever the index is used
-_VERSION = 3  # raised when the rules of indexing change, so that older indices are not read
+_VERSION = 4  # raised when the rules of indexing change, so that older indices are not read
 
 Sample = dict[str, str]  # path of its member by kind: picture, txt or json
 
