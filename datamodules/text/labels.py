@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,8 +30,8 @@ def number_labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Turns labels into indices into class names, and counts in the log those that are no class.
 
-    Case does not matter, as CLIP reads text in small letters. ``1.0`` is class 1. A label that is empty, -1, nan, None
-    or null is no class, unless a class has that name.
+    Case, the number of spaces and the encoding of accents do not matter, as CLIP reads all alike. ``1.0`` is class 1. A
+    label that is empty, -1, nan, None or null is no class, unless a class has that name.
 
     Args:
         values: Label of each row as a string, null where there is none: class names or indices into ``class_names``.
@@ -62,7 +63,7 @@ def number_labels(
 
 def _normalize(value: str) -> str:
     number = _NUMBER.fullmatch(value)
-    return number[1] if number else value.casefold()
+    return number[1] if number else ' '.join(unicodedata.normalize('NFC', value).casefold().split())
 
 
 def _choose_classes(found: Sequence[str], class_names: Sequence[str] | str, source: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from datamodules.usage_error import UsageError
@@ -68,7 +69,7 @@ def check_class_names(names: Sequence[str]) -> None:
         return
     seen: dict[str, str] = {}
     for name in names:
-        text = ' '.join(name.casefold().split())
+        text = ' '.join(unicodedata.normalize('NFC', name).casefold().split())
         if not text or text in seen:
             fault = f'both {seen[text]!r} and {name!r}' if text else f'the name {name!r}'
             raise UsageError(f'data.class_names has {fault}: give each class a name that prompts can tell from others.')

@@ -53,6 +53,11 @@ class TestNumberLabels:
         assert classes == ('Dog', 'cat') and label.tolist() == [0, 0, 1]
         assert number_labels(pa.array(['DOG']), ['cat', 'dog'], '')[0].tolist() == [1]
 
+    def test_labels_that_look_alike_are_one_class(self) -> None:
+        label, classes = number_labels(pa.array(['caf\u00e9', 'cafe\u0301', 'hot dog', 'hot  dog']), 'imagenet', '')
+        assert len(classes) == 2 and label.tolist() == [0, 0, 1, 1]
+        assert number_labels(pa.array(['cafe\u0301']), ['bar', 'caf\u00e9'], '')[0].tolist() == [1]
+
     def test_names_may_be_numbers(self) -> None:
         label, _ = number_labels(pa.array(['1', '7', '0']), ['7', '1', '0'], '')
         assert label.tolist() == [1, 0, 2]

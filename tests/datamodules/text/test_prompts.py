@@ -38,7 +38,9 @@ class TestPrompts:
         with pytest.raises(UsageError, match=r'data\.templates is empty'):
             check_templates([], 'data.templates')
 
-    @pytest.mark.parametrize('names', [['dog', 'Dog'], ['dog', ' dog'], ['dog', ''], ['hot  dog', 'hot dog']])
+    @pytest.mark.parametrize(
+        'names', [['dog', 'Dog'], ['dog', ' dog'], ['dog', ''], ['hot  dog', 'hot dog'], ['\u00e9', 'e\u0301']]
+    )
     def test_names_that_prompts_cannot_tell_apart_are_refused(self, names: list[str]) -> None:
         with pytest.raises(UsageError, match=r'^data\.class_names has (both|the name)'):
             check_class_names(names)
