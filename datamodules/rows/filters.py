@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from datamodules.files.quoting import quote
 from datamodules.files.text_lines import UNDECODABLE, read_text_lines
 from datamodules.rows.draws import bits
 from datamodules.rows.subsets import random_rows
@@ -153,14 +154,19 @@ class KeyList(Filter):
 
     def drop(self, table: PairTable) -> np.ndarray:
         on_list = np.zeros(len(table), bool)
-        keys = pa.array(self._keys(), pa.string())
+        keys = pc.unique(pa.array(self._keys(), pa.string()))
+        found = np.zeros(len(keys), bool)
         for column in (table.names(), *table.keys.values()):
             on_list |= np.asarray(pc.is_in(column, value_set=keys))
+            found |= np.asarray(pc.is_in(keys, value_set=column))
         if not on_list.any():
             raise UsageError(
                 f'data.filters: file={self.file!r} lists none of the {len(table):,} pairs; a key is a uid, the key of '
                 f'a sample or the name of a picture such as {table.names()[0].as_py()!r}.'
             )
+        if not found.all():
+            first = quote(keys[int(np.argmin(found))].as_py())
+            log.warning('%s: %d of %d keys name no pair; first: %s', self.file, (~found).sum(), len(found), first)
         return ~on_list if self.listed == 'keep' else on_list
 
     def _keys(self) -> list[str]:
@@ -173,7 +179,8 @@ class KeyList(Filter):
             raise UsageError(f'data.filters: file={self.file!r} is not a readable list ({reason}).') from error
 
     def _text_lines(self) -> list[str]:
-        lines = [line for line in read_text_lines(Path(self.file), f'data.filters: file={self.file!r}') if line]
+        lines = read_text_lines(Path(self.file), f'data.filters: file={self.file!r}')
+        lines = [key for line in lines if (key := line.strip())]
         if unusable := sum(UNDECODABLE in line for line in lines):
             raise ValueError(f'{unusable} of {len(lines)} lines are not UTF-8')
         return lines

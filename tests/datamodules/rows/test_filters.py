@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,12 @@ class TestKeyList:
         assert rows_kept_by(KeyList(str(tmp_path / 'keys.txt'), listed='drop')) == [
             r for r in range(ROWS) if r not in (3, 7)
         ]
+
+    def test_counts_keys_that_name_no_pair(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / 'keys.txt').write_text('3.png \n\tghost\x1b[2J.png\n7.png\n7.png\n')
+        with caplog.at_level(logging.WARNING):
+            assert rows_kept_by(KeyList(str(tmp_path / 'keys.txt'))) == [3, 7]
+        assert r"1 of 3 keys name no pair; first: 'ghost\x1b[2J.png'" in caplog.text
 
     def test_reads_the_uids_of_datacomp(self, tmp_path: Path) -> None:
         """DataComp writes uids, 32 hexadecimal digits, as a structured array of two little-endian 64-bit halves."""
