@@ -26,7 +26,8 @@ def last_word(trainer: L.Trainer, folder: Path) -> str:
     files = {'checkpoint': f'{FOLDER}/{LAST}', 'metrics': 'metrics.csv', 'ledger': LEDGER, 'figures': 'figures'}
     lines += [f'  {name:<12} {folder / file}' for name, file in files.items() if (folder / file).exists()]
     lines += [f'  {"W&B":<12} wandb sync {path}' for path in _offline_logs(trainer)]
-    more = f'--ckpt_path=last --trainer.max_epochs={trainer.current_epoch + 10}'
+    # `last` would be of the newest run of the name, which by then may be another one.
+    more = f'--ckpt_path={folder / FOLDER / LAST} --trainer.max_epochs={trainer.current_epoch + 10}'
     return '\n'.join([*lines, f'  {"go on":<12} clipward fit --config {folder / "config.yaml"} {more}'])
 
 

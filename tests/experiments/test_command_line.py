@@ -51,7 +51,7 @@ class TestResume:
         assert yaml.safe_load((run / 'config.yaml').read_text())['ckpt_path'] is None
         assert sorted(path.name for path in (run / 'checkpoints').iterdir()) == ['epoch=3-step=16.ckpt', 'last.ckpt']
         assert fake_wandb[-1].settings['id'] == 'mine'
-        assert f'--config {run}/config.yaml --ckpt_path=last' in capsys.readouterr().out
+        assert f'--config {run}/config.yaml --ckpt_path={run}/checkpoints/last.ckpt' in capsys.readouterr().out
 
     def test_under_another_name_a_run_branches_off_with_its_history_also_without_loggers(self, runs: Path) -> None:
         run, branch = runs / 'safeclip_toy/version_0', runs / 'other/version_0'
