@@ -6,6 +6,8 @@ import re
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import yaml
+
 from datamodules.usage_error import UsageError
 from experiments.checkpoint_choice import RUN, resumed_run
 
@@ -42,6 +44,39 @@ def place_of(subcommand: str, config: Any) -> Place:
         return Place(Path(config.trainer.default_root_dir or '.', config.name), kind, None, checkpoint)
     version = f'{RUN}_{csv.version}' if isinstance(csv.version, int) else csv.version
     return Place(Path(csv.save_dir, csv.name or ''), kind, version, checkpoint)
+
+
+def check_method(place: Place, config: Any) -> None:
+    """Refuses to go on in the folder of a run that another method has trained.
+
+    So ``ckpt_path=last`` of a control that has left no checkpoint is not the defended run of the same name.
+
+    Raises:
+        UsageError: If the model or the split is of another class than those in the run's ``config.yaml``.
+    """
+    run = place.resumed
+    if run is None:
+        return
+    try:
+        earlier = yaml.safe_load((run / 'config.yaml').read_text(encoding='utf-8'))
+        split = (earlier.get('callbacks') or {}).get('repartition')
+        was = _method(earlier['model'], split)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):  # nothing tells
+        return
+    now = _method(config.model, config.callbacks.get('repartition'))
+    if was != now:
+        raise UsageError(
+            f'ckpt_path: {run} is a run of {was}, and this one is of {now}: give a checkpoint of the same method, or '
+            f'another --name, under which a run branches off.'
+        )
+
+
+def _method(model: Any, split: Any) -> str:
+    """Classes of a model and of its split, such as ``SafeCLIP with no split``."""
+    model_class, split_class = (
+        part['class_path'].rpartition('.')[2] if part else 'no split' for part in (model, split)
+    )
+    return f'{model_class} with {split_class}'
 
 
 def check_name(name: str) -> str:
