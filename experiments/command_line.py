@@ -30,7 +30,7 @@ from experiments.progress_bar import with_progress_bar
 from experiments.resolved_config import ResolvedConfig
 from experiments.run_folder import RunFolder
 from experiments.run_log import with_run_log
-from experiments.run_place import check_method, check_name, place_of
+from experiments.run_place import check_name, check_run, place_of
 from experiments.subcommands import (
     DATA_ARGUMENTS,
     DESCRIPTION,
@@ -179,7 +179,7 @@ class CommandLine(LightningCLI):
             parent = place_of(str(self.subcommand), config).parent
             checkpoint = choose_checkpoint(config.ckpt_path, parent, _checkpoint_folder(config))
             config.ckpt_path = str(checkpoint)
-            check_method(place_of(str(self.subcommand), config), config)
+            check_run(place_of(str(self.subcommand), config), config)
             if self.subcommand in NEED_WEIGHTS:
                 warn_of_unfinished(checkpoint)
         has_weights = config.get('ckpt_path') is not None or _starts_trained(config.model)

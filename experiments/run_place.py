@@ -46,13 +46,13 @@ def place_of(subcommand: str, config: Any) -> Place:
     return Place(Path(csv.save_dir, csv.name or ''), kind, version, checkpoint)
 
 
-def check_method(place: Place, config: Any) -> None:
-    """Refuses to go on in the folder of a run that another method has trained.
+def check_run(place: Place, config: Any) -> None:
+    """Refuses to go on in the folder of a run of another method or seed, as which it would be reported from then on.
 
     So ``ckpt_path=last`` of a control that has left no checkpoint is not the defended run of the same name.
 
     Raises:
-        UsageError: If the model or the split is of another class than those in the run's ``config.yaml``.
+        UsageError: If the class of its model, that of its split or its seed differs from the run's ``config.yaml``.
     """
     run = place.resumed
     if run is None:
@@ -60,7 +60,7 @@ def check_method(place: Place, config: Any) -> None:
     try:
         earlier = yaml.safe_load((run / 'config.yaml').read_text(encoding='utf-8'))
         split = (earlier.get('callbacks') or {}).get('repartition')
-        was = _method(earlier['model'], split)
+        was, seed = _method(earlier['model'], split), earlier['seed_everything']
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):  # nothing tells
         return
     now = _method(config.model, config.callbacks.get('repartition'))
@@ -68,6 +68,11 @@ def check_method(place: Place, config: Any) -> None:
         raise UsageError(
             f'ckpt_path: {run} is a run of {was}, and this one is of {now}: give a checkpoint of the same method, or '
             f'another --name, under which a run branches off.'
+        )
+    if isinstance(seed, int) and seed != config.seed_everything:  # not one that is written as an interpolation
+        raise UsageError(
+            f'ckpt_path: {run} is a run with seed_everything={seed}, and this one has {config.seed_everything}: resume '
+            f'it with its seed, or under another --name, under which a run branches off.'
         )
 
 

@@ -8,7 +8,7 @@ import pytest
 from jsonargparse import Namespace
 
 from datamodules.usage_error import UsageError
-from experiments.run_place import Place, check_method, check_name, claim, place_of
+from experiments.run_place import Place, check_name, check_run, claim, place_of
 
 
 class TestClaim:
@@ -47,32 +47,37 @@ class TestPlaceOf:
         assert (place.parent, place.version) == (Path('here/r'), folder)
 
 
-class TestCheckMethod:
+class TestCheckRun:
     """The command of a control whose own run has left no checkpoint must not go on with the defended run's."""
 
-    DEFENDED = 'model: {class_path: a.SafeCLIP}\ncallbacks: {repartition: {class_path: b.SafeRiskyRepartition}}\n'
+    DEFENDED = 'seed_everything: 1\nmodel: {class_path: a.SafeCLIP}\n'
+    DEFENDED += 'callbacks: {repartition: {class_path: b.SafeRiskyRepartition}}\n'
     MODEL = Namespace(class_path='lightning_modules.safeclip.SafeCLIP')
     SPLIT = Namespace(class_path='callbacks.repartition.SafeRiskyRepartition')
 
-    def check(self, folder: Path, split: Any, earlier: str = DEFENDED) -> None:
+    def check(self, folder: Path, split: Any, earlier: str = DEFENDED, seed: int = 1) -> None:
         run = folder / 'version_0'
         run.mkdir()
         (run / 'config.yaml').write_text(earlier)
-        config = Namespace(model=self.MODEL, callbacks=Namespace(repartition=split))
-        check_method(Place(folder, checkpoint=run / 'checkpoints/last.ckpt'), config)
+        config = Namespace(seed_everything=seed, model=self.MODEL, callbacks=Namespace(repartition=split))
+        check_run(Place(folder, checkpoint=run / 'checkpoints/last.ckpt'), config)
 
     def test_a_run_of_another_split_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match='SafeCLIP with SafeRiskyRepartition, and .* SafeCLIP with no split'):
+        with pytest.raises(UsageError, match=r'SafeCLIP with SafeRiskyRepartition, and .* SafeCLIP with no split'):
             self.check(tmp_path, None)
 
-    @pytest.mark.parametrize('earlier', [DEFENDED, '', '[1]', 'model: 3', '\0'])
+    def test_so_is_one_of_another_seed(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match='with seed_everything=1, and this one has 2'):
+            self.check(tmp_path, self.SPLIT, seed=2)
+
+    @pytest.mark.parametrize(
+        'earlier', [DEFENDED, DEFENDED.replace('1', '${oc.env:SEED}'), '', '[1]', 'model: 3', '\0']
+    )
     def test_one_of_the_same_or_of_an_unknown_one_is_not(self, tmp_path: Path, earlier: str) -> None:
         self.check(tmp_path, self.SPLIT, earlier)
 
     def test_nor_is_one_that_branches_off(self, tmp_path: Path) -> None:
-        check_method(
-            Place(tmp_path / 'other', checkpoint=tmp_path / 'toy/version_0/checkpoints/last.ckpt'), Namespace()
-        )
+        check_run(Place(tmp_path / 'other', checkpoint=tmp_path / 'toy/version_0/checkpoints/last.ckpt'), Namespace())
 
 
 class TestCheckName:
