@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import lightning as L
+import yaml
 from lightning.pytorch.callbacks import Callback
 
 from datamodules.files.atomic import write_text
@@ -132,9 +133,19 @@ class RunFolder(Callback):
         """
         if self.path is None or not trainer.state.finished or not (self.started or self._resumes):
             return None
+        if not self.started and (trainer.max_epochs or 0) < _planned_epochs(self.path):  # resumed as a shorter run
+            return None
         summary = {'epochs': trainer.current_epoch, 'steps': trainer.global_step, 'finished': time.strftime('%FT%T%z')}
         write_text(self.path / DONE, json.dumps(summary) + '\n')
         return self.path
+
+
+def _planned_epochs(run: Path) -> int:
+    """The epochs that a run is to have by its ``config.yaml``; 0 if that does not tell."""
+    try:
+        return int(yaml.safe_load((run / 'config.yaml').read_text(encoding='utf-8'))['trainer']['max_epochs'])
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+        return 0
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

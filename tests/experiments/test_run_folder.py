@@ -122,6 +122,17 @@ class TestMarkDone:
         marked = folder.mark_done(run)
         assert (marked is not None) == (tmp_path / 'toy/version_0' / DONE).exists() == run.state.finished
 
+    @pytest.mark.parametrize(('epochs', 'ends'), [(30, False), (3, True)])
+    def test_not_if_nothing_was_left_to_train_of_fewer_epochs_than_planned(
+        self, tmp_path: Path, folder: RunFolder, epochs: int, ends: bool
+    ) -> None:
+        version, run = tmp_path / 'toy/version_0', trainer(tmp_path)
+        version.mkdir(parents=True)
+        (version / 'config.yaml').write_text(f'trainer: {{max_epochs: {epochs}}}')
+        run.fit_loop.max_epochs, run.state.status = 3, TrainerStatus.FINISHED
+        folder.create(run, Place(tmp_path / 'toy', checkpoint=version / 'checkpoints/last.ckpt'))
+        assert (folder.mark_done(run) is not None) == ends
+
     def test_only_by_the_process_that_has_the_folder(self, tmp_path: Path) -> None:
         assert not RunFolder().mark_done(trainer(tmp_path))
 
