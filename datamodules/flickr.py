@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 
 from datamodules.files.json_items import json_items, read_list, read_text
 from datamodules.files.left_out import LeftOut
+from datamodules.files.quoting import quote
 from datamodules.files.reading import IMAGE_SUFFIXES, list_images, require_folder, require_path
 from datamodules.files.text_lines import UNDECODABLE, read_text_lines
 from datamodules.files.text_tables import describe_names, read_columns, read_layout
@@ -23,6 +25,8 @@ from datamodules.pictures.images import FolderImages
 from datamodules.rows.table import PairTable
 from datamodules.text.caption_groups import SCHEMA, CaptionGroups, group_captions
 from datamodules.usage_error import UsageError
+
+log = logging.getLogger(__name__)
 
 Split = Literal['train', 'val', 'test']
 _CAPTIONS_PER_IMAGE = 5
@@ -213,6 +217,7 @@ def read_flickr(file: Path, source: str) -> Annotations:
 
 def _read_karpathy(file: Path, source: str) -> Annotations:
     annotations, left_out, images = Annotations({}, {}), LeftOut('images'), 0
+    others: dict[str, str] = {}  # images whose split is none of Karpathy's, or that are in a second one
     for images, item in enumerate((item for key, item in json_items(file, source) if key == 'images'), 1):
         name, split = read_text(item, 'filename'), read_text(item, 'split')
         if name is None or split is None:
@@ -220,12 +225,19 @@ def _read_karpathy(file: Path, source: str) -> Annotations:
             continue
         captions = [read_text(sentence, 'raw') for sentence in read_list(item, 'sentences')]
         annotations.captions.setdefault(name, []).extend(captions)
-        annotations.split.setdefault(name, split)
+        if annotations.split.setdefault(name, split) != split or split not in get_args(Split):
+            others[name] = split
     if not any(any(captions) for captions in annotations.captions.values()):
         raise UsageError(
             f"{source} lacks 'images' with filename, split and sentences: it is not Karpathy's file, see docs/data.md."
         )
     left_out.log(source, images)
+    if others:
+        name, split = next(iter(others.items()))
+        log.warning(
+            '%s: %d of %d images are in no split of train, val and test, or in a second one, which does not count; '
+            'first: %s in %s', source, len(others), images, quote(name), quote(split),
+        )  # fmt: skip
     return annotations
 
 

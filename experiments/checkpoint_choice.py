@@ -34,7 +34,8 @@ def choose_checkpoint(given: str, parent: Path, dirpath: str | None = None) -> P
             )
         return newest if given == 'last' else _best_of(newest)
     if not Path(given).is_file():
-        raise UsageError(f'ckpt_path={given!r} does not exist: give a file, last or best.')
+        what = 'is a folder' if given and Path(given).is_dir() else 'does not exist'
+        raise UsageError(f'ckpt_path={given!r} {what}: give a file, last or best.')
     return Path(given)
 
 

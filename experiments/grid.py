@@ -29,6 +29,7 @@ from experiments import grid_file
 from experiments.child_processes import Children, ended_by_signals
 from experiments.errors import short_errors
 from experiments.grid_file import Cell, Grid, read_grid
+from experiments.option_check import check_options
 from experiments.result_files import DamagedResultError, load, save
 from experiments.results import Result
 from experiments.run_results import finished_version, read_run, versions
@@ -223,6 +224,8 @@ def main() -> None:
             raise UsageError(f'--jobs must be at least 1, got {options.jobs}.')
         if given := [word for word in extra if word.partition('=')[0] in SET_BY_THE_GRID]:
             raise UsageError(f'{given[0]}: the grid sets this for each cell; leave it out.')
+        if extra:
+            check_options('fit', ['fit', *extra])
         runs = options.runs or Path('runs', options.grid.stem)
         train_all(read_grid(options.grid), runs, options.results or runs / 'results', extra, options.jobs)
 

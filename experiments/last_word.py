@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 
 import lightning as L
@@ -25,10 +26,15 @@ def last_word(trainer: L.Trainer, folder: Path) -> str:
     lines = [f'Done: {epochs} epoch{"s" * (epochs != 1)} in {folder}', *_results(values)]
     files = {'checkpoint': f'{FOLDER}/{LAST}', 'metrics': 'metrics.csv', 'ledger': LEDGER, 'figures': 'figures'}
     lines += [f'  {name:<12} {folder / file}' for name, file in files.items() if (folder / file).exists()]
-    lines += [f'  {"W&B":<12} wandb sync {path}' for path in _offline_logs(trainer)]
+    lines += [f'  {"W&B":<12} wandb sync {quoted(path)}' for path in _offline_logs(trainer)]
     # `last` would be of the newest run of the name, which by then may be another one.
-    more = f'--ckpt_path={folder / FOLDER / LAST} --trainer.max_epochs={trainer.current_epoch + 10}'
-    return '\n'.join([*lines, f'  {"go on":<12} clipward fit --config {folder / "config.yaml"} {more}'])
+    more = f'--ckpt_path={quoted(folder / FOLDER / LAST)} --trainer.max_epochs={trainer.current_epoch + 10}'
+    return '\n'.join([*lines, f'  {"go on":<12} clipward fit --config {quoted(folder / "config.yaml")} {more}'])
+
+
+def quoted(path: str | Path) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def _results(values: dict[str, float]) -> list[str]:

@@ -22,7 +22,7 @@ class ResolvedConfig(SaveConfigCallback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Does nothing; a start that fails must not change the folder of the run that it was to resume."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.already_saved or trainer.sanity_checking:
             return
         self.already_saved = True
@@ -38,4 +38,4 @@ class ResolvedConfig(SaveConfigCallback):
         for logger in wandb_runs(trainer):
             logger.log_hyperparams(settings)
 
-    on_validation_start = on_test_start = on_predict_start = on_train_start
+    on_validation_start = on_test_start = on_predict_start = on_train_epoch_start

@@ -98,7 +98,10 @@ class RunFolder(Callback):
         if self._resumes:  # perhaps after the folder was moved, or in another spelling
             _move_paths(checkpoint['callbacks'].values(), getattr(trainer.checkpoint_callback, 'dirpath', None))
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Not in `on_train_start`, where other callbacks may still refuse to train.
+        if self.started:
+            return
         self._start(trainer)
         if self._resumes:
             trainer.ckpt_path = None  # else Lightning would keep that file for ever beside those that follow it

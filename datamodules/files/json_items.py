@@ -29,7 +29,7 @@ def json_items(path: Path, source: str) -> Iterator[tuple[str, Any]]:
         source: What is read, as ``data.<argument>=<value>``.
 
     Raises:
-        UsageError: If the file is not valid JSON, is neither a list nor an object, or is cut off.
+        UsageError: If the file is not valid JSON, is neither a list nor an object, is cut off, or goes on after it.
     """
     with open_text(path, source) as file:
         reader = _JsonReader(file, source)
@@ -37,6 +37,7 @@ def json_items(path: Path, source: str) -> Iterator[tuple[str, Any]]:
             yield from (('', item) for item in reader.items())
         else:
             yield from reader.members()
+        reader.expect_end()
 
 
 def read_text(item: Any, key: str) -> str | None:
@@ -98,7 +99,10 @@ class _JsonReader:
 
     def members(self) -> Iterator[tuple[str, Any]]:
         """Yields key and item for the lists in an object whose opening brace has been consumed."""
-        more = self.peek() != '}'
+        if self.peek() == '}':
+            self.expect('}')
+            return
+        more = True
         while more:
             key = self.read_value()
             self.expect(':')
@@ -127,6 +131,11 @@ class _JsonReader:
             raise self._error(f'{" or ".join(characters)} expected', self.position)
         self.position += 1
         return character
+
+    def expect_end(self) -> None:
+        """Checks that nothing follows, such as a second file that was appended to the first."""
+        if self.peek():
+            raise self._error('end of the file expected', self.position)
 
     def read_value(self) -> Any:
         """Consumes the next value; one that may go on beyond the buffer is decoded again with more of the file."""

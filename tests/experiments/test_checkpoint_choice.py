@@ -64,7 +64,8 @@ class TestBest:
 def test_what_is_no_file_is_refused(tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path('folder').mkdir()
-    with pytest.raises(UsageError, match=rf'^ckpt_path={given!r} does not exist'):
+    fault = 'is a folder' if given == 'folder' else 'does not exist'
+    with pytest.raises(UsageError, match=rf'^ckpt_path={given!r} {fault}'):
         choose_checkpoint(given, tmp_path)
 
 

@@ -70,13 +70,15 @@ class TestClose:
     def test_a_run_that_has_started_is_kept(self, tmp_path: Path, folder: RunFolder) -> None:
         run = trainer(tmp_path)
         folder.create(run, Place(tmp_path / 'toy'))
-        folder.on_train_start(run, LightningModule())
+        folder.on_train_epoch_start(run, LightningModule())
         folder.close()
         assert (tmp_path / 'toy/version_0').is_dir()
 
 
 class TestStart:
-    @pytest.mark.parametrize('hook', ['on_train_start', 'on_validation_start', 'on_test_start', 'on_predict_start'])
+    @pytest.mark.parametrize(
+        'hook', ['on_train_epoch_start', 'on_validation_start', 'on_test_start', 'on_predict_start']
+    )
     def test_wandb_starts_with_the_first_epoch(
         self, hook: str, tmp_path: Path, folder: RunFolder, fake_wandb: list[FakeRun]
     ) -> None:
@@ -97,7 +99,7 @@ class TestStart:
         run = trainer(tmp_path)
         folder.create(run, Place(tmp_path / 'toy', checkpoint=last))
         assert all(path.exists() for path in left)
-        folder.on_train_start(run, LightningModule())
+        folder.on_train_epoch_start(run, LightningModule())
         assert last.exists() and not any(path.exists() for path in left)
 
     def test_each_is_noted(self, tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ class TestStart:
         for checkpoint in (None, last):
             folder, run = RunFolder(), trainer(tmp_path)
             folder.create(run, Place(tmp_path / 'toy', checkpoint=checkpoint))
-            folder.on_train_start(run, LightningModule())
+            folder.on_train_epoch_start(run, LightningModule())
             folder.close()
             last.parent.mkdir(exist_ok=True)
         starts = [json.loads(line) for line in (last.parents[1] / STARTS).read_text().splitlines()]
@@ -117,7 +119,7 @@ class TestMarkDone:
     def test_only_a_finished_run_is_marked(self, tmp_path: Path, folder: RunFolder, status: TrainerStatus) -> None:
         run = trainer(tmp_path)
         folder.create(run, Place(tmp_path / 'toy'))
-        folder.on_train_start(run, LightningModule())
+        folder.on_train_epoch_start(run, LightningModule())
         run.state.status = status
         marked = folder.mark_done(run)
         assert (marked is not None) == (tmp_path / 'toy/version_0' / DONE).exists() == run.state.finished

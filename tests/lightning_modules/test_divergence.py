@@ -37,7 +37,7 @@ class TestDivergenceWatch:
     @pytest.mark.parametrize('value', [math.nan, math.inf])
     def test_names_the_first_loss_that_is_not_finite(self, value: float) -> None:
         watch = watched(1, 2, 3, 2, 1, value, math.nan)
-        with pytest.raises(UsageError, match=r'at step 5 \(epoch 1, learning rate 0\.05\): lower model\.lr, raise'):
+        with pytest.raises(UsageError, match=r'at step 5 \(epoch 2, learning rate 0\.05\): lower model\.lr, raise'):
             watch.check_losses(FakeTrainer(6))
 
     def test_is_due_when_the_logger_waits_for_the_device(self) -> None:
@@ -64,7 +64,7 @@ def model(folder: Path, **kwargs: Any) -> CLIP:
 class TestRun:
     def test_ends_at_its_first_bad_loss_without_a_rate(self, tmp_path: Path) -> None:
         run = trainer(callbacks=[ZeroShot()], max_epochs=1, log_every_n_steps=50)
-        with pytest.raises(UsageError, match=r'^training has diverged: .* at step 1 \(epoch 0, learning rate 1e\+30'):
+        with pytest.raises(UsageError, match=r'^training has diverged: .* at step 1 \(epoch 1, learning rate 1e\+30'):
             run.fit(model(tmp_path, lr=1e30, warmup_steps=1), TinyPairs(cache_dir=str(tmp_path / 'cache')))
         assert not any(name.startswith('zero_shot') for name in run.callback_metrics)
 

@@ -97,6 +97,11 @@ class TestFields:
         (tmp_path / 'x.json').write_bytes('[{"caption": "café"}, {"caption": "tea"}]'.encode('latin1'))
         assert [read_text(item, 'caption') for _, item in read(tmp_path / 'x.json')] == [None, 'tea']
 
+    def test_a_second_file_after_the_first_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / 'x.json').write_text('{"images": []}\n{"images": []}')
+        with pytest.raises(UsageError, match='is not valid JSON: end of the file expected at character 15'):
+            list(read(tmp_path / 'x.json'))
+
     @pytest.mark.parametrize('value', [7, 7.0, '7', '007'])
     def test_an_identifier_may_be_written_in_several_ways(self, value: object) -> None:
         assert read_id({'image_id': value}, 'id', 'image_id') == 7
