@@ -180,10 +180,10 @@ class KeyList(Filter):
 
     def _text_lines(self) -> list[str]:
         lines = read_text_lines(Path(self.file), f'data.filters: file={self.file!r}')
-        lines = [key for line in lines if (key := line.strip())]
-        if unusable := sum(UNDECODABLE in line for line in lines):
-            raise ValueError(f'{unusable} of {len(lines)} lines are not UTF-8')
-        return lines
+        keys = [key for line in lines if (key := line.strip())]
+        if unusable := sum(UNDECODABLE in key for key in keys):
+            raise ValueError(f'{unusable} of {len(keys)} lines are not UTF-8')
+        return keys
 
     def _uids(self) -> list[str]:
         with warnings.catch_warnings():
