@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -21,6 +22,8 @@ from lightning_modules.checkpoint_version import add_version, check_version
 from lightning_modules.divergence import DivergenceWatch
 from lightning_modules.losses import info_nce, one_way
 from lightning_modules.normalization import Normalization
+from lightning_modules.packed_text import can_be_packed, encode_packed, run_packed
+from lightning_modules.recompute import recompute, recompute_towers
 from lightning_modules.schedules import Schedule, restart_from_peaks
 from lightning_modules.towers import build_towers
 from lightning_modules.weights import check_weights, load_weights
@@ -63,7 +66,12 @@ class CLIP(L.LightningModule):
         views: Augmented views of each pair in a step, ``1`` or ``2``. With two, view 1 of the image is compared with
             view 2 of the caption, and view 2 of the image with view 1 of the caption.
         channels_last: Store the image tower in channels-last format, which speeds up convolutions on most hardware.
-        compile: Compile the image tower. The first step then takes longer.
+        compile: Compile both towers. The first step then takes a minute longer.
+        grad_checkpointing: Compute the activations of each block again in the backward pass instead of keeping them:
+            a third more time, far less memory.
+        chunk_size: Pairs per process whose activations are kept at a time. The towers then take a batch in chunks,
+            twice, and the loss still contrasts all pairs of the batch (as open_clip's ``--accum-freq``; Gao et al.,
+            2021). Batch normalization sees a chunk at a time. Defaults to the whole batch.
 
     Attributes:
         towers: The open_clip model.
@@ -85,6 +93,8 @@ class CLIP(L.LightningModule):
         views: int = 1,
         channels_last: bool = False,
         compile: bool = False,
+        grad_checkpointing: bool = False,
+        chunk_size: int | None = None,
     ) -> None:
         super().__init__()
         if views not in (1, 2):
@@ -94,9 +104,10 @@ class CLIP(L.LightningModule):
         check_number('model.eps', eps, '(0, inf)')  # 0 would divide the gradient 0 of an unused token by 0
         for beta in betas:
             check_number('model.betas', beta, '[0, 1)')
+        check_number('model.chunk_size', chunk_size, '[1, inf)')
         self.architecture, self.lr, self.warmup_steps = architecture, lr, warmup_steps
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
-        self.views, self.channels_last = views, channels_last
+        self.views, self.channels_last, self.chunk_size = views, channels_last, chunk_size
         self.untrained = pretrained is None and init_from is None
         self.towers, self.width, self.tokenizer = build_towers(architecture, pretrained)
         self.normalization = Normalization.of(self.towers.visual.preprocess_cfg)
@@ -106,6 +117,11 @@ class CLIP(L.LightningModule):
             self.towers.visual.to(memory_format=torch.channels_last)
         if compile:
             self.towers.visual.compile()
+            getattr(self.towers, 'text', self.towers).transformer.compile()  # for towers that cannot be packed
+        if grad_checkpointing:
+            recompute_towers(self.towers)
+        self.packs_text = can_be_packed(self.towers)
+        self._run_packed = torch.compile(run_packed, dynamic=True) if compile else run_packed
         self.classifiers: list[Tensor] = []
         self.configured: list[dict[str, Any]] = []  # settings of each group of parameters at the start
         self.divergence = DivergenceWatch()
@@ -139,9 +155,16 @@ class CLIP(L.LightningModule):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Unit-norm float32 embeddings (B, D) of tokens (B, T)."""
         with attention(tokens.device):
-            return F.normalize(self.towers.encode_text(tokens).float(), dim=-1)
+            if self.packs_text:
+                text = encode_packed(self.towers, tokens, self._run_packed)
+            else:
+                text = self.towers.encode_text(tokens)
+            return F.normalize(text.float(), dim=-1)
 
     # --- training ---------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        check_strategy(self.trainer)
 
     def phase(self, epoch: int) -> str:
         """Name of the training phase that an epoch, counted from 0, belongs to."""
@@ -203,10 +226,22 @@ class CLIP(L.LightningModule):
 
     def _embed(self, batch: Pairs) -> tuple[Tensor, Tensor]:
         """Embeds all views of a batch, each modality in one pass: (V, B, ...) -> (V, B, D)."""
-        views, pairs = batch.tokens.shape[:2]
-        image = self.encode_image(batch.image.flatten(0, 1))
-        text = self.encode_text(batch.tokens.flatten(0, 1))
-        return image.view(views, pairs, -1), text.view(views, pairs, -1)
+        if self.chunk_size is None or self.chunk_size >= len(batch.row):
+            return self._embed_chunk(batch.image, batch.tokens)
+        chunks = zip(batch.image.split(self.chunk_size, 1), batch.tokens.split(self.chunk_size, 1), strict=True)
+        images, texts = zip(*(recompute(self.towers, self._embed_chunk, *chunk) for chunk in chunks), strict=True)
+        return torch.cat(images, 1), torch.cat(texts, 1)
+
+    def _embed_chunk(self, image: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        views, pairs = tokens.shape[:2]
+        images, texts = self.encode_image(image.flatten(0, 1)), self.encode_text(tokens.flatten(0, 1))
+        return images.view(views, pairs, -1), texts.view(views, pairs, -1)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        with attention(
+            self.device
+        ):  # recomputed activations must be those of the forward pass; torch does not see to it
+            super().backward(loss, *args, **kwargs)
 
     def on_train_epoch_start(self) -> None:
         # Lightning does not save generator states, so reseed: dropout must not depend on where a run was resumed.
@@ -328,6 +363,25 @@ class CLIP(L.LightningModule):
         """Weights that came from ``pretrained`` keep its normalization, also where that is not named again."""
         settings = checkpoint.get('normalization', self.normalization.settings)
         self.normalization = Normalization.of(settings).to(self.device)
+
+
+def check_strategy(trainer: L.Trainer) -> None:
+    """Refuses what would train another loss than the whole batch's.
+
+    Raises:
+        UsageError: For a strategy that splits the model, or accumulation of batches that do not see each other.
+    """
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        raise UsageError(
+            f'trainer.strategy={type(trainer.strategy).__name__} splits the model or its optimizer, which the gathered '
+            'loss and the checkpoints do not support: use ddp, and model.grad_checkpointing or model.chunk_size if '
+            'memory is short.'
+        )
+    if (batches := trainer.accumulate_grad_batches) > 1:
+        raise UsageError(
+            f'trainer.accumulate_grad_batches={batches} would contrast the pairs of each batch alone: set '
+            f'data.batch_size to the {batches} batches together and model.chunk_size to what fits into memory instead.'
+        )
 
 
 def attention(device: torch.device) -> AbstractContextManager[None]:

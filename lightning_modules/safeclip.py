@@ -91,6 +91,7 @@ class SafeCLIP(CLIP):
 
     def setup(self, stage: str) -> None:
         """Builds the pools: here, because their size depends on the data, and only for training."""
+        super().setup(stage)
         if stage == 'fit' and self.pool_size != 0:
             pairs = pairs_of(self.trainer)
             self.pools = NeighborPools.for_data(

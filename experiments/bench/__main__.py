@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.bench import bookkeeping, epochs, mixture, split, start, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, split, start, step, triggers, views
 from experiments.bench.measure import Result
 
 MEASUREMENTS = {  # bookkeeping first: it measures memory, to which the others would add
@@ -23,6 +23,7 @@ MEASUREMENTS = {  # bookkeeping first: it measures memory, to which the others w
     'views': views.measure,
     'triggers': triggers.measure,
     'start': start.measure,
+    'step': step.measure,
 }
 COLUMNS = ('measurement', 'measured', 'target', '')
 
@@ -48,10 +49,14 @@ def main(args: list[str] | None = None) -> list[Result]:
     parser.add_argument('--only', choices=MEASUREMENTS, help='run one measurement instead of all')
     parser.add_argument('--threads', type=int, default=1, help='threads of torch (default: 1, as in a loader worker)')
     parser.add_argument('--against', type=Path, metavar='PATH', help='second checkout to compare start-up times with')
+    parser.add_argument(
+        '--peer', type=Path, metavar='PYTHON', help='Python with open_clip_torch[training], to compare steps'
+    )
     options = parser.parse_args(args)
     measurements: dict[str, Callable[[], Iterator[Result]]] = {
         **MEASUREMENTS,
         'start': partial(start.measure, options.against),
+        'step': partial(step.measure, options.peer),
     }
     torch.set_num_threads(options.threads)
     silence_lightning()

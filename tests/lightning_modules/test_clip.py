@@ -3,18 +3,20 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 
 from datamodules.pictures.augment import SimCLRViews
 from datamodules.pictures.batches import PairBatch
 from datamodules.text.eda import EDA
-from lightning_modules.clip import CLIP, MAX_LOGIT_SCALE, Pairs
+from datamodules.usage_error import UsageError
+from lightning_modules.clip import CLIP, MAX_LOGIT_SCALE, Pairs, check_strategy
 from lightning_modules.schedules import warmup_cosine
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, TinyPairs, tiny_architecture, trainer, unit_rows
 
@@ -284,11 +286,14 @@ class TestOptimizer:
         assert watch.rates == pytest.approx([1e-3 * warmup_cosine(step, 3, 8) for step in range(8)])
         assert watch.logged == pytest.approx(watch.rates)
 
-    @pytest.mark.parametrize('accumulated', [2, 3])
-    def test_learning_rate_counts_optimizer_steps_not_batches(self, tmp_path: Path, accumulated: int) -> None:
-        model = clip(tmp_path, lr=1e-3, warmup_steps=3)
-        _, watch = fit(model, tmp_path, max_epochs=2, accumulate_grad_batches=accumulated)
-        assert watch.rates == pytest.approx([1e-3 * warmup_cosine(step, 3, 4) for step in range(4)])
+    def test_refuses_to_accumulate_batches_that_do_not_see_each_other(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r'trainer.accumulate_grad_batches=2 .* set data.batch_size'):
+            fit(clip(tmp_path), tmp_path, max_epochs=1, accumulate_grad_batches=2)
+
+    def test_refuses_strategies_that_split_the_model(self) -> None:
+        trainer = SimpleNamespace(strategy=FSDPStrategy(), accumulate_grad_batches=1)
+        with pytest.raises(UsageError, match=r'trainer.strategy=FSDPStrategy splits the model'):
+            check_strategy(cast(L.Trainer, trainer))
 
     def test_warms_up_for_a_tenth_of_the_run_by_default(self, tmp_path: Path) -> None:
         _, watch = fit(clip(tmp_path, lr=1e-3), tmp_path, max_epochs=5)

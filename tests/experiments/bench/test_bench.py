@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from experiments.bench import __main__ as bench
-from experiments.bench import bookkeeping, epochs, mixture, split, start, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, split, start, step, triggers, views
 
 TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'bookkeeping': (bookkeeping, {'ROWS': 300_000, 'HELDOUT_ROWS': 5_000}),
@@ -16,6 +16,18 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'mixture': (mixture, {'REPEATS_OF_SIZE': {300: 1}}),
     'views': (views, {'PAIRS': 2, 'REPEATS': 1, 'SIZE': 32}),
     'start': (start, {'COMMANDS': {'help': (['--help'], 1.0)}, 'REPEATS': 1}),
+    'step': (
+        step,
+        {
+            'CAPTION_LENGTHS': (4, 9),
+            'TEXT_REPEATS': 1,
+            'MODEL': 'tiny_toy.json',
+            'MODEL_IMAGE_SIZE': 32,
+            'MEMORY_MODEL': 'tiny_toy.json',
+            'MEMORY_BATCH': 8,
+            'CHUNK_SIZE': 4,
+        },
+    ),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
 }
 

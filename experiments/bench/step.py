@@ -1,0 +1,252 @@
+"""What a training step costs: over the same step with padding, in memory, and over open_clip's own trainer."""
+
+from __future__ import annotations
+
+import csv
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datamodules.usage_error import UsageError
+from experiments.bench.measure import Memory, Result, best_of, seconds
+from lightning_modules import clip
+from lightning_modules.clip import CLIP
+from lightning_modules.losses import info_nce
+
+# Tokens of CC3M's captions, start and end included: every sixteenth of 512, shortest to longest (12.6 on average).
+CAPTION_LENGTHS = (7, 7, 8, 9, 9, 10, 10, 11, 12, 12, 13, 14, 15, 17, 20, 36)
+TEXT_REPEATS, STEP_REPEATS, PEER_REPEATS = 2, 1, 3
+MODEL, MODEL_IMAGE_SIZE = 'RN50', 224
+MEMORY_MODEL, MEMORY_BATCH, CHUNK_SIZE = 'ViT-S-16', 64, 16
+PEER_MODEL, PEER_BATCH, PEER_STEPS, PEER_EPOCHS, PEER_IMAGE_SIZE = 'small32.json', 128, 20, (1, 4), 32
+PEER_LAUNCHER = (
+    'import sys, open_clip; open_clip.add_model_config(sys.argv.pop(1)); '
+    'from open_clip_train.main import main; main(sys.argv[1:])'
+)
+
+
+class Batch(NamedTuple):
+    """What a training step needs of a batch."""
+
+    image: Tensor
+    tokens: Tensor
+    row: Tensor
+    cross_modal: int
+
+
+def measure(peer: Path | None = None) -> Iterator[Result]:
+    """Measures a step with and without packing, its memory, and epochs against another trainer.
+
+    Args:
+        peer: Python of an environment with ``open_clip_torch[training]``; ``None`` leaves the comparison out.
+
+    Raises:
+        UsageError: If ``peer`` cannot import open_clip's trainer.
+    """
+    if peer is not None:
+        check_peer(peer)
+    yield from measure_packing()
+    yield from measure_memory()
+    if peer is not None:
+        yield from measure_peer(peer)
+
+
+# --- packing ----------------------------------------------------------------------------------------------------------
+
+
+def measure_packing() -> Iterator[Result]:
+    """The text tower alone, then a whole step, with packed captions over padded ones."""
+    model = CLIP(MODEL)
+    tokens = draw_tokens(CAPTION_LENGTHS * 2, model.context_length)
+    texts = {'packed': partial(embed_text, model, tokens, True), 'padded': partial(embed_text, model, tokens, False)}
+    times = best_of(texts, TEXT_REPEATS)
+    yield Result(f'text tower of {MODEL}, packed over padded', times['packed'] / times['padded'], target=0.3)
+    batch = draw_batch(model, len(CAPTION_LENGTHS), MODEL_IMAGE_SIZE)
+    steps = {'packed': partial(train_step, model, batch, True), 'padded': partial(train_step, model, batch, False)}
+    times = best_of(steps, STEP_REPEATS)
+    what = f'step of {MODEL} at {MODEL_IMAGE_SIZE} pixels, {len(CAPTION_LENGTHS)} pairs, packed over padded'
+    yield Result(what, times['packed'] / times['padded'], target=0.8)
+
+
+def draw_tokens(lengths: Sequence[int], context_length: int) -> Tensor:
+    """Random captions of some lengths, int64 (B, T)."""
+    tokens = torch.zeros(len(lengths), context_length, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(0)
+    for caption, length in zip(tokens, np.minimum(lengths, context_length).tolist(), strict=True):
+        caption[: length - 1] = torch.randint(1, 49405, (length - 1,), generator=generator)
+        caption[length - 1] = 49407
+    return tokens
+
+
+def draw_batch(model: CLIP, pairs: int, image_size: int) -> Batch:
+    """One view of random pairs."""
+    lengths = np.resize(CAPTION_LENGTHS, pairs).tolist()
+    image = torch.randn(1, pairs, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    return Batch(image, draw_tokens(lengths, model.context_length)[None], torch.arange(pairs), pairs)
+
+
+def embed_text(model: CLIP, tokens: Tensor, packed: bool) -> None:
+    """Embeds captions and computes all gradients."""
+    model.packs_text = packed
+    model.zero_grad()
+    model.backward(model.encode_text(tokens).square().sum())
+
+
+def train_step(model: CLIP, batch: Batch, packed: bool = True) -> None:
+    """Embeds pairs and computes the gradients of the loss."""
+    model.packs_text = packed
+    model.zero_grad()
+    image, text = model._embed(batch)
+    model.backward(info_nce(image[0], text[0], model.logit_scale, image[0], text[0], 0))
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def measure_memory() -> Iterator[Result]:
+    """Memory and time of a step whose activations are recomputed, over one that keeps them."""
+    whole_memory, whole_time = in_new_process({})
+    settings = {
+        f'in chunks of {CHUNK_SIZE}': ({'chunk_size': CHUNK_SIZE}, 1 / 3),
+        'with grad_checkpointing': ({'grad_checkpointing': True}, None),
+        'with both': ({'chunk_size': CHUNK_SIZE, 'grad_checkpointing': True}, 1 / 3),
+    }
+    for name, (arguments, target) in settings.items():
+        memory, time = in_new_process(arguments)
+        step = f'step of {MEMORY_MODEL}, {MEMORY_BATCH} pairs, {name}'
+        yield Result(f'{step}: most memory over that of the whole', memory / whole_memory, target=target)
+        yield Result(f'{step}: time over that of the whole', time / whole_time)
+
+
+def in_new_process(arguments: Mapping[str, Any]) -> tuple[float, float]:
+    """Result of :func:`memory_and_seconds` in a process whose allocator has nothing left over to reuse."""
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+        return pool.submit(memory_and_seconds, MEMORY_MODEL, MEMORY_BATCH, arguments).result()
+
+
+def memory_and_seconds(architecture: str, pairs: int, arguments: Mapping[str, Any]) -> tuple[float, float]:
+    """Bytes that a step needs beside weights and inputs, and its CPU seconds."""
+    torch.set_num_threads(1)
+    model = CLIP(architecture, **arguments)
+    train_step(model, draw_batch(model, 2, model.image_size))  # what the libraries keep from the first step on
+    batch = draw_batch(model, pairs, model.image_size)
+    with Memory() as memory:
+        train_step(model, batch)
+    return memory.peak, seconds(partial(train_step, model, batch))
+
+
+# --- another trainer --------------------------------------------------------------------------------------------------
+
+
+def check_peer(peer: Path) -> None:
+    """Refuses an interpreter without open_clip's trainer, before anything is measured."""
+    if (
+        not peer.is_file()
+        or subprocess.run([peer, '-c', 'import open_clip_train.main'], capture_output=True).returncode
+    ):
+        raise UsageError(f'--peer={peer} is not a Python that has open_clip_torch[training]: give the path of one.')
+
+
+def measure_peer(peer: Path) -> Iterator[Result]:
+    """CPU seconds of an epoch over those of open_clip's trainer on the same files: start-up is the difference."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_pairs(Path(folder))
+        commands: dict[str, Callable[[int], list[str]]] = {
+            'ours': partial(our_command, Path(folder), '32-true'),
+            'ours, as shipped': partial(our_command, Path(folder), 'bf16-mixed'),
+            "open_clip's": partial(peer_command, Path(folder), peer, 'fp32'),
+            "open_clip's, amp_bf16": partial(peer_command, Path(folder), peer, 'amp_bf16'),
+        }
+        epoch = epoch_seconds(commands, Path(folder))
+    for name, time in epoch.items():
+        yield Result(f'epoch of {PEER_MODEL}, {PEER_STEPS} batches of {PEER_BATCH}: {name}', time, 's')
+    fp32, bf16 = epoch["open_clip's"], epoch["open_clip's, amp_bf16"]
+    yield Result("epoch over open_clip's, float32", epoch['ours'] / fp32, target=0.75)
+    yield Result("epoch over open_clip's, bfloat16", epoch['ours, as shipped'] / bf16, target=0.75)
+    yield Result("epoch as shipped over open_clip's in float32", epoch['ours, as shipped'] / fp32, target=0.55)
+
+
+def write_pairs(folder: Path) -> None:
+    """JPEG files and the list of them that both trainers read."""
+    random = np.random.default_rng(0)
+    with open(folder / 'pairs.csv', 'w', newline='') as file:
+        lines = csv.writer(file)
+        lines.writerow(['filepath', 'title'])
+        for number in range(PEER_BATCH * PEER_STEPS):
+            path = folder / f'{number}.jpg'
+            cells = random.integers(0, 255, (8, 8, 3), np.uint8)
+            Image.fromarray(cells).resize((PEER_IMAGE_SIZE, PEER_IMAGE_SIZE)).save(path, quality=95)
+            lines.writerow([path, f'a photo of a thing number {number} on a table'])
+
+
+def epoch_seconds(commands: dict[str, Callable[[int], list[str]]], folder: Path) -> dict[str, float]:
+    """CPU seconds of an epoch of each command: of a longer run minus a shorter one, taken in turns."""
+    short, long = PEER_EPOCHS
+    runs = {(name, epochs): command(epochs) for name, command in commands.items() for epochs in PEER_EPOCHS}
+    times = [{run: cpu_seconds(command, folder) for run, command in runs.items()} for _ in range(PEER_REPEATS)]
+    best = {run: min(time[run] for time in times) for run in runs}
+    return {name: (best[name, long] - best[name, short]) / (long - short) for name in commands}
+
+
+def our_command(folder: Path, precision: str, epochs: int) -> list[str]:
+    """Trains CLIP on one lightly cropped view, as open_clip's trainer does by default."""
+    crop = {'crop_scale': '[0.9,1.0]', 'flip': 0, 'jitter': 0, 'gray': 0, 'blur': 0}
+    arguments = {
+        'model.architecture': PEER_MODEL,
+        'data.train': folder / 'pairs.csv',
+        'data.root': folder,
+        'data.cache_dir': folder / 'cache',
+        'data.batch_size': PEER_BATCH,
+        'data.num_workers': 0,
+        'data.caption_views': 'null',
+        **{f'data.image_views.{name}': value for name, value in crop.items()},
+        'trainer.max_epochs': epochs,
+        'trainer.precision': precision,
+        'trainer.accelerator': 'cpu',
+        'trainer.default_root_dir': folder / 'runs',
+        'trainer.callbacks': 'null',
+        'callbacks.figures': 'null',
+    }
+    files = ['--config=data/pairs.yaml', '--config=methods/clip.yaml']
+    options = [f'--{key}={value}' for key, value in arguments.items()]
+    return [sys.executable, '-m', 'experiments.cli', 'fit', *files, *options]
+
+
+def peer_command(folder: Path, peer: Path, precision: str, epochs: int) -> list[str]:
+    """The same for open_clip's trainer."""
+    config = Path(clip.__file__).with_name('model_configs') / PEER_MODEL
+    arguments = {
+        'model': config.stem, 'train-data': folder / 'pairs.csv', 'dataset-type': 'csv', 'csv-separator': ',',
+        'csv-img-key': 'filepath', 'csv-caption-key': 'title', 'batch-size': PEER_BATCH, 'epochs': epochs,
+        'workers': 0, 'precision': precision, 'device': 'cpu', 'warmup': 10, 'logs': folder / 'logs',
+    }  # fmt: skip
+    options = [str(part) for key, value in arguments.items() for part in (f'--{key}', value)]
+    return [str(peer), '-c', PEER_LAUNCHER, str(config), *options]
+
+
+def cpu_seconds(command: Sequence[str], folder: Path) -> float:
+    """CPU seconds of a command that must succeed, user and system, with one thread.
+
+    Raises:
+        RuntimeError: If the command fails.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'WANDB_MODE': 'disabled', 'CUDA_VISIBLE_DEVICES': ''}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f'{" ".join(command)} failed:\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}')
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime

@@ -1,0 +1,67 @@
+"""Activations that are computed again in the backward pass instead of being kept (Chen et al., 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.checkpoint import checkpoint
+
+
+def recompute(module: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function of a module now, and again in the backward pass for the activations that gradients need.
+
+    The second call leaves the running statistics of batch normalization alone, which would otherwise count every batch
+    twice. Without gradients this is a plain call.
+
+    Args:
+        module: The module whose weights the function uses.
+        function: What to call.
+        arguments: Its arguments.
+    """
+    if not torch.is_grad_enabled():
+        return function(*arguments)
+    contexts = lambda: (nullcontext(), frozen_statistics(module))  # noqa: E731 (torch calls it for each pair)
+    return checkpoint(function, *arguments, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Normalizes by the statistics of each batch, as training does, without recording them."""
+    norms = [part for part in module.modules() if isinstance(part, _NormBase) and part.training]
+    momenta = [norm.momentum for norm in norms]
+    counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            if count is not None:
+                norm.num_batches_tracked.copy_(count)
+
+
+def recompute_towers(towers: Any) -> None:
+    """Makes both towers of an open_clip model recompute the activations of each block.
+
+    open_clip does it for transformers. For its ResNets it does nothing, so their blocks are wrapped here.
+    """
+    towers.set_grad_checkpointing(True)
+    for block in _residual_blocks(towers.visual):
+        block.forward = _recomputing(block)
+
+
+def _residual_blocks(visual: nn.Module) -> list[Any]:
+    from open_clip.modified_resnet import Bottleneck  # takes seconds to import
+
+    return [module for module in visual.modules() if isinstance(module, Bottleneck)]
+
+
+def _recomputing(block: Any) -> Callable[[Tensor], Tensor]:
+    forward = block.forward
+    return lambda x: recompute(block, forward, x)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.clip import CLIP
+from lightning_modules.losses import info_nce
+from lightning_modules.recompute import frozen_statistics, recompute
+from tests.helpers.tiny import tiny_architecture
+
+PAIRS = 8
+
+
+class Batch(NamedTuple):
+    image: Tensor
+    tokens: Tensor
+    row: Tensor
+    cross_modal: int
+
+
+def train_step(architecture: str, **kwargs: Any) -> tuple[float, dict[str, Tensor]]:
+    """Loss of one step of a model whose random weights are always the same, then all gradients and buffers."""
+    torch.manual_seed(0)
+    model = CLIP(architecture, **kwargs)
+    image = torch.randn(1, PAIRS, 3, model.image_size, model.image_size)
+    tokens = torch.randint(1, 49408, (1, PAIRS, model.context_length))
+    images, texts = model._embed(Batch(image, tokens, torch.arange(PAIRS), PAIRS))
+    loss = info_nce(images[0], texts[0], model.logit_scale, images[0], texts[0], 0)
+    model.backward(loss)
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return float(loss.detach()), {**gradients, **dict(model.named_buffers())}
+
+
+@pytest.fixture
+def transformer(tmp_path: Path) -> str:
+    return tiny_architecture(tmp_path, 'recomputed', layers=2)
+
+
+@pytest.mark.parametrize('resnet', [True, False])
+def test_recomputing_blocks_changes_no_bit(resnet: bool, transformer: str) -> None:
+    architecture = 'tiny_toy.json' if resnet else transformer
+    (loss, plain), (loss_2, recomputed) = (train_step(architecture, grad_checkpointing=c) for c in (False, True))
+    assert loss == loss_2
+    assert plain.keys() == recomputed.keys()
+    assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
+
+
+def test_a_batch_in_chunks_has_the_loss_and_gradients_of_the_whole(transformer: str) -> None:
+    (loss, whole), (loss_2, chunked) = (train_step(transformer, chunk_size=size) for size in (None, 3))
+    assert loss_2 == pytest.approx(loss, rel=1e-5)
+    for name in whole:
+        tolerance = 1e-5 * float(whole[name].nan_to_num(neginf=0).abs().max())
+        torch.testing.assert_close(chunked[name], whole[name], atol=tolerance, rtol=0)
+
+
+@pytest.mark.slow
+def test_compiled_towers_have_the_same_loss_and_gradients(transformer: str) -> None:
+    (loss, plain), (loss_2, compiled) = (train_step(transformer, compile=c) for c in (False, True))
+    assert loss_2 == pytest.approx(loss, rel=1e-5)
+    for name in plain:
+        tolerance = 1e-4 * float(plain[name].nan_to_num(neginf=0).abs().max())
+        torch.testing.assert_close(compiled[name], plain[name], atol=tolerance, rtol=0)
+
+
+def test_keeps_what_one_chunk_needs(transformer: str) -> None:
+    model, kept = CLIP(transformer, chunk_size=2), []
+    image, tokens = torch.randn(1, PAIRS, 3, model.image_size, model.image_size), torch.ones(1, PAIRS, 8).long()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        model._embed(Batch(image, tokens, torch.arange(PAIRS), PAIRS))
+    assert sum(kept) <= image.numel() + tokens.numel()  # the inputs, and no activation
+
+
+def test_recomputing_counts_a_batch_once() -> None:
+    norm, x = nn.BatchNorm1d(3), torch.randn(5, 3)
+    once = nn.BatchNorm1d(3)
+    once(x)
+    recompute(norm, norm, x.requires_grad_()).sum().backward()
+    for name, buffer in once.named_buffers():
+        assert torch.equal(norm.get_buffer(name), buffer)
+
+
+def test_frozen_statistics_leave_evaluation_alone() -> None:
+    norm = nn.BatchNorm1d(3).eval()
+    with frozen_statistics(norm):
+        assert norm.momentum == 0.1
