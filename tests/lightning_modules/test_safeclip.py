@@ -180,7 +180,7 @@ class TestPools:
 
     def test_need_data_with_row_numbers(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path)
-        model._trainer = SimpleNamespace(datamodule=None)
+        model._trainer = trainer()
         with pytest.raises(ValueError, match=r'needs a row number for each pair, which a stream does not have'):
             model.setup('fit')
         model.setup('validate')
