@@ -189,9 +189,18 @@ class CLIP(L.LightningModule):
             losses = self.losses(image, text, batch.cross_modal)
         loss = torch.stack(list(losses.values())).sum()
         self.divergence.add(loss, self.trainer)
-        self.log_dict({f'train/{name}': value for name, value in losses.items()}, batch_size=len(batch.row))
-        self.log('train/loss', loss, prog_bar=True, batch_size=len(batch.row))
+        self._log_step(loss, losses, len(batch.row))
         return {'loss': loss, 'similarity': (image[0] * text[0]).sum(-1).detach()}
+
+    def _log_step(self, loss: Tensor, losses: Mapping[str, Tensor], pairs: int) -> None:
+        """Logs a step that loggers will write; Lightning spends a twentieth of a small model's step on any other."""
+        interval = self.trainer.log_every_n_steps
+        if not interval or (self.trainer.global_step + 1) % interval:
+            return
+        lr = self.trainer.optimizers[0].param_groups[0]['lr']
+        values = {**losses, 'lr': lr, 'logit_scale': self.logit_scale.detach()}
+        self.log_dict({f'train/{name}': value for name, value in values.items()}, batch_size=pairs)
+        self.log('train/loss', loss, prog_bar=True, batch_size=pairs)
 
     def losses(self, image: Tensor, text: Tensor, cross_modal: int) -> dict[str, Tensor]:
         """Terms of the loss by name.
@@ -247,14 +256,9 @@ class CLIP(L.LightningModule):
         # Lightning does not save generator states, so reseed: dropout must not depend on where a run was resumed.
         torch.manual_seed(_epoch_seed(self.current_epoch, self.global_rank))
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # Logged at the start of a batch, because at its end the scheduler has already stepped.
-        self.log('train/lr', self.trainer.optimizers[0].param_groups[0]['lr'])
-
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         with torch.no_grad():
             self.towers.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        self.log('train/logit_scale', self.logit_scale.detach())
         trainer = self.trainer
         if trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps:
             self.stop_if_diverged()
