@@ -153,6 +153,9 @@ def transformer_results(folder: Path, **settings: Any) -> dict[str, Any]:
     return {
         'cross-modal, one view': train_one_epoch(clip(), augmented(folder), **settings),
         'cross-modal, two views': train_one_epoch(clip(views=2), augmented(folder), **settings),
+        'cross-modal, in chunks': train_one_epoch(
+            clip(views=2, chunk_size=3, grad_checkpointing=True), augmented(folder), **settings
+        ),
         'unimodal, pool': train_one_epoch(safeclip(**unimodal), augmented(folder), **settings),
         'unimodal, as released': train_one_epoch(
             safeclip(**unimodal, nn_direction='view_rows', nn_roles='first'), augmented(folder), **settings

@@ -26,6 +26,7 @@ Results = dict[str, Any]
 LOSSES = (
     'cross-modal, one view',
     'cross-modal, two views',
+    'cross-modal, in chunks',
     'unimodal, pool',
     'unimodal, as released',
     'unimodal, no pool',
@@ -65,6 +66,11 @@ class TestSteps:
         for rank in together:
             assert rank[loss]['losses'] == pytest.approx(alone[loss]['losses'], abs=1e-5)
             assert largest_difference(rank[loss]['gradients'], alone[loss]['gradients']) < 1e-5
+
+    def test_chunks_change_neither_loss_nor_gradients(self, alone: Results) -> None:
+        whole, chunks = alone['cross-modal, two views'], alone['cross-modal, in chunks']
+        assert chunks['losses'] == pytest.approx(whole['losses'], abs=1e-5)
+        assert largest_difference(chunks['gradients'], whole['gradients']) < 1e-5
 
     @pytest.mark.parametrize('loss', [*LOSSES, 'frozen norms'])
     def test_gradients_are_not_zero(self, alone: Results, loss: str) -> None:
