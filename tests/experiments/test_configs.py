@@ -217,7 +217,9 @@ class TestMethods:
         few = ['--data.rows=32', '--data.heldout_rows=32', '--data.batch_size=16', '--data.attacks={}']
         quiet = ['--trainer.callbacks=null', *(f'--trainer.{bar}=false' for bar in ('enable_progress_bar', 'logger'))]
         files = ['--config=data/toy.yaml', f'--config={name(path)}']
-        command = cli.main(['fit', *files, *SMALL, *folders, *few, *quiet, '--trainer.fast_dev_run=1'])
+        command = cli.main(
+            ['fit', *files, *SMALL, *folders, *few, *quiet, '--trainer.fast_dev_run=1', '--trainer.log_every_n_steps=1']
+        )
         assert command.trainer.global_step == 1
         assert torch.isfinite(command.trainer.callback_metrics['train/loss'])
 
