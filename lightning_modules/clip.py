@@ -194,10 +194,10 @@ class CLIP(L.LightningModule):
 
     def _log_step(self, loss: Tensor, losses: Mapping[str, Tensor], pairs: int) -> None:
         """Logs a step that loggers will write; Lightning spends a twentieth of a small model's step on any other."""
-        interval = self.trainer.log_every_n_steps
-        if not interval or (self.trainer.global_step + 1) % interval:
+        trainer: Any = self.trainer  # whose type lacks some of its attributes
+        if not trainer.log_every_n_steps or (trainer.global_step + 1) % trainer.log_every_n_steps:
             return
-        lr = self.trainer.optimizers[0].param_groups[0]['lr']
+        lr = trainer.optimizers[0].param_groups[0]['lr']
         values = {**losses, 'lr': lr, 'logit_scale': self.logit_scale.detach()}
         self.log_dict({f'train/{name}': value for name, value in values.items()}, batch_size=pairs)
         self.log('train/loss', loss, prog_bar=True, batch_size=pairs)

@@ -90,6 +90,6 @@ def _on_all_ranks(finite: Tensor, trainer: L.Trainer) -> list[bool]:
 
 def _stop(what: str, step: Step) -> NoReturn:
     raise UsageError(
-        f'training has diverged: {what} step {step.number} (epoch {step.epoch + 1}, learning rate {step.lr:.3g}): lower '
-        f'model.lr, raise model.warmup_steps, set trainer.gradient_clip_val=1, or take another trainer.precision.'
+        f'training has diverged: {what} step {step.number} (epoch {step.epoch + 1}, learning rate {step.lr:.3g}): '
+        f'lower model.lr, raise model.warmup_steps, set trainer.gradient_clip_val=1, or take another trainer.precision.'
     )

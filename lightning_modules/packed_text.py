@@ -132,7 +132,7 @@ def _run_last_block(block: Any, x: Tensor, packing: Packing) -> Tensor:
 def _finish(block: Any, x: Tensor, seen: Tensor) -> Tensor:
     """Adds to each token what it attends to, then what the block's perceptron makes of it."""
     x = x + block.ls_1(block.attn.out_proj(seen))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))  # type: ignore[no-any-return]
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def _project(block: Any, x: Tensor, first: int, last: int) -> Tensor:

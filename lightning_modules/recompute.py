@@ -34,16 +34,17 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Normalizes by the statistics of each batch, as training does, without recording them."""
     norms = [part for part in module.modules() if isinstance(part, _NormBase) and part.training]
     momenta = [norm.momentum for norm in norms]
-    counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
+    counted = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+    counts = [count.clone() for count in counted]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+        for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-            if count is not None:
-                norm.num_batches_tracked.copy_(count)
+        for count, before in zip(counted, counts, strict=True):
+            count.copy_(before)
 
 
 def recompute_towers(towers: Any) -> None:

@@ -105,7 +105,7 @@ def embed_text(model: CLIP, tokens: Tensor, packed: bool) -> None:
     model.backward(model.encode_text(tokens).square().sum())
 
 
-def train_step(model: CLIP, batch: Batch, packed: bool = True) -> None:
+def train_step(model: CLIP, batch: Any, packed: bool = True) -> None:
     """Embeds pairs and computes the gradients of the loss."""
     model.packs_text = packed
     model.zero_grad()
@@ -119,7 +119,7 @@ def train_step(model: CLIP, batch: Batch, packed: bool = True) -> None:
 def measure_memory() -> Iterator[Result]:
     """Memory and time of a step whose activations are recomputed, over one that keeps them."""
     whole_memory, whole_time = in_new_process({})
-    settings = {
+    settings: dict[str, tuple[dict[str, Any], float | None]] = {
         f'in chunks of {CHUNK_SIZE}': ({'chunk_size': CHUNK_SIZE}, 1 / 3),
         'with grad_checkpointing': ({'grad_checkpointing': True}, None),
         'with both': ({'chunk_size': CHUNK_SIZE, 'grad_checkpointing': True}, 1 / 3),
