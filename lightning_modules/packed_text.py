@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from lightning_modules.recompute import recompute
 
+MIN_CONTEXT_LENGTH = 32  # a shorter one has little padding to save, and small towers would not notice
+
 
 class Packing(NamedTuple):
     """Where the tokens of B captions stand in a packed sequence of N tokens.
@@ -58,15 +60,17 @@ def find_packing(tokens: Tensor) -> Packing:
 
 
 def can_be_packed(towers: Any) -> bool:
-    """Whether :func:`encode_packed` computes what the text tower of an open_clip model does.
+    """Whether :func:`encode_packed` computes what the text tower of an open_clip model does, and saves much of it.
 
-    It does for CLIP's own: causal attention, pooling at the token with the highest id, and open_clip's plain blocks.
+    It does for CLIP's own: causal attention, pooling at the token with the highest id, open_clip's plain blocks, and a
+    context of 32 tokens or more.
     """
     text = getattr(towers, 'text', towers)
     pool = getattr(text, 'pool_type', getattr(text, 'text_pool_type', None))
     blocks = getattr(getattr(text, 'transformer', None), 'resblocks', ())
     return (
         pool == 'argmax'
+        and text.context_length >= MIN_CONTEXT_LENGTH
         and getattr(text, 'attn_mask', None) is not None
         and getattr(text, 'cls_emb', None) is None
         and bool(blocks)

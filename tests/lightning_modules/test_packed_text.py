@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_modules.packed_text import can_be_packed, encode_packed, find_packing
 
-START, END, LENGTH = 98, 99, 12
+START, END, LENGTH = 98, 99, 32
 
 
 def tower(**kwargs: Any) -> Any:
@@ -71,7 +71,14 @@ def test_an_embedding_does_not_depend_on_its_neighbors() -> None:
 
 
 @pytest.mark.parametrize(
-    'kwargs', [{'no_causal_mask': True}, {'pool_type': 'last'}, {'pool_type': 'first'}, {'embed_cls': True}]
+    'kwargs',
+    [
+        {'no_causal_mask': True},
+        {'pool_type': 'last'},
+        {'pool_type': 'first'},
+        {'embed_cls': True},
+        {'context_length': 31},
+    ],
 )
 def test_leaves_other_towers_alone(kwargs: dict[str, Any]) -> None:
     assert not can_be_packed(tower(**kwargs))
