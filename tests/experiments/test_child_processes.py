@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,16 @@ from experiments import child_processes
 from experiments.child_processes import Children, StoppedError, ended_by_signals
 
 pytestmark = pytest.mark.skipif(os.name == 'nt', reason='signals and sessions of Unix')
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Signals are heeded, also where the tests run in the background of a shell or under nohup."""
+    heeded = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in heeded.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def is_alive(process: int) -> bool:
