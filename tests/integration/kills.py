@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from callbacks.ledger import FILE as LEDGER
 from experiments import cli, command_line  # noqa: F401 (imported before the processes are forked)
 from experiments.run_folder import DONE
+from experiments.run_results import read_run
 from tests.experiments.conftest import EXPERIMENTS, SMALL
 from tests.integration.processes import run_in_processes
 from tests.integration.runs import kill_self, load_outcome
@@ -84,8 +85,12 @@ def read_outcome(run: Path) -> dict[str, Any]:
     with open(run / 'metrics.csv', newline='') as file:
         lines = [{name: value for name, value in line.items() if 'cost/' not in name} for line in csv.DictReader(file)]
     outcome = {'checkpoint': load_outcome(run), 'metrics': lines, 'ledger': pq.read_table(run / LEDGER).to_pydict()}
+    result = read_run(run)  # what `experiments.report` makes its rows of
+    assert result is not None
     return {
         **outcome,
+        'report': {name: points for name, points in result.series.items() if not name.startswith('cost/')},
+        'caveat': result.caveat,
         'done': (run / DONE).exists(),
         'files': dict.fromkeys(str(path.relative_to(run)) for path in run.rglob('*')),
     }
