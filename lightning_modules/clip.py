@@ -117,11 +117,11 @@ class CLIP(L.LightningModule):
             self.towers.visual.to(memory_format=torch.channels_last)
         if compile:
             self.towers.visual.compile()
-            getattr(self.towers, 'text', self.towers).transformer.compile()  # for towers that cannot be packed
         if grad_checkpointing:
             recompute_towers(self.towers)
         self.packs_text = can_be_packed(self.towers)
         self._run_packed = torch.compile(run_packed, dynamic=True) if compile else run_packed
+        self._encode_padded = torch.compile(self.towers.encode_text) if compile else self.towers.encode_text
         self.classifiers: list[Tensor] = []
         self.configured: list[dict[str, Any]] = []  # settings of each group of parameters at the start
         self.divergence = DivergenceWatch()
@@ -158,7 +158,7 @@ class CLIP(L.LightningModule):
             if self.packs_text:
                 text = encode_packed(self.towers, tokens, self._run_packed)
             else:
-                text = self.towers.encode_text(tokens)
+                text = self._encode_padded(tokens)
             return F.normalize(text.float(), dim=-1)
 
     # --- training ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_modules import packed_text
 from lightning_modules.clip import CLIP
 from lightning_modules.losses import info_nce
 from lightning_modules.recompute import frozen_statistics, recompute
@@ -58,7 +59,11 @@ def test_a_batch_in_chunks_has_the_loss_and_gradients_of_the_whole(transformer: 
 
 
 @pytest.mark.slow
-def test_compiled_towers_have_the_same_loss_and_gradients(transformer: str) -> None:
+@pytest.mark.parametrize('min_context_length', [1, 99])
+def test_compiled_towers_have_the_same_loss_and_gradients(
+    transformer: str, min_context_length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_text, 'MIN_CONTEXT_LENGTH', min_context_length)
     (loss, plain), (loss_2, compiled) = (train_step(transformer, compile=c) for c in (False, True))
     assert loss_2 == pytest.approx(loss, rel=1e-5)
     for name in plain:
