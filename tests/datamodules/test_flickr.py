@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 from pathlib import Path
@@ -10,9 +9,8 @@ import pytest
 
 from datamodules.flickr import Flickr8k, Flickr30k, are_listed
 from datamodules.rows.table import PairTable
-from datamodules.usage_error import UsageError
 from tests.helpers.json_mutations import mutated_json
-from tests.helpers.mutations import mutations
+from tests.helpers.mutations import assert_one_sentence, mutations
 from tests.helpers.picture_files import number_of, write_picture
 from tests.helpers.published import write_flickr, write_json, write_list
 
@@ -141,7 +139,7 @@ def test_mutated_captions_end_in_a_sentence(tmp_path: Path) -> None:
         changed = mutated_json(json.loads(good), 60) if file.suffix == '.json' else ()
         for data in (*mutations(good, 40), *changed):
             file.write_bytes(data)
-            with contextlib.suppress(UsageError):
+            with assert_one_sentence():
                 Flickr8k(str(tmp_path), split='all', heldout_split=None, annotations=str(file)).load_table()
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 from collections.abc import Iterator
@@ -11,10 +10,9 @@ import pytest
 
 from datamodules.rows.table import PairTable
 from datamodules.text.caption_groups import AnnotatedImage, group_captions
-from datamodules.usage_error import UsageError
 from datamodules.visual_genome import VisualGenome, read_visual_genome
 from tests.helpers.json_mutations import mutated_json
-from tests.helpers.mutations import mutations
+from tests.helpers.mutations import assert_one_sentence, mutations
 from tests.helpers.picture_files import number_of
 from tests.helpers.published import write_json, write_visual_genome
 
@@ -149,7 +147,7 @@ def test_mutated_files_end_in_a_sentence(tmp_path: Path) -> None:
         good = file.read_bytes()
         for data in (*mutations(good, 30), *mutated_json(json.loads(good), 60)):
             file.write_bytes(data)
-            with contextlib.suppress(UsageError):
+            with assert_one_sentence():
                 list(group_captions(read_visual_genome(regions, images, 'x')))
         file.write_bytes(good)
 

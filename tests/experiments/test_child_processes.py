@@ -88,5 +88,6 @@ def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
     try:
         with ended_by_signals('Stopped.'):
             os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)

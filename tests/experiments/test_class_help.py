@@ -44,8 +44,11 @@ class TestAnswerHelp:
             answer_help(['--data.attacks.help', 'BadNett'])
 
     @pytest.mark.parametrize('option', ['--model.help=mine.Model', '--trainer.logger.help', '--callbacks.probe.help'])
-    def test_leaves_classes_of_other_packages_to_the_parser(self, option: str) -> None:
-        answer_help(['fit', option])
+    def test_leaves_classes_of_other_packages_to_the_parser(
+        self, option: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        answer_help(['fit', option])  # would exit
+        assert not capsys.readouterr().out
 
 
 class TestArgumentsOf:

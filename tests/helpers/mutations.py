@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+
+from datamodules.usage_error import UsageError
 
 _SNIPPETS = (  # what readers stumble over
     b'"', b'""', b"'", b',', b'\t', b';', b'|', b'\n', b'\r', b'\r\n', b'\0', b'\xff', b'\xc3', b'\xed\xa0\x80',
@@ -36,3 +39,12 @@ def _change(data: bytes, draw: np.random.Generator) -> bytes:
         lambda: data[:start] + data[end:] + data[start:end],
     )
     return kinds[draw.integers(len(kinds))]()
+
+
+@contextmanager
+def assert_one_sentence() -> Iterator[None]:
+    """Lets a reader refuse what it gets, in one line; any other error fails the test."""
+    try:
+        yield
+    except UsageError as error:
+        assert str(error) and '\n' not in str(error)
