@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,18 @@ class NeighborPool(nn.Module):
         self.register_buffer('rows', torch.zeros(size, dim))
         self.register_buffer('position', torch.zeros((), dtype=torch.int64))
         self.register_buffer('filled', torch.zeros((), dtype=torch.int64))
+        self._known_place: tuple[int, int] | None = None
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """``position`` and ``filled`` as numbers. The host remembers them: to ask a device is to wait for its work."""
+        if self._known_place is None:
+            self._known_place = int(self.position), int(self.filled)
+        return self._known_place
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._known_place = None
+        super()._load_from_state_dict(*args, **kwargs)
 
     @torch.no_grad()
     def nearest(self, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,20 +63,23 @@ class NeighborPool(nn.Module):
             The neighbors, (b, D), and their index in the pool, int64 (b,). While the pool is empty, the queries
             themselves and -1.
         """
-        if not self.filled:
+        _, filled = self._place
+        if not filled:
             return query.detach(), torch.full((len(query),), -1, device=query.device)
-        index = (query.float() @ self.rows[: int(self.filled)].T).argmax(1)
+        index = (query.float() @ self.rows[:filled].T).argmax(1)
         return self.rows[index], index
 
     @torch.no_grad()
     def enqueue(self, embedding: Tensor) -> None:
         """Replaces the oldest rows by unit-norm embeddings of all processes, (B, D), or the last ``size`` of them."""
-        size = len(self.rows)
-        index = (self.position + torch.arange(len(embedding), device=self.rows.device)) % size
-        kept = slice(max(0, len(embedding) - size), None)
+        size, count = len(self.rows), len(embedding)
+        position, filled = self._place
+        index = (torch.arange(count, device=self.rows.device) + position) % size
+        kept = slice(max(0, count - size), None)
         self.rows[index[kept]] = embedding.detach().float()[kept]
-        self.position.copy_((self.position + len(embedding)) % size)
-        self.filled.copy_((self.filled + len(embedding)).clamp(max=size))
+        self._known_place = (position + count) % size, min(filled + count, size)
+        for buffer, value in zip((self.position, self.filled), self._known_place, strict=True):
+            buffer.fill_(value)
 
 
 class NeighborPools(nn.ModuleDict):

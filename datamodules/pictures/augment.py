@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -31,10 +32,22 @@ _MIN_BLUR_WEIGHT = 1e-7  # relative to the center; less is lost in rounding, and
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
-def normalize(image: Tensor) -> Tensor:
-    """Normalizes images in [0, 1] by CLIP's channel means and standard deviations, shape (..., 3, H, W)."""
-    mean, std = (torch.tensor(x, device=image.device, dtype=image.dtype).view(3, 1, 1) for x in (MEAN, STD))
-    return (image - mean).div_(std)
+def normalize(image: Tensor, out: Tensor | None = None) -> Tensor:
+    """Normalizes images in [0, 1] by CLIP's channel means and standard deviations, shape (..., 3, H, W).
+
+    Args:
+        image: The images.
+        out: Where to write the result; by default, into new memory.
+    """
+    mean, std = (_constant(x, image.device, image.dtype).view(3, 1, 1) for x in (MEAN, STD))
+    return torch.sub(image, mean, out=out).div_(std)
+
+
+@cache
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Numbers that are sent to a device once, because a step that sends some waits for the device."""
+    with torch.inference_mode(False):  # views may be differentiated after an evaluation made the tensor
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def interpolation(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
@@ -241,9 +254,9 @@ class SimCLRViews(ImageViews):
 
     def _color(self, image: Tensor, u: Tensor) -> Tensor:
         """Applies jitter and grayscale as one affine map of each image's channels."""
-        gray = torch.tensor(_GRAY, device=image.device)
+        gray = _constant(_GRAY, image.device)
         eye, to_gray = torch.eye(3, device=image.device), gray.expand(3, 3)
-        spread = torch.tensor([self.brightness, self.contrast, self.saturation], device=image.device)
+        spread = _constant((self.brightness, self.contrast, self.saturation), image.device)
         factor = (1 + spread * (2 * u[:, 1:4] - 1)).clamp(min=0)
         on = u[:, :1] < self.jitter
         brightness, contrast, saturation = torch.where(on, factor, torch.ones_like(factor)).T[..., None, None]
@@ -261,9 +274,17 @@ class SimCLRViews(ImageViews):
 
 def hue_matrix(turn: Tensor) -> Tensor:
     """Builds rotations of YIQ's chroma plane, from red to green, by ``turn`` full turns: (B,) -> (B, 3, 3) in RGB."""
-    yiq = torch.tensor(_YIQ, device=turn.device)
+    to_yiq, to_rgb = _color_spaces(turn.device)
     cos, sin = torch.cos(2 * math.pi * turn), torch.sin(2 * math.pi * turn)
     rotation = torch.zeros(len(turn), 3, 3, device=turn.device)
     rotation[:, 0, 0] = 1
     rotation[:, 1, 1], rotation[:, 1, 2], rotation[:, 2, 1], rotation[:, 2, 2] = cos, sin, -sin, cos
-    return torch.linalg.inv(yiq) @ rotation @ yiq
+    return to_rgb @ rotation @ to_yiq
+
+
+@cache
+def _color_spaces(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Matrices from RGB to YIQ and back, (3, 3). Inverting on a GPU would wait for it."""
+    with torch.inference_mode(False):
+        to_yiq = torch.tensor(_YIQ)
+        return to_yiq.to(device), torch.linalg.inv(to_yiq).to(device)

@@ -71,11 +71,11 @@ def make_views(batch: PairBatch, makers: Makers, size: int, seed: int) -> Tensor
         seed: Seed of the run. Each view is drawn from the seed, the epoch, the row and the number of the view.
     """
     clean = CleanView()
-    views = []
-    for view in range(len(batch.tokens)):
+    views = torch.empty(len(batch.tokens), len(batch.image), 3, size, size, device=batch.image.device)
+    for view, out in enumerate(views):
         maker = clean if batch.epoch == CLEAN else makers[view % len(makers)]
-        views.append(normalize(maker(batch.image, batch.row, size, seed=seed, epoch=batch.epoch, view=view)))
-    return torch.stack(views)
+        normalize(maker(batch.image, batch.row, size, seed=seed, epoch=batch.epoch, view=view), out)
+    return views
 
 
 def clean_view(image: Tensor, size: int) -> Tensor:

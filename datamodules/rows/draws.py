@@ -44,11 +44,11 @@ def uniform(seed: int, epoch: int, row: Tensor, view: int, count: int) -> Tensor
         >>> torch.equal(both[1:], alone)  # a row's numbers do not depend on its batch
         True
     """
-    key = torch.zeros((), dtype=torch.int64, device=row.device)
+    key = torch.zeros((), dtype=torch.int64)  # on the CPU: a GPU would run a kernel for each operation
     for part in (seed, epoch, view):
         key = mix(key ^ part)
     position = torch.arange(count, device=row.device)
-    bits = mix(mix(key ^ row)[:, None] + position)
+    bits = mix(mix(row ^ int(key))[:, None] + position)
     return _shift(bits, 40).to(torch.float32) / (1 << 24)
 
 

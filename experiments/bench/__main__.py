@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.bench import bookkeeping, epochs, mixture, split, start, step, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, phases, split, start, step, triggers, views
 from experiments.bench.measure import Result
 
 MEASUREMENTS = {  # bookkeeping first: it measures memory, to which the others would add
@@ -24,6 +24,7 @@ MEASUREMENTS = {  # bookkeeping first: it measures memory, to which the others w
     'triggers': triggers.measure,
     'start': start.measure,
     'step': step.measure,
+    'phases': phases.measure,
 }
 COLUMNS = ('measurement', 'measured', 'target', '')
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,13 +29,41 @@ from lightning_modules.losses import info_nce
 
 # Tokens of CC3M's captions, start and end included: every sixteenth of 512, shortest to longest (12.6 on average).
 CAPTION_LENGTHS = (7, 7, 8, 9, 9, 10, 10, 11, 12, 12, 13, 14, 15, 17, 20, 36)
-TEXT_REPEATS, STEP_REPEATS, PEER_REPEATS = 2, 1, 3
+TEXT_REPEATS, STEP_REPEATS, RACE_REPEATS = 2, 1, 2
 MODEL, MODEL_IMAGE_SIZE = 'RN50', 224
-MEMORY_MODEL, MEMORY_BATCH, CHUNK_SIZE = 'ViT-S-16', 64, 16
-PEER_MODEL, PEER_BATCH, PEER_STEPS, PEER_EPOCHS, PEER_IMAGE_SIZE = 'small32.json', 128, 20, (1, 4), 32
+MEMORY_MODEL, MEMORY_BATCH, CHUNK_SIZE = 'ViT-S-16', 128, 32
+FP32, BF16 = ('32-true', 'fp32'), ('bf16-mixed', 'amp_bf16')  # the same precision by our name and by open_clip's
+WORDS = ('person', 'dog', 'boat', 'on', 'a', 'the', 'in', 'red', 'with', 'tree')  # one token each
+MALLOC_OPTION = 'MALLOC_MMAP_THRESHOLD_'
 PEER_LAUNCHER = (
     'import sys, open_clip; open_clip.add_model_config(sys.argv.pop(1)); '
     'from open_clip_train.main import main; main(sys.argv[1:])'
+)
+
+
+class Race(NamedTuple):
+    """Epochs that both trainers run on the same files.
+
+    Attributes:
+        model: Architecture, or a JSON file of ours.
+        image_size: Side of the pictures in pixels.
+        batch: Pairs in a batch.
+        steps: Batches in an epoch.
+        epochs: Lengths of a shorter and a longer run.
+        targets: Largest ratio of the times, ours over open_clip's, by our precision and its.
+    """
+
+    model: str
+    image_size: int
+    batch: int
+    steps: int
+    epochs: tuple[int, int]
+    targets: Mapping[tuple[str, str], float]
+
+
+RACES = (
+    Race('small32.json', 32, 128, 20, (1, 4), {FP32: 0.75, BF16: 0.75, ('bf16-mixed', 'fp32'): 0.55}),
+    Race('RN50', 224, 16, 4, (1, 3), {FP32: 0.8}),
 )
 
 
@@ -61,7 +90,8 @@ def measure(peer: Path | None = None) -> Iterator[Result]:
     yield from measure_packing()
     yield from measure_memory()
     if peer is not None:
-        yield from measure_peer(peer)
+        for race in RACES:
+            yield from measure_race(race, peer)
 
 
 # --- packing ----------------------------------------------------------------------------------------------------------
@@ -132,9 +162,21 @@ def measure_memory() -> Iterator[Result]:
 
 
 def in_new_process(arguments: Mapping[str, Any]) -> tuple[float, float]:
-    """Result of :func:`memory_and_seconds` in a process whose allocator has nothing left over to reuse."""
-    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+    """Result of :func:`memory_and_seconds` in a process of its own, which returns the memory that it frees."""
+    with gives_memory_back(), ProcessPoolExecutor(1, get_context('spawn')) as pool:
         return pool.submit(memory_and_seconds, MEMORY_MODEL, MEMORY_BATCH, arguments).result()
+
+
+@contextmanager
+def gives_memory_back() -> Iterator[None]:
+    """Lets processes that start meanwhile return all but small blocks as they free them; glibc would keep more."""
+    before = os.environ.get(MALLOC_OPTION)
+    os.environ[MALLOC_OPTION] = '262144'
+    try:
+        yield
+    finally:
+        del os.environ[MALLOC_OPTION]
+        os.environ |= {} if before is None else {MALLOC_OPTION: before}
 
 
 def memory_and_seconds(architecture: str, pairs: int, arguments: Mapping[str, Any]) -> tuple[float, float]:
@@ -160,56 +202,53 @@ def check_peer(peer: Path) -> None:
         raise UsageError(f'--peer={peer} is not a Python that has open_clip_torch[training]: give the path of one.')
 
 
-def measure_peer(peer: Path) -> Iterator[Result]:
+def measure_race(race: Race, peer: Path) -> Iterator[Result]:
     """CPU seconds of an epoch over those of open_clip's trainer on the same files: start-up is the difference."""
     with tempfile.TemporaryDirectory() as folder:
-        write_pairs(Path(folder))
-        commands: dict[str, Callable[[int], list[str]]] = {
-            'ours': partial(our_command, Path(folder), '32-true'),
-            'ours, as shipped': partial(our_command, Path(folder), 'bf16-mixed'),
-            "open_clip's": partial(peer_command, Path(folder), peer, 'fp32'),
-            "open_clip's, amp_bf16": partial(peer_command, Path(folder), peer, 'amp_bf16'),
-        }
-        epoch = epoch_seconds(commands, Path(folder))
-    for name, time in epoch.items():
-        yield Result(f'epoch of {PEER_MODEL}, {PEER_STEPS} batches of {PEER_BATCH}: {name}', time, 's')
-    fp32, bf16 = epoch["open_clip's"], epoch["open_clip's, amp_bf16"]
-    yield Result("epoch over open_clip's, float32", epoch['ours'] / fp32, target=0.75)
-    yield Result("epoch over open_clip's, bfloat16", epoch['ours, as shipped'] / bf16, target=0.75)
-    yield Result("epoch as shipped over open_clip's in float32", epoch['ours, as shipped'] / fp32, target=0.55)
+        write_pairs(race, Path(folder))
+        commands: dict[str, Callable[[int], list[str]]] = {}
+        for ours, theirs in race.targets:
+            commands[ours] = partial(our_command, race, Path(folder), ours)
+            commands[theirs] = partial(peer_command, race, Path(folder), peer, theirs)
+        epoch = epoch_seconds(commands, race.epochs, Path(folder))
+    what = f'epoch of {race.model} at {race.image_size} pixels, {race.steps} batches of {race.batch}'
+    for (ours, theirs), target in race.targets.items():
+        yield Result(f"{what}: ours in {ours} over open_clip's in {theirs}", epoch[ours] / epoch[theirs], target=target)
 
 
-def write_pairs(folder: Path) -> None:
-    """JPEG files and the list of them that both trainers read."""
+def write_pairs(race: Race, folder: Path) -> None:
+    """JPEG files and the list of them that both trainers read; the captions are as long as CC3M's."""
     random = np.random.default_rng(0)
     with open(folder / 'pairs.csv', 'w', newline='') as file:
         lines = csv.writer(file)
         lines.writerow(['filepath', 'title'])
-        for number in range(PEER_BATCH * PEER_STEPS):
+        for number, length in enumerate(np.resize(CAPTION_LENGTHS, race.batch * race.steps).tolist()):
             path = folder / f'{number}.jpg'
             cells = random.integers(0, 255, (8, 8, 3), np.uint8)
-            Image.fromarray(cells).resize((PEER_IMAGE_SIZE, PEER_IMAGE_SIZE)).save(path, quality=95)
-            lines.writerow([path, f'a photo of a thing number {number} on a table'])
+            Image.fromarray(cells).resize((race.image_size, race.image_size)).save(path, quality=95)
+            lines.writerow([path, ' '.join(random.choice(WORDS, length - 2))])
 
 
-def epoch_seconds(commands: dict[str, Callable[[int], list[str]]], folder: Path) -> dict[str, float]:
+def epoch_seconds(
+    commands: Mapping[str, Callable[[int], list[str]]], epochs: tuple[int, int], folder: Path
+) -> dict[str, float]:
     """CPU seconds of an epoch of each command: of a longer run minus a shorter one, taken in turns."""
-    short, long = PEER_EPOCHS
-    runs = {(name, epochs): command(epochs) for name, command in commands.items() for epochs in PEER_EPOCHS}
-    times = [{run: cpu_seconds(command, folder) for run, command in runs.items()} for _ in range(PEER_REPEATS)]
+    short, long = epochs
+    runs = {(name, length): command(length) for name, command in commands.items() for length in epochs}
+    times = [{run: cpu_seconds(command, folder) for run, command in runs.items()} for _ in range(RACE_REPEATS)]
     best = {run: min(time[run] for time in times) for run in runs}
     return {name: (best[name, long] - best[name, short]) / (long - short) for name in commands}
 
 
-def our_command(folder: Path, precision: str, epochs: int) -> list[str]:
+def our_command(race: Race, folder: Path, precision: str, epochs: int) -> list[str]:
     """Trains CLIP on one lightly cropped view, as open_clip's trainer does by default."""
     crop = {'crop_scale': '[0.9,1.0]', 'flip': 0, 'jitter': 0, 'gray': 0, 'blur': 0}
     arguments = {
-        'model.architecture': PEER_MODEL,
+        'model.architecture': race.model,
         'data.train': folder / 'pairs.csv',
         'data.root': folder,
         'data.cache_dir': folder / 'cache',
-        'data.batch_size': PEER_BATCH,
+        'data.batch_size': race.batch,
         'data.num_workers': 0,
         'data.caption_views': 'null',
         **{f'data.image_views.{name}': value for name, value in crop.items()},
@@ -225,16 +264,16 @@ def our_command(folder: Path, precision: str, epochs: int) -> list[str]:
     return [sys.executable, '-m', 'experiments.cli', 'fit', *files, *options]
 
 
-def peer_command(folder: Path, peer: Path, precision: str, epochs: int) -> list[str]:
+def peer_command(race: Race, folder: Path, peer: Path, precision: str, epochs: int) -> list[str]:
     """The same for open_clip's trainer."""
-    config = Path(clip.__file__).with_name('model_configs') / PEER_MODEL
+    configs = Path(clip.__file__).with_name('model_configs')
     arguments = {
-        'model': config.stem, 'train-data': folder / 'pairs.csv', 'dataset-type': 'csv', 'csv-separator': ',',
-        'csv-img-key': 'filepath', 'csv-caption-key': 'title', 'batch-size': PEER_BATCH, 'epochs': epochs,
+        'model': Path(race.model).stem, 'train-data': folder / 'pairs.csv', 'dataset-type': 'csv', 'csv-separator': ',',
+        'csv-img-key': 'filepath', 'csv-caption-key': 'title', 'batch-size': race.batch, 'epochs': epochs,
         'workers': 0, 'precision': precision, 'device': 'cpu', 'warmup': 10, 'logs': folder / 'logs',
     }  # fmt: skip
     options = [str(part) for key, value in arguments.items() for part in (f'--{key}', value)]
-    return [str(peer), '-c', PEER_LAUNCHER, str(config), *options]
+    return [str(peer), '-c', PEER_LAUNCHER, str(configs), *options]
 
 
 def cpu_seconds(command: Sequence[str], folder: Path) -> float:

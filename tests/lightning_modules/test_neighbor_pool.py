@@ -95,6 +95,21 @@ def test_state_holds_rows_position_and_fill() -> None:
     assert restored.filled == pool.filled == 5
 
 
+def test_remembers_its_place_until_another_state_is_loaded() -> None:
+    pool = pool_after(5, 1)
+    pool.load_state_dict(pool_after(5, 3).state_dict())
+    pool.enqueue(batch(3, 2))
+    assert labels(pool) == labels(pool_after(5, 4))
+    assert pool.position == 3
+
+
+def test_a_step_never_waits_for_the_device() -> None:
+    pool = pool_after(5, 1).to('meta')  # where asking for a value raises
+    near, _ = pool.nearest(torch.zeros(3, 1, device='meta'))
+    pool.enqueue(near)
+    assert near.shape == (3, 1)
+
+
 def test_has_no_parameters() -> None:
     assert not list(NeighborPool(5, 2).parameters())
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.transforms import functional as reference
 from torchvision.transforms.functional import InterpolationMode
 
+from datamodules.pictures import augment
 from datamodules.pictures.augment import (
     MEAN,
     STD,
@@ -267,6 +268,23 @@ class TestSimCLRViews:
         make_view(SimCLRViews(), image)
         assert torch.equal(image, kept)
         assert torch.equal(torch.get_rng_state(), state)
+
+    def test_never_waits_for_the_device(self) -> None:
+        image, row = images(2).to('meta'), torch.arange(2, device='meta')  # where asking for a value raises
+        with pytest.MonkeyPatch.context() as patch:
+            normalize(SimCLRViews()(image, row, 16, seed=0, epoch=0, view=0))
+            patch.setattr(torch, 'tensor', None)  # as does sending numbers once more
+            patch.setattr(torch.linalg, 'inv', None)
+            view = normalize(SimCLRViews()(image, row, 16, seed=0, epoch=1, view=1))
+        assert view.shape == (2, 3, 16, 16)
+
+    def test_can_be_differentiated_after_an_evaluation(self) -> None:
+        augment._constant.cache_clear(), augment._color_spaces.cache_clear()
+        with torch.inference_mode():
+            make_view(SimCLRViews(), images())
+        pixels = images().float().requires_grad_()
+        normalize(make_view(SimCLRViews(), pixels)).sum().backward()
+        assert pixels.grad is not None and pixels.grad.any()
 
     def test_accepts_pictures_larger_than_the_view(self) -> None:
         assert make_view(SimCLRViews(), images(size=40), size=16).shape == (4, 3, 16, 16)

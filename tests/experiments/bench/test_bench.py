@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from experiments.bench import __main__ as bench
-from experiments.bench import bookkeeping, epochs, mixture, split, start, step, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, phases, split, start, step, triggers, views
 
 TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'bookkeeping': (bookkeeping, {'ROWS': 300_000, 'HELDOUT_ROWS': 5_000}),
@@ -28,6 +28,7 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
             'CHUNK_SIZE': 4,
         },
     ),
+    'phases': (phases, {'SCALES': (phases.Scale('tiny_toy.json', 32, (40, 30), {}, 4, 3),), 'MAX_REST': 100}),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
 }
 
