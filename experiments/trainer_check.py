@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from datamodules.usage_error import SEEDS, UsageError, check_number
+from lightning_modules.clip import check_accumulation
 
 PRECISIONS = ('32-true', '32', '16-mixed', '16', 'bf16-mixed', 'bf16', 'None')  # what keeps the weights in 32 bits
 PARTS = ('train', 'val', 'test', 'predict')
@@ -39,8 +40,22 @@ def check_trainer(trainer: Mapping[str, Any], subcommand: str) -> None:
             f'trainer.precision={trainer["precision"]} does not keep the weights in 32 bits, which scores and '
             f'optimizer rely on: use bf16-mixed, 16-mixed or 32-true.'
         )
+    _check_strategy(trainer['strategy'])
     if subcommand == 'fit':
         _check_training(trainer)
+
+
+def _check_strategy(strategy: Any) -> None:
+    """Refuses by its name, before its package is asked for, what :func:`lightning_modules.clip.check_strategy` would.
+
+    Spawned processes would have to receive the command itself, which cannot be sent.
+    """
+    name = str(strategy)
+    if name.startswith(('fsdp', 'deepspeed')) or 'spawn' in name:
+        raise UsageError(
+            f'trainer.strategy={name} is not supported: use ddp, and model.grad_checkpointing or model.chunk_size if '
+            f'memory is short.'
+        )
 
 
 def _check_training(trainer: Mapping[str, Any]) -> None:
@@ -52,6 +67,7 @@ def _check_training(trainer: Mapping[str, Any]) -> None:
         raise UsageError('trainer.val_check_interval=0 is no interval: leave it null to evaluate after each epoch.')
     for name, interval in TRAINING.items():
         check_number(f'trainer.{name}', trainer[name], interval)
+    check_accumulation(trainer['accumulate_grad_batches'])
 
 
 @contextmanager

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_modules.clip import attention
+
 Norm = Literal['linf', 'l2']
 IMAGE_WEIGHT = 5.0  # weight of the image loss over the logit scale; BadCLIP's code has 500, at a scale of 100
 
@@ -34,7 +36,7 @@ def pgd(
     images = images.detach()
     adversarial = images.clone()
     for _ in range(steps):
-        (gradient,) = torch.autograd.grad(loss(adversarial.requires_grad_()).sum(), adversarial)
+        gradient = _gradient(loss(adversarial.requires_grad_()).sum(), adversarial)
         direction = gradient.sign() if norm == 'linf' else F.normalize(gradient.flatten(1)).view_as(gradient)
         change = adversarial.detach() + step * direction - images
         change = change.clamp(-radius, radius) if norm == 'linf' else change.renorm(2, 0, radius)
@@ -87,11 +89,16 @@ def optimize_patch(
         patched = batch.embed(paste_patch(batch.images, patch, batch.corners))
         text = F.cross_entropy(logit_scale * patched @ classifier.T, torch.full_like(patched[:, 0], target).long())
         loss = text + IMAGE_WEIGHT * logit_scale * F.triplet_margin_loss(patched, batch.positives, unpatched)
-        (patch.grad,) = torch.autograd.grad(loss, patch)
+        patch.grad = _gradient(loss, patch)
         optimizer.step()
         with torch.no_grad():
             patch.clamp_(0, 1)
     return patch.detach()
+
+
+def _gradient(loss: Tensor, pixels: Tensor) -> Tensor:
+    with attention(pixels.device):  # as the model's own backward pass, for what it recomputes
+        return torch.autograd.grad(loss, pixels)[0]
 
 
 def paste_patch(images: Tensor, patch: Tensor, corners: Tensor) -> Tensor:

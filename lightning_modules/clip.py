@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import lightning as L
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -23,7 +24,7 @@ from lightning_modules.divergence import DivergenceWatch
 from lightning_modules.losses import info_nce, one_way
 from lightning_modules.normalization import Normalization
 from lightning_modules.packed_text import can_be_packed, encode_packed, run_packed
-from lightning_modules.recompute import recompute, recompute_towers
+from lightning_modules.recompute import frozen_statistics, recompute, recompute_towers
 from lightning_modules.schedules import Schedule, restart_from_peaks
 from lightning_modules.towers import build_towers
 from lightning_modules.weights import check_weights, load_weights
@@ -117,6 +118,7 @@ class CLIP(L.LightningModule):
             self.towers.visual.to(memory_format=torch.channels_last)
         if compile:
             self.towers.visual.compile()
+        self.recomputes = grad_checkpointing or chunk_size is not None
         if grad_checkpointing:
             recompute_towers(self.towers)
         self.packs_text = can_be_packed(self.towers)
@@ -165,6 +167,8 @@ class CLIP(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         check_strategy(self.trainer)
+        if stage == 'fit':
+            check_accumulation(most_accumulated(self.trainer))
 
     def phase(self, epoch: int) -> str:
         """Name of the training phase that an epoch, counted from 0, belongs to."""
@@ -237,8 +241,9 @@ class CLIP(L.LightningModule):
         """Embeds all views of a batch, each modality in one pass: (V, B, ...) -> (V, B, D)."""
         if self.chunk_size is None or self.chunk_size >= len(batch.row):
             return self._embed_chunk(batch.image, batch.tokens)
-        chunks = zip(batch.image.split(self.chunk_size, 1), batch.tokens.split(self.chunk_size, 1), strict=True)
-        images, texts = zip(*(recompute(self.towers, self._embed_chunk, *chunk) for chunk in chunks), strict=True)
+        number = math.ceil(len(batch.row) / self.chunk_size)  # of chunks of nearly equal size, for batch normalization
+        chunks = zip(batch.image.tensor_split(number, 1), batch.tokens.tensor_split(number, 1), strict=True)
+        images, texts = zip(*(recompute(self._embed_chunk, *chunk) for chunk in chunks), strict=True)
         return torch.cat(images, 1), torch.cat(texts, 1)
 
     def _embed_chunk(self, image: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,9 +252,8 @@ class CLIP(L.LightningModule):
         return images.view(views, pairs, -1), texts.view(views, pairs, -1)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        with attention(
-            self.device
-        ):  # recomputed activations must be those of the forward pass; torch does not see to it
+        # Recomputed activations must be those of the forward pass, and count once; torch does not see to it.
+        with attention(self.device), frozen_statistics(self.towers) if self.recomputes else nullcontext():
             super().backward(loss, *args, **kwargs)
 
     def on_train_epoch_start(self) -> None:
@@ -370,22 +374,39 @@ class CLIP(L.LightningModule):
 
 
 def check_strategy(trainer: L.Trainer) -> None:
-    """Refuses what would train another loss than the whole batch's.
+    """Refuses strategies that split the model or its optimizer.
 
     Raises:
-        UsageError: For a strategy that splits the model, or accumulation of batches that do not see each other.
+        UsageError: For such a strategy.
     """
-    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+    strategy = trainer.strategy
+    is_supported = isinstance(strategy, SingleDeviceStrategy | DDPStrategy)
+    if not is_supported or isinstance(strategy, DeepSpeedStrategy):  # which Lightning derives from DDPStrategy
         raise UsageError(
-            f'trainer.strategy={type(trainer.strategy).__name__} splits the model or its optimizer, which the gathered '
-            'loss and the checkpoints do not support: use ddp, and model.grad_checkpointing or model.chunk_size if '
-            'memory is short.'
+            f'trainer.strategy={type(strategy).__name__} splits the model or its optimizer, which the gathered loss '
+            'and the checkpoints do not support: use ddp, and model.grad_checkpointing or model.chunk_size if memory '
+            'is short.'
         )
-    if (batches := trainer.accumulate_grad_batches) > 1:
+
+
+def check_accumulation(batches: int) -> None:
+    """Refuses to accumulate the gradients of batches, which would not see each other.
+
+    Raises:
+        UsageError: For more than one batch.
+    """
+    if batches > 1:
         raise UsageError(
             f'trainer.accumulate_grad_batches={batches} would contrast the pairs of each batch alone: set '
             f'data.batch_size to the {batches} batches together and model.chunk_size to what fits into memory instead.'
         )
+
+
+def most_accumulated(trainer: Any) -> int:
+    """The most batches that a Lightning trainer, whose type lacks its callbacks, accumulates in any epoch."""
+    schedulers = [callback for callback in trainer.callbacks if isinstance(callback, GradientAccumulationScheduler)]
+    later = [batches for scheduler in schedulers for batches in scheduler.scheduling.values()]
+    return max(trainer.accumulate_grad_batches, *later, 1)
 
 
 def attention(device: torch.device) -> AbstractContextManager[None]:

@@ -105,13 +105,13 @@ def run_packed(text: Any, tokens: Tensor, packing: Packing) -> Tensor:
     run = recompute if text.transformer.grad_checkpointing else _call
     *blocks, last = text.transformer.resblocks
     for block in blocks:
-        x = run(block, _run_block, block, x, packing)
-    x = text.ln_final(run(last, _run_last_block, last, x, packing))
+        x = run(_run_block, block, x, packing)
+    x = text.ln_final(run(_run_last_block, last, x, packing))
     projection = text.text_projection
     return x if projection is None else projection(x) if isinstance(projection, nn.Linear) else x @ projection
 
 
-def _call(block: Any, run: Any, *arguments: Any) -> Any:
+def _call(run: Any, *arguments: Any) -> Any:
     """:func:`lightning_modules.recompute.recompute` without recomputing."""
     return run(*arguments)
 

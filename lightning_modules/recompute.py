@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute(module: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function of a module now, and again in the backward pass for the activations that gradients need.
+def recompute(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function now, and again in the backward pass for the activations that gradients need.
 
-    The second call leaves the running statistics of batch normalization alone, which would otherwise count every batch
-    twice. Without gradients this is a plain call.
-
-    Args:
-        module: The module whose weights the function uses.
-        function: What to call.
-        arguments: Its arguments.
+    The backward pass must run under :func:`frozen_statistics`. Without gradients this is a plain call.
     """
     if not torch.is_grad_enabled():
         return function(*arguments)
-    contexts = lambda: (nullcontext(), frozen_statistics(module))  # noqa: E731 (torch calls it for each pair)
-    return checkpoint(function, *arguments, use_reentrant=False, context_fn=contexts)
+    return checkpoint(function, *arguments, use_reentrant=False)
 
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Normalizes by the statistics of each batch, as training does, without recording them."""
+    """Normalizes by the statistics of each batch, as training does, without recording them.
+
+    What is computed a second time would otherwise count twice in the running statistics of batch normalization.
+    """
     norms = [part for part in module.modules() if isinstance(part, _NormBase) and part.training]
     momenta = [norm.momentum for norm in norms]
     counted = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
@@ -54,15 +51,10 @@ def recompute_towers(towers: Any) -> None:
     """
     towers.set_grad_checkpointing(True)
     for block in _residual_blocks(towers.visual):
-        block.forward = _recomputing(block)
+        block.forward = partial(recompute, type(block).forward, block)  # which a copy of the block takes along
 
 
 def _residual_blocks(visual: nn.Module) -> list[Any]:
     from open_clip.modified_resnet import Bottleneck  # takes seconds to import
 
     return [module for module in visual.modules() if isinstance(module, Bottleneck)]
-
-
-def _recomputing(block: Any) -> Callable[[Tensor], Tensor]:
-    forward = block.forward
-    return lambda x: recompute(block, forward, x)

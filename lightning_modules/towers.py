@@ -16,6 +16,7 @@ from lightning_modules.weights import check_finite, load_pretrained
 
 CLIP_VOCABULARY = 49_408  # of CLIP's byte-pair tokenizer, which the datamodules bring
 NEEDED = {'embed_dim': int, 'vision_cfg': dict, 'text_cfg': dict}  # settings of a model, and their types
+UNUSED = ('logit_bias', 'text_decoder')  # of SigLIP's loss and of CoCa's captioning
 SAVED_FOR_HUGGING_FACE = 'open_clip_config.json'  # name of the file in the folder of such a model
 
 
@@ -66,9 +67,17 @@ def build_towers(architecture: str, pretrained: str | None) -> Towers:
     _check_square(architecture, model.visual.image_size)
     if file is not None:
         load_pretrained(model, file)
+    _freeze_unused(model)
     if pretrained is not None:
         check_finite(model.state_dict(), f'model.pretrained={pretrained!r}')
     return Towers(model, config['embed_dim'], tokenizer)
+
+
+def _freeze_unused(model: Any) -> None:
+    """Freezes what no embedding depends on: DDP waits for the gradient of every weight that is to be trained."""
+    for name in UNUSED:
+        if (part := getattr(model, name, None)) is not None:
+            part.requires_grad_(False)
 
 
 def _find_model(architecture: str) -> tuple[str, dict[str, Any]]:

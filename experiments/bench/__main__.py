@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
+from datamodules.usage_error import check_number
 from experiments.bench import bookkeeping, epochs, mixture, phases, split, start, step, triggers, views
 from experiments.bench.measure import Result
+from experiments.errors import short_errors
 
 MEASUREMENTS = {  # bookkeeping first: it measures memory, to which the others would add
     'bookkeeping': bookkeeping.measure,
@@ -42,6 +44,9 @@ def main(args: list[str] | None = None) -> list[Result]:
 
     Returns:
         All results, in the order of the table.
+
+    Raises:
+        UsageError: If an option cannot work, before anything is measured.
     """
     parser = argparse.ArgumentParser(
         prog='python -m experiments.bench',
@@ -54,6 +59,7 @@ def main(args: list[str] | None = None) -> list[Result]:
         '--peer', type=Path, metavar='PYTHON', help='Python with open_clip_torch[training], to compare steps'
     )
     options = parser.parse_args(args)
+    check(options)
     measurements: dict[str, Callable[[], Iterator[Result]]] = {
         **MEASUREMENTS,
         'start': partial(start.measure, options.against),
@@ -70,6 +76,15 @@ def main(args: list[str] | None = None) -> list[Result]:
     return results
 
 
+def check(options: argparse.Namespace) -> None:
+    """Refuses options that a measurement could not use, all of them before the first measurement."""
+    check_number('--threads', options.threads, '[1, inf)')
+    if options.against is not None:
+        start.check_checkout(options.against)
+    if options.peer is not None:
+        step.check_peer(options.peer)
+
+
 def silence_lightning() -> None:
     """Hides the messages that Lightning logs for every trainer."""
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
@@ -77,4 +92,5 @@ def silence_lightning() -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(any(result.verdict == 'short' for result in main()))
+    with short_errors(sys.argv):
+        sys.exit(any(result.verdict == 'short' for result in main()))

@@ -109,8 +109,6 @@ def anonymous_memory() -> int:
     """
     status = Path('/proc/self/status')
     if not status.exists():
-        raise UsageError(
-            'bookkeeping measures memory, which works on Linux only: choose another measurement with --only.'
-        )
+        raise UsageError('memory is measured on Linux only: choose a measurement without it by --only.')
     (line,) = (line for line in status.read_text().splitlines() if line.startswith('RssAnon:'))
     return int(line.split()[1]) * 1024

@@ -21,17 +21,22 @@ REPEATS = 3
 THIS_CHECKOUT = Path(__file__).parents[2]
 
 
+def check_checkout(folder: Path) -> None:
+    """Refuses a folder that is not a checkout.
+
+    Raises:
+        UsageError: If it does not hold the command.
+    """
+    if not (folder / 'experiments' / 'cli.py').is_file():
+        raise UsageError(f'--against={folder} is not a checkout of Clipward: give the path of its root folder.')
+
+
 def measure(against: Path | None = None) -> Iterator[Result]:
     """Runs each command in both checkouts in turn, several times, and compares the shortest times.
 
     Args:
         against: The other checkout, run by the same interpreter; ``None`` measures this checkout alone.
-
-    Raises:
-        UsageError: If ``against`` is not a checkout.
     """
-    if against is not None and not (against / 'experiments' / 'cli.py').is_file():
-        raise UsageError(f'--against={against} is not a checkout of Clipward: give the path of its root folder.')
     checkouts = [THIS_CHECKOUT] if against is None else [THIS_CHECKOUT, against]
     for name, (arguments, target) in COMMANDS.items():
         times = [[cpu_seconds(arguments, checkout) for checkout in checkouts] for _ in range(REPEATS)]

@@ -81,12 +81,7 @@ def measure(peer: Path | None = None) -> Iterator[Result]:
 
     Args:
         peer: Python of an environment with ``open_clip_torch[training]``; ``None`` leaves the comparison out.
-
-    Raises:
-        UsageError: If ``peer`` cannot import open_clip's trainer.
     """
-    if peer is not None:
-        check_peer(peer)
     yield from measure_packing()
     yield from measure_memory()
     if peer is not None:
@@ -194,11 +189,19 @@ def memory_and_seconds(architecture: str, pairs: int, arguments: Mapping[str, An
 
 
 def check_peer(peer: Path) -> None:
-    """Refuses an interpreter without open_clip's trainer, before anything is measured."""
-    if (
-        not peer.is_file()
-        or subprocess.run([peer, '-c', 'import open_clip_train.main'], capture_output=True).returncode
-    ):
+    """Refuses what is no Python with open_clip's trainer.
+
+    Raises:
+        UsageError: If it cannot import the trainer.
+    """
+    found = 'has the trainer'
+    try:
+        answer = subprocess.run(
+            [peer, '-c', f'import open_clip_train.main; print({found!r})'], capture_output=True, text=True
+        ).stdout
+    except OSError:  # no program
+        answer = ''
+    if found not in answer:
         raise UsageError(f'--peer={peer} is not a Python that has open_clip_torch[training]: give the path of one.')
 
 

@@ -11,6 +11,7 @@ DEFAULTS: dict[str, Any] = {
     **dict.fromkeys([f'limit_{part}_batches' for part in ('train', 'val', 'test', 'predict')]),
     **dict.fromkeys(['precision', 'val_check_interval', 'check_val_every_n_epoch', 'gradient_clip_val']),
     'overfit_batches': 0.0,
+    'strategy': 'auto',
     'max_epochs': 1,
     'max_steps': -1,
     'accumulate_grad_batches': 1,
@@ -30,6 +31,10 @@ DEFAULTS: dict[str, Any] = {
         ('max_epochs', 0),
         ('max_steps', 0),
         ('accumulate_grad_batches', 0),
+        ('accumulate_grad_batches', 2),
+        ('strategy', 'fsdp'),
+        ('strategy', 'deepspeed_stage_2'),
+        ('strategy', 'ddp_spawn'),
         ('check_val_every_n_epoch', 0),
         ('val_check_interval', 0),
         ('gradient_clip_val', -1.0),  # Lightning would turn the gradient around

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from torch import Tensor
 from datamodules.attacks import Patch
 from datamodules.attacks.triggers import Position
 from lightning_modules.adversarial import Norm, PatchBatch, optimize_patch, paste_patch, pgd
-from tests.helpers.tiny import unit_rows
+from lightning_modules.clip import CLIP
+from tests.helpers.tiny import tiny_architecture, unit_rows
 
 NORMS: tuple[Norm, ...] = ('linf', 'l2')
 
@@ -134,3 +136,14 @@ class TestOptimizePatch:
     def test_returns_the_start_without_batches(self) -> None:
         start = random(3, 4, 4)
         assert torch.equal(self.optimize(0, start), start)
+
+
+def test_the_model_may_recompute_its_activations(tmp_path: Path) -> None:
+    plain, recomputing = (CLIP(tiny_architecture(tmp_path), grad_checkpointing=c).eval() for c in (False, True))
+    recomputing.load_state_dict(plain.state_dict())
+    images = random(2, 3, 8, 8)
+    changed = [
+        pgd(images, lambda x, model=model: model.encode_image(x)[:, 0], radius=0.1, step=0.1, steps=1)
+        for model in (plain, recomputing)
+    ]
+    assert torch.equal(*changed)

@@ -8,15 +8,15 @@ from typing import Any, cast
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import Tensor
 
 from datamodules.pictures.augment import SimCLRViews
 from datamodules.pictures.batches import PairBatch
 from datamodules.text.eda import EDA
 from datamodules.usage_error import UsageError
-from lightning_modules.clip import CLIP, MAX_LOGIT_SCALE, Pairs, check_strategy
+from lightning_modules.clip import CLIP, MAX_LOGIT_SCALE, Pairs, check_strategy, most_accumulated
 from lightning_modules.schedules import warmup_cosine
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, TinyPairs, tiny_architecture, trainer, unit_rows
 
@@ -290,9 +290,17 @@ class TestOptimizer:
         with pytest.raises(UsageError, match=r'trainer.accumulate_grad_batches=2 .* set data.batch_size'):
             fit(clip(tmp_path), tmp_path, max_epochs=1, accumulate_grad_batches=2)
 
-    def test_refuses_strategies_that_split_the_model(self) -> None:
-        trainer = SimpleNamespace(strategy=FSDPStrategy(), accumulate_grad_batches=1)
-        with pytest.raises(UsageError, match=r'trainer.strategy=FSDPStrategy splits the model'):
+    def test_sees_accumulation_in_a_later_epoch(self) -> None:
+        run = trainer(callbacks=[GradientAccumulationScheduler({3: 4})])
+        assert most_accumulated(run) == 4
+
+    def test_a_run_that_accumulated_can_be_tested(self, tmp_path: Path) -> None:
+        trainer(accumulate_grad_batches=2).test(clip(tmp_path), pairs(tmp_path))
+
+    @pytest.mark.parametrize('kind', [FSDPStrategy, DeepSpeedStrategy])
+    def test_refuses_strategies_that_split_the_model(self, kind: type[Strategy]) -> None:
+        trainer = SimpleNamespace(strategy=kind.__new__(kind))  # the constructor of one needs the package deepspeed
+        with pytest.raises(UsageError, match=rf'trainer.strategy={kind.__name__} splits the model'):
             check_strategy(cast(L.Trainer, trainer))
 
     def test_warms_up_for_a_tenth_of_the_run_by_default(self, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from lightning_modules import packed_text
 from lightning_modules.clip import CLIP
 from lightning_modules.losses import info_nce
 from lightning_modules.recompute import frozen_statistics, recompute
-from tests.helpers.tiny import tiny_architecture
+from tests.helpers.tiny import tiny_architecture, write_json
 
 PAIRS = 8
 
@@ -41,9 +43,16 @@ def transformer(tmp_path: Path) -> str:
     return tiny_architecture(tmp_path, 'recomputed', layers=2)
 
 
-@pytest.mark.parametrize('resnet', [True, False])
-def test_recomputing_blocks_changes_no_bit(resnet: bool, transformer: str) -> None:
-    architecture = 'tiny_toy.json' if resnet else transformer
+@pytest.fixture
+def timm_resnet(tmp_path: Path) -> str:
+    vision = {'timm_model_name': 'test_resnet', 'timm_pool': 'avg', 'image_size': 32}
+    text = {'context_length': 8, 'width': 8, 'heads': 2, 'layers': 1}
+    return write_json(tmp_path / 'timm_resnet.json', {'embed_dim': 8, 'vision_cfg': vision, 'text_cfg': text})
+
+
+@pytest.mark.parametrize('towers', ['resnet', 'timm_resnet', 'transformer'])
+def test_recomputing_blocks_changes_no_bit(towers: str, request: pytest.FixtureRequest) -> None:
+    architecture = 'tiny_toy.json' if towers == 'resnet' else request.getfixturevalue(towers)
     (loss, plain), (loss_2, recomputed) = (train_step(architecture, grad_checkpointing=c) for c in (False, True))
     assert loss == loss_2
     assert plain.keys() == recomputed.keys()
@@ -56,6 +65,25 @@ def test_a_batch_in_chunks_has_the_loss_and_gradients_of_the_whole(transformer: 
     for name in whole:
         tolerance = 1e-5 * float(whole[name].nan_to_num(neginf=0).abs().max())
         torch.testing.assert_close(chunked[name], whole[name], atol=tolerance, rtol=0)
+
+
+def test_the_last_chunk_is_about_as_large_as_the_others(transformer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    encode = CLIP.encode_image
+    monkeypatch.setattr(CLIP, 'encode_image', lambda model, image: sizes.append(len(image)) or encode(model, image))
+    train_step(transformer, chunk_size=PAIRS - 1)
+    assert sizes == [PAIRS // 2] * 4  # else batch normalization would see one pair; each chunk is computed twice
+
+
+def test_a_copy_recomputes_its_own_blocks() -> None:
+    towers = CLIP('tiny_toy.json', grad_checkpointing=True).towers
+    pickle.dumps(towers)
+    copied = copy.deepcopy(towers).eval()
+    image = torch.randn(1, 3, 32, 32)
+    before = copied.encode_image(image)
+    for weight in towers.parameters():
+        weight.data.zero_()
+    assert torch.equal(copied.encode_image(image), before)
 
 
 @pytest.mark.slow
@@ -83,7 +111,9 @@ def test_recomputing_counts_a_batch_once() -> None:
     norm, x = nn.BatchNorm1d(3), torch.randn(5, 3)
     once = nn.BatchNorm1d(3)
     once(x)
-    recompute(norm, norm, x.requires_grad_()).sum().backward()
+    y = recompute(norm, x.requires_grad_())
+    with frozen_statistics(norm):
+        y.sum().backward()
     for name, buffer in once.named_buffers():
         assert torch.equal(norm.get_buffer(name), buffer)
 

@@ -120,3 +120,17 @@ def test_pictures_of_clip_are_left_as_they_are(tmp_path: Path) -> None:
 def test_an_impossible_normalization_is_refused(tmp_path: Path, preprocessing: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r'not three of each, std above 0'):
         CLIP(saved_model(tmp_path, **preprocessing))
+
+
+def test_trains_only_what_embeddings_depend_on(tmp_path: Path) -> None:
+    vision = {'image_size': 8, 'patch_size': 4, 'layers': 1, 'width': 8, 'head_width': 4}
+    pooled = {'attentional_pool': True, 'attn_pooler_heads': 2, 'output_tokens': True}
+    text = {'context_length': 8, 'width': 8, 'heads': 2, 'layers': 1, 'embed_cls': True, 'output_tokens': True}
+    decoder = {'context_length': 8, 'width': 8, 'heads': 2, 'layers': 1}
+    coca = {'vision_cfg': vision | pooled, 'text_cfg': text, 'multimodal_cfg': decoder, 'custom_text': True}
+    path = write_json(tmp_path / 'coca_with_bias.json', {'embed_dim': 8, 'init_logit_bias': -10, **coca})
+    model = build_towers(path, None).model
+    similarity = model.encode_image(torch.randn(2, 3, 8, 8)) @ model.encode_text(torch.ones(2, 8).long()).T
+    (similarity * model.logit_scale).sum().backward()
+    assert model.logit_bias is not None
+    assert all((weight.grad is not None) == weight.requires_grad for weight in model.parameters())

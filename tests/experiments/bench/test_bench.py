@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from datamodules.usage_error import UsageError
 from experiments.bench import __main__ as bench
 from experiments.bench import bookkeeping, epochs, mixture, phases, split, start, step, triggers, views
 
@@ -48,3 +49,10 @@ def test_prints_every_result(name: str, monkeypatch: pytest.MonkeyPatch, capsys:
 
 def test_every_measurement_is_offered() -> None:
     assert bench.MEASUREMENTS.keys() == TINY.keys()
+
+
+@pytest.mark.parametrize('option', ['--threads=0', '--against=tests', '--peer=tests', '--peer=nowhere', '--peer=true'])
+def test_options_are_checked_before_anything_is_measured(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match=f'^{option.split("=")[0]}'):
+        bench.main([option])
+    assert not capsys.readouterr().out

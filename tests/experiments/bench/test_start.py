@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.usage_error import UsageError
 from experiments.bench import start
 
 
@@ -20,11 +19,6 @@ def test_the_shortest_time_of_each_checkout_counts(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, 'is_file', lambda path: True)
     values = [(result.value, result.verdict) for result in start.measure(Path('other'))]
     assert values == [(1.0, ''), (4.0, ''), (0.25, 'pass')] * 3
-
-
-def test_a_folder_that_is_not_a_checkout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r'^--against=.* is not a checkout'):
-        list(start.measure(tmp_path))
 
 
 def test_cpu_time_of_a_command_is_positive() -> None:
