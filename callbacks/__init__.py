@@ -5,6 +5,7 @@ from callbacks.epoch_cost import EpochCost
 from callbacks.figures import Figures
 from callbacks.ledger import ScoreLedger
 from callbacks.repartition import Repartition, SafeRiskyRepartition
+from callbacks.trust import Trust
 from callbacks.zero_shot import ZeroShot
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     'Repartition',
     'SafeRiskyRepartition',
     'ScoreLedger',
+    'Trust',
     'ZeroShot',
 ]

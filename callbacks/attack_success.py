@@ -1,10 +1,14 @@
-"""Attack success rate: how often triggered or targeted images are classified as the attack intends."""
+"""Attack success rate: how often triggered or targeted images are classified as the attack intends.
+
+A rate may be low for a bad reason: the model says the target class of hardly any image. So the recall of the target
+class is measured beside it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +16,13 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from callbacks.evaluation_tally import EvaluationTally, without_unanswered
+from callbacks.intervals import wilson_interval
 from callbacks.metric_names import AsrQuantity, asr_metric
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet
 from datamodules.usage_error import UsageError
+
+MIN_ESTABLISHED_RATE = 0.5  # success without a defense from which on an attack counts as established
+MIN_RECALL = 0.05  # of the target class; with less, a rate that is not high says little about the attack
 
 
 class AttackSuccessRate(EvaluationTally):
@@ -27,7 +35,9 @@ class AttackSuccessRate(EvaluationTally):
     - ``asr/<attack>/hits`` and ``asr/<attack>/n``: images that count as a success, and all images that count;
     - ``asr/<attack>/low`` and ``asr/<attack>/high``: bounds of the rate's Wilson interval;
     - ``asr/<attack>/clean``: how often clean images of the same true classes are classified as the target, see
-      :func:`clean_rate`. Measured on the first clean set with the same classes.
+      :func:`clean_rate`. Measured on the first clean set with the same classes;
+    - ``asr/<attack>/recall`` and ``asr/<attack>/recall_n``: how often clean images that do show the target class are
+      classified as such, and how many there are, see :func:`target_recall`. Measured on the same set.
 
     Args:
         confidence: Coverage of the interval, in (0, 1).
@@ -57,9 +67,8 @@ class AttackSuccessRate(EvaluationTally):
                 hits, n = counts[index].tolist()
                 metrics |= self._measure_success(attack.name, hits, n)
                 clean = clean_set_for(attack, sets)
-                matrix = None if clean is None else counts.get(clean)
-                rate = math.nan if matrix is None else clean_rate(matrix, attack.label, attack.target)
-                metrics |= {} if math.isnan(rate) else {asr_metric(attack.name, 'clean'): rate}
+                if clean is not None and clean in counts:
+                    metrics |= _measure_clean(attack.name, counts[clean], attack.label, attack.target)
         return metrics
 
     def _measure_success(self, attack: str, hits: int, n: int) -> dict[str, float]:
@@ -69,30 +78,11 @@ class AttackSuccessRate(EvaluationTally):
         return {asr_metric(attack, what): value for what, value in values.items()}
 
 
-def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a binomial rate (Wilson, 1927), which stays meaningful at rates of 0 and 1.
-
-    Args:
-        hits: Successes, from 0 to ``n``.
-        n: Trials.
-        confidence: Coverage of the interval, in (0, 1).
-
-    Returns:
-        Lower and upper bound in [0, 1]; (0, 1) if there are no trials.
-
-    Raises:
-        UsageError: If ``hits`` is negative or larger than ``n``.
-    """
-    if not 0 <= hits <= n:
-        raise UsageError(f'hits must lie between 0 and n={n}, got {hits}.')
-    if n == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rate, extra = hits / n, z * z / n
-    center = rate + extra / 2
-    spread = z * math.sqrt(rate * (1 - rate) / n + extra / (4 * n))
-    low, high = (center - spread) / (1 + extra), (center + spread) / (1 + extra)
-    return (low if hits else 0.0), (high if hits < n else 1.0)  # exact, where rounding would leave 1e-17
+def _measure_clean(attack: str, matrix: Tensor, label: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    rate, recall = clean_rate(matrix, label, target), target_recall(matrix, target)
+    values: dict[AsrQuantity, float] = {} if math.isnan(rate) else {'clean': rate}
+    values |= {'recall': recall.share, 'recall_n': recall.images} if recall.images else {}
+    return {asr_metric(attack, what): value for what, value in values.items()}
 
 
 def clean_rate(matrix: Tensor, label: np.ndarray, target: np.ndarray) -> float:
@@ -123,6 +113,41 @@ def clean_rate(matrix: Tensor, label: np.ndarray, target: np.ndarray) -> float:
         by_class = counts[label, target] / np.where(has_clean_images, images[label], 1)
         rates = np.where(has_clean_images, by_class, pooled)
     return float(rates.mean()) if len(rates) else math.nan
+
+
+class Recall(NamedTuple):
+    """How often a model says the target classes of an attack where they are right.
+
+    Attributes:
+        share: Mean over the target classes, in [0, 1]; NaN without images.
+        images: Clean images that show a target class.
+    """
+
+    share: float
+    images: int
+
+
+def target_recall(matrix: Tensor, target: np.ndarray) -> Recall:
+    """Recall of an attack's target classes on clean images; classes that no image shows are left out.
+
+    Args:
+        matrix: Confusion matrix of a clean set, as for :func:`clean_rate`.
+        target: Class that the attack wants each of its images to be classified as, (N,).
+    """
+    images, right = matrix.sum(1).numpy(), matrix.diagonal().numpy()
+    shown = [int(name) for name in np.unique(target) if images[name]]
+    shares = right[shown] / images[shown]
+    return Recall(float(shares.mean()) if shown else math.nan, int(images[shown].sum()))
+
+
+def is_unsaid(rate: float, recall: float) -> bool:
+    """Whether a rate says little because the model hardly ever says the target class, even where it is right.
+
+    Args:
+        rate: Success of the attack. From ``MIN_ESTABLISHED_RATE`` on, the attack works all the same.
+        recall: Recall of the target class; NaN if it was not measured.
+    """
+    return rate < MIN_ESTABLISHED_RATE and recall < MIN_RECALL
 
 
 def clean_set_for(attack: EvaluationSet, sets: Sequence[EvaluationSet]) -> int | None:

@@ -64,7 +64,7 @@ class Figures(Callback):
         self.history: dict[str, list[list[float]]] = {}
         self.harmless = Harmless('drawing figures')
         self._epochs_drawn = 0  # number of epochs trained at the latest drawing
-        self._group: Tensor | None = None  # of each row: 0 if clean, else 1 + index of the attack
+        self._group: Tensor | None = None  # of each row: 0 if clean, else 1 + index of the attack; canaries are last
         self._training_similarity: RowSums | None = None  # by group
 
     # --- recording --------------------------------------------------------------------------------------------------
@@ -79,6 +79,7 @@ class Figures(Callback):
         group = np.zeros(len(data.table), np.int64)
         for number, rows in enumerate(_poisoned_rows(data).values(), 1):
             group[rows] = number
+        group[_pairs(data) :] = 1 + len(data.manifest.attacks)
         self._group = torch.from_numpy(group).to(device)
         if folder and data.manifest.attacks:
             pairs = {attack: poisoned_pairs(data, attack, self.examples) for attack in data.manifest.attacks}
@@ -90,7 +91,7 @@ class Figures(Callback):
                 path.unlink()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._training_similarity = RowSums(1 + len(truth_of(trainer).manifest.attacks), pl_module.device)
+        self._training_similarity = RowSums(2 + len(truth_of(trainer).manifest.attacks), pl_module.device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -108,7 +109,7 @@ class Figures(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epochs, data = trainer.current_epoch + 1, truth_of(trainer)
         if self._training_similarity is not None:
-            means = self._training_similarity.mean(trainer).tolist()
+            means = self._training_similarity.mean(trainer)[:-1].tolist()  # without canaries
             self._record(epochs, _prefix_names('similarity/training/', ('clean', *data.manifest.attacks), means))
         is_new_split = data.partition.scored_after == epochs
         if is_new_split:
@@ -158,7 +159,7 @@ class Figures(Callback):
         phases = [phase(epoch) for epoch in range(max(trainer.max_epochs or 0, epochs))]
         for name, figure in self._curves(data, phases).items():
             _save(trainer, folder, name, figure)
-        score = data.partition.score.numpy()
+        score = data.partition.score.numpy()[: _pairs(data)]
         if data.partition.scored_after == epochs and np.isfinite(score).any():
             title = f'Similarities after {epochs} epoch{"s" * (epochs > 1)}'
             figure = plots.similarity_histogram(score, _poisoned_rows(data), data.partition.mixture, title)
@@ -178,7 +179,7 @@ class Figures(Callback):
         if 'split/share' in self.history:
             leak = {attack: self._curve(f'split/leak/{attack}') for attack in attacks}
             share, contamination = self._curve('split/share'), self._curve('split/contamination')
-            rate = len(data.manifest) / len(data.table)
+            rate = len(data.manifest) / _pairs(data)
             figures['split'] = plots.split_over_epochs(share, contamination, leak, rate, phases)
         return figures
 
@@ -221,7 +222,8 @@ def measure_split(data: Truth) -> dict[str, float]:
         ``split/<name>`` of :func:`callbacks.separation.separation`, ``split/share`` and ``similarity/sweep/<group>``,
         whose groups are ``clean`` and the attacks.
     """
-    poisons, score, side = _poisoned_rows(data), data.partition.score.numpy(), data.partition.side.numpy()
+    poisons, pairs = _poisoned_rows(data), _pairs(data)
+    score, side = data.partition.score.numpy()[:pairs], data.partition.side.numpy()[:pairs]
     is_clean = np.ones(len(score), bool)
     is_clean[data.manifest.rows()] = False
     groups = {'clean': score[is_clean], **{attack: score[rows] for attack, rows in poisons.items()}}
@@ -232,6 +234,11 @@ def measure_split(data: Truth) -> dict[str, float]:
 
 def _poisoned_rows(data: Truth) -> dict[str, np.ndarray]:
     return {attack: data.manifest.rows(attack) for attack in data.manifest.attacks}
+
+
+def _pairs(data: Truth) -> int:
+    """Number of pairs that are no canaries."""
+    return len(data.table) - data.canary_count
 
 
 def _prefix_names(prefix: str, names: tuple[str, ...], values: list[float]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import lightning as L
 import numpy as np
@@ -13,11 +13,15 @@ import pyarrow.parquet as pq
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.harmless import Harmless
+from callbacks.mismatches import Mismatches
 from callbacks.mixture import Mixture, fit_mixture
 from callbacks.separation import separation
+from callbacks.shuffled_pairs import ShuffledPairs, draw_sample
 from callbacks.sweep import RowSums
+from callbacks.vouching import describe_seen, share_seen
 from datamodules.contracts import truth_of
 from datamodules.files.atomic import write_atomically
+from datamodules.pictures.copies import Copies, least_of_copies
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
@@ -26,7 +30,9 @@ SIDES = {SAFE: 'safe', RISKY: 'risky', DROPPED: 'dropped'}
 FILE = 'ledger.parquet'
 VERSION_KEY = b'clipward.ledger'  # in the metadata of the file's schema
 VERSION = 2  # version 1 is a file without the key; its columns are the same
+SEEN_KEY = b'clipward.seen'  # there too: share of the pairs that the model was trained on, if that is known
 COLUMNS = ('row', 'key', 'caption', 'similarity', 'posterior', 'side')
+P_VALUE = 'p_value'  # a further column, where pairs that do not match were measured
 FEW = 200  # pairs; two groups of fewer are found by chance
 UID = 'uid'  # a further column, of shards whose samples have one
 
@@ -46,14 +52,19 @@ class ScoreLedger(Callback):
     Args:
         threshold: Minimum posterior, in (0, 1), of a pair that ``predict`` calls safe (paper: 0.9). In training the
             split decides instead.
+        copies: How ``predict`` judges pairs with pixel-identical pictures: ``apart``, or ``together``, where each gets
+            the largest p-value among them, as in training with the same option of the split.
     """
 
-    def __init__(self, threshold: float = 0.9) -> None:
+    def __init__(self, threshold: float = 0.9, copies: Copies = 'apart') -> None:
         if not 0 < threshold < 1:
             raise UsageError(f'callbacks.ledger.threshold must lie between 0 and 1, got {threshold}.')
-        self.threshold = threshold
+        if copies not in get_args(Copies):
+            raise UsageError(f'callbacks.ledger.copies must be apart or together, got {copies!r}.')
+        self.threshold, self.copies = threshold, copies
         self.harmless = Harmless('writing the ledger', f'{FILE} stays that of an earlier split, if there is one')
         self._seen: RowSums | None = None
+        self._shuffled: ShuffledPairs | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if truth_of(trainer).partition.scored_after is not None:  # resumed; the ledger on disk may be of a later split
@@ -65,7 +76,8 @@ class ScoreLedger(Callback):
         if partition.scored_after != trainer.current_epoch + 1:
             return  # no new split
         self._write(trainer)
-        score, side = partition.score.numpy(), partition.side.numpy()
+        real = len(partition) - data.canary_count
+        score, side = partition.score.numpy()[:real], partition.side.numpy()[:real]
         poisons = {attack: data.manifest.rows(attack) for attack in data.manifest.attacks}
         metrics = {f'partition/{name}': value for name, value in separation(side, score, poisons).items()}
         pl_module.log_dict(metrics, sync_dist=True)  # equal on all ranks, but without sync_dist Lightning warns
@@ -76,12 +88,15 @@ class ScoreLedger(Callback):
             with self.harmless:
                 partition = data.partition
                 mixture = None if partition.mixture is None else mixture_from(partition.mixture)
-                lines = ledger(data.table, partition.score.numpy(), partition.side.numpy(), mixture)
-                write_ledger(Path(folder, FILE), lines)
+                p_value = None if partition.p_value is None else partition.p_value.numpy()
+                lines = ledger(data.table, partition.score.numpy(), partition.side.numpy(), mixture, p_value)
+                write_ledger(Path(folder, FILE), lines.slice(0, len(lines) - data.canary_count))
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = truth_of(trainer)
         self._seen = RowSums(len(data.table), pl_module.device)
+        kept = np.flatnonzero(data.partition.side.numpy()[: len(data.table) - data.canary_count] != DROPPED)
+        self._shuffled = ShuffledPairs(draw_sample(kept))
 
     def on_predict_batch_end(
         self,
@@ -92,22 +107,39 @@ class ScoreLedger(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        assert self._seen is not None
+        assert self._seen is not None and self._shuffled is not None
         self._seen.add(outputs['row'], outputs['similarity'])
+        self._shuffled.add(outputs)
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert self._seen is not None
-        score, self._seen = self._seen.mean(trainer).numpy(), None
+        assert self._seen is not None and self._shuffled is not None
+        score, null = self._seen.mean(trainer).numpy(), self._shuffled.similarities(trainer).numpy()
+        self._seen = self._shuffled = None
+        pairs = len(truth_of(trainer).table) - truth_of(trainer).canary_count
+        score[pairs:] = math.nan  # canaries, which are no pairs of the user's
         folder = trainer.log_dir  # a collective call, so all ranks make it
         if folder and trainer.is_global_zero:
             mixture = fit_mixture(score)
             cut = mixture.guarded_cut(self.threshold)
             data = truth_of(trainer)
-            write_ledger(Path(folder, FILE), ledger(data.table, score, sides_by(score, cut), mixture))
-            print(f'\n{summary(score, cut, mixture)}\nLedger: {Path(folder, FILE)}', flush=True)
+            seen = share_seen(pl_module, data.table, np.isfinite(score))
+            is_together = self.copies == 'together'
+            judged = least_of_copies(score, data.picture_hashes()) if is_together else score
+            p_value = Mismatches(null[np.isfinite(null)]).p_values(judged)
+            lines = ledger(data.table, score, sides_by(score, cut), mixture, p_value, seen)
+            write_ledger(Path(folder, FILE), lines.slice(0, pairs))
+            said = filter(None, [summary(score, cut, mixture), describe_seen(seen), f'Ledger: {Path(folder, FILE)}'])
+            print('\n' + '\n'.join(said), flush=True)
 
 
-def ledger(table: PairTable, score: np.ndarray, side: np.ndarray, mixture: Mixture | None) -> pa.Table:
+def ledger(
+    table: PairTable,
+    score: np.ndarray,
+    side: np.ndarray,
+    mixture: Mixture | None,
+    p_value: np.ndarray | None = None,
+    seen: float | None = None,
+) -> pa.Table:
     """Makes a table with one line for each pair, in the order of the rows.
 
     Args:
@@ -115,12 +147,15 @@ def ledger(table: PairTable, score: np.ndarray, side: np.ndarray, mixture: Mixtu
         score: Similarity of each pair, (N,), NaN where it was not scored.
         side: Side of each pair, (N,).
         mixture: The mixture that gives the posterior.
+        p_value: Share of mismatched pairs that are at least as similar as each pair, (N,), NaN where unknown.
+        seen: Fraction of the pairs that the model was trained on, if that is known.
 
     Returns:
         The columns row, key (name of the picture: its path, or the shard and the key of its sample), caption,
-        similarity, posterior and side; and uid, if any sample of a shard has one. Similarity and posterior are null
-        for pairs that were not scored; without a fitted mixture every posterior is null. Unlike the side, the posterior
-        need not rise with the similarity. The schema's metadata holds the version of the format.
+        similarity, posterior and side; p_value, if any is known; and uid, if any sample of a shard has one. Similarity
+        and posterior are null for pairs that were not scored; without a fitted mixture every posterior is null. Unlike
+        the side, the posterior need not rise with the similarity. The schema's metadata holds the version of the
+        format, and ``seen``.
     """
     posterior = np.full(len(score), math.nan)
     if mixture is not None and mixture.state == 'fitted':
@@ -134,9 +169,12 @@ def ledger(table: PairTable, score: np.ndarray, side: np.ndarray, mixture: Mixtu
         'posterior': pa.array(posterior.astype(np.float32), mask=np.isnan(posterior)),
         'side': side_names.cast(pa.string()),
     }
+    if p_value is not None and not np.isnan(p_value).all():
+        lines[P_VALUE] = pa.array(p_value, pa.float32(), mask=np.isnan(p_value))
     if (uid := table.keys.get(UID)) is not None and uid.null_count < len(uid):
         lines[UID] = uid
-    return pa.table(lines).replace_schema_metadata({VERSION_KEY: str(VERSION).encode()})
+    metadata = {VERSION_KEY: str(VERSION)} if seen is None else {VERSION_KEY: str(VERSION), SEEN_KEY: f'{seen:.4f}'}
+    return pa.table(lines).replace_schema_metadata(metadata)
 
 
 def write_ledger(path: Path, lines: pa.Table) -> None:
@@ -161,7 +199,8 @@ def read_ledger(path: str | Path) -> pa.Table:
         lines = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UsageError(f'{path} cannot be read as a ledger: {error}'.splitlines()[0]) from error
-    version = (lines.schema.metadata or {}).get(VERSION_KEY, b'1').decode()
+    metadata = lines.schema.metadata or {}
+    version = metadata.get(VERSION_KEY, b'1').decode()
     if version not in ('1', str(VERSION)):
         raise UsageError(
             f'{path} is a ledger of version {version}, but this release reads versions 1 and {VERSION}: read it with '
@@ -169,8 +208,8 @@ def read_ledger(path: str | Path) -> pa.Table:
         )
     if not {*COLUMNS} <= {*lines.column_names}:
         raise UsageError(f'{path} is not a ledger: it needs the columns {", ".join(COLUMNS)}.')
-    present = [name for name in (*COLUMNS, UID) if name in lines.column_names]
-    return lines.select(present).replace_schema_metadata({VERSION_KEY: str(VERSION).encode()})
+    present = [name for name in (*COLUMNS, P_VALUE, UID) if name in lines.column_names]
+    return lines.select(present).replace_schema_metadata({**metadata, VERSION_KEY: str(VERSION).encode()})
 
 
 def mixture_from(parameters: dict[str, float]) -> Mixture:

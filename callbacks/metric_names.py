@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal, NamedTuple, cast, get_args
 
-AsrQuantity = Literal['rate', 'clean', 'low', 'high', 'hits', 'n']
+AsrQuantity = Literal['rate', 'clean', 'low', 'high', 'hits', 'n', 'recall', 'recall_n']
 
 ASR_PREFIX = 'asr/'
 ZERO_SHOT_PREFIX = 'zero_shot/'
 ZERO_SHOT_TOP5_PREFIX = 'zero_shot_top5/'
+CANARY_PREFIX = 'canary/'
+
+_OF_VERSION_1: tuple[AsrQuantity, ...] = ('rate', 'clean', 'low', 'high', 'hits', 'n')
 
 
 class AsrName(NamedTuple):
@@ -51,6 +54,11 @@ def zero_shot_top5_metric(set_name: str) -> str:
     return f'{ZERO_SHOT_TOP5_PREFIX}{set_name}'
 
 
+def canary_metric(what: str, canary: str | None = None) -> str:
+    """Name of a measurement of one canary, or of its mean over all: ``canary/<what>/<name>`` or ``canary/<what>``."""
+    return f'{CANARY_PREFIX}{what}' + ('' if canary is None else f'/{canary}')
+
+
 def renamed_since_version_1(metrics: Collection[str]) -> dict[str, str]:
     """Current names of the metrics that result files and checkpoints of version 1 named differently.
 
@@ -70,7 +78,7 @@ def renamed_since_version_1(metrics: Collection[str]) -> dict[str, str]:
     counted = [m.removeprefix(ASR_PREFIX).removesuffix('_n') for m in present if m.startswith(ASR_PREFIX)]
     attacks = [attack for attack in counted if {f'asr/{attack}_hits', f'asr/{attack}_n'} <= present]
     for attack in attacks:
-        current |= {f'asr/{attack}_{what}': asr_metric(attack, what) for what in get_args(AsrQuantity)}
+        current |= {f'asr/{attack}_{what}': asr_metric(attack, what) for what in _OF_VERSION_1}
     current |= {f'asr/{attack}': asr_metric(attack, 'rate') for attack in attacks}
     sets = [m.removeprefix(ZERO_SHOT_PREFIX) for m in present if m.startswith(ZERO_SHOT_PREFIX)]
     current |= {f'zero_shot/{name}_top5': zero_shot_top5_metric(name) for name in sets}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -16,20 +18,27 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
+from callbacks.mismatches import Mismatches
 from callbacks.mixture import Array, Backend, Mixture, fit_mixture, log_odds_of
 from callbacks.scores import Clean, Score
-from datamodules.contracts import pairs_of
-from datamodules.pictures.copies import least_of_copies
+from callbacks.shuffled_pairs import ShuffledPairs, draw_sample
+from datamodules.contracts import canaries_of, pairs_of
+from datamodules.pictures.copies import Copies, least_of_copies
 from datamodules.rows.draws import bits
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Partition
 from datamodules.usage_error import UsageError, check_number
 
-Copies = Literal['apart', 'together']
+log = logging.getLogger(__name__)
+
+NOTHING_KNOWN = Mismatches()
+OnDistrust = Literal['stop', 'unimodal', 'go_on']
 Side = NDArray[np.int8]
 MAX_WARM_UP_EPOCHS = 1000  # how far ahead to look for the first epoch that trains both sides
 CANDIDATE_MARGIN = Fraction(1, 10)  # share of all pairs that is measured beyond those that may become safe
 TIE_KEY = 0x7469_6573  # key of the hash that breaks ties; arbitrary, but a change would change splits
-STATE_VERSION = 2  # of this callback's state in a checkpoint; version 1 stored the running average outside `score`
+STATE_VERSION = (
+    3  # of this callback's state in a checkpoint; 1 stored the running average outside `score`, 2 had no null
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,9 @@ class Split:
         side: ``SAFE``, ``RISKY`` or ``DROPPED`` of each row, int8 (N,).
         past: Passed to the next call.
         threshold: Similarity of the least similar safe pair; NaN if none is safe.
+        p_value: Share of mismatched pairs that are at least as similar as each pair, float32 (N,); NaN where unknown.
+            The callback adds it, as it adds the leaks.
+        leaks: What is logged about mismatched pairs.
         unscored: Number of pairs without a finite similarity; none of them is safe.
         remarks: Messages for the user.
     """
@@ -72,6 +84,8 @@ class Split:
     threshold: float
     unscored: int = 0
     remarks: tuple[str, ...] = ()
+    p_value: NDArray[np.float32] | None = None
+    leaks: Mapping[str, float] = field(default_factory=dict)
 
 
 class Sided(Protocol):
@@ -97,10 +111,26 @@ class Repartition(L.Callback, ABC):
             times; once a single copy is trusted, the model learns the picture, and at the next split the other
             copies look similar, too. ``together`` also joins the captions of one picture (COCO), but not
             near-duplicates whose pixels differ.
+        max_leak: Largest share of mismatched pairs, shuffled ones or canaries, that a first split which can be trusted
+            lets onto the safe side.
+        max_later_leak: The same for later splits.
+        on_distrust: What to do about a split that cannot be trusted, once the slow phase has been extended as far as
+            the model allows. ``go_on`` trains on the split and warns. ``stop`` ends the run, with exit status 3.
+            ``unimodal`` trains each modality alone from then on.
+
+    Attributes:
+        distrust: Why the run has ended; empty if it has not.
     """
 
     def __init__(
-        self, score: Score | None = None, every: int = 1, memory: float = 0.0, copies: Copies = 'apart'
+        self,
+        score: Score | None = None,
+        every: int = 1,
+        memory: float = 0.0,
+        copies: Copies = 'apart',
+        max_leak: float = 0.05,
+        max_later_leak: float = 0.1,
+        on_distrust: OnDistrust = 'go_on',
     ) -> None:
         if every < 1:
             raise UsageError(f'callbacks.repartition.every must be at least 1, got {every}.')
@@ -109,15 +139,28 @@ class Repartition(L.Callback, ABC):
         if copies not in get_args(Copies):
             raise UsageError(f'callbacks.repartition.copies must be apart or together, got {copies!r}.')
         self.score = Clean() if score is None else score
+        for name, value in (('max_leak', max_leak), ('max_later_leak', max_later_leak)):
+            check_number(f'callbacks.repartition.{name}', value, '[0, 1]')
+        if on_distrust not in get_args(OnDistrust):
+            raise UsageError(
+                f'callbacks.repartition.on_distrust must be one of {", ".join(get_args(OnDistrust))}, '
+                f'got {on_distrust!r}.'
+            )
         self.every, self.memory, self.copies = every, memory, copies
-        self.first = 0  # epoch that trains on the first split
+        self.max_leak, self.max_later_leak, self.on_distrust = max_leak, max_later_leak, on_distrust
+        self.distrust = ''
         self.remembered: Tensor | None = None  # standardized similarities, averaged over splits, (N,)
         self.past: Past | None = None
         self._fingerprint: str | None = None
 
     @abstractmethod
     def decide(
-        self, score: NDArray[np.floating], side: Side, past: Past | None, candidates: NDArray[np.int64] | None = None
+        self,
+        score: NDArray[np.floating],
+        side: Side,
+        past: Past | None,
+        candidates: NDArray[np.int64] | None = None,
+        mismatches: Mismatches = NOTHING_KNOWN,
     ) -> Split:
         """Decides the side of each pair from arrays alone, without trainer or model.
 
@@ -126,6 +169,7 @@ class Repartition(L.Callback, ABC):
             side: The split so far, (N,); pairs that are ``DROPPED`` stay dropped.
             past: What the previous split passed on; ``None`` for the first.
             candidates: Rows that were measured for this split, the only ones that can become safe; ``None`` for all.
+            mismatches: Pairs that are known not to match, which show how many others pass.
 
         Raises:
             UsageError: If no pair would be safe.
@@ -146,13 +190,21 @@ class Repartition(L.Callback, ABC):
             raise UsageError(
                 'a split takes effect only when loaders are rebuilt: set trainer.reload_dataloaders_every_n_epochs=1.'
             )
-        first = next((epoch for epoch in range(MAX_WARM_UP_EPOCHS) if _trains_both_sides(pl_module, epoch)), None)
-        if first is None:
+        if (first := _first_split(pl_module)) is None:
             raise UsageError('this model never trains on a risky side: use SafeCLIP, or --callbacks.repartition=null.')
-        self.first = first
         if not self.score.is_measurable_after([_sides(pl_module, epoch) for epoch in range(first)]):
             raise UsageError(
                 'no epoch before the first split trains the similarities that it would go by: set model.slow_epochs=1.'
+            )
+        if self.on_distrust == 'unimodal' and not hasattr(pl_module, 'unimodal_from'):
+            raise UsageError(
+                f'callbacks.repartition.on_distrust=unimodal needs a model that can go on so, but '
+                f'{type(pl_module).__name__} has no unimodal_from: use SafeCLIP, or stop.'
+            )
+        if self.on_distrust == 'stop' and (trainer.min_epochs or trainer.min_steps):
+            raise UsageError(
+                'callbacks.repartition.on_distrust=stop could not end a run before trainer.min_epochs or min_steps: '
+                'leave both null.'
             )
         if first >= (trainer.max_epochs or 0) > 0:
             rank_zero_info(f'no split: epoch {first} is the first to train two sides, and the run ends before it.')
@@ -166,6 +218,18 @@ class Repartition(L.Callback, ABC):
                 f'instead of ckpt_path.'
             )
         self._fingerprint = fingerprint
+        since = getattr(pl_module, 'unimodal_from', None)
+        if since is not None and self.on_distrust != 'unimodal':
+            raise UsageError(
+                f'callbacks.repartition.on_distrust={self.on_distrust} comes too late, as this run trains each '
+                f'modality alone from epoch {since} on: leave it at unimodal, or resume from a checkpoint of before.'
+            )
+        if self.distrust and self.on_distrust == 'stop':
+            trainer.should_stop = True  # it ends as before, also if it was killed before it could say so
+            return
+        if self.distrust and self.on_distrust == 'unimodal':
+            cast(Any, pl_module).unimodal_from = _partition(trainer).epoch
+        self.distrust = ''
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch, partition = trainer.current_epoch, _partition(trainer)
@@ -186,7 +250,7 @@ class Repartition(L.Callback, ABC):
         epoch, partition = trainer.current_epoch + 1, _partition(trainer)
         if not _trains_both_sides(pl_module, epoch):
             return
-        if (epoch - self.first) % self.every:
+        if (epoch - (_first_split(pl_module) or 0)) % self.every:
             partition.epoch = epoch  # the current split holds for one more epoch
             return
         self._split(trainer, pl_module, epoch, partition)
@@ -195,41 +259,94 @@ class Repartition(L.Callback, ABC):
         """Scores the pairs, decides, applies the new split and logs it."""
         candidates = self.candidates(partition.score.numpy(), partition.side.numpy(), self.past)
         start = time.perf_counter()
-        score = self._remember(self._measure(trainer, module, epoch, candidates))
+        shuffled = ShuffledPairs(draw_sample(np.flatnonzero(partition.side.numpy() != DROPPED)))
+        score = self._measure(trainer, module, epoch, candidates, shuffled)
+        score, null = self._remember(score, shuffled.similarities(trainer))
         measured = time.perf_counter()
         judged = self._scores_to_judge(trainer, score.numpy())
-        split = self._decide_together(trainer, judged, partition.side.numpy(), candidates)
+        is_known = null.isfinite()
+        compared = float(is_known.float().mean()) if shuffled.is_measured else None
+        mismatches = Mismatches(null[is_known].numpy(), canaries_of(trainer).canary_rows(), compared)
+        split = self._decide_together(trainer, judged, partition.side.numpy(), candidates, mismatches)
         seconds = {'cost/sweep_s': measured - start, 'cost/mixture_s': time.perf_counter() - measured}
-        self._apply(partition, epoch, score, split)
-        for remark in split.remarks:
+        doubt = self.doubt(split.leaks)
+        is_last = epoch == trainer.max_epochs
+        if doubt and self.past is None and not is_last and _extend_slow_phase(module):
+            self.remembered = None
+            remarks = (*split.remarks, f'{doubt}; the slow phase is extended by an epoch.')
+            metrics = {**split.leaks}  # nothing is trained on this split
+        else:
+            remarks = split.remarks
+            self._apply(partition, epoch, score, split)
+            self._answer(doubt, trainer, module, epoch)
+            metrics = _metrics(partition, split, doubt)
+        for remark in remarks:
             rank_zero_info(f'split for epoch {epoch}: {remark}')
-        for name, value in (_metrics(partition, split) | seconds).items():
+        for name, value in (metrics | seconds).items():
             module.log(name, value, sync_dist=True)  # only the timings differ between ranks
+
+    def doubt(self, leaks: Mapping[str, float]) -> str:
+        """Why a split with these leaks cannot be trusted, in words; empty if it can."""
+        name, bound = ('max_leak', self.max_leak) if self.past is None else ('max_later_leak', self.max_later_leak)
+        excesses = [
+            f'{leaks[metric]:.3f} of {what} are evidently on the safe side'
+            for metric, what in (
+                ('partition/null_leak', 'all shuffled pairs'),
+                ('canary/evident_leak', 'the pairs of one canary'),
+            )
+            if leaks.get(metric, 0.0) > bound
+        ]
+        if excesses:
+            return f'{" and ".join(excesses)}, more than {name}={bound:g}'
+        return 'no two captions look different to the model' if leaks.get('partition/null_compared') == 0 else ''
+
+    def _answer(self, doubt: str, trainer: L.Trainer, module: L.LightningModule, epoch: int) -> None:
+        """Does what ``on_distrust`` says about a split that cannot be trusted."""
+        if not doubt:
+            return
+        if self.on_distrust == 'stop':
+            trainer.should_stop = True
+            self.distrust = (
+                f'the split for epoch {epoch} cannot be trusted: {doubt}. Train on more pairs or for more epochs, '
+                f'start from pretrained weights (model.pretrained), or set callbacks.repartition.on_distrust=go_on.'
+            )
+        elif self.on_distrust == 'unimodal':
+            cast(Any, module).unimodal_from = epoch
+        if trainer.is_global_zero:
+            log.warning('the split for epoch %d cannot be trusted: %s', epoch, doubt)
 
     # --- how ----------------------------------------------------------------------------------------------------
 
     def _measure(
-        self, trainer: L.Trainer, module: L.LightningModule, epoch: int, candidates: NDArray[np.int64] | None
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        epoch: int,
+        candidates: NDArray[np.int64] | None,
+        shuffled: ShuffledPairs,
     ) -> Tensor:
-        """Similarity of each row, (N,): newly measured for the candidates, unchanged for the others."""
-        new = self.score.measure(trainer, module, epoch, candidates)
+        """Similarity of each row, (N,), measured anew for the candidates alone."""
         if candidates is None:
-            return new
+            return self.score.measure(trainer, module, epoch, None, shuffled)
+        new = self.score.measure(trainer, module, epoch, np.union1d(candidates, shuffled.rows), shuffled)
         score, rows = _partition(trainer).score.clone(), torch.from_numpy(candidates)
         score[rows] = new[rows]
         return score
 
-    def _remember(self, score: Tensor) -> Tensor:
+    def _remember(self, score: Tensor, null: Tensor) -> tuple[Tensor, Tensor]:
         """Averages the similarities with those of earlier splits, on the scale of the latest."""
         if not self.memory:
-            return score
+            return score, null
         known = score[score.isfinite()]
         mean, deviation = known.mean(), known.std().clamp(min=1e-12)
-        standardized = (score - mean) / deviation
+        standardized = (torch.cat([score, null]) - mean) / deviation
         previous = standardized if self.remembered is None else self.remembered
+        if len(previous) < len(standardized):  # from a checkpoint of a release without shuffled pairs
+            previous = torch.cat([previous, standardized[len(previous) :]])
         average = self.memory * previous + (1 - self.memory) * standardized
         self.remembered = torch.where(average.isfinite(), average, standardized)
-        return mean + deviation * self.remembered
+        restored = mean + deviation * self.remembered
+        return restored[: len(score)], restored[len(score) :]
 
     def _scores_to_judge(self, trainer: L.Trainer, score: NDArray[np.floating]) -> NDArray[np.floating]:
         """The scores that rank 0 decides by; other ranks do not use theirs."""
@@ -243,12 +360,15 @@ class Repartition(L.Callback, ABC):
         score: NDArray[np.floating],
         side: Side,
         candidates: NDArray[np.int64] | None,
+        mismatches: Mismatches,
     ) -> Split:
         """Rank 0 decides and broadcasts the split, or the error, without which the other ranks would hang."""
         outcome: Split | str = ''
         if trainer.is_global_zero:
             try:
-                outcome = self.decide(score, side, self.past, candidates)
+                split = self.decide(score, side, self.past, candidates, mismatches)
+                leaks = mismatches.metrics(score, split.side, split.threshold)
+                outcome = replace(split, p_value=mismatches.p_values(score), leaks=leaks)
             except UsageError as error:
                 outcome = str(error)
         outcome = trainer.strategy.broadcast(outcome)
@@ -259,6 +379,7 @@ class Repartition(L.Callback, ABC):
     def _apply(self, partition: Partition, epoch: int, score: Tensor, split: Split) -> None:
         partition.side = torch.from_numpy(split.side.copy())
         partition.score = score
+        partition.p_value = torch.from_numpy(split.p_value)
         partition.epoch = partition.scored_after = epoch
         mixture = split.past.mixture
         if mixture is None or (self.past is not None and mixture == self.past.mixture):
@@ -280,6 +401,7 @@ class Repartition(L.Callback, ABC):
             'past': self.past and self.past.state_dict(),
             'score': self.score.state_dict(),
             'remembered': self.remembered,
+            'distrust': self.distrust,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -293,7 +415,7 @@ class Repartition(L.Callback, ABC):
         self._fingerprint = state_dict['fingerprint']
         self.past = Past.from_state(state_dict['past']) if state_dict['split_done'] else None
         self.score.load_state_dict(state_dict['score'] if version > 1 else {'average': state_dict['running']})
-        self.remembered = state_dict['remembered']
+        self.remembered, self.distrust = state_dict['remembered'], state_dict.get('distrust', '')
 
 
 class SafeRiskyRepartition(Repartition):
@@ -308,7 +430,8 @@ class SafeRiskyRepartition(Repartition):
         growth: Fraction by which the safe side may grow at each later split (paper: 0.01).
         size: How the safe side changes at later splits. ``growth``: it grows by the argument ``growth``. ``mixture``:
             to as many pairs as a refitted mixture accepts. It then grows by ``growth`` at most, and may shrink; with
-            a larger ``growth``, this suits data sets on which 1 % per epoch is too slow.
+            a larger ``growth``, this suits data sets on which 1 % per epoch is too slow. ``calibrated``: the first
+            split too is as large as ``max_leak`` allows, a later one as ``max_later_leak`` and ``growth`` allow.
         rank_by: What the pairs are ranked by. ``similarity``: no pair is safe while a more similar one is risky.
             ``posterior``: as in the released code; it is not monotonic in the similarity. A hash of the row breaks
             ties in both.
@@ -336,13 +459,19 @@ class SafeRiskyRepartition(Repartition):
             paper. ``together``: all by the lowest similarity among them, so that one trusted copy of a targeted
             poison does not make the model learn the picture and trust the other copies. ``together`` also joins the
             captions of one picture (COCO), but not near-duplicates whose pixels differ.
+        max_leak: Largest share of mismatched pairs, shuffled ones or canaries, that a first split which can be trusted
+            lets onto the safe side. ``size: calibrated`` makes the split as large as it allows.
+        max_later_leak: The same for later splits.
+        on_distrust: What to do about a split that cannot be trusted, once the slow phase has been extended as far as
+            the model allows. ``go_on`` trains on the split and warns. ``stop`` ends the run, with exit status 3.
+            ``unimodal`` trains each modality alone from then on.
     """
 
     def __init__(
         self,
         threshold: float = 0.9,
         growth: float = 0.01,
-        size: Literal['growth', 'mixture'] = 'growth',
+        size: Literal['growth', 'mixture', 'calibrated'] = 'growth',
         rank_by: Literal['similarity', 'posterior'] = 'similarity',
         refit: Literal['first', 'every'] = 'first',
         score: Score | None = None,
@@ -356,8 +485,11 @@ class SafeRiskyRepartition(Repartition):
         tol: float = 1e-3,
         memory: float = 0.0,
         copies: Copies = 'apart',
+        max_leak: float = 0.05,
+        max_later_leak: float = 0.1,
+        on_distrust: OnDistrust = 'go_on',
     ) -> None:
-        super().__init__(score, every, memory, copies)
+        super().__init__(score, every, memory, copies, max_leak, max_later_leak, on_distrust)
         check_number('callbacks.repartition.threshold', threshold, '(0, 1)')
         check_number('callbacks.repartition.tol', tol, '[0, inf)')
         ranges = {'growth': growth, 'top_fraction': top_fraction, 'cap': cap, 'min_fraction': min_fraction}
@@ -369,6 +501,16 @@ class SafeRiskyRepartition(Repartition):
         if min_fraction > cap:
             raise UsageError(
                 f'callbacks.repartition.cap={cap} is below min_fraction={min_fraction}: lower min_fraction.'
+            )
+        if size == 'calibrated' and rank_by != 'similarity':
+            raise UsageError(
+                'callbacks.repartition.size=calibrated compares similarities with those of mismatched pairs: leave '
+                'rank_by at similarity.'
+            )
+        if size == 'calibrated' and first_fraction is not None:
+            raise UsageError(
+                'callbacks.repartition.first_fraction says how large the first split is, and so does size=calibrated: '
+                'leave it at null.'
             )
         if top_fraction < 1 and not self.score.sweeps:
             raise UsageError(
@@ -382,8 +524,23 @@ class SafeRiskyRepartition(Repartition):
         self.cap, self.min_fraction = Fraction(str(cap)), Fraction(str(min_fraction))
         self.first_fraction = None if first_fraction is None else Fraction(str(first_fraction))
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage != 'fit' or self.size != 'calibrated':
+            return
+        if not self.score.sweeps and not canaries_of(trainer).canary_rows():
+            raise UsageError(
+                f'callbacks.repartition.size=calibrated needs similarities of shuffled pairs, which '
+                f'score={type(self.score).__name__} does not measure, or canaries: use score=Clean or data.canaries.'
+            )
+
     def decide(
-        self, score: NDArray[np.floating], side: Side, past: Past | None, candidates: NDArray[np.int64] | None = None
+        self,
+        score: NDArray[np.floating],
+        side: Side,
+        past: Past | None,
+        candidates: NDArray[np.int64] | None = None,
+        mismatches: Mismatches = NOTHING_KNOWN,
     ) -> Split:
         usable = side != DROPPED
         values = np.where(usable & np.isfinite(score), score, np.nan).astype(np.float64)
@@ -397,7 +554,11 @@ class SafeRiskyRepartition(Repartition):
             is_unmeasured[candidates] = False
             rank[is_unmeasured] = np.nan
         pairs = int(usable.sum())
-        fraction, size_remarks = self._fraction(trusted, pairs, past, mixture)
+        size_remarks: tuple[str, ...] = ()
+        if self.size == 'calibrated':
+            fraction = self._calibrated(rank, mismatches, pairs, past)
+        else:
+            fraction, size_remarks = self._fraction(trusted, pairs, past, mixture)
         safe = top_rows(rank, round(fraction * pairs))
         if not len(safe):
             raise UsageError(
@@ -464,6 +625,20 @@ class SafeRiskyRepartition(Repartition):
             return fraction, ()
         return fraction, (f'{basis}; the {smallest:,} most similar are safe instead (min_fraction).',)
 
+    def _calibrated(self, rank: Array, mismatches: Mismatches, pairs: int, past: Past | None) -> Fraction:
+        """The largest safe fraction whose leak is within the bound, but at least the smallest."""
+        p_value = mismatches.p_values(rank)
+        if np.isnan(p_value).all():
+            if mismatches.compared is None:
+                raise UsageError(
+                    'callbacks.repartition.size=calibrated has no mismatched pair to go by: plant data.canaries, or '
+                    'use another size.'
+                )
+            return self.min_fraction  # all captions look the same, so the split is not trusted
+        bound = self.max_leak if past is None else self.max_later_leak
+        largest = self.cap if past is None else self._grow(past.fraction)
+        return max(min(Fraction(int((p_value <= bound).sum()), pairs), largest), self.min_fraction)
+
     def _grow(self, fraction: Fraction) -> Fraction:
         """The safe fraction after one more split, exactly."""
         if self.growth_base == 'risky':
@@ -492,6 +667,17 @@ def _sides(module: L.LightningModule, epoch: int) -> dict[str, int]:
     return cast(Sided, module).sides(epoch)
 
 
+def _first_split(module: L.LightningModule) -> int | None:
+    """The first epoch that trains both sides; ``None`` if none does."""
+    return next((epoch for epoch in range(MAX_WARM_UP_EPOCHS) if _trains_both_sides(module, epoch)), None)
+
+
+def _extend_slow_phase(module: Any) -> bool:
+    """Asks the module for one more slow epoch; ``False`` if it has none to give."""
+    extend = getattr(module, 'extend_slow_phase', None)
+    return extend is not None and bool(extend())
+
+
 def _trains_both_sides(module: L.LightningModule, epoch: int) -> bool:
     return {'cross_modal', 'within_modal'} <= _sides(module, epoch).keys()
 
@@ -500,11 +686,13 @@ def _partition(trainer: L.Trainer) -> Partition:
     return pairs_of(trainer).partition
 
 
-def _metrics(partition: Partition, split: Split) -> dict[str, float]:
+def _metrics(partition: Partition, split: Split, doubt: str) -> dict[str, float]:
     metrics = {'share': partition.share, 'threshold': split.threshold, 'unscored': float(split.unscored)}
+    is_judged = not all(math.isnan(leak) for leak in split.leaks.values())
+    metrics['trusted'] = float(not doubt) if is_judged else math.nan
     if partition.mixture is not None:
         metrics |= {name: partition.mixture[name] for name in ('mean_low', 'mean_high')}
-    return {f'partition/{name}': value for name, value in metrics.items()}
+    return {f'partition/{name}': value for name, value in metrics.items()} | {**split.leaks}
 
 
 def _describe(mixture: Mixture) -> str:

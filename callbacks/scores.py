@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from callbacks.shuffled_pairs import ShuffledPairs
 from callbacks.sweep import RowSums, sweep
 from datamodules.contracts import pairs_of
 from datamodules.usage_error import UsageError
@@ -33,7 +34,14 @@ class Score(ABC):
     sweeps: ClassVar[bool] = True
 
     @abstractmethod
-    def measure(self, trainer: L.Trainer, module: L.LightningModule, epoch: int, rows: Rows | None = None) -> Tensor:
+    def measure(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        epoch: int,
+        rows: Rows | None = None,
+        shuffled: ShuffledPairs | None = None,
+    ) -> Tensor:
         """Measures the similarities on which the split of an epoch is based.
 
         Args:
@@ -41,6 +49,8 @@ class Score(ABC):
             module: Its module.
             epoch: The epoch that will train on the split, counted from 0.
             rows: Rows to measure, ascending; all that are not dropped if ``None``.
+            shuffled: Collects the embeddings of its rows, if the score has any, to compare pictures with the captions
+                of other pairs in the same way.
 
         Returns:
             Similarity of each row, float32 (N,), on the CPU, the same on all processes; NaN where it is unknown.
@@ -80,8 +90,15 @@ class Score(ABC):
 class Clean(Score):
     """Similarities of the pairs as they are, without augmentation, from one sweep."""
 
-    def measure(self, trainer: L.Trainer, module: L.LightningModule, epoch: int, rows: Rows | None = None) -> Tensor:
-        return _sweep(trainer, module, rows)
+    def measure(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        epoch: int,
+        rows: Rows | None = None,
+        shuffled: ShuffledPairs | None = None,
+    ) -> Tensor:
+        return _sweep(trainer, module, rows, shuffled)
 
 
 class Augmented(Score):
@@ -98,8 +115,15 @@ class Augmented(Score):
             raise UsageError(f'callbacks.repartition.score.views must be at least 1, got {views}.')
         self.views = views
 
-    def measure(self, trainer: L.Trainer, module: L.LightningModule, epoch: int, rows: Rows | None = None) -> Tensor:
-        return _sweep(trainer, module, rows, epoch=epoch, views=self.views)
+    def measure(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        epoch: int,
+        rows: Rows | None = None,
+        shuffled: ShuffledPairs | None = None,
+    ) -> Tensor:
+        return _sweep(trainer, module, rows, shuffled, epoch=epoch, views=self.views)
 
 
 class Running(Score):
@@ -124,7 +148,14 @@ class Running(Score):
         self.average: Tensor | None = None
         self._epoch: RowSums | None = None
 
-    def measure(self, trainer: L.Trainer, module: L.LightningModule, epoch: int, rows: Rows | None = None) -> Tensor:
+    def measure(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        epoch: int,
+        rows: Rows | None = None,
+        shuffled: ShuffledPairs | None = None,
+    ) -> Tensor:
         if self.average is None:
             raise UsageError(
                 f'callbacks.repartition.score=Running has no similarities from before epoch {epoch}: resume from a '
@@ -160,8 +191,10 @@ class Running(Score):
         self.average = state.get('average')
 
 
-def _sweep(trainer: L.Trainer, module: L.LightningModule, rows: Rows | None, **view: int) -> Tensor:
+def _sweep(
+    trainer: L.Trainer, module: L.LightningModule, rows: Rows | None, shuffled: ShuffledPairs | None, **view: int
+) -> Tensor:
     """One sweep over the rows, or over all that are not dropped."""
     pairs = pairs_of(trainer)
     arguments: dict[str, Any] = view if rows is None else {**view, 'rows': rows}
-    return sweep(trainer, module, pairs.sweep_dataloader(**arguments), len(pairs.partition))
+    return sweep(trainer, module, pairs.sweep_dataloader(**arguments), len(pairs.partition), shuffled)

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from callbacks.shuffled_pairs import ShuffledPairs
 from datamodules.files.atomic import write_atomically, write_text
 
 Dtype = Literal['float16', 'float32']
@@ -30,7 +31,13 @@ EMBEDDED = ('image', 'text')  # outputs of `predict_step` that are stored, one f
 PROGRESS = 'progress.json'
 
 
-def sweep(trainer: L.Trainer, module: L.LightningModule, loader: DataLoader[Any], rows: int) -> Tensor:
+def sweep(
+    trainer: L.Trainer,
+    module: L.LightningModule,
+    loader: DataLoader[Any],
+    rows: int,
+    shuffled: ShuffledPairs | None = None,
+) -> Tensor:
     """Measures the cosine similarity of every pair that a loader yields, by the module's ``predict_step``.
 
     The model is in evaluation mode meanwhile, and every random generator is restored afterwards, so that training
@@ -41,15 +48,18 @@ def sweep(trainer: L.Trainer, module: L.LightningModule, loader: DataLoader[Any]
         module: Its module, not the DDP wrapper: the forward pass needs nothing from the other processes.
         loader: Batches that ``predict_step`` turns into ``row`` (B,) and ``similarity`` (B,).
         rows: Number N of rows of the table.
+        shuffled: Collects embeddings on the way, to compare pictures with the captions of other pairs.
 
     Returns:
         Similarity in [-1, 1] of each row, float32 (N,), on the CPU, the same on all processes; NaN for rows that no
         loader yields.
     """
     sums = RowSums(rows, module.device)
-    with _measuring(trainer, module):
+    with measuring(trainer, module):
         for output in _predict(trainer, module, loader):
             sums.add(output['row'], output['similarity'])
+            if shuffled is not None:
+                shuffled.add(output)
     return sums.mean(trainer)
 
 
@@ -84,7 +94,7 @@ def embed_pairs(
     Returns:
         The embeddings in float32, the same on all processes.
     """
-    with _measuring(trainer, module):
+    with measuring(trainer, module):
         outputs = list(_predict(trainer, module, loader, title))
     width = trainer.strategy.broadcast(outputs[0]['image'].shape[1] if outputs else 0)  # rank 0 always has pairs
     image, text = torch.zeros(len(EMBEDDED), rows, width, device=module.device)
@@ -139,7 +149,7 @@ def sweep_embeddings(
     """
     chunks = [rows[start : start + chunk_rows] for start in range(0, len(rows), chunk_rows)]
     store = _EmbeddingStore(trainer, Path(folder), _plan(identity, rows, pairs, dtype, chunk_rows), chunks)
-    with _measuring(trainer, module):
+    with measuring(trainer, module):
         for number in range(store.finished, len(chunks)):
             outputs = _predict(trainer, module, loader(chunks[number]), f'sweep {number + 1}/{len(chunks)}')
             store.write([_to_numpy(output, dtype) for output in outputs])
@@ -267,7 +277,7 @@ class RowSums:
 
 
 @contextmanager
-def _measuring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
+def measuring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
     """Evaluation mode without gradients, in the training precision; restores modes and random states afterwards."""
     agree_on_batch_norm(trainer, module)
     # no_grad, not inference_mode: tensors made here (pools, prototypes) may enter a training step later

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.attacks.manifest import Manifest
-from datamodules.evaluation.sets import EvaluationSet
+from datamodules.evaluation.sets import EvalBatch, EvaluationSet
 from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch
 from datamodules.rows.partition import Partition
 from datamodules.rows.table import PairTable
@@ -43,6 +43,23 @@ class Pairs(Protocol):
         """A hash of each row's stored picture, int64 (N,), equal for equal pixels."""
 
 
+class Canaries(Protocol):
+    """Pairs that the defender has planted and may therefore know; ``data.canaries`` says which."""
+
+    def canary_rows(self) -> dict[str, np.ndarray]:
+        """Rows of each canary by its name, ascending, int64; the last rows of all. Empty without canaries."""
+
+    def canary_dataloader(self) -> DataLoader[EvalBatch]:
+        """Reads this process's share of the pictures that show whether canaries are learned.
+
+        ``target`` of a batch is the number of the canary that a picture is for, in the order of :meth:`canary_rows`.
+        ``label`` is the same if the picture carries its trigger or is one of its copies, else -1.
+        """
+
+    def canary_prompts(self) -> torch.Tensor:
+        """Tokens of captions of each canary, int64 (C, P, T)."""
+
+
 class Prompts(Protocol):
     """All that a zero-shot classifier is built from."""
 
@@ -61,6 +78,7 @@ class Truth(Protocol):
         images: Stored pictures by row.
         partition: The split to measure.
         heldout: Captions and image references of the held-out pairs, or ``None``.
+        canary_count: Number of canary pairs, which are the last rows and belong to no attack.
     """
 
     manifest: Manifest
@@ -74,6 +92,12 @@ class Truth(Protocol):
 
     @property
     def heldout(self) -> PairTable | None: ...
+
+    @property
+    def canary_count(self) -> int: ...
+
+    def picture_hashes(self) -> np.ndarray:
+        """A hash of each row's stored picture, int64 (N,), equal for equal pixels."""
 
     def heldout_dataloader(self) -> DataLoader[PairBatch]:
         """Reads this process's share of the held-out pairs, in order. The rows of its batches are rows of ``heldout``.
@@ -96,6 +120,17 @@ def pairs_of(trainer: L.Trainer) -> Pairs:
             'pairs, such as a subclass of PairsDataModule, or train without callbacks.repartition.'
         )
     return cast(Pairs, data)
+
+
+def canaries_of(trainer: L.Trainer) -> Canaries:
+    """The canaries of a run, for a defense and for metrics; a stream has none."""
+    data = _datamodule(trainer)
+    return cast(Canaries, data if hasattr(data, 'canary_rows') else _NoCanaries())
+
+
+class _NoCanaries:
+    def canary_rows(self) -> dict[str, np.ndarray]:
+        return {}
 
 
 def prompts_of(trainer: L.Trainer) -> Prompts:

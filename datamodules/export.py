@@ -67,7 +67,7 @@ def export(data: PairsDataModule, folder: Path, form: Form = 'csv') -> int:
     """
     if form not in get_args(Form):
         raise UsageError(f'form must be one of {", ".join(get_args(Form))}, got {form!r}.')
-    kept = np.zeros(len(data.table), bool)
+    kept = np.zeros(len(data.table) - data.canary_count, bool)  # canaries are a secret of the defender's runs
     with fill_atomically(require_empty(folder)) as temporary:
         if form == 'csv':
             write_csv(temporary, _encode_pairs(data, kept))
@@ -106,7 +106,7 @@ class _EncodedPictures(Dataset[tuple[int, bytes | None]]):
 
 def _encode_pairs(data: PairsDataModule, kept: np.ndarray) -> Iterator[WrittenPair]:
     """Yields the pairs to write, and marks their rows in ``kept``, bool (N,)."""
-    rows = np.flatnonzero(data.partition.side.numpy() != DROPPED)
+    rows = np.flatnonzero(data.partition.side.numpy()[: len(kept)] != DROPPED)
     starts = range(0, len(rows), _CAPTIONS_AT_ONCE)
     captions = (caption for start in starts for caption in data.table.captions(rows[start : start + _CAPTIONS_AT_ONCE]))
     encoded = _EncodedPictures(data.images, rows)

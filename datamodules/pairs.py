@@ -15,6 +15,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.attacks.base import AttackPool, Poisoning, flatten_attacks
+from datamodules.attacks.canaries import Canary, named_canaries
+from datamodules.attacks.planting import Planted, plant, secret_seed
 from datamodules.attacks.poisoned_pictures import name_poisoned_pictures, render_poisoned_pictures
 from datamodules.attacks.poisoned_table import poison_table
 from datamodules.evaluation.heldout import heldout_loader
@@ -31,6 +33,7 @@ from datamodules.pictures.shared import warn_of_shared_pictures
 from datamodules.pictures.store import PictureStore
 from datamodules.pictures.views import as_makers, as_rewriters, check_views, clean_view, make_views
 from datamodules.rows.filters import Filter, apply_filters, mask_digest
+from datamodules.rows.pair_sketch import hash_pairs, sketch
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
 from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.text.eda import EDA
@@ -40,7 +43,7 @@ from datamodules.text.tokenizer import ModelTokenizer, WordTokenizer
 from datamodules.usage_error import SEEDS, UsageError, check_number
 
 if TYPE_CHECKING:
-    from datamodules.contracts import Pairs, Prompts, Truth
+    from datamodules.contracts import Canaries, Pairs, Prompts, Truth
 
 
 class PairsDataModule(L.LightningDataModule):
@@ -60,6 +63,11 @@ class PairsDataModule(L.LightningDataModule):
         poison: Train on the poisons. ``false`` leaves them out but still measures the attacks, as a control.
         filters: Rules by name that drop pairs before training, such as ``LedgerFilter``. Attacks choose their images
             and captions before any filter applies, so a filtered run measures the same poisons.
+        canaries: Poisons to plant by name, such as ``PatchCanary``, that show whether attacks as strong as these are
+            trusted and learned. They are drawn from the pairs that are kept, and trained on like any other pair.
+        canary_seed: Secret seed of the canaries, the same in runs that are compared. Defaults to a number drawn from
+            ``seed`` and the pairs as loaded, which whoever knows both can repeat: choose your own where an attacker
+            may know your settings.
         heldout_name: Name of the held-out set in metrics.
         labeled: Further sets for zero-shot accuracy, by name. Each is a folder with one folder of images per class,
             ``<class>/*.jpg``.
@@ -92,6 +100,8 @@ class PairsDataModule(L.LightningDataModule):
         attacks: dict[str, Poisoning | None] | None = None,
         poison: bool = True,
         filters: dict[str, Filter | None] | None = None,
+        canaries: dict[str, Canary | None] | None = None,
+        canary_seed: int | None = None,
         heldout_name: str = 'heldout',
         labeled: dict[str, str] | None = None,
         class_names: list[str] | Literal['imagenet'] = 'imagenet',
@@ -115,6 +125,7 @@ class PairsDataModule(L.LightningDataModule):
         check_number('data.safe_weight', safe_weight, '(0, inf)')
         check_number('data.num_workers', num_workers, '[0, inf)')
         check_number('data.seed', seed, SEEDS)
+        check_number('data.canary_seed', canary_seed, SEEDS)
         if class_names != 'imagenet':
             check_class_names(class_names)
         check_set_names(heldout_name, labeled or {})
@@ -122,6 +133,9 @@ class PairsDataModule(L.LightningDataModule):
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
         self.attacks = flatten_attacks(attacks or {})
         self.filters = {name: rule for name, rule in (filters or {}).items() if rule is not None}
+        self.canaries = named_canaries(canaries or {})
+        self.canary_seed = canary_seed
+        self.planted: Planted | None = None
         self.poison, self.labeled = poison, labeled or {}
         self.templates = check_templates(imagenet_templates() if templates is None else templates, 'data.templates')
         self.image_views, self.view_makers = image_views, as_makers(image_views)
@@ -185,16 +199,22 @@ class PairsDataModule(L.LightningDataModule):
         assert self.context_length is not None
         pool = self.attack_pool()
         self.table, self.manifest = poison_table(self.attacks, pool)
-        poisons = self.manifest.rows(), render_poisoned_pictures(self.attacks, self.manifest, self.pictures)
-        self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), [poisons])
+        overlays = [(self.manifest.rows(), render_poisoned_pictures(self.attacks, self.manifest, self.pictures))]
+        self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), overlays)
+        self.planted = None  # not yet, also when this is called again: filters judge the pairs alone
+        self.filtered = apply_filters(self.filters, self.table, self.manifest.rows(), self.picture_hashes)
+        fingerprint = self.table.fingerprint  # of the pairs without canaries
+        if self.canaries:
+            overlays.append(self._plant())
+            self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), overlays)
         own = getattr(self.trainer.lightning_module, 'tokenizer', None) if self.trainer else None
         self.tokenizer = ModelTokenizer(own, self.context_length) if own else WordTokenizer(self.context_length)
         self.tokens = stored_tokens(self.table, self.tokenizer, self.cache_dir)
         if not self._rank:
             warn_of_cut_captions(self.table, self.tokens, self.tokenizer)
-        self.filtered = apply_filters(self.filters, self.table, self.manifest.rows())
-        self.partition = Partition(len(self.table), self.table.fingerprint)
+        self.partition = Partition(len(self.table), fingerprint)
         self.partition.side[self._untrained_rows()] = DROPPED
+        self._sketch: torch.Tensor | None = None
         if self.heldout is not None:
             self.clean_heldout_rows = np.flatnonzero(~pool.of_taken_images('heldout'))
         self.evaluation_sets = self._evaluation_sets(pool)
@@ -215,11 +235,53 @@ class PairsDataModule(L.LightningDataModule):
     def picture_hashes(self) -> np.ndarray:
         """A hash of each row's stored picture, int64 (N,), equal for equal pixels; computed once and cached."""
         name = name_poisoned_pictures(self.attacks, self.manifest, self.pictures)
+        if self.planted is not None:
+            name += self.planted.picture_cache.removeprefix(self.pictures.name)
 
         def fill(hashes: np.ndarray) -> None:
             hashes[:] = picture_hashes(self.images, len(hashes))
 
         return stored_array(self.cache_dir / f'{name}-hashes.npy', (len(self.table),), np.int64, fill)
+
+    @property
+    def trained_pairs(self) -> torch.Tensor:
+        """Sketch of the pairs that are trained on, see :func:`datamodules.rows.pair_sketch.sketch`."""
+        if self._sketch is None:  # seconds for millions of pairs, and only checkpoints need it
+            self._sketch = sketch(hash_pairs(self.table)[self.partition.side.numpy() != DROPPED])
+        return self._sketch
+
+    # --- canaries ----------------------------------------------------------------------------------------------------
+
+    @property
+    def canary_count(self) -> int:
+        """Number of pairs that are canaries; they are the last rows of the table."""
+        return 0 if self.planted is None else len(self.planted)
+
+    def canary_rows(self) -> dict[str, np.ndarray]:
+        """Rows of each canary by its name, ascending, int64."""
+        return {} if self.planted is None else self.planted.rows(len(self.table) - self.canary_count)
+
+    def canary_dataloader(self) -> DataLoader[EvalBatch]:
+        """Reads this process's share of the pictures on which canaries are measured, see :class:`Canaries`."""
+        assert self.planted is not None
+        return evaluation_loader(self.planted.evaluation, self.eval_batch_size, self._rank, self._world)
+
+    def canary_prompts(self) -> torch.Tensor:
+        """Tokens of captions of each canary, int64 (C, P, T)."""
+        assert self.planted is not None
+        captions = self.planted.captions()
+        return torch.from_numpy(np.array([[self.tokenizer(each) for each in of_canary] for of_canary in captions]))
+
+    def _plant(self) -> tuple[np.ndarray, np.ndarray]:
+        """Appends the canaries to the table; returns their rows and pictures. Attacks have no say in what they are."""
+        filtered = np.flatnonzero(self.filtered)
+        unreadable = np.fromiter(self.pictures.unreadable['train'], np.int64)
+        kept = np.setdiff1d(np.arange(len(self.source)), np.union1d(filtered, unreadable))
+        secret = secret_seed(self.seed, self.source.fingerprint) if self.canary_seed is None else self.canary_seed
+        self.planted = plant(self.canaries, self.source, self.heldout, kept, self.pictures, secret)
+        pairs = len(self.table)
+        self.table = self.planted.append_to(self.table, self.source)
+        return np.arange(pairs, len(self.table)), self.planted.pictures()
 
     # --- loaders -----------------------------------------------------------------------------------------------------
 
@@ -316,11 +378,19 @@ class PairsDataModule(L.LightningDataModule):
             'partition': self.partition.state_dict(),
             'poisons': self._trained_poisons,
             'filters': mask_digest(self.filtered),
+            'canaries': self._canary_digest,
+            'trained_pairs': self.trained_pairs,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.trainer is None or self.trainer.state.fn != 'fit':  # a model may be evaluated on other data
             return
+        if state_dict.get('canaries') != self._canary_digest:  # absent before there were canaries
+            raise UsageError(
+                'the checkpoint was trained with other canaries than data.canaries plants: resume with the canaries, '
+                'data.canary_seed and filters of that run, or start from its weights with model.init_from instead of '
+                'ckpt_path.'
+            )
         self.partition.load_state_dict(state_dict['partition'])
         if state_dict['poisons'] != self._trained_poisons:  # also differs if only the trigger does
             raise UsageError(
@@ -347,6 +417,10 @@ class PairsDataModule(L.LightningDataModule):
     def _trained_poisons(self) -> str:
         """Identifies the poisons that are trained on."""
         return self.manifest.digest if self.poison else 'none'
+
+    @property
+    def _canary_digest(self) -> str | None:
+        return None if self.planted is None else self.planted.manifest.digest
 
     def _untrained_rows(self) -> np.ndarray:
         """Rows that are left out: filtered and unreadable ones and, with ``poison=False``, poisons."""
@@ -413,5 +487,5 @@ class PairsDataModule(L.LightningDataModule):
 
 if TYPE_CHECKING:  # mypy checks that the class keeps its contracts
 
-    def _keeps_contracts(data: PairsDataModule) -> tuple[Pairs, Prompts, Truth]:
-        return data, data, data
+    def _keeps_contracts(data: PairsDataModule) -> tuple[Pairs, Canaries, Prompts, Truth]:
+        return data, data, data, data

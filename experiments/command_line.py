@@ -21,7 +21,7 @@ import lightning_modules
 from datamodules.pairs import PairsDataModule
 from experiments.checkpoint_choice import choose_checkpoint
 from experiments.checkpoint_io import AtomicCheckpointIO
-from experiments.errors import fail, short_errors
+from experiments.errors import DISTRUST, fail, short_errors
 from experiments.last_word import last_word, warn_of_unfinished
 from experiments.measurements import describe_measurements
 from experiments.parser import Parser, place_csv_logger
@@ -230,6 +230,9 @@ class CommandLine(LightningCLI):
     def after_fit(self) -> None:
         if folder := self.run_folder.mark_done(self.trainer):
             print(last_word(self.trainer, folder), flush=True)
+        for callback in cast(Any, self.trainer).callbacks:  # missing from its type
+            if distrust := getattr(callback, 'distrust', ''):
+                fail(distrust, DISTRUST)
         if not self.run_folder.started and self.trainer.is_global_zero:
             print('Nothing was left to train: to go on, set a larger trainer.max_epochs.', flush=True)
 

@@ -14,12 +14,13 @@ from datamodules.usage_error import UsageError
 from experiments.subcommands import SUBCOMMANDS
 
 USAGE_ERROR = 2  # exit status of a command that was called wrongly, as in argparse
+DISTRUST = 3  # exit status of a run that ended because its split could not be trusted
 
 
-def fail(message: str) -> NoReturn:
+def fail(message: str, status: int = USAGE_ERROR) -> NoReturn:
     """Ends the command with one sentence."""
     sys.stderr.write(f'error: {spell_out(message)}\n')  # messages of libraries may show the data
-    raise SystemExit(USAGE_ERROR)
+    raise SystemExit(status)
 
 
 @contextmanager

@@ -3,15 +3,17 @@
 For example: ``python -m experiments.grid experiments/grids/cifar10.yaml --jobs 2 --data.root=data/cifar10``.
 
 A cell of a grid is one method on one data set under one set of attacks, with one pair of seeds. It is an ordinary
-``clipward fit`` in its own folder. Finished cells are skipped, and killed cells resume from their last checkpoint. If
-a cell fails, the others still run, and the exit status is 1. A grid that is told to end takes its runs with it. Several
-grids may share their folders: a cell that one of them runs is left to it. A finished cell leaves one small JSON file.
-The table.md beside these files is made from them alone, so the runs can be deleted.
+``clipward fit`` in its own folder. A method may start from the weights of another one, or be trained on the pairs that
+another one's ledger keeps; it then comes after it. Finished cells are skipped, and killed cells resume from their last
+checkpoint. If a cell fails, the others still run, and the exit status is 1. A grid that is told to end takes its runs
+with it. Several grids may share their folders: a cell that one of them runs is left to it. A finished cell leaves one
+small JSON file. The table.md beside these files is made from them alone, so the runs can be deleted.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -21,19 +23,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from callbacks.ledger import FILE as LEDGER
 from datamodules.files.atomic import write_text
 from datamodules.files.locks import FolderInUseError, lock
 from datamodules.files.quoting import spell_out
 from datamodules.usage_error import UsageError
 from experiments import grid_file
 from experiments.child_processes import Children, ended_by_signals
+from experiments.config_files import SHIPPED
 from experiments.errors import short_errors
-from experiments.grid_file import Cell, Grid, read_grid
+from experiments.grid_file import LEDGER_OPTION, Cell, Grid, read_grid
 from experiments.option_check import check_options
 from experiments.result_files import DamagedResultError, load, save
-from experiments.results import Result
+from experiments.results import Result, attacks_in
+from experiments.run_folder import DONE
 from experiments.run_results import finished_version, read_run, versions
-from experiments.tables import attack_table
+from experiments.tables import attack_table, run_table
 
 LAST_CHECKPOINT = 'checkpoints/last.ckpt'
 COMMAND = 'command.txt'  # in a cell's folder: the command that started it
@@ -70,7 +75,7 @@ class GridRunner:
         self.grid, self.runs, self.results, self.extra, self.children = grid, runs, results, extra, children
 
     def run_all(self, pool: Executor) -> Iterator[Outcome]:
-        """Runs all cells; those that start from another cell's weights come after it.
+        """Runs all cells; those that need a file of another cell come after it.
 
         Args:
             pool: Threads, each for one run at a time.
@@ -99,11 +104,12 @@ class GridRunner:
         try:
             if result := load_result(self.results, cell):
                 return self._done(cell, result, 'already done')
-            weights = self._initial_weights(cell)
+            if self.grid.is_scoring(cell) and self._is_scored(cell):
+                return Outcome(cell, 'done', 'already done')
             with lock(self.runs / cell.name) as held:
                 if result := load_result(self.results, cell):  # since the first look
                     return self._done(cell, result, 'already done')
-                return self._finish(cell, weights, held)
+                return self._finish(cell, held)
         except FolderInUseError as error:
             return Outcome(cell, 'elsewhere', f'runs in {error.holder}, waiting for it at the end')
         except (OSError, UsageError) as error:
@@ -118,44 +124,76 @@ class GridRunner:
         made_by = f'by another command: to train it again, delete {result.source} and {self.runs / cell.name}'
         return Outcome(cell, 'done', f'{text} {made_by}')
 
-    def _initial_weights(self, cell: Cell) -> Path | None:
-        start = self.grid.start_of(cell)
-        if start is None:
-            return None
-        finished = finished_version(self.runs / start.name)
-        if finished is None or not (finished / LAST_CHECKPOINT).is_file():
-            raise UsageError(f'{start.name} has not left a checkpoint to start from.')
-        return finished / LAST_CHECKPOINT
+    def _is_scored(self, cell: Cell) -> bool:
+        """Whether a cell that leaves no result has left its ledger, or none that needs it is without a result."""
+        users = self.grid.users_of(cell)
+        return bool(
+            left_in(self.runs / cell.name, LEDGER) or (users and all(load_result(self.results, user) for user in users))
+        )
 
-    def _finish(self, cell: Cell, weights: Path | None, held: int) -> Outcome:
+    def _ledgers(self, cell: Cell) -> list[str]:
+        """The option that names the ledgers which say what a cell is trained on."""
+        for other in self.grid.ledgers_of(cell):
+            if (result := load_result(self.results, other)) and result.distrusted_after is not None:
+                raise UsageError(f'{other.name}: its split could not be trusted, so nothing is trained on its ledger.')
+        files = [str(self._left_by(other, LEDGER, 'a ledger')) for other in self.grid.ledgers_of(cell)]
+        return [f'{LEDGER_OPTION}.file={files[0] if len(files) == 1 else json.dumps(files)}'] if files else []
+
+    def _start(self, cell: Cell) -> list[str]:
+        """The option that names what a run goes on from: its own last checkpoint, or the weights of another cell."""
+        if checkpoint := last_checkpoint(self.runs / cell.name):
+            return [f'--ckpt_path={checkpoint}']
+        if other := self.grid.weights_of(cell):
+            option = '--ckpt_path' if self.grid.is_scoring(cell) else '--model.init_from'
+            return [f'{option}={self._left_by(other, LAST_CHECKPOINT, "a checkpoint to start from")}']
+        return []
+
+    def _left_by(self, cell: Cell, name: str, what: str) -> Path:
+        """A file of another cell's finished run."""
+        if file := left_in(self.runs / cell.name, name):
+            return file
+        result = result_file(self.results, cell)
+        deleted = f' Its run was deleted: to train it again, delete {result}.' if result.exists() else ''
+        raise UsageError(f'{cell.name} has not left {what}.{deleted}')
+
+    def _finish(self, cell: Cell, held: int) -> Outcome:
         folder = self.runs / cell.name
-        if not finished_version(folder):
-            self._train(cell, weights, held)
-        finished = finished_version(folder)  # not the exit status: Lightning may exit with 0 when a run is terminated
+        sign = LEDGER if self.grid.is_scoring(cell) else DONE
+        if not left_in(folder, sign):
+            self._run(cell, held)
+        finished = left_in(folder, sign)  # not the exit status: Lightning may exit with 0 when a run is terminated
         if not finished:
             return Outcome(cell, 'failed', f'failed{_reason(folder / "log.txt")}, see {folder / "log.txt"}')
-        result = read_run(finished)
+        if self.grid.is_scoring(cell):
+            return Outcome(cell, 'done', 'done')
+        result = read_run(finished.parent)
         if result is None:
-            raise UsageError(f'{finished} holds no measurement.')
+            raise UsageError(f'{finished.parent} holds no measurement.')
         command = (folder / COMMAND).read_text(errors='replace') if (folder / COMMAND).exists() else ''
         file = result_file(self.results, cell)
         result = replace(of_cell(result, cell), command=command, source=str(file))
         save(result, file)
         return self._done(cell, result, 'done')
 
-    def _train(self, cell: Cell, weights: Path | None, held: int) -> None:
+    def _run(self, cell: Cell, held: int) -> None:
         """Runs ``clipward``, resuming from the run's last checkpoint if it has one."""
         folder = self.runs / cell.name
-        checkpoint = last_checkpoint(folder)
-        start = [f'--ckpt_path={checkpoint}'] if checkpoint else [f'--model.init_from={weights}'] if weights else []
-        if not (folder / COMMAND).exists():
+        of_folder = [f'--trainer.default_root_dir={self.runs}', *self._ledgers(cell), *self._start(cell)]
+        if not last_checkpoint(folder):
             write_text(folder / COMMAND, self._command(cell))
-        arguments = [*self.grid.command(cell), *self.extra, f'--trainer.default_root_dir={self.runs}', *start]
+        arguments = [*self.grid.command(cell), *self.extra, *of_folder]
         environment = {'OMP_NUM_THREADS': '1', 'WANDB_MODE': 'offline', **os.environ}
         # The run holds the lock too: should this process be killed, no other grid starts the cell beside it.
         self.children.run(
             [sys.executable, '-m', 'experiments.cli', *arguments], folder / 'log.txt', environment, [held]
         )
+
+
+def left_in(folder: Path, name: str) -> Path | None:
+    """A file in the folder of a run's name: that of its finished training, or that of ``predict``."""
+    finished = finished_version(folder)
+    files = [place / name for place in ([finished] if finished else folder.glob('predict_*'))]
+    return next((file for file in files if file.is_file()), None)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -188,15 +226,26 @@ def load_result(results: Path, cell: Cell) -> Result | None:
 
 
 def make_tables(grid: Grid, results: Path) -> str:
-    """Markdown tables of the cells that are finished: for each data set, success by attack and method."""
+    """Markdown tables of the cells that are finished: for each data set, success by attack and method.
+
+    Where no attack was measured, a row for each method says what was.
+    """
     lines = []
     for data in grid.data:
         runs: dict[str, dict[str, list[Result]]] = {}
         for cell in grid.cells():
             if cell.data == data and (result := load_result(results, cell)):
                 runs.setdefault(cell.attack, {}).setdefault(cell.method, []).append(result)
-        lines += [f'### {data}\n'] * bool(data) + [attack_table(runs, grid.undefended), '']
+        finished = [run for of_methods in runs.values() for repetitions in of_methods.values() for run in repetitions]
+        table = attack_table(runs, grid.undefended) if attacks_in(finished) else run_table(finished)
+        lines += [f'### {data}\n'] * bool(data) + [table, '']
     return '\n'.join(lines)
+
+
+def find_grid(path: Path) -> Path:
+    """A path as it is, or that of the shipped file of its name below ``experiments/`` if there is none."""
+    shipped = SHIPPED / path
+    return shipped if shipped.is_file() and not path.exists() else path
 
 
 def _reason(log: Path) -> str:
@@ -214,7 +263,7 @@ def main() -> None:
         epilog='All other arguments are passed on to every cell.',
         allow_abbrev=False,
     )
-    parser.add_argument('grid', type=Path, help='YAML file')
+    parser.add_argument('grid', type=Path, help='YAML file, or the name of a shipped one')
     parser.add_argument('--jobs', type=int, default=1, help='number of runs at a time, with one thread each')
     parser.add_argument('--runs', type=Path, help='folder of the runs (default: runs/<name of the file>)')
     parser.add_argument('--results', type=Path, help='folder of the results (default: <runs>/results)')
@@ -226,8 +275,24 @@ def main() -> None:
             raise UsageError(f'{given[0]}: the grid sets this for each cell; leave it out.')
         if extra:
             check_options('fit', ['fit', *extra])
+        grid = read_grid(find_grid(options.grid))
+        check_commands(grid)
         runs = options.runs or Path('runs', options.grid.stem)
-        train_all(read_grid(options.grid), runs, options.results or runs / 'results', extra, options.jobs)
+        train_all(grid, runs, options.results or runs / 'results', extra, options.jobs)
+
+
+def check_commands(grid: Grid) -> None:
+    """Refuses a misspelled option of any cell before the first one is trained.
+
+    Raises:
+        UsageError: If a cell's command has an option or a file that does not exist.
+    """
+    for name, cell in {cell.name_without_seeds: cell for cell in grid.cells()}.items():
+        subcommand, *arguments = grid.command(cell)
+        try:
+            check_options(subcommand, arguments)
+        except UsageError as error:
+            raise UsageError(f'{name}: {error}') from error
 
 
 def train_all(grid: Grid, runs: Path, results: Path, extra: Sequence[str], jobs: int) -> None:

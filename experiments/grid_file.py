@@ -7,18 +7,25 @@ names::
     arguments: ['--config=data/{data}.yaml', '--config=methods/{method}.yaml']  # shared by all cells
     methods:
       clip: []
+      safeclip: []
       cleanclip: {start: clip, arguments: [--trainer.max_epochs=10]}  # starts from the weights of the clip cell
+      retrain: {ledger: safeclip, keep: {max_p: 0.1}, arguments: [...]}  # on the pairs that safeclip's ledger keeps
+      scores: {predict: retrain, arguments: [...]}          # trains nothing: the model of retrain writes a ledger
     data: {coco: []}                                        # optional, as is attacks
     attacks:
       badnet: [--config=attacks/badnet.yaml]
       wanet: {seeds: [11], arguments: [--config=attacks/wanet.yaml]}  # seeds of this attack alone
     seeds: [11, [11, 12]]                                   # data seed and training seed; one number is both
     undefended: clip                                        # attacks below 0.5 here are marked "not established"
+
+``ledger`` may be a list. ``keep`` holds arguments of :class:`datamodules.rows.filters.LedgerFilter`; without it, the
+safe side is kept.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -26,12 +33,15 @@ from typing import Any
 
 import yaml
 
+from datamodules.rows.filters import LedgerFilter
 from datamodules.usage_error import UsageError
 
 AXES = ('methods', 'data', 'attacks')
 KEYS = {*AXES, 'seeds', 'arguments', 'undefended'}
 REQUIRED_KEYS = {'methods', 'seeds'}
-ENTRY_KEYS = ('arguments', 'start', 'seeds')
+ENTRY_KEYS = ('arguments', 'start', 'ledger', 'keep', 'predict', 'seeds')
+KEEP_KEYS = ('share', 'max_p')  # arguments of the filter that reads the ledgers
+LEDGER_OPTION = '--data.filters.ledger'
 
 Seeds = tuple[tuple[int, int], ...]  # pairs of a data seed and a training seed
 
@@ -43,12 +53,24 @@ class Entry:
     Attributes:
         arguments: Arguments that it adds to the command.
         start: For a method, the one whose weights it starts from, with the same data, attacks and seeds.
+        ledgers: For a method, those whose ledgers say which pairs it is trained on, with the same data, attacks and
+            seeds.
+        keep: Arguments of the filter that reads the ledgers, without the files.
+        predict: For a method that trains nothing, the one whose model scores its pairs.
         seeds: For attacks, pairs of a data seed and a training seed; the seeds of the grid if ``None``.
     """
 
     arguments: tuple[str, ...] = ()
     start: str | None = None
+    ledgers: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    predict: str | None = None
     seeds: Seeds | None = None
+
+    @property
+    def needs(self) -> list[str]:
+        """Methods whose runs must have ended before this one can begin."""
+        return [method for method in (self.start, self.predict, *self.ledgers) if method]
 
 
 @dataclass(frozen=True)
@@ -107,44 +129,67 @@ class Grid:
         axes = product(all_seeds, self.data, self.attacks, self.methods)
         return [Cell(method, data, attack, *seeds) for seeds, data, attack, method in axes if seeds in seeds_of[attack]]
 
-    def start_of(self, cell: Cell) -> Cell | None:
-        """The cell whose weights ``cell`` starts from; ``None`` for a cell that starts from scratch."""
-        start = self.methods[cell.method].start
-        return replace(cell, method=start) if start else None
+    def weights_of(self, cell: Cell) -> Cell | None:
+        """The cell whose weights ``cell`` starts from, or scores pairs with; ``None`` for a cell from scratch."""
+        method = self.methods[cell.method]
+        weights = method.predict or method.start
+        return replace(cell, method=weights) if weights else None
+
+    def ledgers_of(self, cell: Cell) -> list[Cell]:
+        """The cells whose ledgers say which pairs ``cell`` is trained on; none for all pairs."""
+        return [replace(cell, method=method) for method in self.methods[cell.method].ledgers]
+
+    def is_scoring(self, cell: Cell) -> bool:
+        """Whether a cell only writes a ledger."""
+        return self.methods[cell.method].predict is not None
+
+    def users_of(self, cell: Cell) -> list[Cell]:
+        """The cells that need a file of a cell."""
+        return [replace(cell, method=name) for name, entry in self.methods.items() if cell.method in entry.needs]
 
     def waves(self) -> list[list[Cell]]:
-        """All cells, first those from scratch, then those that start from their weights, and so on."""
+        """All cells, first those that need no other, then those that need the first alone, and so on."""
         depths = {name: self.depth(name) for name in self.methods}
         return [[cell for cell in self.cells() if depths[cell.method] == depth] for depth in sorted({*depths.values()})]
 
-    def depth(self, method: str) -> int:
-        """Number of methods that are trained before a method can start.
+    def depth(self, method: str, above: tuple[str, ...] = ()) -> int:
+        """Number of methods that must have ended, one after the other, before a method can begin.
+
+        Args:
+            method: Name of the method.
+            above: Methods that need it, directly or not.
 
         Raises:
-            UsageError: If methods start from each other.
+            UsageError: If methods need each other.
         """
-        chain = [method]
-        while start := self.methods[chain[-1]].start:
-            if start in chain:
-                raise UsageError(f'methods.{method}: {" starts from ".join([*chain, start])}, so none can be first.')
-            chain.append(start)
-        return len(chain) - 1
+        chain = (*above, method)
+        if method in above:
+            raise UsageError(f'methods.{chain[0]}: {" needs ".join(chain)}, so none can be first.')
+        return max((1 + self.depth(needed, chain) for needed in self.methods[method].needs), default=0)
 
     def command(self, cell: Cell) -> list[str]:
-        """Arguments of ``clipward`` for a cell, without the run's folder and the weights that it starts from."""
-        parts = self.arguments, self.data[cell.data].arguments, self.methods[cell.method].arguments
-        words = [word for part in (*parts, self.attacks[cell.attack].arguments) for word in part]
+        """Arguments of ``clipward`` for a cell, without the run's folder and the files that other cells leave it."""
+        method = self.methods[cell.method]
+        parts = self.arguments, self.data[cell.data].arguments, method.arguments, self.attacks[cell.attack].arguments
+        words = [word for part in (*parts, method.keep) for word in part]
         for axis in ('method', 'data', 'attack'):
             words = [word.replace(f'{{{axis}}}', getattr(cell, axis)) for word in words]
-        return ['fit', *words, f'--name={cell.name}', f'--data.seed={cell.data_seed}', f'--seed_everything={cell.seed}']
+        subcommand = 'predict' if self.is_scoring(cell) else 'fit'
+        return [
+            subcommand,
+            *words,
+            f'--name={cell.name}',
+            f'--data.seed={cell.data_seed}',
+            f'--seed_everything={cell.seed}',
+        ]
 
 
 def read_grid(path: Path) -> Grid:
     """Reads a grid file.
 
     Raises:
-        UsageError: If the file is not a grid, a key is unknown or missing, ``start`` or ``undefended`` is not one of
-            the methods, or two cells would have one name.
+        UsageError: If the file is not a grid, a key is unknown or missing, ``start``, ``ledger``, ``predict`` or
+            ``undefended`` is not one of the methods, methods need each other, or two cells would have one name.
     """
     content = _read_yaml(path)
     if wrong_keys := sorted(content.keys() - KEYS | REQUIRED_KEYS - content.keys()):
@@ -154,9 +199,11 @@ def read_grid(path: Path) -> Grid:
     axes = {axis: _read_axis(content.get(axis, {'': []}), f'{path}: {axis}') for axis in AXES}
     arguments = _read_words(content.get('arguments', []), f'{path}: arguments')
     undefended = _read_name(content, 'undefended')
-    references = {undefended, *(entry.start for entry in axes['methods'].values())}
+    references = {undefended, *(method for entry in axes['methods'].values() for method in entry.needs)}
     if unknown_methods := sorted(filter(None, references - axes['methods'].keys())):
-        raise UsageError(f'{path}: {", ".join(unknown_methods)}: start and undefended must name one of the methods.')
+        raise UsageError(
+            f'{path}: {", ".join(unknown_methods)}: start, ledger, predict and undefended must name one of the methods.'
+        )
     seeds = _read_seeds(content['seeds'], f'{path}: seeds')
     grid = Grid(**axes, seeds=seeds, arguments=arguments, undefended=undefended)
     _check(grid, path)
@@ -192,13 +239,41 @@ def _read_entry(value: Any, where: str) -> Entry:
         return Entry(_read_words(value, where))
     if unknown := sorted(map(str, value.keys() - ENTRY_KEYS)):
         raise UsageError(f'{where}: {unknown[0]} is unknown; the keys are {", ".join(ENTRY_KEYS)}.')
-    seeds = value.get('seeds')
-    words = _read_words(value.get('arguments', []), f'{where}.arguments')
-    return Entry(words, _read_name(value, 'start'), None if seeds is None else _read_seeds(seeds, f'{where}.seeds'))
+    seeds, ledgers = value.get('seeds'), _read_names(value, 'ledger')
+    if value.get('predict') and (ledgers or value.get('start')):
+        raise UsageError(f'{where}: predict trains nothing: leave out start and ledger.')
+    return Entry(
+        _read_words(value.get('arguments', []), f'{where}.arguments'),
+        _read_name(value, 'start'),
+        ledgers,
+        _read_keep(value.get('keep') or {}, ledgers, f'{where}.keep'),
+        _read_name(value, 'predict'),
+        None if seeds is None else _read_seeds(seeds, f'{where}.seeds'),
+    )
+
+
+def _read_keep(value: Any, ledgers: Sequence[str], where: str) -> tuple[str, ...]:
+    """Arguments of the command that set the filter of ledgers; checked here, since they apply hours later."""
+    if not isinstance(value, dict) or value.keys() - KEEP_KEYS:
+        raise UsageError(f'{where} takes {" or ".join(KEEP_KEYS)}, as in {{max_p: 0.1}}; got {value!r}.')
+    if not ledgers:
+        if value:
+            raise UsageError(f'{where} needs a ledger, as in {{ledger: safeclip, keep: {{max_p: 0.1}}}}.')
+        return ()
+    try:
+        LedgerFilter('', **value)
+    except (TypeError, UsageError) as error:
+        raise UsageError(f'{where}: {error}') from error
+    return (f'{LEDGER_OPTION}=LedgerFilter', *(f'{LEDGER_OPTION}.{name}={bound}' for name, bound in value.items()))
 
 
 def _read_name(content: dict[str, Any], key: str) -> str | None:
     return None if content.get(key) is None else str(content[key])
+
+
+def _read_names(content: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = content.get(key)
+    return tuple(map(str, value if isinstance(value, list) else [] if value is None else [value]))
 
 
 def _read_words(value: Any, where: str) -> tuple[str, ...]:

@@ -10,9 +10,10 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.ledger import FILE as LEDGER
-from callbacks.metric_names import ZERO_SHOT_PREFIX, asr_metric, parse_asr_metric
+from callbacks.metric_names import ZERO_SHOT_PREFIX, asr_metric
 from experiments.checkpoint_choice import FOLDER, run_of
 from experiments.checkpoint_io import LAST
+from experiments.measurements import measured_attacks, why_success_says_little
 from experiments.run_folder import DONE
 from experiments.wandb_run import wandb_runs
 
@@ -40,10 +41,11 @@ def quoted(path: str | Path) -> str:
 def _results(values: dict[str, float]) -> list[str]:
     sets = [name for name in values if name.startswith(ZERO_SHOT_PREFIX)]
     lines = [f'  {"accuracy":<12} {values[name]:.3f} on {name.removeprefix(ZERO_SHOT_PREFIX)}' for name in sets]
-    attacks = [name.attack for name in map(parse_asr_metric, values) if name and name.what == 'rate']
-    for attack in attacks:
+    for attack in measured_attacks(values):
         rate, clean = (values.get(asr_metric(attack, what), float('nan')) for what in ('rate', 'clean'))
         lines.append(f'  {attack:<12} {rate:.1%} success, {clean:.1%} on clean pictures')
+        if reason := why_success_says_little(attack, values):
+            lines.append(f'  {"":<12} {reason}')
     if 'partition/share' in values:
         lines.append(f'  {"safe side":<12} {values["partition/share"]:.1%} of the pairs')
     return lines

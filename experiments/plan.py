@@ -84,8 +84,10 @@ def describe(trainer: L.Trainer, module: CLIP, data: PairsDataModule) -> str:
 
 
 def cautions(module: CLIP, epochs: int, trained: int) -> list[str]:
-    """Where a resumed run goes on, and whether a run ends before it compares pictures with captions."""
+    """Where a resumed run goes on, what may change on the way, and whether the modalities are ever compared."""
     lines = [_line('resumes', f'after epoch {trained}', f'of {epochs}')] if trained else []
+    if extra := getattr(module, 'extra_slow_epochs', 0):
+        lines.append(_line('slow', f'up to {extra} more', 'taken from the mixed phase, if the split cannot be trusted'))
     if not any('cross_modal' in module.sides(epoch) for epoch in range(epochs)):
         remedy = 'raise trainer.max_epochs, or lower model.unimodal_epochs'
         lines.append(_line('beware', f'epochs 1 to {epochs}', f'never compare a picture with its caption: {remedy}'))
@@ -126,14 +128,17 @@ def _line(topic: str, name: str, value: str) -> str:
 
 def _pairs(data: PairsDataModule) -> list[str]:
     counts = poison_counts(data.manifest)
-    is_trained = (data.partition.side != DROPPED).numpy()  # neither filtered nor unreadable
+    pairs = len(data.table) - data.canary_count
+    is_trained = (data.partition.side[:pairs] != DROPPED).numpy()  # neither filtered nor unreadable
     trained, poisons = int(is_trained.sum()), int(is_trained[data.manifest.rows()].sum())
     share = f'{trained:,}' + f', of them {poisons:,} poisoned ({poisons / max(1, trained):.3%})' * bool(counts)
     left_out = '' if data.poison else ', measured but left out'
     dropped = f'{int(data.filtered.sum()):,} pairs left out'
     filters = [_line('filters', ', '.join(data.filters), dropped)] if data.filters else []
     attacks = [_line('poisons', attack, _classes(of_attack) + left_out) for attack, of_attack in counts.items()]
-    return [_line('pairs', f'batches of {data.batch_size:,}', share), *filters, *attacks]
+    amounts = {name: f'{len(rows):,}' for name, rows in data.canary_rows().items()}
+    planted = [_line('canaries', ', '.join(amounts), ' + '.join(amounts.values()) + ' planted')] if amounts else []
+    return [_line('pairs', f'batches of {data.batch_size:,}', share), *filters, *attacks, *planted]
 
 
 def _classes(counts: Mapping[str, int]) -> str:

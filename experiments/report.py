@@ -18,6 +18,7 @@ from pathlib import Path
 from callbacks.figure_files import save_figure
 from datamodules.usage_error import UsageError
 from experiments.errors import short_errors
+from experiments.meter_figure import leak_against_estimate
 from experiments.result_figures import success_against_accuracy, success_over_epochs
 from experiments.result_files import load, save
 from experiments.results import Result
@@ -31,13 +32,15 @@ def main() -> None:
     parser.add_argument('runs', nargs='+', type=Path, help='folders of runs, or JSON files saved from them')
     parser.add_argument('--figure', type=Path, help='PNG file for success and accuracy over the epochs')
     parser.add_argument('--trade-off', type=Path, help='PNG file for final success against accuracy')
+    parser.add_argument('--meter', type=Path, help='PNG file for the leak of each attack against its estimate')
     parser.add_argument('--save', type=Path, help='folder to save the results in, one small JSON file for each run')
     options = parser.parse_args()
     with short_errors(sys.argv):
         results = read_all(options.runs)
         print(run_table(results))
-        for path, draw in ((options.figure, success_over_epochs), (options.trade_off, success_against_accuracy)):
-            if path:
+        figures = {'figure': success_over_epochs, 'trade_off': success_against_accuracy, 'meter': leak_against_estimate}
+        for option, draw in figures.items():
+            if path := getattr(options, option):
                 save_figure(draw(results), path, dpi=150)
                 print(f'figure: {path}')
         if options.save:

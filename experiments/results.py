@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from callbacks.metric_names import ZERO_SHOT_PREFIX, parse_asr_metric, zero_shot_metric
 
+TRUSTED = 'partition/trusted'  # logged with each split: 1 if what was measured does not speak against it
+
 
 @dataclass(frozen=True)
 class Result:
@@ -61,6 +63,11 @@ class Result:
         return next(metrics, zero_shot_metric('heldout'))
 
     @property
+    def distrusted_after(self) -> int | None:
+        """Epochs trained before the first split that could not be trusted; ``None`` if there was none."""
+        return next((epochs for epochs, trusted in self.series.get(TRUSTED, []) if not trusted), None)
+
+    @property
     def knows_poisons(self) -> bool:
         """Whether some poisoned pairs are known. If not, no pair is known to be clean either."""
         return bool(self.poisons or self.attacks)
@@ -99,10 +106,17 @@ def _unused(label: str, groups: dict[str, list[Result]]) -> str:
 
 def caveats(results: Sequence[Result]) -> list[str]:
     """What must be said of the numbers of results that share a row, a sentence each."""
-    sentences = [f'{result.name}, seed {result.seed}: {result.caveat}.' for result in results if result.caveat]
-    if not sentences and not are_repetitions(results):
-        return [f'{results[0].name}: its runs differ by more than their seeds.']
+    sentences = [
+        f'{result.name}, seed {result.seed}: {caveat}.' for result in results for caveat in _caveats(result) if caveat
+    ]
+    if not any(result.caveat for result in results) and not are_repetitions(results):
+        sentences.append(f'{results[0].name}: its runs differ by more than their seeds.')
     return sentences
+
+
+def _caveats(result: Result) -> list[str]:
+    epochs = result.distrusted_after
+    return [result.caveat, '' if epochs is None else f'its split after epoch {epochs} could not be trusted']
 
 
 def star(results: Sequence[Result]) -> str:

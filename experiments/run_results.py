@@ -21,14 +21,21 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from callbacks.metric_names import ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, renamed_since_version_1
+from callbacks.ledger import FILE as LEDGER
+from callbacks.metric_names import (
+    ASR_PREFIX,
+    CANARY_PREFIX,
+    ZERO_SHOT_PREFIX,
+    ZERO_SHOT_TOP5_PREFIX,
+    renamed_since_version_1,
+)
 from datamodules.usage_error import UsageError
 from experiments.results import Result
 from experiments.run_folder import DONE
 
 METRICS, CONFIG, MANIFEST = 'metrics.csv', 'config.yaml', 'manifest.parquet'
 LOSS = 'train/loss'
-KEPT_PREFIXES = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, 'partition/', 'cost/')
+KEPT_PREFIXES = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, CANARY_PREFIX, 'partition/', 'cost/')
 TRAINING_COSTS = ('cost/train_s', 'cost/sweep_s', 'cost/mixture_s')
 OF_EVALUATIONS = 'allow_untrained'  # an option of `validate`, `test` and `predict`, which train nothing
 TRAINER_SETTINGS = ('max_steps', 'limit_train_batches', 'precision', 'accumulate_grad_batches', 'gradient_clip_val')
@@ -208,8 +215,13 @@ def _settings(config: dict[str, Any]) -> str:
 
 def _without_seeds(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _without_seeds(part) for key, part in value.items() if key not in NOT_SETTINGS}
+        return {str(key): _without_seeds(part) for key, part in value.items() if not _may_differ(key, part)}
     return [*map(_without_seeds, value)] if isinstance(value, list) else value
+
+
+def _may_differ(key: str, value: Any) -> bool:
+    """Whether repetitions may differ in a setting; the ledger of an earlier run is that of a run with their seeds."""
+    return key in NOT_SETTINGS or (key == 'file' and Path(str(value)).name == LEDGER)
 
 
 def _read_method(version: Path) -> str:

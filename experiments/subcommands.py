@@ -31,6 +31,7 @@ SLOTS = {  # callbacks in the order in which they run, whatever their order in a
     'linear_probe': 'lightning.pytorch.callbacks.Callback',
     'retrieval': 'lightning.pytorch.callbacks.Callback',
     'repartition': 'callbacks.repartition.Repartition',
+    'trust': 'callbacks.trust.Trust',
     'ledger': 'callbacks.ledger.ScoreLedger',
     'epoch_cost': 'callbacks.epoch_cost.EpochCost',
     'figures': 'callbacks.figures.Figures',

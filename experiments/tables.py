@@ -2,7 +2,8 @@
 
 Runs that differ by their seeds alone share a cell. Hits and counts of an attack are added up, so the interval is that
 of all images together. Other numbers are means, followed by the smallest and the largest value. A star marks what comes
-from a run that is not a whole one; a line below the table says why.
+from a run that is not a whole one, a dagger a success that is low because the model hardly ever says the target class;
+lines below the table say why.
 """
 
 from __future__ import annotations
@@ -10,28 +11,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from callbacks.attack_success import wilson_interval
+from callbacks.attack_success import MIN_ESTABLISHED_RATE, MIN_RECALL, is_unsaid
+from callbacks.intervals import wilson_interval
 from callbacks.metric_names import asr_metric
 from experiments.results import Result, attacks_in, caveats, first_values, group_repetitions, last_values, star
 
-MIN_ESTABLISHED_RATE = 0.5  # success without a defense from which on an attack counts as established
 MIN_IMAGES_FOR_A_RATE = 101  # below, an attack's success is shown as hits of all images
+UNSAID = '†'
 
 
 def run_table(results: Sequence[Result]) -> str:
     """A Markdown table with a row for each run, or for all its repetitions with other seeds."""
     attacks = attacks_in(results)
     head = ['run', 'seeds', 'zero-shot', *(f'{attack} ASR [95 %] (clean)' for attack in attacks)]
+    recalled = [a for a in attacks if last_values(results, asr_metric(a, 'recall'))]
+    head += [f'recall of its target, {attack}' for attack in recalled]
     head += ['first split: share', *(f'leak {attack}' for attack in attacks)]
     head += ['last split: share', 'contamination', 'training, s']
     groups = group_repetitions(results)
-    rows = [_run_row(label + star(runs), runs, attacks) for label, runs in groups.items()]
-    return _format_table([head, *rows]) + _format_caveats(groups.values())
+    rows = [_run_row(label + star(runs), runs, attacks, recalled) for label, runs in groups.items()]
+    return _format_table([head, *rows]) + _format_notes(rows, groups.values())
 
 
-def _run_row(label: str, runs: Sequence[Result], attacks: Sequence[str]) -> list[str]:
+def _run_row(label: str, runs: Sequence[Result], attacks: Sequence[str], recalled: Sequence[str]) -> list[str]:
     row = [label, str(len(runs)), _format_spread(last_values(runs, runs[0].accuracy_metric))]
     row += [_success(runs, attack) for attack in attacks]
+    row += [_format_spread(last_values(runs, asr_metric(attack, 'recall'))) for attack in recalled]
     row += [_format_spread(first_values(runs, 'partition/share'))]
     row += [_format_spread(first_values(runs, f'partition/leak/{attack}')) for attack in attacks]
     row += [_format_spread(last_values(runs, 'partition/share'))]
@@ -58,7 +63,8 @@ def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended
             rows.append([label, _format_poisons(runs_of, attack), *cells_of_row])
         accuracy = [_format_spread(_accuracies(runs_of.get(method, ()))) for method in methods]
         rows.append([_label('zero-shot accuracy', attack_set), '', *accuracy])
-    return _format_table(rows) + _format_caveats(runs for runs_of in cells.values() for runs in runs_of.values())
+    every_cell = (runs for runs_of in cells.values() for runs in runs_of.values())
+    return _format_table(rows) + _format_notes(rows[1:], every_cell)
 
 
 def attack_cell(runs: Sequence[Result], attack: str) -> str:
@@ -76,12 +82,19 @@ def _success(runs: Sequence[Result], attack: str) -> str:
         success = f'{hits}/{n} [{low:.2f}, {high:.2f}]'
     else:
         success = f'{hits / n:.3f} [{low:.3f}, {high:.3f}]'
-    return success + (f' ({sum(clean) / len(clean):.3f})' if clean else '')
+    mark = UNSAID if is_unsaid(hits / n, _recall(runs, attack)) else ''
+    return success + (f' ({sum(clean) / len(clean):.3f})' if clean else '') + mark
 
 
 def _hits_and_images(runs: Sequence[Result], attack: str) -> tuple[int, int]:
     hits, n = (sum(last_values(runs, asr_metric(attack, what))) for what in ('hits', 'n'))
     return int(hits), int(n)
+
+
+def _recall(runs: Sequence[Result], attack: str) -> float:
+    """Mean recall of the attack's target class; NaN if no run measured it."""
+    values = last_values(runs, asr_metric(attack, 'recall'))
+    return sum(values) / len(values) if values else math.nan
 
 
 def _success_rate(runs: Sequence[Result], attack: str) -> float:
@@ -114,8 +127,13 @@ def _format_spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f'{mean} ({min(values):.3f} to {max(values):.3f})'
 
 
-def _format_caveats(cells: Iterable[Sequence[Result]]) -> str:
+def _format_notes(rows: Iterable[Sequence[str]], cells: Iterable[Sequence[Result]]) -> str:
     lines = [f'* {_printable(sentence)}' for runs in cells for sentence in caveats(runs)]
+    if any(UNSAID in cell for row in rows for cell in row[1:]):
+        lines.append(
+            f'{UNSAID} the target class is recognized in less than {MIN_RECALL:.0%} of its clean images, so low '
+            f'success proves little.'
+        )
     return '\n\n' + '\n'.join(lines) if lines else ''
 
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from datamodules.contracts import prompts_of
 from datamodules.usage_error import UsageError, check_number
@@ -27,7 +28,7 @@ from lightning_modules.packed_text import can_be_packed, encode_packed, run_pack
 from lightning_modules.recompute import frozen_statistics, recompute, recompute_towers
 from lightning_modules.schedules import Schedule, restart_from_peaks
 from lightning_modules.towers import build_towers
-from lightning_modules.weights import check_weights, load_weights
+from lightning_modules.weights import EARLIER_PAIRS, check_weights, load_weights, trained_pairs
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al., 2021: keeps the logits from growing without bound
 
@@ -79,6 +80,8 @@ class CLIP(L.LightningModule):
         width: Dimension D of an embedding.
         tokenizer: The model's own tokenizer; ``None`` for CLIP's, which the datamodules bring.
         untrained: Whether the weights start random, without ``pretrained`` or ``init_from``.
+        trained_pairs: Sketches of the pairs that the loaded weights were trained on, as far as known; without those of
+            this run where a run goes on.
     """
 
     def __init__(
@@ -112,8 +115,9 @@ class CLIP(L.LightningModule):
         self.untrained = pretrained is None and init_from is None
         self.towers, self.width, self.tokenizer = build_towers(architecture, pretrained)
         self.normalization = Normalization.of(self.towers.visual.preprocess_cfg)
+        self.trained_pairs: list[Tensor] = []
         if init_from is not None:
-            self._adopt_normalization(load_weights(self, init_from))
+            self._start_from(load_weights(self, init_from))
         if channels_last:
             self.towers.visual.to(memory_format=torch.channels_last)
         if compile:
@@ -167,6 +171,7 @@ class CLIP(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         check_strategy(self.trainer)
+        check_norms(self.trainer, self.towers)
         if stage == 'fit':
             check_accumulation(most_accumulated(self.trainer))
 
@@ -290,8 +295,8 @@ class CLIP(L.LightningModule):
         if not epochs or epochs < 0:
             raise UsageError('trainer.max_epochs must be set: the learning rate schedule covers the whole run.')
         steps = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
-        factor = self.schedule(steps, epochs)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
+        # Asked anew at each step, because a phase may be extended meanwhile.
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(steps, epochs)(step))
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
 
     def on_fit_start(self) -> None:
@@ -303,6 +308,10 @@ class CLIP(L.LightningModule):
         groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
         for group, configured in zip(groups, self.configured, strict=False):
             group.update({name: value for name, value in configured.items() if name != 'lr'})
+        self.restart_schedules()
+
+    def restart_schedules(self) -> None:
+        """Sets the learning rate of the next step anew, after peaks or schedule have changed."""
         for config in self.trainer.lr_scheduler_configs:
             restart_from_peaks(config.scheduler)
 
@@ -346,10 +355,13 @@ class CLIP(L.LightningModule):
 
         Returns:
             ``row``: row of each pair, (B,). ``similarity``: cosine of image and caption, averaged over views, float32
-            (B,). ``image`` and ``text``: unit-norm embeddings of the first view, float32 (B, D).
+            (B,). ``image`` and ``text``: unit-norm embeddings of the first view, float32 (B, D). ``views``: those of
+            all views of both, (2, V, B, D).
         """
         image, text = self._embed(batch)
-        return {'row': batch.row, 'similarity': (image * text).sum(-1).mean(0), 'image': image[0], 'text': text[0]}
+        similarity = (image * text).sum(-1).mean(0)
+        views = torch.stack([image, text])
+        return {'row': batch.row, 'similarity': similarity, 'image': views[0, 0], 'text': views[1, 0], 'views': views}
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -357,15 +369,22 @@ class CLIP(L.LightningModule):
         self.stop_if_diverged()
         add_version(checkpoint)
         checkpoint['normalization'] = self.normalization.settings
+        checkpoint[EARLIER_PAIRS] = self.trained_pairs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_version(checkpoint, 'ckpt_path')
         check_weights(self, checkpoint['state_dict'], 'ckpt_path')
         self._adopt_normalization(checkpoint)
-        if self.trainer.state.fn == 'fit' and 'optimizer_states' not in checkpoint:
+        is_resumed = self.trainer.state.fn == 'fit'
+        self.trained_pairs = checkpoint.get(EARLIER_PAIRS, []) if is_resumed else trained_pairs(checkpoint)
+        if is_resumed and 'optimizer_states' not in checkpoint:
             raise UsageError(
                 'ckpt_path holds weights alone, from which no run can go on: start a new one with model.init_from.'
             )
+
+    def _start_from(self, checkpoint: Mapping[str, Any]) -> None:
+        self._adopt_normalization(checkpoint)
+        self.trained_pairs = trained_pairs(checkpoint)
 
     def _adopt_normalization(self, checkpoint: Mapping[str, Any]) -> None:
         """Weights that came from ``pretrained`` keep its normalization, also where that is not named again."""
@@ -386,6 +405,20 @@ def check_strategy(trainer: L.Trainer) -> None:
             f'trainer.strategy={type(strategy).__name__} splits the model or its optimizer, which the gathered loss '
             'and the checkpoints do not support: use ddp, and model.grad_checkpointing or model.chunk_size if memory '
             'is short.'
+        )
+
+
+def check_norms(trainer: L.Trainer, towers: nn.Module) -> None:
+    """Refuses to synchronize norms that hold an activation, as timm's do: torch's conversion would remove it.
+
+    Raises:
+        UsageError: For ``trainer.sync_batchnorm`` with such towers.
+    """
+    is_synced = getattr(trainer.strategy, '_layer_sync', None) is not None
+    if is_synced and any(isinstance(part, _BatchNorm) and hasattr(part, 'act') for part in towers.modules()):
+        raise UsageError(
+            'trainer.sync_batchnorm=true would remove the activations of this image tower, which timm keeps inside its '
+            'batch norms: leave it false, or choose another model.architecture.'
         )
 
 

@@ -28,6 +28,8 @@ class SafeCLIP(CLIP):
     Args:
         unimodal_epochs: Epochs of the unimodal phase (paper: 5).
         slow_epochs: Epochs of the slow phase (paper: 1). With 0 or 2, poisons leak into the first safe set (Table 3).
+        extra_slow_epochs: Epochs by which the slow phase may be extended while the split cannot be trusted. They come
+            off the mixed phase.
         slow_lr: Learning rate of the slow phase. ``auto`` takes ``lr * clip(10 / steps, 0.01, 0.3)``: the paper's
             ``0.01 * lr`` on a million pairs or more, and enough to separate the pairs of a set of ten thousand.
         pool_size: Embeddings in the pool of each modality, from which nearest neighbors come. ``auto`` takes 2 % of
@@ -42,12 +44,17 @@ class SafeCLIP(CLIP):
             the slow ones. ``restart_at_mixed`` gives the phases before and after the slow one a warm-up and a cosine
             each.
         **kwargs: Arguments of :class:`CLIP`. ``views`` applies to safe pairs; unimodal steps always take two views.
+
+    Attributes:
+        extended_by: Epochs by which the slow phase has been extended so far.
+        unimodal_from: Epoch from which on every epoch is unimodal; ``None`` unless the split could not be trusted.
     """
 
     def __init__(
         self,
         unimodal_epochs: int = 5,
         slow_epochs: int = 1,
+        extra_slow_epochs: int = 0,
         slow_lr: float | Auto = 'auto',
         pool_size: PoolSize = 'auto',
         nn_direction: Direction = 'symmetric',
@@ -56,22 +63,36 @@ class SafeCLIP(CLIP):
         lr_plan: Plan = 'global',
         **kwargs: Any,
     ) -> None:
-        for name, value in (('unimodal_epochs', unimodal_epochs), ('slow_epochs', slow_epochs)):
-            check_number(f'model.{name}', value, '[0, inf)')
+        epochs = {'unimodal': unimodal_epochs, 'slow': slow_epochs, 'extra_slow': extra_slow_epochs}
+        for name, value in epochs.items():
+            check_number(f'model.{name}_epochs', value, '[0, inf)')
         check_number('model.slow_lr', None if slow_lr == 'auto' else slow_lr, '[0, inf)')
         check_number('model.pool_size', None if pool_size == 'auto' else pool_size, '[0, inf)')
         super().__init__(**kwargs)
         if self.lr == 0 and slow_lr != 'auto':
             raise UsageError('model.slow_lr is a fraction of model.lr, which is 0: raise model.lr.')
         self.unimodal_epochs, self.slow_epochs, self.slow_lr = unimodal_epochs, slow_epochs, slow_lr
+        self.extra_slow_epochs, self.extended_by = extra_slow_epochs, 0
+        self.unimodal_from: int | None = None
         self.pool_size, self.nn_direction, self.nn_roles = pool_size, nn_direction, nn_roles
         self.in_modal, self.lr_plan = in_modal, lr_plan
         self.pools = NeighborPools()
 
     def phase(self, epoch: int) -> str:
-        if epoch < self.unimodal_epochs:
+        if epoch < self.unimodal_epochs or (self.unimodal_from is not None and epoch >= self.unimodal_from):
             return 'unimodal'
-        return 'slow' if epoch < self.unimodal_epochs + self.slow_epochs else 'mixed'
+        return 'slow' if epoch < self.unimodal_epochs + self.slow_epochs + self.extended_by else 'mixed'
+
+    def extend_slow_phase(self) -> bool:
+        """Makes the slow phase an epoch longer; ``False`` if it has been extended by ``extra_slow_epochs`` already."""
+        if self.extended_by >= self.extra_slow_epochs:
+            return False
+        self.extended_by += 1
+        return True
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.restart_schedules()  # the last step has set a rate before the slow phase was extended
 
     def sides(self, epoch: int) -> dict[str, int]:
         phase = self.phase(epoch)
@@ -87,7 +108,8 @@ class SafeCLIP(CLIP):
         before, slow = (min(n, epochs) * steps_per_epoch for n in (self.unimodal_epochs, self.slow_epochs))
         after = max(0, epochs * steps_per_epoch - before - slow)
         factor = auto_slow_factor(slow) if self.slow_lr == 'auto' else float(self.slow_lr) / self.lr
-        return Schedule(before, slow, after, factor, self.warmup_steps, self.lr_plan)
+        extended = min(after, self.extended_by * steps_per_epoch)
+        return Schedule(before, slow, after, factor, self.warmup_steps, self.lr_plan, extended)
 
     def setup(self, stage: str) -> None:
         """Builds the pools: here, because their size depends on the data, and only for training."""
@@ -132,6 +154,12 @@ class SafeCLIP(CLIP):
             view, neighbors, self.logit_scale, self.nn_direction, all_view, all_neighbors, first
         )
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint['phases'] = {'extended_by': self.extended_by, 'unimodal_from': self.unimodal_from}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
+        if self.trainer.state.fn == 'fit' and (phases := checkpoint.get('phases')):
+            self.extended_by, self.unimodal_from = phases['extended_by'], phases['unimodal_from']
         self.pools.adopt(checkpoint['state_dict'], 'pools', is_training=self.trainer.state.fn == 'fit')

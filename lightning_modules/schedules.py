@@ -44,6 +44,8 @@ class Schedule:
         warmup: Steps of linear warm-up; ``None`` for :func:`auto_warmup`.
         plan: ``global``: one warm-up and one cosine over all steps except the slow ones. ``restart_at_mixed``: the
             phases before and after the slow one have a warm-up and a cosine each.
+        extended: Steps after the slow phase that keep its rate. The plan is not paused meanwhile, so the rest of the
+            schedule stays as it was.
     """
 
     before: int
@@ -52,9 +54,10 @@ class Schedule:
     slow_factor: float = 1.0
     warmup: int | None = None
     plan: Plan = 'global'
+    extended: int = 0
 
     def __call__(self, step: int) -> float:
-        if self.before <= step < self.before + self.slow:
+        if self.before <= step < self.before + self.slow + self.extended:
             return self.slow_factor
         if self.plan == 'global':
             return self._warmup_cosine(step if step < self.before else step - self.slow, self.before + self.after)

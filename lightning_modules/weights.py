@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from datamodules.usage_error import UsageError
 from lightning_modules.checkpoint_version import check_version
 
+EARLIER_PAIRS = 'earlier_pairs'  # in a checkpoint: what its initial weights were trained on
 PREFIX = 'towers.'  # of the weights that every model of this package has
 
 
@@ -67,6 +68,15 @@ def load_weights(module: nn.Module, path: str, argument: str = 'model.init_from'
     weights = {name: tensor for name, tensor in checkpoint['state_dict'].items() if name.startswith(PREFIX)}
     module.load_state_dict(weights, strict=False)
     return checkpoint
+
+
+def trained_pairs(checkpoint: Mapping[str, Any]) -> list[Tensor]:
+    """Sketches of the pairs that a checkpoint was trained on, also before its run; empty if nothing is known of them.
+
+    The data of the run keep one in their state, which Lightning files under the name of their class.
+    """
+    states = [state for state in checkpoint.values() if isinstance(state, Mapping) and 'trained_pairs' in state]
+    return [*checkpoint.get(EARLIER_PAIRS, []), *(state['trained_pairs'] for state in states)]
 
 
 def load_pretrained(towers: nn.Module, path: str) -> None:

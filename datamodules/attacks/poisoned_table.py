@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from datamodules.attacks.base import Poisoning, flatten_attacks
+from datamodules.attacks.base import Attack, Poisoning, flatten_attacks
 from datamodules.attacks.manifest import Manifest
 from datamodules.attacks.pool import AttackPool, Poison, translate_labels
 from datamodules.rows.table import ImageOpener, PairTable, Strings
@@ -34,16 +34,26 @@ def poison_table(attacks: Mapping[str, Poisoning | None], pool: AttackPool) -> t
         UsageError: If an attack cannot find what it needs, naming the attack and the fix.
     """
     present = flatten_attacks(attacks)
+    selected = select_poisons(present, pool, 'attack')
+    manifest = Manifest.of(selected, {name: attack.trigger for name, attack in present.items()}, pool)
+    return _insert_poisons(pool, [poison for chosen in selected.values() for poison in chosen]), manifest
+
+
+def select_poisons(attacks: Mapping[str, Attack], pool: AttackPool, kind: str) -> dict[str, list[Poison]]:
+    """The poisons of each attack, chosen in order; their images are then marked as taken in the pool.
+
+    Raises:
+        UsageError: If an attack cannot find what it needs, naming its ``kind``, its name and the fix.
+    """
     selected: dict[str, list[Poison]] = {}
-    for name, attack in present.items():
+    for name, attack in attacks.items():
         try:
             selected[name] = attack.select(pool)
             _check_targets(selected[name], pool)
         except UsageError as error:
-            raise UsageError(f'attack {name!r}: {error}') from error
+            raise UsageError(f'{kind} {name!r}: {error}') from error
         pool.take(selected[name])
-    manifest = Manifest.of(selected, {name: attack.trigger for name, attack in present.items()}, pool)
-    return _insert_poisons(pool, [poison for chosen in selected.values() for poison in chosen]), manifest
+    return selected
 
 
 def _check_targets(poisons: Sequence[Poison], pool: AttackPool) -> None:
@@ -67,11 +77,11 @@ def _insert_poisons(pool: AttackPool, poisons: Sequence[Poison]) -> PairTable:
     if not poisons:
         return clean
     both = PairTable(
-        _extend_column(clean.image, [_format_reference(pool.origin(p.origin), p) for p in poisons]),
-        _extend_column(clean.caption, [p.caption for p in poisons]),
+        extend_column(clean.image, [_format_reference(pool.origin(p.origin), p) for p in poisons]),
+        extend_column(clean.caption, [p.caption for p in poisons]),
         np.concatenate([clean.label, *(_translate_label(pool.origin(p.origin), p, clean.classes) for p in poisons)]),
         clean.classes,
-        {kind: _extend_column(column, _replaced_keys(column, poisons)) for kind, column in clean.keys.items()},
+        {kind: extend_column(column, _replaced_keys(column, poisons)) for kind, column in clean.keys.items()},
         opener=clean.opener if pool.heldout is None else EitherImages(clean.opener, pool.heldout.opener),
     )
     replaces = np.array([p.replaces for p in poisons])
@@ -87,7 +97,8 @@ def _replaced_keys(column: Strings, poisons: Sequence[Poison]) -> list[str | Non
     return [column[poison.replaces].as_py() if poison.replaces >= 0 else None for poison in poisons]
 
 
-def _extend_column(column: Strings, more: Sequence[str | None]) -> pa.ChunkedArray:
+def extend_column(column: Strings, more: Sequence[str | None]) -> pa.ChunkedArray:
+    """A column of strings with more of them at its end, without copying those it has."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     return pa.chunked_array([*chunks, pa.array(more, column.type)])
 

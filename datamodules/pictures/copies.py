@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from datamodules.pictures.batches import OverlaidPictures
 
+Copies = Literal['apart', 'together']  # how pairs with one picture are judged: each for itself, or all by the worst
 _PICTURES_AT_ONCE = 256
 
 

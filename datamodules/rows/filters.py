@@ -10,7 +10,7 @@ import hashlib
 import logging
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tokenize import TokenError
 from typing import Literal
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 TIE_KEY = 0x6669_6C74  # of the hash that ranks pairs of equal similarity; any number would do, but it must never change
 LEDGER = pa.schema({'key': pa.string(), 'caption': pa.string(), 'similarity': pa.float32(), 'side': pa.string()})
+P_VALUE = 'p_value'  # of a pair in a ledger: null where it is not known
+LEDGER_WITH_P_VALUES = LEDGER.append(pa.field(P_VALUE, pa.float32()))
 _UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, TokenError, BadZipFile, MemoryError, UserWarning)
 UIDS = np.dtype('<u8,<u8')  # the two halves of a DataComp uid, as its subset files hold them
 
@@ -60,6 +62,38 @@ class ControlFilter(Filter):
     @abstractmethod
     def drop_knowing(self, table: PairTable, poisons: np.ndarray) -> np.ndarray:
         """Marks the rows to leave out of training, bool (N,), given the poisoned rows, int64 (P,)."""
+
+
+class PictureFilter(Filter):
+    """A rule that knows which pairs show the same picture."""
+
+    def drop(self, table: PairTable) -> np.ndarray:
+        raise TypeError('a picture filter needs to know the pictures: call drop_pictures')
+
+    @abstractmethod
+    def drop_pictures(self, picture: np.ndarray) -> np.ndarray:
+        """Marks the rows to leave out of training, bool (N,), given a hash of each row's picture, int64 (N,)."""
+
+
+class PictureFold(PictureFilter):
+    """Keeps, or drops, one of several parts of the pairs, of about equal size; all pairs of a picture are in one.
+
+    In cross-fitting, a model that is trained without a part scores the pairs of that part.
+
+    Args:
+        fold: Number of the part, from 0.
+        folds: Number of parts, at least 2.
+        listed: ``keep`` keeps only the pairs of the part, ``drop`` drops them.
+    """
+
+    def __init__(self, fold: int, folds: int = 2, listed: Literal['keep', 'drop'] = 'keep') -> None:
+        if not 0 <= fold < folds or folds < 2:
+            raise UsageError(f'data.filters: fold must be from 0 to folds - 1 of at least 2, got {fold} of {folds}.')
+        self.fold, self.folds, self.listed = fold, folds, listed
+
+    def drop_pictures(self, picture: np.ndarray) -> np.ndarray:
+        is_listed = picture.view(np.uint64) % np.uint64(self.folds) == self.fold
+        return ~is_listed if self.listed == 'keep' else is_listed
 
 
 class RandomSubset(Filter):
@@ -99,21 +133,30 @@ class CleanSubset(ControlFilter):
 
 
 class LedgerFilter(Filter):
-    """Keeps the pairs that a ledger calls safe, or those with the highest similarity in it.
+    """Keeps the pairs that a ledger calls safe, or those with the highest similarity or the lowest p-value in it.
 
     ``fit`` and ``predict`` write a ledger as ``ledger.parquet``. Pairs are matched by the name of their picture and
     their caption, so the ledger may come from a run with other poisons, another order or more pairs. A pair that is not
     in the ledger, or has no score in it, is dropped.
 
     Args:
-        file: Path of the ledger.
+        file: Path of the ledger, or of several, each of which has scored some of the pairs.
         share: Fraction of the pairs to keep, in (0, 1], the most similar ones. By default, the safe side is kept.
+        max_p: Keeps the pairs with at most this p-value, in (0, 1): the share of mismatched pairs that look at least as
+            true as the pair. It thus bounds the share of the poisons that are kept, as long as the model has not
+            learned them.
     """
 
-    def __init__(self, file: str, share: float | None = None) -> None:
+    def __init__(self, file: str | list[str], share: float | None = None, max_p: float | None = None) -> None:
         if share is not None and not 0 < share <= 1:
             raise UsageError(f'data.filters: share must be a fraction of the pairs in (0, 1], got {share}.')
-        self.file, self.share = file, share
+        if max_p is not None and not 0 < max_p < 1:
+            raise UsageError(f'data.filters: max_p must be a share of mismatched pairs in (0, 1), got {max_p}.')
+        if share is not None and max_p is not None:
+            raise UsageError('data.filters: share and max_p exclude each other: give one of them.')
+        if not file and isinstance(file, list):
+            raise UsageError('data.filters: file is an empty list: give the path of a ledger.')
+        self.file, self.share, self.max_p = file, share, max_p
 
     def drop(self, table: PairTable) -> np.ndarray:
         lines = self._lines()
@@ -123,20 +166,39 @@ class LedgerFilter(Filter):
             raise UsageError(f'data.filters: file={self.file!r} has none of these pairs: give a ledger of this data.')
         if not known.all():
             log.warning('%s lacks %d of %d pairs, which are dropped', self.file, (~known).sum(), len(known))
-        safe = np.asarray(pc.equal(lines['side'], 'safe').fill_null(False))
         if self.share is None:
-            return ~(known & safe[line])
+            return ~(known & self._is_trusted(lines)[line])
         similarity = np.where(known, lines['similarity'].to_numpy(zero_copy_only=False)[line], np.nan)
         order = np.lexsort((bits(len(table), TIE_KEY), -similarity))  # not by row: poisons are often the last rows
         best = order[: round(self.share * len(table))]
         return ~(_mask(best, len(table)) & ~np.isnan(similarity))
 
+    def _is_trusted(self, lines: pa.Table) -> np.ndarray:
+        """Whether each line of the ledger is on the safe side or, with ``max_p``, has a p-value up to it."""
+        if self.max_p is None:
+            return np.asarray(pc.equal(lines['side'], 'safe').fill_null(False))
+        return np.asarray(pc.less_equal(lines[P_VALUE], pa.scalar(self.max_p, pa.float32())).fill_null(False))
+
     def _lines(self) -> pa.Table:
+        """Lines of all ledgers, without those of pairs that were not scored."""
+        files = [self.file] if isinstance(self.file, str) else self.file
+        lines = pa.concat_tables([self._read(file) for file in files])
+        return lines.filter(pc.not_equal(lines['side'], 'dropped').fill_null(True)).combine_chunks()
+
+    def _read(self, file: str) -> pa.Table:
         try:
-            return pq.read_table(self.file, columns=LEDGER.names).cast(LEDGER).combine_chunks()
+            has_p_values = P_VALUE in pq.read_schema(file).names
+            wanted = LEDGER_WITH_P_VALUES if self.max_p is not None and has_p_values else LEDGER
+            lines = pq.read_table(file, columns=wanted.names).cast(wanted)
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             reason = str(error).partition('\n')[0]
-            raise UsageError(f'data.filters: file={self.file!r} is not a readable ledger ({reason}).') from error
+            raise UsageError(f'data.filters: file={file!r} is not a readable ledger ({reason}).') from error
+        if self.max_p is not None and not has_p_values:
+            raise UsageError(
+                f'data.filters: file={file!r} has no p-values, which max_p needs: give the ledger of a run of this '
+                f'release, or share instead.'
+            )
+        return lines
 
 
 class KeyList(Filter):
@@ -196,20 +258,26 @@ class KeyList(Filter):
         return [f'{high:016x}{low:016x}' for high, low in uids.tolist()]
 
 
-def apply_filters(filters: Mapping[str, Filter], table: PairTable, poisons: np.ndarray) -> np.ndarray:
+def apply_filters(
+    filters: Mapping[str, Filter], table: PairTable, poisons: np.ndarray, pictures: Callable[[], np.ndarray]
+) -> np.ndarray:
     """Marks the rows that any filter drops, bool (N,), and logs how many each of them drops.
 
     Args:
         filters: Rules by name.
         table: All pairs.
         poisons: Poisoned rows, int64 (P,), passed to a :class:`ControlFilter` only.
+        pictures: Hashes the picture of each row, int64 (N,), for a :class:`PictureFilter` only.
 
     Raises:
         UsageError: If no pair is left.
     """
     dropped = np.zeros(len(table), bool)
     for name, rule in filters.items():
-        by_rule = rule.drop_knowing(table, poisons) if isinstance(rule, ControlFilter) else rule.drop(table)
+        if isinstance(rule, ControlFilter):
+            by_rule = rule.drop_knowing(table, poisons)
+        else:
+            by_rule = rule.drop_pictures(pictures()) if isinstance(rule, PictureFilter) else rule.drop(table)
         _check_mask(by_rule, len(table), type(rule).__name__)
         log.warning('data.filters.%s drops %d of %d pairs', name, by_rule.sum(), len(by_rule))
         dropped |= by_rule

@@ -27,6 +27,8 @@ class Partition:
     Attributes:
         side: ``SAFE``, ``RISKY`` or ``DROPPED`` of each pair, int8 (N,). All pairs start as safe.
         score: Cosine similarity of image and caption in [-1, 1], float32 (N,); NaN until scored.
+        p_value: Share of pairs known not to match that are at least as similar, float32 (N,); ``None`` or NaN where
+            unknown.
         epoch: The epoch that the split holds for, counted from 0. It moves on where a split is kept for an epoch more.
         scored_after: Number of epochs trained when the scores were measured, which is the epoch that the split was
             made for; ``None`` before there are scores.
@@ -36,6 +38,7 @@ class Partition:
     def __init__(self, rows: int, fingerprint: str) -> None:
         self.side = torch.full((rows,), SAFE, dtype=torch.int8)
         self.score = torch.full((rows,), float('nan'))
+        self.p_value: Tensor | None = None
         self.fingerprint = fingerprint
         self.epoch = 0
         self.scored_after: int | None = None
@@ -58,6 +61,7 @@ class Partition:
             'version': STATE_VERSION,
             'side': self.side.clone(),
             'score': self.score.clone(),
+            'p_value': None if self.p_value is None else self.p_value.clone(),
             'fingerprint': self.fingerprint,
             'epoch': self.epoch,
             'scored_after': self.scored_after,
@@ -82,6 +86,7 @@ class Partition:
                 f'its weights with model.init_from instead of ckpt_path.'
             )
         self.side, self.score = state['side'].clone(), state['score'].clone()
+        self.p_value = state.get('p_value')
         self.epoch, self.mixture = int(state['epoch']), state['mixture']
         self.scored_after = state['scored_after'] if version > 1 else self._scored_after_of_version_1()
 

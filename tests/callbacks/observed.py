@@ -76,6 +76,8 @@ def manifest(pairs: PairTable) -> Manifest:
 class Data(L.LightningDataModule):
     """The attributes of a ``PairsDataModule`` that observers read."""
 
+    canary_count = 0
+
     def __init__(self, sets: list[EvaluationSet] | None = None, is_poisoned: bool = True) -> None:
         super().__init__()
         self.table = table()

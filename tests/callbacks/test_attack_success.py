@@ -2,13 +2,22 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from callbacks.attack_success import AttackSuccessRate, clean_rate, clean_set_for, wilson_interval
+from callbacks.attack_success import (
+    AttackSuccessRate,
+    clean_rate,
+    clean_set_for,
+    is_unsaid,
+    target_recall,
+    wilson_interval,
+)
+from callbacks.metric_names import AsrQuantity
 from datamodules.evaluation.sets import EvaluationSet
 from tests.callbacks.observed import QUIET, Answers, Data, batches, evaluation_set, numbers, trainer
 
@@ -98,7 +107,7 @@ class TestAttackSuccessRate:
         expected = counted(AttackSuccessRate(), all_sets, module.logits, 100)
         logged = {name: value.item() for name, value in run.callback_metrics.items()}
         assert logged == pytest.approx(expected)
-        quantities = ('rate', 'clean', 'low', 'high', 'n', 'hits')
+        quantities = get_args(AsrQuantity)
         assert set(logged) == {f'asr/{attack}/{what}' for attack in ('badnet', 'targeted') for what in quantities}
 
     def test_an_attack_named_like_a_metric_of_another_one_overwrites_nothing(self) -> None:
@@ -156,9 +165,8 @@ class TestCleanRate:
     def test_is_not_logged_without_a_clean_set_of_the_same_classes(self) -> None:
         all_sets = [evaluation_set('other', [0, 1], None, 2), *sets()[1:]]
         logits_by_set = [torch.eye(2), *answers(sets())[1:]]
-        assert not [
-            name for name in counted(AttackSuccessRate(), all_sets, logits_by_set, 8) if name.endswith('/clean')
-        ]
+        metrics = counted(AttackSuccessRate(), all_sets, logits_by_set, 8)
+        assert not [name for name in metrics if name.rpartition('/')[2] in ('clean', 'recall', 'recall_n')]
 
     def test_comes_from_the_first_clean_set(self) -> None:
         first, *attacks = sets()
@@ -171,6 +179,29 @@ class TestCleanRate:
         attack = evaluation_set('badnet', [0], [TARGET], CLASSES)
         logits_by_set = [torch.eye(CLASSES)[[0, TARGET, TARGET]], torch.eye(CLASSES)[[0]]]
         assert counted(AttackSuccessRate(), [clean, attack], logits_by_set, 2)['asr/badnet/clean'] == 0.0
+
+
+class TestTargetRecall:
+    def test_of_a_backdoor_is_the_share_of_its_class_that_is_recognized(self) -> None:
+        all_sets = sets()
+        logits_by_set = answers(all_sets)
+        predicted, label = logits_by_set[0].argmax(-1).numpy(), all_sets[0].label
+        metrics = counted(AttackSuccessRate(), all_sets, logits_by_set, 8, world=3)
+        assert metrics['asr/badnet/recall'] == pytest.approx((predicted == TARGET)[label == TARGET].mean())
+        assert metrics['asr/badnet/recall_n'] == (label == TARGET).sum()
+
+    def test_of_several_targets_is_the_mean_over_the_classes_that_are_shown(self) -> None:
+        matrix = torch.tensor([[6, 0, 2, 0], [9, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+        assert target_recall(matrix, np.array([0, 0, 0, 1, 2])) == (pytest.approx((0.75 + 0.1) / 2), 18)
+
+    def test_is_not_logged_where_no_clean_image_shows_a_target(self) -> None:
+        all_sets = [evaluation_set('heldout', [0, -1], None, CLASSES), evaluation_set('b', [0], [TARGET], CLASSES)]
+        metrics = counted(AttackSuccessRate(), all_sets, [torch.eye(CLASSES)[[0, TARGET]], torch.eye(CLASSES)[[0]]], 2)
+        assert 'asr/b/clean' in metrics and 'asr/b/recall' not in metrics and 'asr/b/recall_n' not in metrics
+
+    def test_only_a_low_rate_needs_it(self) -> None:
+        assert is_unsaid(0.01, 0.04)
+        assert not is_unsaid(0.01, 0.06) and not is_unsaid(0.6, 0.0) and not is_unsaid(0.01, math.nan)
 
 
 class TestWilsonInterval:

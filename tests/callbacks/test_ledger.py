@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from callbacks.ledger import (
     COLUMNS,
     FILE,
+    SEEN_KEY,
     VERSION_KEY,
     ScoreLedger,
     ledger,
@@ -26,6 +28,7 @@ from callbacks.ledger import (
 from callbacks.mixture import Mixture, fit_mixture
 from callbacks.separation import separation
 from datamodules.pictures.images import TarImages
+from datamodules.rows.pair_sketch import hash_pairs, sketch
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
@@ -126,10 +129,47 @@ class TestPredict:
         assert '31 of 60 pairs (51.7%) look risky' in printed
         assert str(tmp_path / FILE) in printed
 
+    def test_says_that_the_model_has_seen_the_pairs(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        model = Answers()
+        model.trained_pairs = [sketch(hash_pairs(table())[15:])]
+        trainer(tmp_path, [ScoreLedger()]).predict(model, datamodule=Data(), return_predictions=False)
+        assert 'trained on about 75% of these pairs' in capsys.readouterr().out
+        assert (read_ledger(tmp_path / FILE).schema.metadata or {})[SEEN_KEY] == b'0.7500'
+
     def test_pairs_that_were_not_scored_are_dropped(self, tmp_path: Path) -> None:
         run = trainer(tmp_path, [ScoreLedger()], limit_predict_batches=2)
         run.predict(Answers(), datamodule=Data(), return_predictions=False)
         assert pq.read_table(tmp_path / FILE)['side'].to_pylist()[20:] == ['dropped'] * 40
+
+    def test_leaves_canaries_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        data = Data()
+        data.canary_count = 10
+        trainer(tmp_path, [ScoreLedger()]).predict(Answers(), datamodule=data, return_predictions=False)
+        assert pq.read_table(tmp_path / FILE)['row'].to_pylist() == [*range(ROWS - 10)]
+        assert f' {ROWS - 10} pairs ' in capsys.readouterr().out
+
+    @pytest.mark.parametrize('copies', ['apart', 'together'])
+    def test_gives_each_pair_a_p_value(self, tmp_path: Path, copies: Any) -> None:
+        class Embedding(Answers):  # each caption describes its own picture, and no other
+            def predict_step(self, batch: Any, batch_idx: int) -> dict[str, torch.Tensor]:
+                output = super().predict_step(batch, batch_idx)
+                own, other = torch.eye(2 * ROWS)[output['row']], torch.eye(2 * ROWS)[output['row'] + ROWS]
+                cosine = output['similarity'][:, None]
+                text = cosine * own + (1 - cosine.square()).sqrt() * other
+                return {**output, 'views': torch.stack([own, text])[:, None]}
+
+        data = Data()
+        data.similarity = two_groups().nan_to_num(0.1).clamp(0.05)
+        data.similarity[7] = 0.0  # as similar as a mismatched pair
+        data.picture_hashes = lambda: np.arange(ROWS) // 2  # type: ignore[attr-defined]
+        ledger_callback = ScoreLedger(copies=copies)
+        trainer(tmp_path, [ledger_callback]).predict(Embedding(), datamodule=data, return_predictions=False)
+        p = np.array(pq.read_table(tmp_path / FILE)['p_value'].to_pylist())
+        assert np.flatnonzero(p).tolist() == ([7] if copies == 'apart' else [6, 7])
+
+    def test_refuses_an_unknown_way_to_judge_copies(self) -> None:
+        with pytest.raises(ValueError, match='copies must be apart or together'):
+            ScoreLedger(copies='x')  # type: ignore[arg-type]
 
     def test_does_not_change_the_split(self, tmp_path: Path) -> None:
         data = Data()

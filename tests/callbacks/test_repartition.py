@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from callbacks import shuffled_pairs
 from callbacks.mixture import Array, Mixture, fit_mixture
 from callbacks.repartition import STATE_VERSION, Past, SafeRiskyRepartition, Side, Split, top_rows
 from callbacks.scores import Augmented, Clean, Running, Score
@@ -28,6 +29,8 @@ from tests.callbacks.planted import (
     quiet_lightning,
     trainer,
 )
+
+NONE = torch.zeros(0)  # no shuffled pairs
 
 
 def bimodal_scores(size: int = 1000, safe: int = 114, seed: int = 0) -> Array:
@@ -397,7 +400,8 @@ class TestEpochEnd:
         assert swept == [WARM_UP, WARM_UP + 2, WARM_UP + 4]
         assert shares == pytest.approx([shares[0]] * 2 + [shares[0] + 0.05] * 2 + [shares[0] + 0.1], abs=0.01)
 
-    def test_measures_only_the_candidates_after_the_first_split(self) -> None:
+    def test_measures_only_the_candidates_after_the_first_split(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shuffled_pairs, 'SAMPLE', 0)
         _, data, _, _ = run(epochs=WARM_UP + 1, top_fraction=0.3)
         ((name, rows),) = data.swept
         assert name == 'rows'
@@ -590,8 +594,8 @@ class TestMemory:
     def test_has_the_scale_of_the_latest_similarities(self) -> None:
         callback = SafeRiskyRepartition(memory=0.9)
         first, second = torch.tensor([0.0, 0.1, 0.2, 0.3]), torch.tensor([0.9, 0.5, 0.3, 0.1])
-        assert torch.allclose(callback._remember(first), first)
-        mixed = callback._remember(second)
+        assert torch.allclose(callback._remember(first, NONE)[0], first)
+        mixed, _ = callback._remember(second, NONE)
         assert mixed.mean().item() == pytest.approx(second.mean().item())
         assert mixed.argsort().tolist() == [0, 1, 2, 3]  # one epoch does not reverse the remembered ranking
 
@@ -599,7 +603,7 @@ class TestMemory:
         callback = SafeRiskyRepartition(memory=0.25)
         scores = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
         for score in scores:
-            callback._remember(score)
+            callback._remember(score, NONE)
         standard = [(score - score.mean()) / score.std() for score in scores]
         expected = 0.25 * (0.25 * standard[0] + 0.75 * standard[1]) + 0.75 * standard[2]
         assert callback.remembered is not None
@@ -607,8 +611,19 @@ class TestMemory:
 
     def test_a_row_without_a_score_starts_again(self) -> None:
         callback = SafeRiskyRepartition(memory=0.5)
-        callback._remember(torch.tensor([0.1, 0.2, math.nan]))
-        assert callback._remember(torch.tensor([0.1, 0.2, 0.6])).isfinite().all()
+        callback._remember(torch.tensor([0.1, 0.2, math.nan]), NONE)
+        assert callback._remember(torch.tensor([0.1, 0.2, 0.6]), NONE)[0].isfinite().all()
+
+    def test_shuffled_pairs_are_remembered_on_the_same_scale(self) -> None:
+        callback, score = SafeRiskyRepartition(memory=0.5), torch.linspace(0, 1, 9)
+        callback._remember(score, score[:3])
+        _, null = callback._remember(2 * score + 1, 2 * score[:3] + 1)
+        assert torch.allclose(null, 2 * score[:3] + 1)
+
+    def test_a_memory_without_shuffled_pairs_starts_with_the_latest(self) -> None:
+        callback, score = SafeRiskyRepartition(memory=0.5), torch.linspace(0, 1, 9)
+        callback._remember(score, NONE)
+        assert torch.allclose(callback._remember(score, score[:3])[1], score[:3])
 
     def test_refuses_a_memory_out_of_range(self) -> None:
         with pytest.raises(ValueError, match=r'callbacks.repartition.memory must lie in \[0, 1\), got 1.0'):

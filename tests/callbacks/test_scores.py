@@ -119,7 +119,9 @@ class TestRunning:
 class Reversed(Score):
     """A custom score: a constant and a value for each row."""
 
-    def measure(self, trainer: L.Trainer, module: L.LightningModule, epoch: int, rows: Any = None) -> Tensor:
+    def measure(
+        self, trainer: L.Trainer, module: L.LightningModule, epoch: int, rows: Any = None, shuffled: Any = None
+    ) -> Tensor:
         return torch.linspace(-1, 1, 64)
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from datamodules import export as module
 from datamodules.attacks import BadNet, ClassSwap, Manifest, TargetedPoison
+from datamodules.attacks.canaries import PatchCanary
 from datamodules.csv_pairs import CSVPairs
 from datamodules.export import Form, export
 from datamodules.files.writers import write_shards
@@ -138,6 +139,11 @@ class TestForms:
             '00000.tar': 20, '00001.tar': 20, '00002.tar': 20, '00003.tar': 8,
         }  # fmt: skip
         assert shards['00000.tar'][:2] == ['000000001.png', '000000001.txt']
+
+    def test_canaries_stay_a_secret(self, tmp_path: Path) -> None:
+        data = tiny(tmp_path, canaries={'square': PatchCanary(at_least=3)})
+        assert export(data, tmp_path / 'out') == len(data.table) - 3
+        assert len(read_lines(tmp_path / 'out' / 'train.csv')) == len(data.table) - 3
 
     def test_files_are_named_by_row_and_paths_are_relative(self, tmp_path: Path) -> None:
         export(tiny(tmp_path, broken=[0]), tmp_path / 'out')

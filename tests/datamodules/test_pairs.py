@@ -16,7 +16,8 @@ from datamodules.pictures.augment import CleanView, SimCLRViews, normalize
 from datamodules.pictures.batches import CLEAN, PairBatch
 from datamodules.pictures.cache import crop_square
 from datamodules.pictures.views import clean_view
-from datamodules.rows.filters import RandomSubset
+from datamodules.rows.filters import PictureFold, RandomSubset
+from datamodules.rows.pair_sketch import hash_pairs, share_in
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.text.eda import EDA
@@ -552,6 +553,15 @@ class TestResume:
         resumed.load_state_dict(torch.load(tmp_path / 'state', weights_only=True))
         assert torch.equal(resumed.partition.side, data.partition.side)
 
+    def test_state_knows_the_pairs_that_were_trained_on(self, folder: str) -> None:
+        whole = tiny(folder, attacks={'badnet': badnet()})
+        half = tiny(folder, attacks={'badnet': badnet()}, filters={'half': RandomSubset(0.5)}, poison=False)
+        trained = half.partition.side.numpy() != DROPPED
+        hashes = hash_pairs(whole.table)
+        assert share_in([whole.state_dict()['trained_pairs']], hashes) == 1
+        known = half.state_dict()['trained_pairs']
+        assert share_in([known], hashes[trained]) == 1 and share_in([known], hashes[half.manifest.rows()]) == 0
+
     def test_refuses_other_pairs(self, folder: str) -> None:
         data = tiny(folder, rows=24)
         attach(data)
@@ -592,6 +602,13 @@ class TestFilters:
             tiny(folder, attacks=attacks, **more) for more in ({}, {'filters': {'f': RandomSubset(0.5)}})
         )
         assert filtered.manifest.table.equals(plain.manifest.table)
+
+    def test_a_fold_of_pictures_holds_all_copies_of_a_picture(self, folder: Path) -> None:
+        attacks = {'tdpa': TargetedPoison(targets=2, count=8, captions='templates')}
+        data = tiny(folder, attacks=attacks, filters={'half': PictureFold(0)})
+        hashes, kept = data.picture_hashes(), ~data.filtered
+        assert 0 < kept.sum() < len(kept) and len({*hashes.tolist()}) < len(hashes)
+        assert not {*hashes[kept].tolist()} & {*hashes[~kept].tolist()}
 
     def test_null_removes_a_filter(self, folder: Path) -> None:
         assert tiny(folder, filters={'half': None}).steps_per_epoch == 4

@@ -187,7 +187,7 @@ class TestTrainer:
         kinds = [type(callback) for callback in trainer.callbacks]
         present = [kinds.index(type(callback)) for callback in named(trainer)]
         assert present == sorted(present)
-        assert len(present) == 7
+        assert len(present) == 8
 
     def test_checkpoints_are_written_atomically_unless_told_otherwise(self, tmp_path: Path) -> None:
         where = [f'--trainer.default_root_dir={tmp_path}', '--trainer.logger=false']

@@ -155,7 +155,7 @@ class TestNamedFiles:
     def test_both_methods_see_the_same_poisons(self, data: str) -> None:
         plain, safe = (config_of(f'{method}_{data}.yaml') for method in ('clip', 'safeclip'))
         changed = differences(plain.data, safe.data)
-        assert changed.keys() == {'init_args.safe_weight'}
+        assert {key for key in changed if not key.startswith('init_args.canar')} == {'init_args.safe_weight'}
         assert not differences(plain.trainer, safe.trainer)
 
     def test_toy_poisons_are_drawn_by_the_seed_of_the_scenes(self) -> None:
@@ -262,6 +262,11 @@ class TestOverlays:
         method = {*inspect.signature(SafeCLIP).parameters} - {'kwargs'}
         assert method | {'views'} <= stated['model']['init_args'].keys()
         assert {'order', 'safe_weight'} <= stated['data']['init_args'].keys()
+
+    def test_canaries_go_with_any_pairs(self) -> None:
+        built = construct('safeclip_pairs.yaml', 'presets/canaries.yaml', without=('model',)).data
+        assert [*built.canaries] == ['place', 'patch', 'waves', 'copies']
+        assert sum(canary.amount(1_000_000) for canary in built.canaries.values()) == 2000
 
     def test_the_paper_slows_down_to_a_hundredth(self) -> None:
         model = config_of('safeclip_cc3m.yaml', 'presets/paper.yaml').model.init_args

@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datamodules.files.locks import lock
+from datamodules.usage_error import UsageError
 from experiments import grid as runner
 from experiments.child_processes import Children
-from experiments.grid import GridRunner, Outcome, make_tables
-from experiments.grid_file import Cell
+from experiments.grid import GridRunner, Outcome, check_commands, find_grid, make_tables
+from experiments.grid_file import Cell, read_grid
 from experiments.result_files import load, save
+from experiments.results import Result
 from tests.experiments.finished_runs import attacked_result, write_version
 from tests.experiments.grid_files import write_grid
 
 CELL = Cell('clip', 'toy', 'badnet', 2, 3)
 NAME = 'clip-toy-badnet-d2-t3'
+SHIPPED_GRIDS = sorted(path.relative_to('experiments') for path in Path('experiments/grids').glob('*.yaml'))
 MEASURED = {'epoch': 0, 'zero_shot/a': 0.5}
 
 
@@ -33,6 +38,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         folder = Path(options['--trainer.default_root_dir'], options['--name'])
         if 'broken' in options['--name']:
             log.write_text('error: early.\nmore\nerror: no class of that name.\n')
+        elif 'predict' in command:
+            (folder / 'predict_0').mkdir()
+            (folder / 'predict_0/ledger.parquet').touch()
         else:
             write_version(folder, len(list(folder.glob('version_*'))), [MEASURED])
         return 0  # Lightning may return 0 even from a terminated run
@@ -45,8 +53,8 @@ def make_runner(folder: Path, *extra: str, **changed: Any) -> GridRunner:
     return GridRunner(write_grid(folder, **changed), folder / 'runs', folder / 'results', extra, Children())
 
 
-def leave_checkpoint(folder: Path, number: int, is_finished: bool = True) -> Path:
-    version = write_version(folder / 'runs' / NAME, number, [MEASURED], is_finished=is_finished)
+def leave_checkpoint(folder: Path, number: int, is_finished: bool = True, name: str = NAME) -> Path:
+    version = write_version(folder / 'runs' / name, number, [MEASURED], is_finished=is_finished)
     checkpoint = version / 'checkpoints/last.ckpt'
     checkpoint.parent.mkdir()
     checkpoint.touch()
@@ -110,6 +118,53 @@ class TestRun:
         checkpoint = leave_checkpoint(tmp_path, 1)
         self.run(tmp_path, late)
         assert [command[-1] for command in started] == [f'--model.init_from={checkpoint}']
+
+    def test_a_method_is_trained_on_the_pairs_of_a_ledger_also_when_resumed(
+        self, tmp_path: Path, started: list[Sequence[str]]
+    ) -> None:
+        methods = {'clip': [], 'retrain': {'ledger': 'clip'}}
+        late = Cell('retrain', 'toy', 'badnet', 2, 3)
+        assert self.run(tmp_path, late, methods=methods).text == f'failed: {NAME} has not left a ledger.'
+        ledger = leave_checkpoint(tmp_path, 0).parents[1] / 'ledger.parquet'
+        ledger.touch()
+        own = leave_checkpoint(tmp_path, 0, is_finished=False, name=late.name)
+        self.run(tmp_path, late, methods=methods)
+        assert started[0][-2:] == [f'--data.filters.ledger.file={ledger}', f'--ckpt_path={own}']
+
+    def test_nothing_is_trained_on_a_split_that_could_not_be_trusted(
+        self, tmp_path: Path, started: list[Sequence[str]]
+    ) -> None:
+        (leave_checkpoint(tmp_path, 0).parents[1] / 'ledger.parquet').touch()
+        self.run(tmp_path)
+        file = tmp_path / f'results/{NAME}.json'
+        save(replace(load(file), series={'partition/trusted': [(6, 0.0)]}), file)
+        late = Cell('retrain', 'toy', 'badnet', 2, 3)
+        outcome = self.run(tmp_path, late, methods={'clip': [], 'retrain': {'ledger': 'clip'}})
+        assert outcome.state == 'failed' and not started
+        assert f'{NAME}: its split could not be trusted' in outcome.text
+
+    def test_a_model_scores_pairs_for_a_method_that_is_not_done(
+        self, tmp_path: Path, started: list[Sequence[str]]
+    ) -> None:
+        methods = {'clip': [], 'scores': {'predict': 'clip'}, 'b': {'ledger': ['scores', 'scores']}}
+        scores, user = (Cell(method, 'toy', 'badnet', 2, 3) for method in ('scores', 'b'))
+        checkpoint = leave_checkpoint(tmp_path, 0)
+        assert self.run(tmp_path, scores, methods=methods) == (scores, 'done', 'done')
+        assert started[0][3] == 'predict' and started[0][-1] == f'--ckpt_path={checkpoint}'
+        assert self.run(tmp_path, scores, methods=methods).text == 'already done' and len(started) == 1
+        assert not (tmp_path / 'results').exists()
+        self.run(tmp_path, user, methods=methods)
+        ledger = tmp_path / 'runs' / scores.name / 'predict_0/ledger.parquet'
+        assert started[1][-1] == f'--data.filters.ledger.file=["{ledger}", "{ledger}"]'
+        shutil.rmtree(tmp_path / 'runs')
+        assert self.run(tmp_path, scores, methods=methods).text == 'already done' and len(started) == 2
+
+    def test_says_how_to_train_a_deleted_run_again(self, tmp_path: Path, started: list[Sequence[str]]) -> None:
+        self.run(tmp_path)
+        shutil.rmtree(tmp_path / 'runs')
+        late = Cell('cleanclip', 'toy', 'badnet', 2, 3)
+        fix = f'Its run was deleted: to train it again, delete {tmp_path}/results/{NAME}.json.'
+        assert self.run(tmp_path, late).text == f'failed: {NAME} has not left a checkpoint to start from. {fix}'
 
     def test_a_failed_cell_is_reported_and_leaves_no_result(self, tmp_path: Path, started: list[Sequence[str]]) -> None:
         outcome = self.run(tmp_path, Cell('broken', 'toy', 'badnet', 2, 3), methods={'clip': [], 'broken': []})
@@ -175,7 +230,8 @@ class TestMain:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         methods = {'broken': [], 'clip': [], 'late': {'start': 'clip'}}
-        write_grid(tmp_path, methods=methods, data=None, seeds=[1], undefended='clip')
+        attacks: dict[str, Any] = {'badnet': []}
+        write_grid(tmp_path, methods=methods, data=None, attacks=attacks, arguments=[], seeds=[1])
         save(attacked_result('clip', 1, 1, 200), tmp_path / 'results/clip-badnet-d1-t1.json')
         with pytest.raises(SystemExit) as ended:
             self.main(tmp_path, monkeypatch, '--jobs=2', '--model.lr=0.1')
@@ -214,10 +270,32 @@ class TestMain:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(Children, 'run', interrupt)
-        write_grid(tmp_path)
+        write_grid(tmp_path, arguments=None, methods={'clip': []}, data=None, attacks=None)
         with pytest.raises(SystemExit, match='130'):
             self.main(tmp_path, monkeypatch)
         assert capsys.readouterr().err == 'Stopped. The same command goes on from here.\n'
+
+
+@pytest.mark.parametrize('file', SHIPPED_GRIDS, ids=lambda path: path.stem)
+def test_the_commands_of_the_shipped_grids_are_spelled_right(file: Path) -> None:
+    grid = read_grid(find_grid(file))
+    check_commands(grid)
+    assert grid.cells()
+
+
+def test_a_misspelled_option_of_a_later_stage_is_named(tmp_path: Path) -> None:
+    late = {'ledger': 'clip', 'arguments': ['--model.lrr=0.1']}
+    grid = write_grid(tmp_path, arguments=None, methods={'clip': [], 'late': late}, data=None, attacks=None)
+    with pytest.raises(UsageError, match=r'late: unrecognized option --model.lrr: did you mean --model.lr\?'):
+        check_commands(grid)
+
+
+def test_a_grid_without_attacks_has_a_row_for_each_method(tmp_path: Path) -> None:
+    grid = write_grid(tmp_path, data=None, attacks=None, seeds=[1])
+    for method in ('clip', 'cleanclip'):
+        save(Result(method, 1, 2, {'partition/share': [(2, 0.5)]}, 60.0), tmp_path / f'{method}-d1-t1.json')
+    rows = [line.split(' | ')[0] for line in make_tables(grid, tmp_path).splitlines()]
+    assert rows[:1] + rows[2:] == ['| run', '| clip', '| cleanclip']
 
 
 def test_tables_leave_out_damaged_results(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from datamodules.usage_error import UsageError
-from experiments.config_files import find_config
 from experiments.grid_file import Cell, read_grid
 from tests.experiments.grid_files import write_grid
 
-SHIPPED_GRIDS = sorted(Path('experiments/grids').glob('*.yaml'))
+
+def _keeping(keep: Any) -> dict[str, Any]:
+    """Methods of which one is trained on the pairs that the ledger of the other one keeps."""
+    return {'methods': {'clip': [], 'b': {'ledger': 'clip', 'keep': keep}}}
 
 
 class TestReadGrid:
@@ -26,6 +28,13 @@ class TestReadGrid:
         assert command[:5] == ['fit', '--config=cleanclip_toy.yaml', '--c=2', '--b=badnet', '--d=3']
         assert command[5:] == ['--name=cleanclip-toy-badnet-d2-t3', '--data.seed=2', '--seed_everything=3']
 
+    def test_a_method_may_be_trained_on_the_pairs_of_a_ledger(self, tmp_path: Path) -> None:
+        grid = write_grid(tmp_path, **_keeping({'max_p': 0.1}))
+        cell = Cell('b', 'toy', 'badnet', 2, 3)
+        assert grid.ledgers_of(cell) == [Cell('clip', 'toy', 'badnet', 2, 3)] and grid.weights_of(cell) is None
+        kept = ['--d=3', '--data.filters.ledger=LedgerFilter', '--data.filters.ledger.max_p=0.1']
+        assert grid.command(cell)[3:6] == kept
+
     def test_attacks_may_have_their_own_seeds(self, tmp_path: Path) -> None:
         grid = write_grid(tmp_path, data=None, attacks={'tdpa': [], 'wanet': {'seeds': [[2, 3], 4]}})
         runs = {(cell.attack, cell.data_seed, cell.seed) for cell in grid.cells()}
@@ -40,8 +49,9 @@ class TestReadGrid:
         [
             ({'method': {}}, 'method: unknown or missing. The keys of a grid are arguments, attacks, data'),
             ({'seeds': None}, 'seeds: unknown or missing'),
-            ({'undefended': 'x'}, 'x: start and undefended must name one of the methods'),
-            ({'methods': {'clip': {'start': 'y'}}}, 'y: start and undefended must name'),
+            ({'undefended': 'x'}, 'x: start, ledger, predict and undefended must name one of the methods'),
+            ({'methods': {'clip': {'start': 'y'}}}, 'y: start, ledger, predict and undefended must name'),
+            ({'methods': {'clip': {'ledger': 'y'}}}, 'y: start, ledger, predict and undefended must name'),
             ({'methods': {'clip': {'starts': 'x'}}}, 'methods.clip: starts is unknown; the keys are arguments, start'),
             ({'methods': {'clip': '--a=1'}}, r"methods.clip must be a list of arguments, as in .*; got '--a=1'\.$"),
             ({'methods': ['clip']}, r"methods must map names to arguments, as in .*; got \['clip'\]\.$"),
@@ -51,7 +61,16 @@ class TestReadGrid:
             ({'seeds': []}, 'seeds must be a list of numbers'),
             ({'seeds': ['1']}, 'seeds must be a list of numbers'),
             ({'attacks': {'x': {'seeds': [True]}}}, 'attacks.x.seeds must be a list of numbers'),
-            ({'methods': {'clip': {'start': 'b'}, 'b': {'start': 'clip'}}}, 'clip starts from b starts from clip'),
+            ({'methods': {'clip': {'start': 'b'}, 'b': {'start': 'clip'}}}, 'clip needs b needs clip, so none can be'),
+            ({'methods': {'clip': {'ledger': 'clip'}}}, 'methods.clip: clip needs clip, so none can be first'),
+            ({'methods': {'clip': {'keep': {'share': 0.5}}}}, 'methods.clip.keep needs a ledger'),
+            (_keeping({'shares': 0.5}), r"methods.b.keep takes share or max_p, as in {max_p: 0.1}; got {'shares'"),
+            (_keeping({'share': 2}), r'methods.b.keep: .*share must be a fraction of the pairs in \(0, 1\], got 2'),
+            (_keeping([0.5]), 'methods.b.keep takes share or max_p'),
+            (
+                {'methods': {'clip': {'ledger': 'clip', 'predict': 'clip'}}},
+                'methods.clip: predict trains nothing: leave out',
+            ),
             ({'methods': {'clip': [], 'clip-a': []}, 'data': {'a-b': [], 'b': []}}, 'two cells are named clip-a-b'),
         ],
     )
@@ -76,14 +95,7 @@ class TestReadGrid:
         with pytest.raises(UsageError, match=message):
             read_grid(tmp_path / 'grid.yaml')
 
-    def test_a_method_comes_after_the_one_that_it_starts_from(self, tmp_path: Path) -> None:
-        methods = {'last': {'start': 'late'}, 'late': {'start': 'clip'}, 'clip': []}
+    def test_a_method_comes_after_those_that_it_needs(self, tmp_path: Path) -> None:
+        methods = {'last': {'start': 'clip', 'ledger': 'late'}, 'late': {'ledger': 'clip'}, 'clip': []}
         waves = write_grid(tmp_path, methods=methods, data=None, seeds=[1]).waves()
         assert [[cell.method for cell in wave] for wave in waves] == [['clip'], ['late'], ['last']]
-
-    @pytest.mark.parametrize('file', SHIPPED_GRIDS, ids=lambda path: path.stem)
-    def test_the_shipped_grids_name_files_that_exist(self, file: Path) -> None:
-        grid = read_grid(file)
-        for cell in grid.cells():
-            files = [word.removeprefix('--config=') for word in grid.command(cell) if word.startswith('--config=')]
-            assert files and all(find_config(name).is_file() for name in files), cell.name

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments.grid import LAST_CHECKPOINT
 from experiments.result_files import load
 from experiments.results import Result
 from experiments.run_folder import DONE
@@ -24,7 +25,7 @@ from tests.experiments.conftest import EXPERIMENTS, SMALL
 KILLS = int(os.environ.get('GRID_KILLS', '2'))
 ROOT = EXPERIMENTS.parent
 SIGNALS = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
-CELLS = 2
+RESULTS, CELLS = 3, 4  # one cell only scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == 'nt', reason='signals of Unix')]
 
@@ -33,10 +34,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == 'nt', reason='sign
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A grid file whose cells train in seconds."""
     file = tmp_path_factory.mktemp('grid') / 'small.yaml'
-    arguments = ['--config={method}_toy.yaml', *SMALL, f'--data.cache_dir={file.parent}/cache']
+    shared = [f'--data.cache_dir={file.parent}/cache', *(word for word in SMALL if 'unimodal' not in word)]
     content = {
-        'arguments': [word for word in arguments if 'unimodal' not in word],
-        'methods': {'clip': [], 'safeclip': ['--model.unimodal_epochs=1']},
+        'methods': {
+            'clip': ['--config=clip_toy.yaml', *shared],
+            'safeclip': ['--config=safeclip_toy.yaml', *shared, '--model.unimodal_epochs=1'],
+            'retrain': {'ledger': 'safeclip', 'arguments': ['--config=clip_toy.yaml', *shared]},
+            'scores': {'predict': 'retrain', 'arguments': ['--config=clip_toy.yaml', *shared]},
+        },
         'seeds': [1],
     }
     file.write_text(yaml.safe_dump(content))
@@ -99,9 +104,26 @@ def test_a_killed_grid_goes_on_to_the_same_results(
     else:
         assert not left and status in (0, 128 + request, -request)  # -request: while it was imported
     assert run_grid(grid, folder).wait() == 0
-    assert results(grid, folder) == expected and len(expected) == CELLS
-    assert count_done(grid, folder) == CELLS
+    assert results(grid, folder) == expected and len(expected) == RESULTS
+    assert count_done(grid, folder) == RESULTS
     assert (grid.parent / folder / 'results/table.md').exists()
+    assert [*(grid.parent / folder).glob('scores-*/predict_*/ledger.parquet')]
+
+
+def test_a_grid_killed_in_its_second_stage_goes_on_to_the_same_results(
+    grid: Path, undisturbed: tuple[dict[str, Result], float]
+) -> None:
+    expected, seconds = undisturbed
+    process = run_grid(grid, 'second_stage')
+    second = grid.parent / 'second_stage/retrain-d1-t1/version_0'
+    deadline = time.monotonic() + 3 * seconds
+    while not (second / LAST_CHECKPOINT).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    assert (second / LAST_CHECKPOINT).exists() and not (second / DONE).exists()
+    assert run_grid(grid, 'second_stage').wait() == 0
+    assert results(grid, 'second_stage') == expected
 
 
 def test_two_grids_that_start_together_run_each_cell_once(
@@ -111,7 +133,7 @@ def test_two_grids_that_start_together_run_each_cell_once(
     both = [run_grid(grid, 'shared') for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert results(grid, 'shared') == expected
-    assert len(list((grid.parent / 'shared').glob('*/version_*'))) == count_done(grid, 'shared') == CELLS
+    assert len(list((grid.parent / 'shared').glob('*/version_*'))) == count_done(grid, 'shared') == RESULTS
     told = (grid.parent / 'shared.txt').read_text()
     assert told.count(': done\n') == CELLS and told.count(': already done\n') == CELLS
     first, second = told.split('| attack |')[1:]

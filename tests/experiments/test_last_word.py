@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from experiments.last_word import last_word, warn_of_unfinished
+from experiments.measurements import describe_measurements
 
 MEASURED = {
     'zero_shot/heldout': 0.812,
@@ -31,6 +32,15 @@ def test_says_what_was_measured_where_it_is_and_how_to_go_on(tmp_path: Path) -> 
     assert f'{tmp_path}/checkpoints/last.ckpt' in said and 'ledger' not in said
     checkpoint = tmp_path / 'checkpoints/last.ckpt'  # by then, `last` may be of a newer run of the name
     assert f'--config {tmp_path}/config.yaml --ckpt_path={checkpoint} --trainer.max_epochs=13' in said
+
+
+def test_says_where_success_is_low_because_the_class_is_never_said(tmp_path: Path) -> None:
+    metrics = {**MEASURED, 'asr/badnet/recall': 0.02, 'asr/badnet/recall_n': 50.0}
+    trainer: Any = SimpleNamespace(callback_metrics=metrics, current_epoch=3, loggers=[])
+    reason = 'the target class is recognized in 2.0% of its 50 clean pictures, so low success proves little'
+    assert reason in last_word(trainer, tmp_path) and f'badnet: {reason}.' in describe_measurements(metrics)
+    metrics['asr/badnet/recall'] = 0.9
+    assert 'proves little' not in last_word(trainer, tmp_path) + describe_measurements(metrics)
 
 
 def test_of_a_checkpoint_whose_run_has_not_ended_it_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -51,6 +51,12 @@ def test_warns_of_a_run_that_never_compares_pictures_with_captions(safeclip: Saf
     assert not cautions(safeclip, 3, 0)
 
 
+def test_says_how_long_the_slow_phase_may_become(safeclip: SafeCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safeclip, 'extra_slow_epochs', 2)
+    (line,) = cautions(safeclip, 9, 0)
+    assert line.split()[:4] == ['slow', 'up', 'to', '2']
+
+
 def test_says_after_which_epoch_a_run_goes_on(safeclip: SafeCLIP) -> None:
     (line,) = cautions(safeclip, 9, 4)
     assert line.split() == ['resumes', 'after', 'epoch', '4', 'of', '9']
@@ -87,11 +93,15 @@ class TestPrintedPlan:
         assert len(lines) <= 24
         assert max(len(line) for line in lines) <= 120
 
-    def test_says_what_filters_leave_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_says_what_filters_leave_out_and_what_is_planted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         options = [option for option in SMALL if not option.startswith(('--data.attacks', '--model'))]
         where = [f'--trainer.default_root_dir={tmp_path}', f'--data.cache_dir={tmp_path}', '--trainer.logger=false']
         run = ['fit', '--config', 'clip_toy.yaml', *options, *where, '--data.attacks={}', '--trainer.max_epochs=1']
-        main([*run, '--data.filters={half: {class_path: RandomSubset, init_args: {share: 0.5}}}'])
+        planted = '--data.canaries={square: {class_path: PatchCanary, init_args: {at_least: 5}}}'
+        main([*run, '--data.filters={half: {class_path: RandomSubset, init_args: {share: 0.5}}}', planted])
         lines = capsys.readouterr().out.splitlines()
         assert any(line.split() == ['pairs', 'batches', 'of', '24', '48'] for line in lines)
         assert any(line.split() == ['filters', 'half', '48', 'pairs', 'left', 'out'] for line in lines)
+        assert any(line.split() == ['canaries', 'square', '5', 'planted'] for line in lines)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from experiments.results import Result, attacks_in, group_repetitions
+from experiments.results import Result, attacks_in, caveats, group_repetitions
 from tests.experiments.finished_runs import attacked_result
 
 
@@ -19,6 +19,12 @@ class TestResult:
     def test_a_metric_that_was_not_measured_has_no_value(self) -> None:
         result = Result('x', 1, 1, {'zero_shot/a': []}, 0.0)
         assert result.first('zero_shot/a') is result.last('zero_shot/b') is None
+
+    def test_a_split_that_could_not_be_trusted_is_told(self) -> None:
+        result = Result('safe', 3, 9, {'partition/trusted': [(6, 1.0), (10, 0.0), (14, 0.0)]}, 0.0)
+        assert result.distrusted_after == 10
+        assert caveats([result]) == ['safe, seed 3: its split after epoch 10 could not be trusted.']
+        assert caveats([replace(result, series={'partition/trusted': [(6, 1.0)]})]) == []
 
 
 class TestGroupRepetitions:

@@ -74,7 +74,8 @@ class TestReadRun:
     def test_settings_tell_runs_apart_that_differ_by_more_than_their_seeds(self, tmp_path: Path) -> None:
         def settings(number: int, lr: float, seed: int) -> str:
             model = {'class_path': 'CLIP', 'init_args': {'lr': lr}}
-            data = {'class_path': 'ToyPairs', 'init_args': {'seed': seed, 'cache_dir': str(number)}}
+            kept = {'ledger': {'class_path': 'LedgerFilter', 'init_args': {'file': f'{seed}/ledger.parquet'}}}
+            data = {'class_path': 'ToyPairs', 'init_args': {'seed': seed, 'cache_dir': str(number), 'filters': kept}}
             return read(write_version(tmp_path, number, [MEASURED], model=model, data=data)).settings
 
         assert settings(0, 0.1, 1) == settings(1, 0.1, 2) != settings(2, 0.2, 1)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from callbacks.attack_success import wilson_interval
+from callbacks.intervals import wilson_interval
 from experiments.results import Result
 from experiments.tables import attack_cell, attack_table, run_table
 from tests.experiments.finished_runs import attacked_result
@@ -18,6 +18,31 @@ class TestAttackCell:
     def test_an_attack_may_be_named_like_a_metric_of_another_one(self) -> None:
         run = attacked_result('clip', 1, 3, 16)
         assert attack_cell([run], 'badnet/clean') == attack_cell([run], 'badnet_clean') == '-'
+
+
+def unsaid(recall: float, hits: int = 1) -> Result:
+    """A run whose model says the target class of a share of the clean images that show it."""
+    run = attacked_result('safeclip', 1, hits, 200)
+    run.series['asr/badnet/recall'] = [(4, recall)]
+    return run
+
+
+class TestUnsaidTarget:
+    def test_a_low_rate_is_marked_and_the_mark_is_explained(self) -> None:
+        for rows in (run_table([unsaid(0.01)]), attack_table({'': {'safeclip': [unsaid(0.01)]}})):
+            assert ' (0.100)† |' in rows
+            *_, note = rows.splitlines()
+            assert note.startswith('† the target class is recognized in less than 5% of its clean images')
+
+    def test_other_rates_are_not(self) -> None:
+        for run in (unsaid(0.5), unsaid(0.01, hits=150), attacked_result('clip†', 1, 1, 200)):
+            assert '†' not in attack_table({'': {'clip': [run]}}).replace(run.name, '')
+
+    def test_recall_has_a_column_where_a_run_measured_it(self) -> None:
+        assert 'recall' not in run_table([attacked_result('clip', 1, 1, 200)])
+        head, _, clip, safeclip = run_table([attacked_result('clip', 1, 1, 200), unsaid(0.5)]).splitlines()
+        column = head.split(' | ').index('recall of its target, badnet')
+        assert [row.split(' | ')[column] for row in (clip, safeclip)] == ['-', '0.500']
 
 
 class TestRunTable:

@@ -365,7 +365,8 @@ def find_differences(one: Any, other: Any, at: str = '') -> list[str]:
         if len(one) != len(other):
             return [f'{at}: {len(one)} and {len(other)} entries']
         return [p for i, (a, b) in enumerate(zip(one, other, strict=True)) for p in find_differences(a, b, f'{at}/{i}')]
-    return [] if one == other else [f'{at}: {one!r} and {other!r}']
+    is_same = one == other or (one != one and other != other)  # NaN, for what is not known
+    return [] if is_same else [f'{at}: {one!r} and {other!r}']
 
 
 def bits(tensor: Tensor) -> Tensor:

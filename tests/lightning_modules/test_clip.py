@@ -9,14 +9,16 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
-from torch import Tensor
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
 
 from datamodules.pictures.augment import SimCLRViews
 from datamodules.pictures.batches import PairBatch
 from datamodules.text.eda import EDA
 from datamodules.usage_error import UsageError
-from lightning_modules.clip import CLIP, MAX_LOGIT_SCALE, Pairs, check_strategy, most_accumulated
+from lightning_modules.clip import CLIP, MAX_LOGIT_SCALE, Pairs, check_norms, check_strategy, most_accumulated
 from lightning_modules.schedules import warmup_cosine
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, TinyPairs, tiny_architecture, trainer, unit_rows
 
@@ -302,6 +304,13 @@ class TestOptimizer:
         trainer = SimpleNamespace(strategy=kind.__new__(kind))  # the constructor of one needs the package deepspeed
         with pytest.raises(UsageError, match=rf'trainer.strategy={kind.__name__} splits the model'):
             check_strategy(cast(L.Trainer, trainer))
+
+    def test_refuses_to_synchronize_norms_that_hold_an_activation(self) -> None:
+        # torch 2.14 and Lightning 2.6 replace the whole norm of timm 1.0; see findings/.
+        trainer = SimpleNamespace(strategy=SimpleNamespace(_layer_sync=TorchSyncBatchNorm()))
+        check_norms(cast(L.Trainer, trainer), nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()))
+        with pytest.raises(UsageError, match='sync_batchnorm=true would remove the activations'):
+            check_norms(cast(L.Trainer, trainer), nn.Sequential(BatchNormAct2d(4)))
 
     def test_warms_up_for_a_tenth_of_the_run_by_default(self, tmp_path: Path) -> None:
         _, watch = fit(clip(tmp_path, lr=1e-3), tmp_path, max_epochs=5)

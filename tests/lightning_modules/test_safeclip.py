@@ -67,10 +67,12 @@ def pairs(folder: Path, **kwargs: Any) -> TinyPairs:
     return TinyPairs(cache_dir=str(folder / 'cache'), **kwargs)
 
 
-def fit(model: CLIP, data: TinyPairs, *callbacks: Callback, **kwargs: Any) -> tuple[L.Trainer, Watch]:
+def fit(
+    model: CLIP, data: TinyPairs, *callbacks: Callback, resume: Path | None = None, **kwargs: Any
+) -> tuple[L.Trainer, Watch]:
     watch = Watch()
     run = trainer(callbacks=[watch, *callbacks], **{'max_epochs': 4, **kwargs})
-    run.fit(model, data)
+    run.fit(model, data, ckpt_path=resume)
     return run, watch
 
 
@@ -129,6 +131,32 @@ class TestPlan:
         model = safeclip(tmp_path, unimodal_epochs=unimodal, slow_epochs=slow)
         phases = [model.phase(epoch) for epoch in range(6)]
         assert phases == ['unimodal'] * unimodal + ['slow'] * slow + ['mixed'] * (6 - unimodal - slow)
+
+    def test_the_slow_phase_can_be_extended(self, tmp_path: Path) -> None:
+        model = safeclip(tmp_path, extra_slow_epochs=1)
+        assert [model.phase(epoch) for epoch in range(4)] == ['unimodal', 'slow', 'mixed', 'mixed']
+        assert model.extend_slow_phase() and not model.extend_slow_phase()
+        assert [model.phase(epoch) for epoch in range(4)] == ['unimodal', 'slow', 'slow', 'mixed']
+        assert model.schedule(10, 4)(25) == model.schedule(10, 4)(15)
+
+    def test_the_slow_rate_holds_from_the_first_step_of_an_extension(self, tmp_path: Path) -> None:
+        class Extend(Callback):
+            def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+                if trainer.current_epoch:
+                    pl_module.extend_slow_phase()
+
+        rates = fit(safeclip(tmp_path, extra_slow_epochs=1), pairs(tmp_path), Extend())[1].rates
+        steps = len(rates) // 4
+        assert {*rates[steps : 3 * steps]} == {rates[steps]} and rates[3 * steps] != rates[steps]
+
+    def test_an_extended_phase_is_resumed(self, tmp_path: Path) -> None:
+        model, resumed = (safeclip(tmp_path, extra_slow_epochs=1) for _ in range(2))
+        model.extend_slow_phase()
+        model.unimodal_from = 3
+        run = fit(model, pairs(tmp_path), max_epochs=1)[0]
+        run.save_checkpoint(tmp_path / 'one.ckpt')
+        fit(resumed, pairs(tmp_path), max_epochs=1, resume=tmp_path / 'one.ckpt')
+        assert [resumed.phase(epoch) for epoch in range(4)] == ['unimodal', 'slow', 'slow', 'unimodal']
 
     def test_refuses_a_negative_number_of_epochs(self) -> None:
         with pytest.raises(ValueError, match=r'model\.unimodal_epochs must be at least 0, got -1'):

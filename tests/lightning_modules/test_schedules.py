@@ -56,6 +56,12 @@ class TestSchedule:
         schedule = Schedule(before, slow, after, slow_factor=0.1, plan=plan)
         assert all(0 < schedule(step) <= 1 for step in range(before + slow + after))
 
+    def test_an_extended_slow_phase_leaves_the_rest_as_it_was(self) -> None:
+        planned, extended = Schedule(10, 5, 85, 0.1), Schedule(10, 5, 85, 0.1, extended=7)
+        assert [extended(step) for step in range(15, 22)] == [0.1] * 7
+        others = [*range(15), *range(22, 100)]
+        assert [extended(step) for step in others] == [planned(step) for step in others]
+
     def test_auto_warmup_does_not_count_the_slow_steps(self) -> None:
         plan = Schedule(before=50, slow=100, after=50)
         assert plan(8) < 1 == plan(9)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from datamodules.usage_error import UsageError
 from experiments.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.clip import CLIP
-from lightning_modules.weights import read_checkpoint
+from lightning_modules.weights import read_checkpoint, trained_pairs
 from tests.helpers.tiny import tiny_architecture, trainer
 
 
@@ -102,6 +102,22 @@ def test_a_checkpoint_to_resume_from_is_read_the_same_way(folder: Path) -> None:
     for name, reason in (('open', NOT_OURS), ('towers.safetensors', rf'{NOT_OURS}|{DAMAGED}'), ('text', DAMAGED)):
         with pytest.raises(UsageError, match=rf'^ckpt_path=.*{name}. ({reason})'):
             AtomicCheckpointIO().load_checkpoint(folder / name)
+
+
+def test_weights_know_all_pairs_they_were_trained_on(folder: Path) -> None:
+    ours = read_checkpoint(folder / 'ours', 'model.init_from')
+    assert trained_pairs(ours) == []  # of an earlier release
+    first, second = torch.tensor([1]), torch.tensor([2, 3])
+    torch.save({**ours, 'ToyPairs': {'trained_pairs': first}}, folder / 'first')
+    model, run = CLIP(tiny_architecture(folder), init_from=str(folder / 'first')), trainer()
+    model._trainer = run
+    saved: dict[str, Any] = {**ours, 'optimizer_states': []}
+    model.on_save_checkpoint(saved)
+    saved['CSVPairs'] = {'trained_pairs': second}  # Lightning's part
+    for stage, known in (('predict', [first, second]), ('fit', [first])):  # a run that goes on saves its own again
+        run.state.fn = stage
+        model.on_load_checkpoint(saved)
+        assert [pairs.tolist() for pairs in model.trained_pairs] == [pairs.tolist() for pairs in known]
 
 
 def test_no_run_goes_on_from_weights_alone(folder: Path) -> None:

@@ -16,6 +16,7 @@ from datamodules.rows.filters import (
     Filter,
     KeyList,
     LedgerFilter,
+    PictureFold,
     RandomSubset,
     apply_filters,
     mask_digest,
@@ -44,6 +45,12 @@ def rows_kept_by(rule: Filter, rows: int = ROWS) -> list[int]:
     return np.flatnonzero(~rule.drop(table(rows))).tolist()
 
 
+def apply(filters: dict[str, Filter]) -> np.ndarray:
+    """Pictures of which each is that of two pairs, half a table apart."""
+    hashes = np.random.default_rng(1).integers(-(2**63), 2**63, ROWS // 2)
+    return apply_filters(filters, table(), POISONS, lambda: np.tile(hashes, 2))
+
+
 class TestRandomSubset:
     def test_keeps_the_share_and_a_larger_share_contains_a_smaller_one(self) -> None:
         small, large = rows_kept_by(RandomSubset(0.2, seed=3)), rows_kept_by(RandomSubset(0.5, seed=3))
@@ -59,13 +66,26 @@ class TestRandomSubset:
 
 class TestCleanSubset:
     def test_keeps_the_given_number_of_clean_pairs_and_no_poison(self) -> None:
-        dropped = apply_filters({'clean': CleanSubset(30, seed=1)}, table(), POISONS)
+        dropped = apply({'clean': CleanSubset(30, seed=1)})
         assert (~dropped).sum() == 30
         assert dropped[POISONS].all()
 
     def test_refuses_more_pairs_than_are_clean(self) -> None:
         with pytest.raises(UsageError, match='count=91 must be from 1 to the 90 clean pairs'):
-            apply_filters({'clean': CleanSubset(91)}, table(), POISONS)
+            apply({'clean': CleanSubset(91)})
+
+
+class TestPictureFold:
+    def test_parts_hold_each_pair_once_and_copies_together(self) -> None:
+        parts = [~apply({'part': PictureFold(fold, folds=3)}) for fold in range(3)]
+        assert (np.sum(parts, 0) == 1).all() and min(part.sum() for part in parts) > ROWS / 6
+        assert all((part[: ROWS // 2] == part[ROWS // 2 :]).all() for part in parts)
+        assert (apply({'others': PictureFold(1, 3, listed='drop')}) == parts[1]).all()
+
+    @pytest.mark.parametrize(('fold', 'folds'), [(2, 2), (-1, 2), (0, 1)])
+    def test_refuses_a_part_that_does_not_exist(self, fold: int, folds: int) -> None:
+        with pytest.raises(UsageError, match='fold must be from 0 to folds - 1'):
+            PictureFold(fold, folds)
 
 
 class TestLedgerFilter:
@@ -86,10 +106,38 @@ class TestLedgerFilter:
         assert len(rows) == 50 and 15 <= sum(row >= 50 for row in rows) <= 35
         assert rows == rows_kept_by(LedgerFilter(file, share=0.5))
 
+    def test_keeps_p_values_up_to_a_bound_and_none_that_is_unknown(self, tmp_path: Path) -> None:
+        file = write_ledger(tmp_path / 'ledger.parquet', [*range(4)], [0.5] * 4, ['risky'] * 4)
+        with pytest.raises(UsageError, match=r"^data.filters: file='[^']*' has no p-values, which max_p needs"):
+            rows_kept_by(LedgerFilter(file, max_p=0.1))
+        p_value = pa.array([0.2, 0.1, None, 0.0], pa.float32())
+        pq.write_table(pq.read_table(file).append_column('p_value', p_value), file)
+        assert rows_kept_by(LedgerFilter(file, max_p=0.1)) == [1, 3]
+        assert rows_kept_by(LedgerFilter(file, share=0.03)) != [1, 3]  # p-values change nothing else
+
+    @pytest.mark.parametrize(
+        ('arguments', 'message'),
+        [
+            ({'share': 0.5, 'max_p': 0.1}, 'share and max_p exclude each other'),
+            ({'max_p': 1.0}, r'max_p must be a share of mismatched pairs in \(0, 1\), got 1.0'),
+            ({'file': []}, 'file is an empty list'),
+        ],
+    )
+    def test_refuses_arguments_that_decide_nothing(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            LedgerFilter(**{'file': 'ledger.parquet', **arguments})
+
     def test_drops_pairs_that_the_ledger_lacks(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         file = write_ledger(tmp_path / 'ledger.parquet', [*range(50)], [0.5] * 50, ['safe'] * 50)
         assert rows_kept_by(LedgerFilter(file)) == [*range(50)]
         assert 'lacks 50 of 100 pairs, which are dropped' in caplog.text
+
+    def test_reads_ledgers_that_have_scored_a_part_each(self, tmp_path: Path) -> None:
+        files = [
+            write_ledger(tmp_path / name, [0, 1, 2, 3], [None] * 4, sides)
+            for name, sides in (('1', ['safe', 'dropped', 'risky', 'dropped']), ('2', ['dropped', 'safe'] * 2))
+        ]
+        assert rows_kept_by(LedgerFilter(files)) == [0, 1, 3]
 
     def test_refuses_a_ledger_of_other_pairs_and_another_file(self, tmp_path: Path) -> None:
         file = write_ledger(tmp_path / 'ledger.parquet', [1000], [0.5], ['safe'])
@@ -184,7 +232,7 @@ class TestApplyFilters:
         for name in ('1', '2'):
             (tmp_path / name).write_text(f'{name}.png\n')
         rules: dict[str, Filter] = {name: KeyList(str(tmp_path / name), 'drop') for name in ('1', '2')}
-        assert np.flatnonzero(apply_filters(rules, table(), POISONS)).tolist() == [1, 2]
+        assert np.flatnonzero(apply(rules)).tolist() == [1, 2]
 
     @pytest.mark.parametrize('mask', [np.zeros(1, bool), np.zeros(ROWS, int), [False] * ROWS])
     def test_names_a_filter_that_returns_no_mask_of_the_rows(self, mask: Any) -> None:
@@ -193,15 +241,13 @@ class TestApplyFilters:
                 return mask
 
         with pytest.raises(TypeError, match=r'Mine must return a numpy array of type bool and shape \(100,\)'):
-            apply_filters({'mine': Mine()}, table(), POISONS)
+            apply({'mine': Mine()})
 
     def test_refuses_to_drop_everything(self, tmp_path: Path) -> None:
         for name in ('1', '2'):
             (tmp_path / name).write_text(f'{name}.png\n')
         with pytest.raises(UsageError, match=r'data.filters drop all 100 pairs: loosen or remove one of first, second'):
-            apply_filters(
-                {'first': KeyList(str(tmp_path / '1')), 'second': KeyList(str(tmp_path / '2'))}, table(), POISONS
-            )
+            apply({'first': KeyList(str(tmp_path / '1')), 'second': KeyList(str(tmp_path / '2'))})
 
     def test_the_digest_identifies_the_dropped_rows(self) -> None:
         masks = [np.arange(ROWS) == row for row in (3, 4)]

@@ -1,0 +1,88 @@
+"""What pairs that are known not to match say about a split: its leak, and a p-value for each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from callbacks.intervals import wilson_interval
+from callbacks.separation import auroc
+from datamodules.rows.partition import DROPPED, SAFE
+
+Array = NDArray[np.floating]
+CONFIDENCE = 0.98  # of the interval whose lower end is evident: each canary gives one false alarm in a hundred
+BLOCK = 1 << 16  # pairs at a time, which keeps memory small
+
+
+@dataclass(frozen=True)
+class Mismatches:
+    """Pairs whose picture and caption are known not to match.
+
+    Attributes:
+        null: Similarities of shuffled pairs, ranked as the others are, (n,); no NaN.
+        canaries: Rows of the poisons that the defender has planted, by name.
+        compared: Share of the shuffled pairs that ``null`` holds; the captions of the others say nearly the same as
+            their own. ``None`` if none was measured.
+    """
+
+    null: Array = field(default_factory=lambda: np.zeros(0))
+    canaries: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    compared: float | None = None
+
+    def p_values(self, score: Array) -> NDArray[np.float32]:
+        """Share of mismatched pairs that are at least as similar as each pair, float32 (N,).
+
+        It is the largest of several shares: of the shuffled pairs, and of the pairs of each canary. Of a canary it is
+        the share that is evident from its few pairs, :func:`evident_shares`. The smaller it is, the less the pair looks
+        like a mismatched one. NaN where a pair has no score, and everywhere if nothing is known not to match.
+
+        Args:
+            score: Similarity of each pair, (N,), NaN where unknown.
+        """
+        curves = [(np.sort(self.null), np.arange(len(self.null) + 1) / max(1, len(self.null)))]
+        for rows in self.canaries.values():
+            if not np.isnan(planted := score[rows]).all():
+                # One without a score is on no safe side, so it counts as less similar than all.
+                curves.append((np.sort(np.nan_to_num(planted, nan=-np.inf)), evident_shares(len(rows))))
+        curves = [(values, shares) for values, shares in curves if len(values)]
+        p = np.full(len(score), np.nan, np.float32)
+        for start in range(0, len(score) if curves else 0, BLOCK):
+            block = score[start : start + BLOCK]
+            each = [shares[len(values) - np.searchsorted(values, block)] for values, shares in curves]
+            p[start : start + BLOCK] = np.where(np.isnan(block), np.nan, np.maximum.reduce(each))
+        return p
+
+    def metrics(self, score: Array, side: NDArray[np.int8], threshold: float) -> dict[str, float]:
+        """Leaks of a split, by the names under which they are logged.
+
+        Args:
+            score: Similarity of each pair, (N,), NaN where unknown.
+            side: Side of each pair, (N,).
+            threshold: Similarity of the least similar safe pair.
+
+        Returns:
+            ``partition/null_leak``: share of the shuffled pairs above the threshold, which estimates the leak of
+            poisons that have not been learned. ``partition/null_auroc``: probability that a pair is more similar than
+            a shuffled one. ``partition/null_compared``: share of the shuffled pairs whose captions differ enough to be
+            compared. ``canary/leak/<name>``: share of a canary's pairs on the safe side, and ``canary/leak``, the
+            largest of them; ``canary/evident_leak``, the largest that is evident. Those are missing without canaries.
+            NaN where nothing is known.
+        """
+        metrics = {
+            'partition/null_leak': float((self.null >= threshold).mean()) if len(self.null) else float('nan'),
+            'partition/null_auroc': auroc(score[side != DROPPED], self.null),
+            'partition/null_compared': float('nan') if self.compared is None else self.compared,
+        }
+        if self.canaries:
+            leaks = {f'canary/leak/{name}': float((side[rows] == SAFE).mean()) for name, rows in self.canaries.items()}
+            evident = [evident_shares(len(rows))[int((side[rows] == SAFE).sum())] for rows in self.canaries.values()]
+            metrics |= {**leaks, 'canary/leak': max(leaks.values()), 'canary/evident_leak': float(max(evident))}
+        return metrics
+
+
+def evident_shares(count: int) -> NDArray[np.float64]:
+    """Lower bound of the true share if 0 to ``count`` of ``count`` pairs pass, (count + 1,), at :data:`CONFIDENCE`."""
+    return np.array([wilson_interval(hits, count, CONFIDENCE)[0] for hits in range(count + 1)])
