@@ -64,13 +64,14 @@ def leak_against_estimate(results: Sequence[Result]) -> Figure:
     Raises:
         UsageError: If no run measured both.
     """
-    figure = Figure(figsize=(9.6, 4.6), layout='constrained')
+    figure = Figure(figsize=(9.6, 4.9), layout='constrained')
     for axis, (title, metrics) in zip(figure.subplots(1, 2), ESTIMATES.items(), strict=True):
         points = estimated_leaks(results, metrics)
         if not points:
             raise UsageError('--meter needs a run with poisons of ours and a split, and none of these has both.')
         _draw_points(axis, points)
-        axis.set(title=f'{title}\n{_summary(points)}', xlabel='estimated leak')
+        axis.set_title(f'{title}\n{_summary(points)}', fontsize='medium')
+        axis.set_xlabel('estimated leak')
     figure.axes[0].set_ylabel('leak of the attack')
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc='outside lower center', ncols=5, frameon=False)
@@ -93,7 +94,7 @@ def _summary(points: Sequence[Estimated]) -> str:
     worst = max(points, key=lambda point: point.leak - point.estimate)
     excess = max(0.0, worst.leak - worst.estimate)
     correlation = rank_correlation(*np.array([(point.estimate, point.leak) for point in points]).T)
-    return f'{len(points)} leaks, rank correlation {correlation:.2f}, largest underestimate {excess:.2f}'
+    return f'{len(points)} leaks, rank correlation {correlation:.2f},\nlargest underestimate {excess:.2f}'
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:

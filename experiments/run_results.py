@@ -39,7 +39,8 @@ KEPT_PREFIXES = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, CANARY_PRE
 TRAINING_COSTS = ('cost/train_s', 'cost/sweep_s', 'cost/mixture_s')
 OF_EVALUATIONS = 'allow_untrained'  # an option of `validate`, `test` and `predict`, which train nothing
 TRAINER_SETTINGS = ('max_steps', 'limit_train_batches', 'precision', 'accumulate_grad_batches', 'gradient_clip_val')
-NOT_SETTINGS = ('seed', 'root', 'cache_dir', 'num_workers', 'init_from')  # may differ between repetitions
+SEEDS = ('seed', 'pool_seed', 'canary_seed', 'fold')  # the fold of targeted poisons is drawn by the seed, too
+NOT_SETTINGS = (*SEEDS, 'root', 'cache_dir', 'num_workers', 'init_from')  # may differ between repetitions
 
 DAMAGE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError, csv.Error, yaml.YAMLError)
 

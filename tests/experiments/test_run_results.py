@@ -75,7 +75,9 @@ class TestReadRun:
         def settings(number: int, lr: float, seed: int) -> str:
             model = {'class_path': 'CLIP', 'init_args': {'lr': lr}}
             kept = {'ledger': {'class_path': 'LedgerFilter', 'init_args': {'file': f'{seed}/ledger.parquet'}}}
-            data = {'class_path': 'ToyPairs', 'init_args': {'seed': seed, 'cache_dir': str(number), 'filters': kept}}
+            poisons = {'seed': seed, 'pool_seed': seed, 'fold': seed}
+            arguments = {'seed': seed, 'cache_dir': str(number), 'filters': kept, 'attacks': {'tdpa': poisons}}
+            data = {'class_path': 'ToyPairs', 'init_args': arguments}
             return read(write_version(tmp_path, number, [MEASURED], model=model, data=data)).settings
 
         assert settings(0, 0.1, 1) == settings(1, 0.1, 2) != settings(2, 0.2, 1)
