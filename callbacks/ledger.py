@@ -33,6 +33,7 @@ VERSION = 2  # version 1 is a file without the key; its columns are the same
 SEEN_KEY = b'clipward.seen'  # there too: share of the pairs that the model was trained on, if that is known
 COLUMNS = ('row', 'key', 'caption', 'similarity', 'posterior', 'side')
 P_VALUE = 'p_value'  # a further column, where pairs that do not match were measured
+WELL_MATCHED = 0.1  # p-value up to which `predict` counts pairs
 FEW = 200  # pairs; two groups of fewer are found by chance
 UID = 'uid'  # a further column, of shards whose samples have one
 
@@ -128,7 +129,15 @@ class ScoreLedger(Callback):
             p_value = Mismatches(null[np.isfinite(null)]).p_values(judged)
             lines = ledger(data.table, score, sides_by(score, cut), mixture, p_value, seen)
             write_ledger(Path(folder, FILE), lines.slice(0, pairs))
-            said = filter(None, [summary(score, cut, mixture), describe_seen(seen), f'Ledger: {Path(folder, FILE)}'])
+            said = filter(
+                None,
+                [
+                    summary(score, cut, mixture),
+                    describe_p_values(p_value[:pairs]),
+                    describe_seen(seen),
+                    f'Ledger: {Path(folder, FILE)}',
+                ],
+            )
             print('\n' + '\n'.join(said), flush=True)
 
 
@@ -222,6 +231,17 @@ def sides_by(score: np.ndarray, cut: float | None) -> np.ndarray:
     """Sides, int8 (N,): dropped without a score, safe at or above the cut, else risky; none is safe without a cut."""
     safe = score >= (math.inf if cut is None else cut)
     return np.select([~np.isfinite(score), safe], [DROPPED, SAFE], RISKY).astype(np.int8)
+
+
+def describe_p_values(p_value: np.ndarray) -> str:
+    """How many pairs are told from mismatched ones, in words; empty where no p-value is known."""
+    known = p_value[~np.isnan(p_value)]
+    if not len(known):
+        return ''
+    return (
+        f'{int((known <= WELL_MATCHED).sum()):,} of {len(known):,} pairs are more similar than '
+        f'{1 - WELL_MATCHED:.0%} of mismatched pairs (p_value up to {WELL_MATCHED:g}).'
+    )
 
 
 def summary(score: np.ndarray, cut: float | None, mixture: Mixture) -> str:

@@ -31,6 +31,10 @@ from datamodules.usage_error import UsageError, check_number
 log = logging.getLogger(__name__)
 
 NOTHING_KNOWN = Mismatches()
+REMEDY = (
+    'Train on more pairs or for more epochs, start from pretrained weights (model.pretrained), let a smaller split be '
+    'found (callbacks.repartition.size=calibrated)'
+)
 OnDistrust = Literal['stop', 'unimodal', 'go_on']
 Side = NDArray[np.int8]
 MAX_WARM_UP_EPOCHS = 1000  # how far ahead to look for the first epoch that trains both sides
@@ -281,7 +285,7 @@ class Repartition(L.Callback, ABC):
             self._answer(doubt, trainer, module, epoch)
             metrics = _metrics(partition, split, doubt)
         for remark in remarks:
-            rank_zero_info(f'split for epoch {epoch}: {remark}')
+            rank_zero_info(f'split after epoch {epoch}: {remark}')
         for name, value in (metrics | seconds).items():
             module.log(name, value, sync_dist=True)  # only the timings differ between ranks
 
@@ -289,15 +293,15 @@ class Repartition(L.Callback, ABC):
         """Why a split with these leaks cannot be trusted, in words; empty if it can."""
         name, bound = ('max_leak', self.max_leak) if self.past is None else ('max_later_leak', self.max_later_leak)
         excesses = [
-            f'{leaks[metric]:.3f} of {what} are evidently on the safe side'
+            f'{leaks[metric]:.1%} of {what} would count as safe'
             for metric, what in (
-                ('partition/null_leak', 'all shuffled pairs'),
-                ('canary/evident_leak', 'the pairs of one canary'),
+                ('partition/null_leak', 'shuffled pairs'),
+                ('canary/evident_leak', 'the pairs of one canary, at least,'),
             )
             if leaks.get(metric, 0.0) > bound
         ]
         if excesses:
-            return f'{" and ".join(excesses)}, more than {name}={bound:g}'
+            return f'{" and ".join(excesses)} ({name}={bound:g})'
         return 'no two captions look different to the model' if leaks.get('partition/null_compared') == 0 else ''
 
     def _answer(self, doubt: str, trainer: L.Trainer, module: L.LightningModule, epoch: int) -> None:
@@ -307,13 +311,13 @@ class Repartition(L.Callback, ABC):
         if self.on_distrust == 'stop':
             trainer.should_stop = True
             self.distrust = (
-                f'the split for epoch {epoch} cannot be trusted: {doubt}. Train on more pairs or for more epochs, '
-                f'start from pretrained weights (model.pretrained), or set callbacks.repartition.on_distrust=go_on.'
+                f'the split after epoch {epoch} cannot be trusted: {doubt}. {REMEDY}, or set '
+                f'callbacks.repartition.on_distrust=go_on.'
             )
         elif self.on_distrust == 'unimodal':
             cast(Any, module).unimodal_from = epoch
         if trainer.is_global_zero:
-            log.warning('the split for epoch %d cannot be trusted: %s', epoch, doubt)
+            log.warning('the split after epoch %d cannot be trusted: %s. %s', epoch, doubt, REMEDY)
 
     # --- how ----------------------------------------------------------------------------------------------------
 

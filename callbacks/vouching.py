@@ -11,7 +11,7 @@ import numpy as np
 from datamodules.rows.pair_sketch import hash_pairs, share_in
 from datamodules.rows.table import PairTable
 
-MIN_SHARE = 0.005  # of pairs that a model has seen, from which on it is said; less would read as 0 %
+MIN_SHARE = 0.01  # of pairs that a model has seen, from which on it is said; a few may share a name and a caption
 
 
 def share_seen(model: L.LightningModule, table: PairTable, is_scored: np.ndarray) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import shlex
 from pathlib import Path
@@ -14,6 +15,7 @@ from callbacks.metric_names import ZERO_SHOT_PREFIX, asr_metric
 from experiments.checkpoint_choice import FOLDER, run_of
 from experiments.checkpoint_io import LAST
 from experiments.measurements import measured_attacks, why_success_says_little
+from experiments.results import TRUSTED
 from experiments.run_folder import DONE
 from experiments.wandb_run import wandb_runs
 
@@ -24,10 +26,13 @@ def last_word(trainer: L.Trainer, folder: Path) -> str:
     """What the run measured last, where to find it, and how to go on; fits on a screen."""
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     epochs = trainer.current_epoch
-    lines = [f'Done: {epochs} epoch{"s" * (epochs != 1)} in {folder}', *_results(values)]
+    state = 'Stopped after' if trainer.should_stop and epochs < (trainer.max_epochs or 0) else 'Done:'
+    lines = [f'{state} {epochs} epoch{"s" * (epochs != 1)} in {folder}', *_results(values), *_trust(folder)]
     files = {'checkpoint': f'{FOLDER}/{LAST}', 'metrics': 'metrics.csv', 'ledger': LEDGER, 'figures': 'figures'}
     lines += [f'  {name:<12} {folder / file}' for name, file in files.items() if (folder / file).exists()]
     lines += [f'  {"W&B":<12} wandb sync {quoted(path)}' for path in _offline_logs(trainer)]
+    if state != 'Done:':
+        return '\n'.join(lines)
     # `last` would be of the newest run of the name, which by then may be another one.
     more = f'--ckpt_path={quoted(folder / FOLDER / LAST)} --trainer.max_epochs={trainer.current_epoch + 10}'
     return '\n'.join([*lines, f'  {"go on":<12} clipward fit --config {quoted(folder / "config.yaml")} {more}'])
@@ -49,6 +54,24 @@ def _results(values: dict[str, float]) -> list[str]:
     if 'partition/share' in values:
         lines.append(f'  {"safe side":<12} {values["partition/share"]:.1%} of the pairs')
     return lines
+
+
+def _trust(folder: Path) -> list[str]:
+    """Whether all splits could be trusted, by what shuffled pairs and canaries said."""
+    file = folder / 'metrics.csv'
+    lines = file.read_text(encoding='utf-8').splitlines() if file.exists() else []
+    rows = [row for row in csv.DictReader(lines) if row.get(TRUSTED)]
+    judged = [row for row in rows if row[TRUSTED] != 'nan']
+    if not judged:
+        return []
+    if doubted := [int(row['epoch']) + 1 for row in judged if not float(row[TRUSTED])]:
+        said = f'{len(doubted)} of {len(judged)} splits could not be trusted, first that after epoch {doubted[0]}'
+    else:
+        said = f'all {len(judged)} splits'
+    leaks = {'shuffled pairs': 'partition/null_leak', 'the worst canary': 'canary/leak'}
+    highest = {what: max(float(row.get(name) or 0) for row in judged) for what, name in leaks.items()}
+    passed = ', '.join(f'{leak:.1%} of {what}' for what, leak in highest.items() if leak > 0)
+    return [f'  {"trust":<12} {said}; passed at most: {passed or "none"}']
 
 
 def _offline_logs(trainer: L.Trainer) -> list[str]:

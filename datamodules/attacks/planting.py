@@ -141,8 +141,8 @@ def plant(
     amounts = [canary.amount(len(kept)) for canary in canaries.values()]
     if sum(amounts) > MAX_SHARE * len(kept):
         raise UsageError(
-            f'data.canaries plants {sum(amounts)} pairs among {len(kept):,}, which is too many: lower their '
-            f'at_least or rate, or leave some out.'
+            f'data.canaries plants {sum(amounts)} pairs, but at most {MAX_SHARE:.0%} of {len(kept):,} may be canaries: '
+            f'set at_least of each to {int(MAX_SHARE * len(kept) / len(canaries))} or less, or leave some out.'
         )
     table = clean if len(kept) == len(clean) else clean.take(kept)
     words = choose_words(table.caption, len(canaries), max(amounts), secret)

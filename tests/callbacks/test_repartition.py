@@ -419,7 +419,7 @@ class TestEpochEnd:
     def test_logs_the_remarks_of_a_split(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, 'lightning.pytorch.utilities.rank_zero'):
             run(epochs=WARM_UP, min_fraction=0.9)
-        assert 'split for epoch 2: 48 of 64 pairs have a posterior' in caplog.text
+        assert 'split after epoch 2: 48 of 64 pairs have a posterior' in caplog.text
 
     def test_stops_if_no_pair_is_safe(self) -> None:
         module, data = PlantedModule(), PlantedData()

@@ -84,9 +84,9 @@ class TestTrust:
 
     def test_a_split_that_lets_them_pass_ends_the_run(self, caplog: pytest.LogCaptureFixture) -> None:
         _, callback, fitting = run(Embedding(mismatched=0.6), min_fraction=1)
-        assert '1.000 of all shuffled pairs are evidently on the safe side, more than max_leak=0.05' in caplog.text
+        assert '100.0% of shuffled pairs would count as safe (max_leak=0.05)' in caplog.text
         assert fitting.current_epoch == WARM_UP and fitting.callback_metrics['partition/trusted'] == 0
-        assert callback.distrust.startswith(f'the split for epoch {WARM_UP} cannot be trusted: 1.000 of all shuffled')
+        assert callback.distrust.startswith(f'the split after epoch {WARM_UP} cannot be trusted: 100.0% of shuffled')
 
     def test_a_run_that_has_ended_is_not_resumed_unless_told(self, tmp_path: Path) -> None:
         def start(**arguments: Any) -> Any:

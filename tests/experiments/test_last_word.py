@@ -25,7 +25,7 @@ def test_says_what_was_measured_where_it_is_and_how_to_go_on(tmp_path: Path) -> 
     for name in ('checkpoints/last.ckpt', 'metrics.csv'):
         (tmp_path / name).touch()
     metrics = {name: torch.tensor(value) for name, value in MEASURED.items()}
-    trainer: Any = SimpleNamespace(callback_metrics=metrics, current_epoch=3, loggers=[])
+    trainer: Any = SimpleNamespace(callback_metrics=metrics, current_epoch=3, loggers=[], should_stop=False)
     said = last_word(trainer, tmp_path)
     for part in ('3 epochs', '0.812 on heldout', 'badnet', '25.0% success, 3.0% on clean', '90.0% of the pairs'):
         assert part in said
@@ -34,9 +34,22 @@ def test_says_what_was_measured_where_it_is_and_how_to_go_on(tmp_path: Path) -> 
     assert f'--config {tmp_path}/config.yaml --ckpt_path={checkpoint} --trainer.max_epochs=13' in said
 
 
+def test_says_whether_the_splits_could_be_trusted(tmp_path: Path) -> None:
+    trainer: Any = SimpleNamespace(callback_metrics={}, current_epoch=8, loggers=[], should_stop=True, max_epochs=30)
+    lines = ['epoch,partition/trusted,partition/null_leak,canary/leak', '5,1.0,0.02,', '6,,,', '7,1.0,0.04,0.05']
+    (tmp_path / 'metrics.csv').write_text('\n'.join(lines))
+    assert 'all 2 splits; passed at most: 4.0% of shuffled pairs, 5.0% of the worst canary' in last_word(
+        trainer, tmp_path
+    )
+    (tmp_path / 'metrics.csv').write_text('\n'.join([*lines, '8,0.0,0.3,nan']))
+    said = last_word(trainer, tmp_path)
+    assert '1 of 3 splits could not be trusted, first that after epoch 9' in said
+    assert said.startswith('Stopped after 8 epochs') and 'go on' not in said
+
+
 def test_says_where_success_is_low_because_the_class_is_never_said(tmp_path: Path) -> None:
     metrics = {**MEASURED, 'asr/badnet/recall': 0.02, 'asr/badnet/recall_n': 50.0}
-    trainer: Any = SimpleNamespace(callback_metrics=metrics, current_epoch=3, loggers=[])
+    trainer: Any = SimpleNamespace(callback_metrics=metrics, current_epoch=3, loggers=[], should_stop=False)
     reason = 'the target class is recognized in 2.0% of its 50 clean pictures, so low success proves little'
     assert reason in last_word(trainer, tmp_path) and f'badnet: {reason}.' in describe_measurements(metrics)
     metrics['asr/badnet/recall'] = 0.9

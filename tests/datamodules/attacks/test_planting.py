@@ -193,5 +193,8 @@ class TestWords:
 
 
 def test_refuses_more_canaries_than_a_fifth_of_the_pairs(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r'data.canaries plants 70 pairs among 300, which is too many: lower'):
+    with pytest.raises(
+        UsageError,
+        match=r'data.canaries plants 70 pairs, but at most 20% of 300 may be canaries: set at_least of each to 60',
+    ):
         tiny(folder, canaries={'many': PatchCanary(at_least=70)})
