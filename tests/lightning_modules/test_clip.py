@@ -297,7 +297,9 @@ class TestOptimizer:
         assert most_accumulated(run) == 4
 
     def test_a_run_that_accumulated_can_be_tested(self, tmp_path: Path) -> None:
-        trainer(accumulate_grad_batches=2).test(clip(tmp_path), pairs(tmp_path))
+        run = trainer(accumulate_grad_batches=2)
+        run.test(clip(tmp_path), pairs(tmp_path))
+        assert run.state.finished
 
     @pytest.mark.parametrize('kind', [FSDPStrategy, DeepSpeedStrategy])
     def test_refuses_strategies_that_split_the_model(self, kind: type[Strategy]) -> None:
