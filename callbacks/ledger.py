@@ -97,7 +97,8 @@ class ScoreLedger(Callback):
         data = truth_of(trainer)
         self._seen = RowSums(len(data.table), pl_module.device)
         kept = np.flatnonzero(data.partition.side.numpy()[: len(data.table) - data.canary_count] != DROPPED)
-        self._shuffled = ShuffledPairs(draw_sample(kept))
+        sample = draw_sample(kept)
+        self._shuffled = ShuffledPairs(sample, data.tokens[sample])
 
     def on_predict_batch_end(
         self,

@@ -263,7 +263,8 @@ class Repartition(L.Callback, ABC):
         """Scores the pairs, decides, applies the new split and logs it."""
         candidates = self.candidates(partition.score.numpy(), partition.side.numpy(), self.past)
         start = time.perf_counter()
-        shuffled = ShuffledPairs(draw_sample(np.flatnonzero(partition.side.numpy() != DROPPED)))
+        sample = draw_sample(np.flatnonzero(partition.side.numpy() != DROPPED))
+        shuffled = ShuffledPairs(sample, pairs_of(trainer).tokens[sample])
         score = self._measure(trainer, module, epoch, candidates, shuffled)
         score, null = self._remember(score, shuffled.similarities(trainer))
         measured = time.perf_counter()

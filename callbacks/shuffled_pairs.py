@@ -13,6 +13,8 @@ import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from sklearn.preprocessing import normalize
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +22,10 @@ from datamodules.rows.draws import bits, permutation
 
 SHUFFLES = 5  # captions that each picture of the sample is compared with
 SAMPLE = 4096  # pairs in the sample; their embeddings take 34 MB in 512 dimensions and two views
-SAME_CAPTION = 0.9  # cosine of two captions above which one may well describe the picture of the other
+SAME_CAPTION = 0.9  # cosine of the embeddings of two captions above which one may well describe the other's picture
+SAME_WORDS = (
+    0.1  # the same of their words; a class name in common reaches 0.3 and more, an article or a preposition 0.05
+)
 SAMPLE_KEY = 0x6E75_6C6C  # key of the draw; arbitrary, but a change would change splits
 
 
@@ -42,13 +47,15 @@ class ShuffledPairs:
 
     Args:
         rows: Rows of the sample, in random order, (S,).
+        tokens: Tokens of their captions, (S, T).
 
     Attributes:
         rows: The same.
     """
 
-    def __init__(self, rows: NDArray[np.int64]) -> None:
+    def __init__(self, rows: NDArray[np.int64], tokens: NDArray[np.integer]) -> None:
         self.rows = rows
+        self._words = weigh_words(tokens)
         self._ascending, self._place = torch.sort(torch.from_numpy(rows))
         self._embeddings: Tensor | None = None  # of pictures and captions, (2, V, S, D)
 
@@ -78,9 +85,10 @@ class ShuffledPairs:
         """Similarity of each sampled picture to the captions of ``SHUFFLES`` other pairs, averaged over views.
 
         Returns:
-            Cosines in [-1, 1], float32 (SHUFFLES * S,), on the CPU, the same on all processes. NaN where the captions
-            of both pairs say nearly the same, or where a pair was not swept. The k-th value always belongs to the same
-            two pairs, so it can be followed from split to split. All are NaN if nothing was swept.
+            Cosines in [-1, 1], float32 (SHUFFLES * S,), on the CPU, the same on all processes. NaN where one caption
+            may well describe both pictures, as their words or their embeddings agree, or where a pair was not swept.
+            The k-th value always belongs to the same two pairs, so it can be followed from split to split. All are
+            NaN if nothing was swept.
         """
         shape = None if self._embeddings is None else tuple(self._embeddings.shape)
         if (shape := trainer.strategy.broadcast(shape)) is None:  # rank 0 has pairs if any rank has
@@ -88,7 +96,10 @@ class ShuffledPairs:
         if self._embeddings is None:
             self._embeddings = torch.zeros(shape, device=trainer.strategy.root_device)
         image, text = trainer.strategy.reduce(self._embeddings, reduce_op='sum')
-        return torch.cat([compare_with_others(image, text, shift) for shift in range(1, SHUFFLES + 1)]).cpu()
+        shifts = range(1, SHUFFLES + 1)
+        null = torch.cat([compare_with_others(image, text, shift) for shift in shifts]).cpu()
+        has_same_words = np.concatenate([agreement_of_words(self._words, shift) > SAME_WORDS for shift in shifts])
+        return null.masked_fill(torch.from_numpy(has_same_words), float('nan'))
 
 
 def compare_with_others(image: Tensor, text: Tensor, shift: int) -> Tensor:
@@ -106,3 +117,25 @@ def compare_with_others(image: Tensor, text: Tensor, shift: int) -> Tensor:
     agreement = F.cosine_similarity(text.mean(0), other.mean(0), dim=-1)
     is_known = image[0].any(-1) & other[0].any(-1)
     return (image * other).sum(-1).mean(0).masked_fill((agreement > SAME_CAPTION) | ~is_known, float('nan'))
+
+
+def weigh_words(tokens: NDArray[np.integer]) -> csr_array:
+    """Unit-norm vectors of the words of captions, each weighted by how rare it is (inverse document frequency).
+
+    Args:
+        tokens: Tokens of captions, (S, T).
+
+    Returns:
+        Sparse array, (S, W). A word of all captions, as is the padding, has no weight.
+    """
+    captions, length = tokens.shape
+    places = (np.repeat(np.arange(captions), length), tokens.ravel())
+    words = csr_array((np.ones(tokens.size), places))  # which adds up a word's occurrences
+    words.data[:] = 1
+    frequency = np.maximum(1, words.sum(0))
+    return normalize(words * np.log(captions / frequency))
+
+
+def agreement_of_words(words: csr_array, shift: int) -> NDArray[np.float64]:
+    """Cosine in [0, 1] of the words of each caption and of the one ``shift`` places further on, (S,)."""
+    return (words * words[np.roll(np.arange(words.shape[0]), -shift)]).sum(1)

@@ -23,10 +23,12 @@ class Pairs(Protocol):
     Attributes:
         partition: Side of each pair, set by the defense; its length is the number N of pairs.
         batch_size: Pairs in a batch, over all processes.
+        tokens: Tokens of each caption, (N, T).
     """
 
     partition: Partition
     batch_size: int
+    tokens: np.ndarray
 
     def sweep_dataloader(
         self, epoch: int = CLEAN, rows: np.ndarray | None = None, views: int = 1

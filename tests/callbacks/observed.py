@@ -77,6 +77,7 @@ class Data(L.LightningDataModule):
     """The attributes of a ``PairsDataModule`` that observers read."""
 
     canary_count = 0
+    tokens = np.arange(ROWS)[:, None]
 
     def __init__(self, sets: list[EvaluationSet] | None = None, is_poisoned: bool = True) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -72,6 +73,7 @@ class PlantedData(L.LightningDataModule):
         self.similarity = 0.7 + 0.05 * torch.randn(64, generator=generator)
         self.similarity[-POISONS:] -= 0.6
         self.partition = Partition(64, fingerprint)
+        self.tokens = np.arange(64)[:, None]
         self.swept: list[tuple[str, Any]] = []
 
     @property

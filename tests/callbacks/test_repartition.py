@@ -401,11 +401,11 @@ class TestEpochEnd:
         assert shares == pytest.approx([shares[0]] * 2 + [shares[0] + 0.05] * 2 + [shares[0] + 0.1], abs=0.01)
 
     def test_measures_only_the_candidates_after_the_first_split(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(shuffled_pairs, 'SAMPLE', 0)
+        monkeypatch.setattr(shuffled_pairs, 'SAMPLE', 1)
         _, data, _, _ = run(epochs=WARM_UP + 1, top_fraction=0.3)
         ((name, rows),) = data.swept
         assert name == 'rows'
-        assert len(rows) == math.ceil(64 * (0.75 + 0.05 + 0.1))
+        assert len(rows) - math.ceil(64 * (0.75 + 0.05 + 0.1)) in (0, 1)  # the pair to shuffle may be no candidate
         assert not data.partition.score.isnan().any()
 
     def test_running_scores_need_no_sweep(self) -> None:
