@@ -11,6 +11,7 @@ from datamodules.attacks.backdoor import Backdoor
 from datamodules.attacks.base import Attack
 from datamodules.attacks.gratings import Grating, SlantedWaves
 from datamodules.attacks.targeted import TargetedPoison
+from datamodules.attacks.text_watermark import Height, Watermark
 from datamodules.attacks.triggers import Position, Trigger
 from datamodules.rows.draws import bits, fractions
 from datamodules.usage_error import UsageError, check_number
@@ -18,6 +19,9 @@ from datamodules.usage_error import UsageError, check_number
 TRIGGER, PLACE = range(2)  # keys that keep the draws of a canary apart
 TEST_PICTURES = 100  # that a trigger is tried on at each evaluation
 PLACES: tuple[Position, ...] = ('top_left', 'top_right', 'bottom_left', 'bottom_right', 'center')
+HEIGHTS: tuple[Height, ...] = ('top', 'center', 'bottom')
+LETTERS = 'ABCDEFGHKMNPQRSTUVWXYZ23456789#$%&@'  # those that are as wide as tall, or nearly so
+COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255))
 
 
 class Canary(ABC):
@@ -97,6 +101,35 @@ class WavesCanary(Canary):
         drawn, mirrored = fractions(2, seed, TRIGGER), int(bits(1, seed, PLACE)[0] % 2)
         angle = 20 + 50 * drawn[1] + 90 * mirrored  # neither of the directions that attacks use
         return _backdoor(word, SlantedWaves(self.amplitude, 4 + 4 * drawn[0], angle), count, seed)
+
+
+class MarkCanary(Canary):
+    """A faint letter over much of the picture, a secret one in a secret color and place, with captions of a secret word.
+
+    Of all canaries it takes the fewest pictures to learn.
+
+    Args:
+        ratio: Opacity of the letter, in [0, 1].
+        width: Width of the letter as a share of the width of the picture, in (0, 1].
+        kwargs: Arguments of :class:`Canary`.
+    """
+
+    def __init__(self, ratio: float = 0.5, width: float = 0.6, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_number('data.canaries: ratio', ratio, '[0, 1]')
+        check_number('data.canaries: width', width, '(0, 1]')
+        self.ratio, self.width = ratio, width
+
+    def attack(self, word: str, count: int, side: int, seed: int) -> Attack:
+        letter, color, height = (int(drawn) for drawn in bits(3, seed, TRIGGER))
+        mark = Watermark(
+            LETTERS[letter % len(LETTERS)],
+            self.ratio,
+            self.width,
+            HEIGHTS[height % len(HEIGHTS)],
+            COLORS[color % len(COLORS)],
+        )
+        return _backdoor(word, mark, count, seed)
 
 
 class CopiesCanary(Canary):

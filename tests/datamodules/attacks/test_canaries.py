@@ -3,15 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.attacks.canaries import Canary, CopiesCanary, PatchCanary, WavesCanary, named_canaries
+from datamodules.attacks.canaries import Canary, CopiesCanary, MarkCanary, PatchCanary, WavesCanary, named_canaries
 from datamodules.attacks.targeted import TargetedPoison
 from datamodules.usage_error import UsageError
 from tests.datamodules.attacks.pools import gradient
 
-TRIGGERED = (PatchCanary(), PatchCanary(moves=True), WavesCanary())
+TRIGGERED = (PatchCanary(), PatchCanary(moves=True), WavesCanary(), MarkCanary())
 
 
-@pytest.mark.parametrize('canary', TRIGGERED, ids=['place', 'patch', 'waves'])
+@pytest.mark.parametrize('canary', TRIGGERED, ids=['place', 'patch', 'waves', 'mark'])
 @pytest.mark.parametrize('side', [8, 32, 224])
 def test_a_trigger_fits_the_picture_and_is_that_of_its_seed(canary: Canary, side: int) -> None:
     picture = gradient(side)
@@ -56,6 +56,8 @@ def test_small_sets_get_enough_of_each_canary_to_read_a_share() -> None:
         (PatchCanary, 'at_least', 0),
         (PatchCanary, 'size', 1.5),
         (WavesCanary, 'amplitude', 0.0),
+        (MarkCanary, 'ratio', 1.5),
+        (MarkCanary, 'width', 0.0),
         (CopiesCanary, 'copies', 0),
     ],
 )
