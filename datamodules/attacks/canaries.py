@@ -104,7 +104,7 @@ class WavesCanary(Canary):
 
 
 class MarkCanary(Canary):
-    """A faint letter over much of the picture, a secret one in a secret color and place, with captions of a secret word.
+    """A faint letter over much of the picture, of a secret color and place, with captions of a secret word.
 
     Of all canaries it takes the fewest pictures to learn.
 
