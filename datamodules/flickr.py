@@ -68,7 +68,8 @@ class Flickr(PairsDataModule):
             of an image in each line; its suffix may be missing.
         split: Images to train on: ``train``, ``val``, ``test``, or ``all``, which needs no list of splits.
         heldout_split: Images to hold out: ``train``, ``val``, ``test``, or ``null`` for none.
-        captions: ``all`` captions, each of which becomes a pair, or ``one`` caption of each image, drawn at random.
+        captions: ``all`` captions of the images to train on, each of which becomes a pair, or ``one`` caption of each
+            image, drawn at random. Held-out images have all of theirs.
         caption_seed: Seed that draws one caption of each image.
         annotations: Caption file. Defaults to the first of the usual names in ``root``.
         image_folder: Folder of photos. Defaults to the first of the usual names in ``root``.
@@ -102,15 +103,14 @@ class Flickr(PairsDataModule):
 
     def load_table(self) -> PairTable:
         """Reads the pairs of the training split."""
-        return self._pairs(self.split)
+        return self._pairs(self.split, 1 if self.captions == 'one' else None)
 
     def load_heldout(self) -> PairTable | None:
         """Reads the pairs of the held-out split, if there is one."""
-        return None if self.heldout_split is None else self._pairs(self.heldout_split)
+        return None if self.heldout_split is None else self._pairs(self.heldout_split, None)
 
-    def _pairs(self, split: str) -> PairTable:
+    def _pairs(self, split: str, count: int | None) -> PairTable:
         keep = None if split == 'all' else self._is_in_split(split)
-        count = 1 if self.captions == 'one' else None
         images = FolderImages(self._folder, self.root if self.image_folder is None else self.image_folder)
         return PairTable(*self._groups.pairs(count, self.caption_seed, keep), opener=images)
 

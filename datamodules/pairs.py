@@ -22,6 +22,7 @@ from datamodules.attacks.poisoned_table import poison_table
 from datamodules.evaluation.heldout import heldout_loader
 from datamodules.evaluation.labeled import build_labeled_set, read_labeled_folder
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, check_set_names, evaluation_loader
+from datamodules.evaluation.words import label_by_words
 from datamodules.files.array_cache import stored_array
 from datamodules.files.workers import worker_options
 from datamodules.pictures.augment import ImageViews
@@ -73,6 +74,9 @@ class PairsDataModule(L.LightningDataModule):
             ``<class>/*.jpg``.
         class_names: Classes of the zero-shot classifier if the data set does not define any: a list of names, which
             differ in more than case, or ``imagenet`` for the 1,000 classes of ImageNet.
+        classes_by_words: Measure zero-shot accuracy on held-out pictures without labels. The class of a picture is the
+            one of ``class_names``, such as ``[dog, boat]``, that its captions name; pictures that name none or several
+            do not count.
         templates: Prompt templates with ``{}`` for the class name. Defaults to the 80 templates of CLIP's authors.
         image_views: Image augmentation in training: one for all views, or a list with one for each view, such as
             ``[CleanView, SimCLRViews]``. By default, images are not augmented.
@@ -105,6 +109,7 @@ class PairsDataModule(L.LightningDataModule):
         heldout_name: str = 'heldout',
         labeled: dict[str, str] | None = None,
         class_names: list[str] | Literal['imagenet'] = 'imagenet',
+        classes_by_words: bool = False,
         templates: list[str] | None = None,
         image_views: ImageViews | list[ImageViews] | None = None,
         caption_views: EDA | list[EDA | None] | None = None,
@@ -128,9 +133,12 @@ class PairsDataModule(L.LightningDataModule):
         check_number('data.canary_seed', canary_seed, SEEDS)
         if class_names != 'imagenet':
             check_class_names(class_names)
+        elif classes_by_words:
+            raise UsageError('data.classes_by_words needs words: list them as data.class_names.')
         check_set_names(heldout_name, labeled or {})
         self.batch_size, self.image_size, self.cache_size = batch_size, image_size, cache_size
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
+        self.classes_by_words = classes_by_words
         self.attacks = flatten_attacks(attacks or {})
         self.filters = {name: rule for name, rule in (filters or {}).items() if rule is not None}
         self.canaries = named_canaries(canaries or {})
@@ -167,7 +175,10 @@ class PairsDataModule(L.LightningDataModule):
     def heldout(self) -> PairTable | None:
         """The held-out pairs."""
         table = self.load_heldout()
-        return None if table is None else leave_out_outside(table, self.follow_outside)
+        if table is None:
+            return None
+        table = leave_out_outside(table, self.follow_outside)
+        return label_by_words(table, self.class_names) if self.classes_by_words else table
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -437,6 +448,9 @@ class PairsDataModule(L.LightningDataModule):
             label = pool.labels('heldout', np.arange(len(self.heldout)))
             label[pool.of_taken_images('heldout')] = UNKNOWN  # unreadable, or used as a poison
             images = np.asarray(self.pictures.pictures['heldout'])
+            if self.classes_by_words:  # most pictures have no label
+                labeled = np.flatnonzero(label != UNKNOWN)
+                images, label = images[labeled], label[labeled]
             sets.append(EvaluationSet(self.heldout_name, images, label, None, self.classes, self.templates))
         for name, folder in self.labeled.items():
             table = leave_out_outside(read_labeled_folder(folder, f'data.labeled.{name}'), self.follow_outside)

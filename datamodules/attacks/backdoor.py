@@ -92,6 +92,7 @@ class Backdoor(Attack):
         origin: Origin = 'train' if pool.heldout is None else 'heldout'
         target = pool.index(self.target)
         rows = np.setdiff1d(pool.allowed(origin, target), [p.source for p in poisons if p.origin == origin])
+        rows = pool.comparable(origin, rows)
         if not len(rows):
             raise UsageError(
                 f'attack {name!r} leaves no {origin} image outside class {self.target!r} to measure success on: '

@@ -160,6 +160,11 @@ class AttackPool:
         table = self.origin(origin)
         return translate_labels(table.label[rows], table.classes, self.classes)
 
+    def comparable(self, origin: Origin, rows: np.ndarray) -> np.ndarray:
+        """Those of some rows that have a label, all if none has: there is no clean rate of pictures without a label."""
+        labeled = rows[self.origin(origin).label[rows] != UNKNOWN]
+        return labeled if len(labeled) else rows
+
     def take(self, poisons: Iterable[Poison]) -> None:
         """Marks the images and replaced rows of poisons as taken, so that no further attack uses them."""
         for poison in poisons:

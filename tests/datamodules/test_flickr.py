@@ -87,6 +87,8 @@ class TestSplits:
         tables = [Flickr8k(str(tmp_path), captions='one', caption_seed=seed).load_table() for seed in (0, 0, 1, 2, 3)]
         assert all(numbers(table) == [8, 5, 11] for table in tables)
         assert tables[0].caption == tables[1].caption and len({str(table.caption) for table in tables}) > 1
+        heldout = Flickr8k(str(tmp_path), captions='one').load_heldout()
+        assert heldout is not None and numbers(heldout) == five_times_each(1)
 
     @pytest.mark.parametrize('suffix', ['.png', '.JPG'])
     @pytest.mark.parametrize('listed', ['{}.png', '{}.jpg', '{}'])

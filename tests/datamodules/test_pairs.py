@@ -177,9 +177,24 @@ class TestSetup:
         assert data.classes == ('left', 'right')
         assert len(tiny_without_labels(folder).classes) == 1000
 
+    def test_words_make_classes_of_captioned_pictures(self, folder: str) -> None:
+        class Unlabeled(TinyPairs):
+            def load_heldout(self) -> PairTable:
+                table = super().load_table()
+                return PairTable(table.image, table.caption, opener=table.opener)
+
+        words = [*NAMES[:2]]
+        attacks = {'badnet': badnet(target=words[0], source='train')}
+        data = set_up(Unlabeled(cache_dir=folder, class_names=words, classes_by_words=True, attacks=attacks))
+        clean, attack = data.evaluation_sets
+        assert data.classes == clean.classes == attack.classes == NAMES[:2]
+        assert (len(clean), sorted({*clean.label.tolist()})) == (16, [0, 1])  # half of the 32 name neither
+        assert len(attack) == 8 and {*attack.label.tolist()} == {1}  # as only these have a clean rate
+
     @pytest.mark.parametrize(
         ('argument', 'message'),
         [
+            ({'classes_by_words': True}, r'classes_by_words needs words: list them as data\.class_names'),
             ({'batch_size': 0}, 'data.batch_size must be at least 1, got 0'),
             ({'safe_weight': 0.0}, 'data.safe_weight must be above 0, got 0.0'),
             ({'image_size': 0}, 'data.image_size must be at least 1, got 0'),

@@ -142,6 +142,11 @@ class TestEvaluation:
         assert len(measured) == 40  # images, not rows
         assert set(measured.label.tolist()) == {UNKNOWN}
 
+    def test_pictures_without_a_label_do_not_count_where_others_have_one(self) -> None:
+        heldout = PairTable(['0', '1'], ['x', 'y'], [4, UNKNOWN], CLASSES, opener=opener('heldout', 2))
+        pool = AttackPool(labeled_table('train', 50), heldout, CLASSES)
+        assert backdoor().evaluation('a', [], pool, pixels).label.tolist() == [4]
+
     def test_labels_are_those_of_the_pool(self) -> None:
         heldout = PairTable(['0', '1'], ['x', 'y'], [0, 1], ('truck', 'zebra'), opener=opener('heldout', 2))
         pool = AttackPool(labeled_table('train', 50), heldout, CLASSES)
