@@ -13,7 +13,7 @@ from callbacks.separation import auroc
 from datamodules.rows.partition import DROPPED, SAFE
 
 Array = NDArray[np.floating]
-CONFIDENCE = 0.98  # of the interval whose lower end is evident: each canary gives one false alarm in a hundred
+CONFIDENCE = 0.998  # of the interval whose lower end is evident: a canary gives one false alarm in a thousand splits
 BLOCK = 1 << 16  # pairs at a time, which keeps memory small
 
 
