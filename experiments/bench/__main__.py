@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from datamodules.usage_error import check_number
-from experiments.bench import bookkeeping, epochs, mixture, phases, split, start, step, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, phases, run, split, start, step, triggers, views
 from experiments.bench.measure import Result
 from experiments.errors import short_errors
 
@@ -27,6 +27,7 @@ MEASUREMENTS = {  # bookkeeping first: it measures memory, to which the others w
     'start': start.measure,
     'step': step.measure,
     'phases': phases.measure,
+    'run': run.measure,
 }
 COLUMNS = ('measurement', 'measured', 'target', '')
 
@@ -54,16 +55,19 @@ def main(args: list[str] | None = None) -> list[Result]:
     )
     parser.add_argument('--only', choices=MEASUREMENTS, help='run one measurement instead of all')
     parser.add_argument('--threads', type=int, default=1, help='threads of torch (default: 1, as in a loader worker)')
-    parser.add_argument('--against', type=Path, metavar='PATH', help='second checkout to compare start-up times with')
+    parser.add_argument('--against', type=Path, metavar='PATH', help='second checkout to compare start and run with')
     parser.add_argument(
         '--peer', type=Path, metavar='PYTHON', help='Python with open_clip_torch[training], to compare steps'
     )
+    parser.add_argument('--pairs', type=int, default=run.PAIRS, help='pairs of run (default: %(default)s)')
+    parser.add_argument('--pictures', type=Path, metavar='PATH', help='folder of CIFAR-10 for run (default: drawn)')
     options = parser.parse_args(args)
     check(options)
     measurements: dict[str, Callable[[], Iterator[Result]]] = {
         **MEASUREMENTS,
         'start': partial(start.measure, options.against),
         'step': partial(step.measure, options.peer),
+        'run': partial(run.measure, options.against, options.pairs, options.pictures),
     }
     torch.set_num_threads(options.threads)
     silence_lightning()
@@ -83,6 +87,7 @@ def check(options: argparse.Namespace) -> None:
         start.check_checkout(options.against)
     if options.peer is not None:
         step.check_peer(options.peer)
+    run.check(options.pairs, options.pictures)
 
 
 def silence_lightning() -> None:
