@@ -358,7 +358,10 @@ class CLIP(L.LightningModule):
             (B,). ``image`` and ``text``: unit-norm embeddings of the first view, float32 (B, D). ``views``: those of
             all views of both, (2, V, B, D).
         """
-        image, text = self._embed(batch)
+        # One view at a time, which is a quarter faster on a CPU, and each caption once: few classes have few captions.
+        image = torch.stack([self.encode_image(view) for view in batch.image])
+        captions, place = batch.tokens.flatten(0, 1).unique(dim=0, return_inverse=True)
+        text = self.encode_text(captions)[place].view_as(image)
         similarity = (image * text).sum(-1).mean(0)
         views = torch.stack([image, text])
         return {'row': batch.row, 'similarity': similarity, 'image': views[0, 0], 'text': views[1, 0], 'views': views}
