@@ -28,6 +28,7 @@ from datamodules.usage_error import UsageError, check_number
 from experiments.bench import fit_clock
 from experiments.bench.measure import Result
 from experiments.bench.start import THIS_CHECKOUT
+from experiments.child_processes import ended_by_signals
 
 PAIRS, RECIPE_PAIRS = 2000, 10_000
 FEWEST_PAIRS = 640  # ten batches
@@ -36,6 +37,7 @@ NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse'
 SIDE = 32
 MAX_P = 0.1  # up to which a second stage keeps pairs, as grids/cifar10_retrain.yaml does
 TURN = 2.0  # seconds
+OPTIONS = ('--trainer.accelerator=cpu', '--trainer.limit_val_batches=0', '--callbacks.figures=null')  # of all runs
 TARGETS = {'clip': 1.10, 'other': 0.75, 'retrain': 1.6}
 CLOCK, LOG = 'clock.json', 'log.txt'
 SCRIPT = Path(fit_clock.__file__)
@@ -162,14 +164,19 @@ def train_in_turns(jobs: Mapping[str, Job], folder: Path) -> dict[str, Cost]:
     """
     for name in jobs:
         (folder / name).mkdir(parents=True)
-    runs = {name: start(job, folder / name) for name, job in jobs.items()}
+    runs: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        turns = take_turns(list(runs.values()))
-        for name in (name for name, run in runs.items() if run.returncode):
-            raise RuntimeError(f'a run failed:\n{(folder / name / LOG).read_text(errors="replace")[-4000:]}')
+        with ended_by_signals('the runs are ended'):
+            for name, job in jobs.items():
+                runs[name] = start(job, folder / name)
+            turns = take_turns(list(runs.values()))
+            failed = [name for name, run in runs.items() if run.returncode]
     finally:
         for run in runs.values():
             run.kill()  # does nothing to one that has ended
+            run.wait()
+    for name in failed:
+        raise RuntimeError(f'a run failed:\n{(folder / name / LOG).read_text(errors="replace")[-4000:]}')
     return {name: read_cost(folder / name, turns[number]) for number, name in enumerate(jobs)}
 
 
@@ -177,8 +184,7 @@ def start(job: Job, folder: Path) -> subprocess.Popen[bytes]:
     """Starts a command, with one thread."""
     arguments = [
         f'--config={job.checkout / "experiments" / job.config}', *job.options, f'--data.cache_dir={folder / "cache"}',
-        f'--trainer.default_root_dir={folder / "runs"}', '--trainer.accelerator=cpu', '--trainer.limit_val_batches=0',
-        '--callbacks.figures=null',
+        f'--trainer.default_root_dir={folder / "runs"}', *OPTIONS,
     ]  # fmt: skip
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'WANDB_MODE': 'disabled', 'CUDA_VISIBLE_DEVICES': ''}
     environment.pop('PYTHONPATH', None)  # the checkout's own files

@@ -8,7 +8,7 @@ import pytest
 
 from datamodules.usage_error import UsageError
 from experiments.bench import __main__ as bench
-from experiments.bench import bookkeeping, epochs, mixture, phases, split, start, step, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, phases, run, split, start, step, triggers, views
 
 TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'bookkeeping': (bookkeeping, {'ROWS': 300_000, 'HELDOUT_ROWS': 5_000}),
@@ -29,6 +29,7 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
             'CHUNK_SIZE': 4,
         },
     ),
+    'run': (run, {'PAIRS': run.FEWEST_PAIRS, 'OPTIONS': (*run.OPTIONS, '--trainer.max_epochs=8')}),
     'phases': (phases, {'SCALES': (phases.Scale('tiny_toy.json', 32, (40, 30), {}, 4, 3),), 'MAX_REST': 100}),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
 }
@@ -51,7 +52,18 @@ def test_every_measurement_is_offered() -> None:
     assert bench.MEASUREMENTS.keys() == TINY.keys()
 
 
-@pytest.mark.parametrize('option', ['--threads=0', '--against=tests', '--peer=tests', '--peer=nowhere', '--peer=true'])
+@pytest.mark.parametrize(
+    'option',
+    [
+        '--threads=0',
+        '--against=tests',
+        '--peer=tests',
+        '--peer=nowhere',
+        '--peer=true',
+        '--pairs=64',
+        '--pictures=tests',
+    ],
+)
 def test_options_are_checked_before_anything_is_measured(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match=f'^{option.split("=")[0]}'):
         bench.main([option])
