@@ -144,13 +144,13 @@ class SafeCLIP(CLIP):
         is_unimodal = not batch.cross_modal and len(batch.tokens) == 2
         if self.nn_roles != 'one_gradient' or not is_unimodal:
             return super()._embed(batch)
-        first, second = (
+        views: list[Any] = [
             View(*view, batch.row) for view in zip(batch.image[:, None], batch.tokens[:, None], strict=True)
-        )
-        other = super()._embed(second)  # before the other: autocast would remember weights without a gradient
+        ]
+        other = super()._embed(views[1])  # first: autocast would remember weights without a gradient
         with torch.no_grad():
-            replaced = super()._embed(first)
-        image, text = (torch.cat(views) for views in zip(replaced, other, strict=True))
+            replaced = super()._embed(views[0])
+        image, text = (torch.cat(parts) for parts in zip(replaced, other, strict=True))
         return image, text
 
     def losses(self, image: Tensor, text: Tensor, cross_modal: int) -> dict[str, Tensor]:

@@ -113,7 +113,8 @@ def compare(costs: Mapping[str, Cost]) -> Iterator[Result]:
 def compare_retrain(first: Mapping[str, Cost], second: Mapping[str, Cost]) -> Iterator[Result]:
     """Results of SafeCLIP and a second stage, each over the CLIP that it took turns with."""
     stages = ((first['safeclip'], first['clip']), (second['retrain'], second['clip']))
-    cpu, wall = (sum(cost[time] / clip[time] for cost, clip in stages) for time in (0, 1))
+    cpu = sum(cost.cpu / clip.cpu for cost, clip in stages)
+    wall = sum(cost.wall / clip.wall for cost, clip in stages)
     kept = second['retrain'].cpu / second['clip'].cpu
     yield Result(f'CLIP on the pairs that the ledger keeps (p at most {MAX_P:g}), over CLIP', kept)
     yield Result('SafeCLIP and that, over CLIP', cpu, target=TARGETS['retrain'])
