@@ -42,7 +42,8 @@ class Figures(Callback):
     - ``success.png``: attack success and zero-shot accuracy against the epochs trained;
     - ``mean_similarity.png``: mean similarity of clean and of poisoned pairs (Fig. 4 of the SafeCLIP paper);
     - ``split.png``: size of the safe side, and the poison on it;
-    - ``similarity_<epochs trained>.png``: histogram of the similarities behind a new split.
+    - ``similarity_<epochs trained>.png``: histogram of the similarities behind a new split, beside those of shuffled
+      pairs, with the threshold and the share of shuffled pairs above it.
 
     A resumed run removes those of epochs that it trains again.
 
@@ -162,7 +163,8 @@ class Figures(Callback):
         score = data.partition.score.numpy()[: _pairs(data)]
         if data.partition.scored_after == epochs and np.isfinite(score).any():
             title = f'Similarities after {epochs} epoch{"s" * (epochs > 1)}'
-            figure = plots.similarity_histogram(score, _poisoned_rows(data), data.partition.mixture, title)
+            partition = data.partition
+            figure = plots.similarity_histogram(score, _poisoned_rows(data), partition.mixture, title, partition.null)
             _save(trainer, folder, f'similarity_{epochs:03d}', figure, key='similarity')
 
     def _curves(self, data: Truth, phases: list[str]) -> dict[str, plots.Figure]:

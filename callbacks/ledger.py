@@ -33,7 +33,7 @@ VERSION = 2  # version 1 is a file without the key; its columns are the same
 SEEN_KEY = b'clipward.seen'  # there too: share of the pairs that the model was trained on, if that is known
 COLUMNS = ('row', 'key', 'caption', 'similarity', 'posterior', 'side')
 P_VALUE = 'p_value'  # a further column, where pairs that do not match were measured
-WELL_MATCHED = 0.1  # p-value up to which `predict` counts pairs
+WELL_MATCHED = 0.1  # largest p-value of a pair that `predict` does not count as doubtful
 FEW = 200  # pairs; two groups of fewer are found by chance
 UID = 'uid'  # a further column, of shards whose samples have one
 
@@ -47,8 +47,9 @@ class ScoreLedger(Callback):
     ``partition/poisons`` and ``partition/contamination`` (number and share of poisons on the safe side). They use the
     ground truth of an experiment, which no defense sees.
 
-    ``predict`` scores every pair of any data set with a trained model, fits a mixture to the scores, and prints how
-    many pairs look risky. Pairs that were not scored are then listed as dropped.
+    ``predict`` scores every pair of any data set with a trained model and prints how many look like pairs that do not
+    match. It also fits a mixture to the scores and prints how many are risky by their posterior. Pairs that were not
+    scored are then listed as dropped.
 
     Args:
         threshold: Minimum posterior, in (0, 1), of a pair that ``predict`` calls safe (paper: 0.9). In training the
@@ -133,8 +134,8 @@ class ScoreLedger(Callback):
             said = filter(
                 None,
                 [
-                    summary(score, cut, mixture),
                     describe_p_values(p_value[:pairs]),
+                    summary(score, cut, mixture),
                     describe_seen(seen),
                     f'Ledger: {Path(folder, FILE)}',
                 ],
@@ -235,18 +236,19 @@ def sides_by(score: np.ndarray, cut: float | None) -> np.ndarray:
 
 
 def describe_p_values(p_value: np.ndarray) -> str:
-    """How many pairs are told from mismatched ones, in words; empty where no p-value is known."""
+    """How many pairs look like mismatched ones, in words; empty where no p-value is known."""
     known = p_value[~np.isnan(p_value)]
     if not len(known):
         return ''
+    doubtful = int((known > WELL_MATCHED).sum())
     return (
-        f'{int((known <= WELL_MATCHED).sum()):,} of {len(known):,} pairs are more similar than '
-        f'{1 - WELL_MATCHED:.0%} of mismatched pairs (p_value up to {WELL_MATCHED:g}).'
+        f'{doubtful:,} of {len(known):,} pairs ({doubtful / len(known):.1%}) look like pairs that do not match: more '
+        f'than {WELL_MATCHED:.0%} of shuffled pairs are at least as similar (p_value above {WELL_MATCHED:g}).'
     )
 
 
 def summary(score: np.ndarray, cut: float | None, mixture: Mixture) -> str:
-    """What ``predict`` found, in words."""
+    """What the mixture says about the scores, in words."""
     scored = int((~np.isnan(score)).sum())
     if mixture.state != 'fitted':
         return f'The similarities of {scored:,} pairs do not form two groups ({mixture.state}): all count as risky.'
@@ -257,4 +259,4 @@ def summary(score: np.ndarray, cut: float | None, mixture: Mixture) -> str:
     risky = int((score < cut).sum())
     share = f'{risky:,} of {scored:,} pairs ({risky / scored:.1%})'
     few = f' {scored} pairs are too few to tell groups apart: look at the least similar ones.' if scored < FEW else ''
-    return f'{share} look risky: their similarity is below {cut:.3f}. All pairs form {groups}.{few}'
+    return f'{share} are risky by their posterior: their similarity is below {cut:.3f}. All pairs form {groups}.{few}'

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from callbacks.bins import bin_edges
 from callbacks.intervals import wilson_interval
 from callbacks.separation import auroc
 from datamodules.rows.partition import DROPPED, SAFE
@@ -81,6 +83,26 @@ class Mismatches:
             evident = [evident_shares(len(rows))[int((side[rows] == SAFE).sum())] for rows in self.canaries.values()]
             metrics |= {**leaks, 'canary/leak': max(leaks.values()), 'canary/evident_leak': float(max(evident))}
         return metrics
+
+    def histogram(self, score: Array, threshold: float) -> dict[str, Any] | None:
+        """How similar shuffled pairs are, small enough for a checkpoint.
+
+        Args:
+            score: Similarity of each pair, (N,), NaN where unknown; the bins cover these, too.
+            threshold: Similarity of the least similar safe pair.
+
+        Returns:
+            ``edges`` of the bins, ascending floats (B + 1,), ``counts`` of the shuffled pairs between them (B,), the
+            ``threshold``, and the ``leak``, the share of the shuffled pairs above it. ``None`` without shuffled pairs.
+        """
+        if not len(self.null):
+            return None
+        known = np.isfinite(score)
+        low, high = score.min(where=known, initial=self.null.min()), score.max(where=known, initial=self.null.max())
+        edges = bin_edges(float(low), float(high))
+        counts = np.histogram(self.null, edges)[0]
+        leak = float((self.null >= threshold).mean())
+        return {'edges': edges.tolist(), 'counts': counts.tolist(), 'threshold': threshold, 'leak': leak}
 
 
 def evident_shares(count: int) -> NDArray[np.float64]:

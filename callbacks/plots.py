@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from callbacks.bins import bin_edges
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Figure  # also for annotations elsewhere
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 COLORS = ('#D55E00', '#0072B2', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 CLEAN_COLOR = '#000000'
+NULL_COLOR = '#5D3A9B'  # of shuffled pairs; no attack has it
 PHASE_COLORS = ('#FFFFFF', '#DCDCDC', '#F1F1F1', '#C8C8C8')  # grays: colors belong to the curves
-HISTOGRAM_MARGIN = 1e-3  # of similarity, on either side; keeps a histogram of equal values from having no width
 FIGURE_WIDTH = 7.5  # inches, as all figure sizes here
 
 
@@ -147,24 +149,31 @@ def split_over_epochs(
 
 
 def similarity_histogram(
-    score: np.ndarray, poisons: Mapping[str, np.ndarray], mixture: Mapping[str, float] | None, title: str
+    score: np.ndarray,
+    poisons: Mapping[str, np.ndarray],
+    mixture: Mapping[str, float] | None,
+    title: str,
+    null: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """Histogram of all similarities with the fitted mixture, above a histogram of each attack's poisons.
+    """Histograms of pairs and of shuffled pairs with the fitted mixture, above one of each attack's poisons.
 
     Args:
         score: Similarity of every pair, (N,). Values that are not finite are left out.
         poisons: Attack -> rows of its poisons. Each attack gets a panel.
         mixture: Parameters of the mixture and the split's ``threshold``, as stored in a partition; ``None`` without.
         title: Title of the figure.
+        null: Histogram of the similarities of shuffled pairs, as stored in a partition; ``None`` if none was measured.
     """
     finite_score = score[np.isfinite(score)].astype(np.float64)
-    edges = np.linspace(finite_score.min() - HISTOGRAM_MARGIN, finite_score.max() + HISTOGRAM_MARGIN, 81)
+    edges = bin_edges(finite_score.min(), finite_score.max()) if null is None else np.asarray(null['edges'])
     heights = [2.6, *[1.0] * len(poisons)]
     figure = _new_figure((FIGURE_WIDTH, 1.3 + sum(heights)))
     axes: list[Axes] = list(figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     figure.suptitle(title)
     density = np.histogram(finite_score, edges, density=True)[0]
     axes[0].stairs(density, edges, fill=True, color='0.8', label=f'all {len(finite_score):,} pairs')
+    if null is not None:
+        _draw_null(axes[0], null)
     axes[0].set_ylabel('Density\n(per unit of similarity)')
     for index, (attack, rows) in enumerate(poisons.items()):
         axis, attack_score = axes[1 + index], score[rows][np.isfinite(score[rows])]
@@ -175,7 +184,8 @@ def similarity_histogram(
     for axis in axes:
         axis.set_ylim(bottom=0)
     if mixture is not None:
-        _draw_mixture(axes, mixture, np.linspace(edges[0], edges[-1], 400))
+        _draw_mixture(axes[0], mixture, np.linspace(edges[0], edges[-1], 400))
+    _draw_threshold(axes, (null or mixture or {}).get('threshold', np.nan))
     axes[-1].set_xlabel('Similarity of image and caption (cosine)')
     for axis in axes:
         _add_legend(axis)
@@ -268,12 +278,22 @@ def _limit_to_fractions(axis: Axes) -> None:
     axis.set_ylim(-0.03, 1.03)
 
 
-def _draw_mixture(axes: Sequence[Axes], mixture: Mapping[str, float], x: np.ndarray) -> None:
+def _draw_null(axis: Axes, null: Mapping[str, Any]) -> None:
+    """Outlines the shuffled pairs and says how many of them would count as safe."""
+    counts, edges = np.asarray(null['counts']), np.asarray(null['edges'])
+    density = counts / (counts.sum() * np.diff(edges))
+    label = f'{counts.sum():,} shuffled pairs,\n{null["leak"]:.1%} of them would\ncount as safe'
+    axis.stairs(density, edges, color=NULL_COLOR, linewidth=1.5, label=label)
+
+
+def _draw_mixture(axis: Axes, mixture: Mapping[str, float], x: np.ndarray) -> None:
     for end, style in (('low', '--'), ('high', '-')):
         mean, sd, weight = (mixture[f'{name}_{end}'] for name in ('mean', 'sd', 'weight'))
         density = weight * np.exp(-0.5 * np.square((x - mean) / sd)) / (sd * np.sqrt(2 * np.pi))
-        axes[0].plot(x, density, style, color=CLEAN_COLOR, label=f'{end} component: {weight:.0%},\nmean {mean:.3f}')
-    threshold = mixture.get('threshold', np.nan)
+        axis.plot(x, density, style, color=CLEAN_COLOR, label=f'{end} component: {weight:.0%},\nmean {mean:.3f}')
+
+
+def _draw_threshold(axes: Sequence[Axes], threshold: float) -> None:
     if np.isfinite(threshold):
         for axis in axes:
             axis.axvline(threshold, color=CLEAN_COLOR, linestyle=':', linewidth=1.5)

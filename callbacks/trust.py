@@ -41,12 +41,29 @@ class Trust(Callback):
                 self.on_validation_epoch_end(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        names = tuple(canaries_of(trainer).canary_rows())
-        if names:
-            hits, pictures = trainer.strategy.reduce(count_hits(trainer, pl_module, len(names)), reduce_op='sum').cpu()
-            pl_module.log_dict(canary_metrics(names, hits, pictures), sync_dist=True)  # equal on all ranks
+        pl_module.log_dict(measure_canaries(trainer, pl_module), sync_dist=True)  # equal on all ranks
 
     on_test_epoch_end = on_validation_epoch_end
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # The same is left out of `validate` and `test`, where no other hook has the weights of the checkpoint.
+        batches = {'validate': trainer.num_val_batches, 'test': trainer.num_test_batches}.get(stage, [1])
+        if sum(batches):
+            return
+        with measuring(trainer, pl_module.to(trainer.strategy.root_device)):
+            metrics = measure_canaries(trainer, pl_module)
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+        for logger in trainer.loggers if metrics else ():
+            logger.log_metrics({'epoch': trainer.current_epoch, **metrics}, trainer.global_step)
+
+
+def measure_canaries(trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
+    """The metrics of :class:`Trust`, the same on all processes; none without canaries."""
+    names = tuple(canaries_of(trainer).canary_rows())
+    if not names:
+        return {}
+    hits, pictures = trainer.strategy.reduce(count_hits(trainer, module, len(names)), reduce_op='sum').cpu()
+    return canary_metrics(names, hits, pictures)
 
 
 def count_hits(trainer: L.Trainer, module: L.LightningModule, canaries: int) -> Tensor:

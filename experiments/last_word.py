@@ -8,10 +8,13 @@ import shlex
 from pathlib import Path
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.ledger import FILE as LEDGER
 from callbacks.metric_names import ZERO_SHOT_PREFIX, asr_metric
+from datamodules.contracts import canaries_of, pairs_of
+from datamodules.rows.partition import DROPPED, SAFE
 from experiments.checkpoint_choice import FOLDER, run_of
 from experiments.checkpoint_io import LAST
 from experiments.measurements import measured_attacks, why_success_says_little
@@ -27,7 +30,10 @@ def last_word(trainer: L.Trainer, folder: Path) -> str:
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     epochs = trainer.current_epoch
     state = 'Stopped after' if trainer.should_stop and epochs < (trainer.max_epochs or 0) else 'Done:'
-    lines = [f'{state} {epochs} epoch{"s" * (epochs != 1)} in {folder}', *_results(values), *_trust(folder)]
+    lines = [f'{state} {epochs} epoch{"s" * (epochs != 1)} in {folder}', *_results(values)]
+    if 'partition/share' in values:
+        lines.append(f'  {"safe side":<12} {safe_side(trainer)}')
+    lines += _trust(folder)
     files = {'checkpoint': f'{FOLDER}/{LAST}', 'metrics': 'metrics.csv', 'ledger': LEDGER, 'figures': 'figures'}
     lines += [f'  {name:<12} {folder / file}' for name, file in files.items() if (folder / file).exists()]
     lines += [f'  {"W&B":<12} wandb sync {quoted(path)}' for path in _offline_logs(trainer)]
@@ -51,9 +57,17 @@ def _results(values: dict[str, float]) -> list[str]:
         lines.append(f'  {attack:<12} {rate:.1%} success, {clean:.1%} on clean pictures')
         if reason := why_success_says_little(attack, values):
             lines.append(f'  {"":<12} {reason}')
-    if 'partition/share' in values:
-        lines.append(f'  {"safe side":<12} {values["partition/share"]:.1%} of the pairs')
     return lines
+
+
+def safe_side(trainer: L.Trainer) -> str:
+    """Size of the safe side in words: of the user's pairs, and of those that were planted among them."""
+    side, canaries = pairs_of(trainer).partition.side.numpy(), canaries_of(trainer).canary_rows()
+    planted = np.concatenate([*canaries.values(), np.zeros(0, np.int64)])
+    own = np.delete(side, planted)
+    trained = own[own != DROPPED]
+    of_canaries = f', and {(side[planted] == SAFE).sum():,} of the {len(planted):,} canaries' if len(planted) else ''
+    return f'{(trained == SAFE).mean():.1%} of the {len(trained):,} pairs{of_canaries}'
 
 
 def _trust(folder: Path) -> list[str]:

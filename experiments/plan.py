@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import groupby
@@ -105,8 +106,14 @@ def memory_plan(data: PairsDataModule) -> dict[str, int]:
     return kept
 
 
+def kept_by_filters(data: PairsDataModule) -> dict[str, Any]:
+    """Share of the pairs that filters leave to train on, and number of poisons among them by attack."""
+    poisons = {attack: int((~data.filtered[data.manifest.rows(attack)]).sum()) for attack in data.manifest.attacks}
+    return {'share': float(1 - data.filtered.mean()), 'poisons': poisons}
+
+
 class TrainingPlan(Callback):
-    """Prints the plan before training, and saves it and the manifest of the poisons in the run's folder."""
+    """Prints the plan before training, and saves it, the manifest and what filters keep in the run's folder."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = cast(Any, trainer).datamodule  # set by Lightning, but missing from its type
@@ -120,6 +127,8 @@ class TrainingPlan(Callback):
                 with Harmless('writing the plan'):
                     write_text(Path(folder, 'plan.txt'), text + '\n')
                 data.manifest.save(Path(folder, 'manifest.parquet'))
+                if data.filters:
+                    write_text(Path(folder, 'kept.json'), json.dumps(kept_by_filters(data)) + '\n')
 
 
 def _line(topic: str, name: str, value: str) -> str:

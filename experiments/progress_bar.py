@@ -11,7 +11,9 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm, convert_inf
 
 
 class NamedProgressBar(TQDMProgressBar):
-    """Lightning's bar with the names of the sets that are measured, below which our own lines can be drawn.
+    """Lightning's bar with epochs counted from 1, as in the plan, and the names of the sets that are measured.
+
+    Our own lines can be drawn below it.
 
     Args:
         refresh_rate: Batches from one drawing to the next.
@@ -25,6 +27,10 @@ class NamedProgressBar(TQDMProgressBar):
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop('v_num', None)
         return metrics
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        super().on_train_epoch_start(trainer, *_)
+        self.train_progress_bar.set_description(f'Epoch {trainer.current_epoch + 1}')
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0

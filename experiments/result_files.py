@@ -70,6 +70,8 @@ def _read_fields(fields: dict[str, Any], version: int, source: str) -> Result:
         series=dict(sorted(series.items())),
         seconds=float(fields['seconds']),
         poisons={attack: int(count) for attack, count in fields.get('poisons', {}).items()},
+        kept=None if fields.get('kept') is None else float(fields['kept']),
+        kept_poisons={attack: int(count) for attack, count in fields.get('kept_poisons', {}).items()},
         data_seed=None if data_seed is None else int(data_seed),
         settings=str(fields.get('settings', '')),
         command=str(fields.get('command', '')),

@@ -23,6 +23,8 @@ class Result:
         seconds: Seconds of training, sweeps and mixture fits, without evaluation.
         poisons: Attack -> number of its poisoned pairs in the manifest. With ``data.poison=false``, these are the pairs
             that the run did not train on.
+        kept: Share of the pairs that ``data.filters`` left to train on; ``None`` without filters or if not known.
+        kept_poisons: Attack -> number of its poisoned pairs among them.
         data_seed: Seed of poisons, batches and views; ``None`` if it is not known.
         settings: Digest of what repetitions have in common; empty if it is not known.
         command: Arguments of the command that made it, if a grid did.
@@ -36,6 +38,8 @@ class Result:
     series: dict[str, list[tuple[int, float]]]
     seconds: float
     poisons: dict[str, int] = field(default_factory=dict)
+    kept: float | None = None
+    kept_poisons: dict[str, int] = field(default_factory=dict)
     data_seed: int | None = None
     settings: str = ''
     command: str = ''

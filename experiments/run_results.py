@@ -33,7 +33,7 @@ from datamodules.usage_error import UsageError
 from experiments.results import Result
 from experiments.run_folder import DONE
 
-METRICS, CONFIG, MANIFEST = 'metrics.csv', 'config.yaml', 'manifest.parquet'
+METRICS, CONFIG, MANIFEST, KEPT = 'metrics.csv', 'config.yaml', 'manifest.parquet', 'kept.json'
 LOSS = 'train/loss'
 KEPT_PREFIXES = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, CANARY_PREFIX, 'partition/', 'cost/')
 TRAINING_COSTS = ('cost/train_s', 'cost/sweep_s', 'cost/mixture_s')
@@ -119,6 +119,7 @@ def read_run(version: Path) -> Result | None:
         series=series if diverged is None else {},
         seconds=sum(value for metric in TRAINING_COSTS for _, value in series.get(metric, [])),
         poisons=_count_poisons(version / MANIFEST),
+        **_read_kept(version / KEPT),
         caveat=caveat,
     )
 
@@ -240,6 +241,16 @@ def _split(config: dict[str, Any]) -> dict[str, Any]:
 
 def _arguments(value: dict[str, Any] | None) -> dict[str, Any]:
     return (value or {}).get('init_args') or {}
+
+
+def _read_kept(file: Path) -> dict[str, Any]:
+    """What filters left to train on, as fields of a result; nothing for a run without filters."""
+    if not file.exists():
+        return {}
+    with _naming(file):
+        kept = json.loads(file.read_text(encoding='utf-8'))
+        poisons = {str(attack): int(count) for attack, count in kept['poisons'].items()}
+        return {'kept': float(kept['share']), 'kept_poisons': poisons}
 
 
 def _count_poisons(file: Path) -> dict[str, int]:

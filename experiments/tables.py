@@ -23,18 +23,32 @@ UNSAID = '†'
 def run_table(results: Sequence[Result]) -> str:
     """A Markdown table with a row for each run, or for all its repetitions with other seeds."""
     attacks = attacks_in(results)
-    head = ['run', 'seeds', 'zero-shot', *(f'{attack} ASR [95 %] (clean)' for attack in attacks)]
+    has_filters = any(run.kept is not None for run in results)
+    head = [
+        'run',
+        'seeds',
+        *['pairs kept'] * has_filters,
+        'zero-shot',
+        *(f'{attack} ASR [95 %] (clean)' for attack in attacks),
+    ]
     recalled = [a for a in attacks if last_values(results, asr_metric(a, 'recall'))]
     head += [f'recall of its target, {attack}' for attack in recalled]
     head += ['first split: share', *(f'leak {attack}' for attack in attacks)]
     head += ['last split: share', 'contamination', 'training, s']
     groups = group_repetitions(results)
-    rows = [_run_row(label + star(runs), runs, attacks, recalled) for label, runs in groups.items()]
+    rows = [_run_row(label + star(runs), runs, attacks, recalled, has_filters) for label, runs in groups.items()]
     return _format_table([head, *rows]) + _format_notes(rows, groups.values())
 
 
-def _run_row(label: str, runs: Sequence[Result], attacks: Sequence[str], recalled: Sequence[str]) -> list[str]:
-    row = [label, str(len(runs)), _format_spread(last_values(runs, runs[0].accuracy_metric))]
+def _run_row(
+    label: str, runs: Sequence[Result], attacks: Sequence[str], recalled: Sequence[str], has_filters: bool
+) -> list[str]:
+    row = [
+        label,
+        str(len(runs)),
+        *[_kept(runs)] * has_filters,
+        _format_spread(last_values(runs, runs[0].accuracy_metric)),
+    ]
     row += [_success(runs, attack) for attack in attacks]
     row += [_format_spread(last_values(runs, asr_metric(attack, 'recall'))) for attack in recalled]
     row += [_format_spread(first_values(runs, 'partition/share'))]
@@ -61,6 +75,9 @@ def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended
             label = _label(attack, attack_set, is_alone=len(attacks) == 1) + ': attack not established' * weak
             cells_of_row = [attack_cell(runs_of.get(method, ()), attack) for method in methods]
             rows.append([label, _format_poisons(runs_of, attack), *cells_of_row])
+        kept = [_kept(runs_of.get(method, ())) for method in methods]
+        if any(cell != '-' for cell in kept):
+            rows.append([_label('pairs kept', attack_set), '', *kept])
         accuracy = [_format_spread(_accuracies(runs_of.get(method, ()))) for method in methods]
         rows.append([_label('zero-shot accuracy', attack_set), '', *accuracy])
     every_cell = (runs for runs_of in cells.values() for runs in runs_of.values())
@@ -84,6 +101,18 @@ def _success(runs: Sequence[Result], attack: str) -> str:
         success = f'{hits / n:.3f} [{low:.3f}, {high:.3f}]'
     mark = UNSAID if is_unsaid(hits / n, _recall(runs, attack)) else ''
     return success + (f' ({sum(clean) / len(clean):.3f})' if clean else '') + mark
+
+
+def _kept(runs: Sequence[Result]) -> str:
+    """Share of the pairs that filters left to train on, and how many poisons, of all seeds, were among them."""
+    filtered = [run for run in runs if run.kept is not None]
+    attacks = dict.fromkeys(attack for run in filtered for attack in run.kept_poisons)
+    poisons = [
+        f'{sum(run.kept_poisons.get(attack, 0) for run in filtered)} of '
+        f'{sum(run.poisons.get(attack, 0) for run in filtered)} {attack}'
+        for attack in attacks
+    ]
+    return '; '.join([_format_spread([run.kept for run in filtered if run.kept is not None]), *poisons])
 
 
 def _hits_and_images(runs: Sequence[Result], attack: str) -> tuple[int, int]:

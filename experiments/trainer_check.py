@@ -79,13 +79,20 @@ def refused_by_lightning() -> Iterator[None]:
         raise UsageError(f'trainer: {error}') from error
 
 
+NAMED = ('data.attacks.', 'data.canaries.', 'data.filters.', 'data.labeled.')  # sections with names of the user's
+
+
 def check_seeds(settings: Mapping[str, Any], prefix: str = '') -> None:
     """Checks every seed of a configuration, wherever it is.
 
     Raises:
-        UsageError: If one is not a seed that all random generators take.
+        UsageError: If one is not a seed that all random generators take, or if YAML reads a name that the user chose
+            as a number or as true, so that it is no name.
     """
-    for name, value in settings.items():
+    for written, value in settings.items():
+        if prefix in NAMED and not isinstance(written, str):
+            raise UsageError(f'{prefix[:-1]}: YAML reads a name as {written!r}: put it in quotes, or choose another.')
+        name = str(written)
         key = f'{prefix}{name}'
         if isinstance(value, Mapping):
             check_seeds(value, f'{prefix}' if name == 'init_args' else f'{key}.')

@@ -126,7 +126,12 @@ def test_only_attacks_and_what_measures_see_which_rows_are_poisoned(path: Path) 
 
 
 EXPORTS = f'callbacks/{INIT}.py'  # of classes that measure and of classes that decide
-DECIDE = {'callbacks/repartition.py', 'callbacks/scores.py', EXPORTS}  # what builds on these decides too
+DECIDE = {
+    'callbacks/repartition.py',
+    'callbacks/split_callback.py',
+    'callbacks/scores.py',
+    EXPORTS,
+}  # what builds on these decides too
 CALLBACKS = [path for path in sources() if name(path).startswith('callbacks/') and path.stem != INIT]
 
 

@@ -33,6 +33,8 @@ class Partition:
         scored_after: Number of epochs trained when the scores were measured, which is the epoch that the split was
             made for; ``None`` before there are scores.
         mixture: Parameters of the mixture behind the split, ``None`` before there is one.
+        null: Histogram of the similarities of shuffled pairs behind the split, as
+            :meth:`callbacks.mismatches.Mismatches.histogram` gives it; ``None`` where unknown.
     """
 
     def __init__(self, rows: int, fingerprint: str) -> None:
@@ -43,6 +45,7 @@ class Partition:
         self.epoch = 0
         self.scored_after: int | None = None
         self.mixture: dict[str, float] | None = None
+        self.null: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.side)
@@ -66,6 +69,7 @@ class Partition:
             'epoch': self.epoch,
             'scored_after': self.scored_after,
             'mixture': self.mixture,
+            'null': self.null,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -86,7 +90,7 @@ class Partition:
                 f'its weights with model.init_from instead of ckpt_path.'
             )
         self.side, self.score = state['side'].clone(), state['score'].clone()
-        self.p_value = state.get('p_value')
+        self.p_value, self.null = state.get('p_value'), state.get('null')
         self.epoch, self.mixture = int(state['epoch']), state['mixture']
         self.scored_after = state['scored_after'] if version > 1 else self._scored_after_of_version_1()
 

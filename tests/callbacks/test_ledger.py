@@ -126,7 +126,7 @@ class TestPredict:
             'risky' if row >= 30 or row == 3 else 'safe' for row in range(ROWS)
         ]  # fmt: skip
         printed = capsys.readouterr().out
-        assert '31 of 60 pairs (51.7%) look risky' in printed
+        assert '31 of 60 pairs (51.7%) are risky by their posterior' in printed
         assert str(tmp_path / FILE) in printed
 
     def test_says_that_the_model_has_seen_the_pairs(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +149,7 @@ class TestPredict:
         assert f' {ROWS - 10} pairs ' in capsys.readouterr().out
 
     @pytest.mark.parametrize('copies', ['apart', 'together'])
-    def test_gives_each_pair_a_p_value(self, tmp_path: Path, copies: Any) -> None:
+    def test_gives_each_pair_a_p_value(self, tmp_path: Path, copies: Any, capsys: pytest.CaptureFixture[str]) -> None:
         class Embedding(Answers):  # each caption describes its own picture, and no other
             def predict_step(self, batch: Any, batch_idx: int) -> dict[str, torch.Tensor]:
                 output = super().predict_step(batch, batch_idx)
@@ -166,6 +166,10 @@ class TestPredict:
         trainer(tmp_path, [ledger_callback]).predict(Embedding(), datamodule=data, return_predictions=False)
         p = np.array(pq.read_table(tmp_path / FILE)['p_value'].to_pylist())
         assert np.flatnonzero(p).tolist() == ([7] if copies == 'apart' else [6, 7])
+        headline = '1 of 60 pairs (1.7%)' if copies == 'apart' else '2 of 60 pairs (3.3%)'
+        assert (
+            capsys.readouterr().out.strip().startswith(f'{headline} look like pairs that do not match: more than 10%')
+        )
 
     def test_refuses_an_unknown_way_to_judge_copies(self) -> None:
         with pytest.raises(ValueError, match='copies must be apart or together'):
@@ -262,8 +266,9 @@ class TestSummary:
 
     def test_counts_what_is_below_the_cut(self) -> None:
         assert summary(self.SCORE, 0.5, MIXTURE) == (
-            '2 of 3 pairs (66.7%) look risky: their similarity is below 0.500. All pairs form two groups around '
-            'similarities of 0.100 and 0.600. 3 pairs are too few to tell groups apart: look at the least similar ones.'
+            '2 of 3 pairs (66.7%) are risky by their posterior: their similarity is below 0.500. All pairs form two '
+            'groups around similarities of 0.100 and 0.600. 3 pairs are too few to tell groups apart: look at the '
+            'least similar ones.'
         )
 
     def test_says_so_when_there_are_no_two_groups(self) -> None:

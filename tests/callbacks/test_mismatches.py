@@ -44,6 +44,15 @@ class TestPValues:
         assert known.p_values(score).tolist() == whole.tolist()
 
 
+class TestHistogram:
+    def test_covers_all_pairs_and_says_how_many_shuffled_ones_pass(self) -> None:
+        null = np.array([0.6, 0.5, -0.2, 0.1])
+        kept = Mismatches(null).histogram(SCORE, 0.5)
+        assert kept is not None and (sum(kept['counts']), kept['leak'], kept['threshold']) == (4, 0.5, 0.5)
+        assert kept['edges'][0] < -0.2 and kept['edges'][-1] > 0.9
+        assert Mismatches().histogram(SCORE, 0.5) is None
+
+
 class TestMetrics:
     def test_are_the_leaks_of_a_split(self) -> None:
         side = np.array([RISKY, RISKY, SAFE, DROPPED, SAFE], np.int8)

@@ -190,6 +190,14 @@ class TestHistogram:
         (axis,) = similarity_histogram(score(), {}, mixture, '').axes
         assert not [label for label in legend_of(axis) if label.startswith('safe')]
 
+    def test_shuffled_pairs_are_outlined_and_their_leak_is_said(self) -> None:
+        null = {'edges': [-0.5, 0.0, 0.5, 1.5], 'counts': [1, 6, 3], 'threshold': 0.6, 'leak': 0.2}
+        (axis,) = similarity_histogram(score(), {}, None, '', null).axes
+        pairs, shuffled = (patch.get_data() for patch in axis.patches if isinstance(patch, StepPatch))
+        assert pairs.edges.tolist() == null['edges']  # so that they can be compared
+        assert shuffled.values == pytest.approx([0.2, 1.2, 0.3])
+        assert legend_of(axis)[1:] == ['10 shuffled pairs,\n20.0% of them would\ncount as safe', 'safe from 0.600 on']
+
     def test_equal_similarities_are_drawn(self) -> None:
         figure = similarity_histogram(np.full(9, 0.3, np.float32), {}, None, '')
         figure.savefig(BytesIO())

@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader
 
 from callbacks import shuffled_pairs
 from callbacks.mixture import Array, Mixture, fit_mixture
-from callbacks.repartition import STATE_VERSION, Past, SafeRiskyRepartition, Side, Split, top_rows
+from callbacks.repartition import Past, SafeRiskyRepartition, Side, Split, top_rows
 from callbacks.scores import Augmented, Clean, Running, Score
+from callbacks.split_callback import STATE_VERSION
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
+from datamodules.usage_error import UsageError
 from tests.callbacks.planted import (
     POISONS,
     WARM_UP,
@@ -456,14 +458,14 @@ class TestRefusals:
     def test_a_run_that_ends_before_its_first_split_says_so(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, 'lightning.pytorch.utilities.rank_zero'):
             run(epochs=1)
-        assert 'no split: epoch 2 is the first to train two sides' in caplog.text
+        assert 'no split: epoch 3 is the first to train two sides' in caplog.text
 
     def test_a_stale_split(self) -> None:
         class Forgets(L.Callback):
             def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
                 trainer.datamodule.partition.epoch = 0
 
-        with pytest.raises(ValueError, match='epoch 2 would train on the split of epoch 0'):
+        with pytest.raises(ValueError, match='epoch 3 would train on the split of epoch 1'):
             trainer(3, SafeRiskyRepartition(), Forgets()).fit(PlantedModule(), PlantedData())
 
     def test_another_data_set(self) -> None:
@@ -588,6 +590,24 @@ class TestTwoProcesses:
         data.similarity[:] = 0.3
         with pytest.raises(Exception, match='so none is safe'):
             trainer(4, SafeRiskyRepartition(min_fraction=0), **self.arguments).fit(PlantedModule(), data)
+
+
+class TestSignature:
+    def test_a_rule_of_an_earlier_release_is_refused_before_training(self) -> None:
+        class Rule(SafeRiskyRepartition):
+            def decide(self, score: Any, side: Any, past: Any, candidates: Any = None) -> Split:  # type: ignore[override]
+                raise AssertionError
+
+        with pytest.raises(UsageError, match=r'Rule.decide does not take the arguments score, side, .*, mismatches'):
+            trainer(1, Rule()).fit(PlantedModule(), PlantedData())
+
+    def test_so_is_a_score(self) -> None:
+        class Old(Clean):
+            def measure(self, trainer: Any, module: Any, epoch: int, rows: Any = None) -> Tensor:  # type: ignore[override]
+                raise AssertionError
+
+        with pytest.raises(UsageError, match=r'Old.measure does not take the arguments trainer, .*, shuffled'):
+            trainer(1, SafeRiskyRepartition(score=Old())).fit(PlantedModule(), PlantedData())
 
 
 class TestMemory:

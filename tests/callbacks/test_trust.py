@@ -63,6 +63,15 @@ def test_pairs_without_labels_and_attacks_show_it_too(tmp_path: Path) -> None:
     assert [row['epoch'] for row in logged if row.get('canary/asr/patch')] == ['1']
 
 
+@pytest.mark.parametrize('stage', ['validate', 'test'])
+def test_so_do_they_when_a_checkpoint_is_measured(stage: str, tmp_path: Path) -> None:
+    run = trainer(tmp_path, [Trust()])
+    getattr(run, stage)(Backdoored(), datamodule=Planted(), verbose=False)
+    assert run.callback_metrics['canary/asr/patch'] == 1
+    (logged,) = csv.DictReader((tmp_path / 'metrics.csv').read_text().splitlines())
+    assert float(logged['canary/asr/patch']) == 1
+
+
 def test_without_canaries_nothing_is_logged(tmp_path: Path) -> None:
     run = trainer(tmp_path, [Trust()], epochs=1)
     run.fit(Answers(), datamodule=Data())

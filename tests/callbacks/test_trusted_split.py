@@ -16,7 +16,7 @@ from torch import Tensor
 from callbacks.mismatches import Mismatches
 from callbacks.repartition import Past, SafeRiskyRepartition
 from callbacks.scores import Running
-from datamodules.rows.partition import RISKY, SAFE
+from datamodules.rows.partition import RISKY, SAFE, Partition
 from datamodules.usage_error import UsageError
 from tests.callbacks.planted import POISONS, WARM_UP, Batch, PlantedData, PlantedModule, quiet_lightning, trainer
 
@@ -81,6 +81,9 @@ class TestTrust:
         assert metrics['partition/null_auroc'] == pytest.approx(1 - POISONS / PAIRS)
         p = data.partition.p_value
         assert p is not None and p[:-POISONS].max() == 0 and p[-POISONS:].min() == 1
+        resumed = Partition(PAIRS, data.partition.fingerprint)  # can still draw the shuffled pairs
+        resumed.load_state_dict(data.partition.state_dict())
+        assert resumed.null is not None and resumed.null['leak'] == 0 and sum(resumed.null['counts']) == 5 * PAIRS
 
     def test_a_split_that_lets_them_pass_ends_the_run(self, caplog: pytest.LogCaptureFixture) -> None:
         _, callback, fitting = run(Embedding(mismatched=0.6), min_fraction=1)

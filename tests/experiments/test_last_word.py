@@ -5,17 +5,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from experiments.last_word import last_word, warn_of_unfinished
+from datamodules.rows.partition import DROPPED, RISKY, SAFE, Partition
+from experiments.last_word import last_word, safe_side, warn_of_unfinished
 from experiments.measurements import describe_measurements
 
 MEASURED = {
     'zero_shot/heldout': 0.812,
     'asr/badnet/rate': 0.25,
     'asr/badnet/clean': 0.03,
-    'partition/share': 0.9,
     'train/loss': 1.0,
 }
 
@@ -27,7 +28,7 @@ def test_says_what_was_measured_where_it_is_and_how_to_go_on(tmp_path: Path) -> 
     metrics = {name: torch.tensor(value) for name, value in MEASURED.items()}
     trainer: Any = SimpleNamespace(callback_metrics=metrics, current_epoch=3, loggers=[], should_stop=False)
     said = last_word(trainer, tmp_path)
-    for part in ('3 epochs', '0.812 on heldout', 'badnet', '25.0% success, 3.0% on clean', '90.0% of the pairs'):
+    for part in ('3 epochs', '0.812 on heldout', 'badnet', '25.0% success, 3.0% on clean'):
         assert part in said
     assert f'{tmp_path}/checkpoints/last.ckpt' in said and 'ledger' not in said
     checkpoint = tmp_path / 'checkpoints/last.ckpt'  # by then, `last` may be of a newer run of the name
@@ -45,6 +46,22 @@ def test_says_whether_the_splits_could_be_trusted(tmp_path: Path) -> None:
     said = last_word(trainer, tmp_path)
     assert '1 of 3 splits could not be trusted, first that after epoch 9' in said
     assert said.startswith('Stopped after 8 epochs') and 'go on' not in said
+
+
+def test_counts_canaries_apart_from_the_pairs_of_the_safe_side(tmp_path: Path) -> None:
+    partition = Partition(9, 'x')
+    partition.side = torch.tensor([SAFE, SAFE, SAFE, RISKY, DROPPED, SAFE, RISKY, RISKY, RISKY], dtype=torch.int8)
+    canaries = {'patch': np.arange(5, 7), 'copies': np.arange(7, 9)}
+    trainer: Any = SimpleNamespace(
+        callback_metrics={'partition/share': torch.tensor(0.5)},
+        datamodule=SimpleNamespace(partition=partition, canary_rows=lambda: canaries),
+        current_epoch=3,
+        loggers=[],
+        should_stop=False,
+    )
+    assert 'safe side    75.0% of the 4 pairs, and 1 of the 4 canaries' in last_word(trainer, tmp_path)
+    canaries.clear()
+    assert safe_side(trainer) == '50.0% of the 8 pairs'
 
 
 def test_says_where_success_is_low_because_the_class_is_never_said(tmp_path: Path) -> None:

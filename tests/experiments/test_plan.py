@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -105,3 +106,4 @@ class TestPrintedPlan:
         assert any(line.split() == ['pairs', 'batches', 'of', '24', '48'] for line in lines)
         assert any(line.split() == ['filters', 'half', '48', 'pairs', 'left', 'out'] for line in lines)
         assert any(line.split() == ['canaries', 'square', '5', 'planted'] for line in lines)
+        assert json.loads((tmp_path / 'kept.json').read_text()) == {'share': 0.5, 'poisons': {}}

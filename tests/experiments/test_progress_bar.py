@@ -23,6 +23,16 @@ class TestWithProgressBar:
         assert with_progress_bar([TQDMProgressBar(), stop], False) == [stop]
 
 
+def test_epochs_are_counted_from_1() -> None:
+    trainer: Any = SimpleNamespace(current_epoch=0, max_epochs=1, num_training_batches=1, is_global_zero=True)
+    bar = NamedProgressBar()
+    bar.setup(trainer, trainer, 'fit')
+    bar.train_progress_bar = bar.init_train_tqdm()
+    bar.on_train_epoch_start(trainer)
+    assert bar.train_progress_bar.desc == 'Epoch 1: '
+    bar.train_progress_bar.close()
+
+
 def test_a_set_is_shown_by_its_name() -> None:
     trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(evaluation_sets=[SimpleNamespace(name='heldout')]))
     assert set_name(trainer, 0) == 'heldout'

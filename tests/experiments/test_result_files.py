@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,8 @@ def last_values(result: Result) -> dict[str, float | None]:
 
 class TestSave:
     def test_load_returns_what_was_saved(self, tmp_path: Path) -> None:
-        result = attacked_result('clip', 1, hits=2, n=8, data_seed=7, settings='abc', caveat='not finished')
+        fields: dict[str, Any] = {'data_seed': 7, 'settings': 'abc', 'kept': 0.75, 'kept_poisons': {'badnet': 3}}
+        result = attacked_result('clip', 1, hits=2, n=8, caveat='not finished', **fields)
         save(result, tmp_path / 'new' / 'clip_1.json')
         loaded = load(tmp_path / 'new' / 'clip_1.json')
         assert loaded.source == str(tmp_path / 'new' / 'clip_1.json')

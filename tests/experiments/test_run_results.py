@@ -47,6 +47,15 @@ class TestReadRun:
         pq.write_table(pa.table({'attack': ['badnet', 'tdpa', 'badnet']}), version / 'manifest.parquet')
         assert read(version).poisons == {'badnet': 2, 'tdpa': 1}
 
+    def test_reads_what_filters_have_kept(self, tmp_path: Path) -> None:
+        version = write_version(tmp_path, 0, [MEASURED])
+        assert read(version).kept is None
+        (version / 'kept.json').write_text('{"share": 0.25, "poisons": {"badnet": 1}}')
+        assert (read(version).kept, read(version).kept_poisons) == (0.25, {'badnet': 1})
+        (version / 'kept.json').write_text('{}')
+        with pytest.raises(UsageError, match=r'kept.json is missing, cut or not what a run writes'):
+            read(version)
+
     def test_old_metric_names_are_read_as_current_ones(self, tmp_path: Path) -> None:
         result = read(write_version(tmp_path, 0, [{'epoch': 0, **OLD_NAMES}]))
         assert result.series == {metric: [(1, value)] for metric, value in CURRENT_NAMES.items()}

@@ -97,6 +97,18 @@ class TestAttackTable:
         labels = [line.split(' | ')[:2] for line in attack_table({'weak': {'clip': runs}}).splitlines()[2:]]
         assert labels == [['| weak', '25'], ['| zero-shot accuracy (weak)', '']]
 
+    def test_says_what_filters_have_kept(self) -> None:
+        retrained = [
+            attacked_result('retrain', seed, 1, 200, kept=kept, kept_poisons={'badnet': seed}, poisons={'badnet': 75})
+            for seed, kept in ((1, 0.7), (2, 0.8))
+        ]
+        cells = {'': {'clip': [attacked_result('clip', 1, 60, 200)], 'retrain': retrained}}
+        said = '0.750 (0.700 to 0.800); 3 of 150 badnet'
+        assert f'| pairs kept |  | - | {said} |' in attack_table(cells)
+        head, _, clip, retrain = run_table([*cells['']['clip'], *retrained]).splitlines()
+        assert '| seeds | pairs kept |' in head and clip.startswith('| clip | 1 | - |') and said in retrain
+        assert 'pairs kept' not in attack_table({'': {'clip': cells['']['clip']}})
+
     def test_a_method_without_runs_has_empty_cells(self) -> None:
         cells = {
             'a': {'clip': [attacked_result('clip', 1, 60, 200)]},

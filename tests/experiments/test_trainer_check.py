@@ -74,5 +74,12 @@ def test_a_seed_is_refused_wherever_it_is(settings: dict[str, Any], argument: st
         check_seeds(settings)
 
 
+@pytest.mark.parametrize('name', [True, 1, None])
+def test_a_name_that_yaml_does_not_read_as_text_is_refused(name: Any) -> None:
+    with pytest.raises(UsageError, match=rf'^data.canaries: YAML reads a name as {name}: put it in quotes'):
+        check_seeds({'data': {'init_args': {'canaries': {name: {'init_args': {'seed': 1}}}}}})
+    check_seeds({'callbacks': {'accumulation': {'scheduling': {4: 2}}}})
+
+
 def test_other_seeds_are_accepted() -> None:
     check_seeds({'seed_everything': True, 'data': {'seed': 7, 'scene_seed': '${seed_everything}', 'seeds': -1}})

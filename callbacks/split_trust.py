@@ -1,0 +1,34 @@
+"""Whether a split can be trusted, judged by the mismatched pairs that it would call safe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+OnDistrust = Literal['stop', 'unimodal', 'go_on']
+REMEDY = (
+    'Train on more pairs or for more epochs, start from pretrained weights (model.pretrained), let a smaller split be '
+    'found (callbacks.repartition.size=calibrated)'
+)
+JUDGED_BY = {  # metric to what passes, in words
+    'partition/null_leak': 'shuffled pairs',
+    'canary/evident_leak': 'the pairs of one canary, at least,',
+}
+
+
+def doubt_about(leaks: Mapping[str, float], name: str, bound: float) -> str:
+    """Why a split cannot be trusted, in words; empty if it can.
+
+    Args:
+        leaks: Leaks of the split by metric.
+        name: Name of the bound.
+        bound: Largest share of mismatched pairs on the safe side of a split that can be trusted.
+    """
+    excesses = [
+        f'{leaks[metric]:.1%} of {what} would count as safe'
+        for metric, what in JUDGED_BY.items()
+        if leaks.get(metric, 0.0) > bound
+    ]
+    if excesses:
+        return f'{" and ".join(excesses)} ({name}={bound:g})'
+    return 'no two captions look different to the model' if leaks.get('partition/null_compared') == 0 else ''
