@@ -16,6 +16,7 @@ from datamodules.rows.partition import DROPPED, SAFE
 
 Array = NDArray[np.floating]
 CONFIDENCE = 0.998  # of the interval whose lower end is evident: a canary gives one false alarm in a thousand splits
+SPREAD = 2.0  # captions differ: one canary may leak twice as much as shuffled pairs do before anything is learned
 BLOCK = 1 << 16  # pairs at a time, which keeps memory small
 
 
@@ -38,8 +39,9 @@ class Mismatches:
         """Share of mismatched pairs that are at least as similar as each pair, float32 (N,).
 
         It is the largest of several shares: of the shuffled pairs, and of the pairs of each canary. Of a canary it is
-        the share that is evident from its few pairs, :func:`evident_shares`. The smaller it is, the less the pair looks
-        like a mismatched one. NaN where a pair has no score, and everywhere if nothing is known not to match.
+        the share that is evident from its few pairs, :func:`evident_shares`, over :data:`SPREAD`. The smaller it is,
+        the less the pair looks like a mismatched one. NaN where a pair has no score, and everywhere if nothing is known
+        not to match.
 
         Args:
             score: Similarity of each pair, (N,), NaN where unknown.
@@ -48,7 +50,7 @@ class Mismatches:
         for rows in self.canaries.values():
             if not np.isnan(planted := score[rows]).all():
                 # One without a score is on no safe side, so it counts as less similar than all.
-                curves.append((np.sort(np.nan_to_num(planted, nan=-np.inf)), evident_shares(len(rows))))
+                curves.append((np.sort(np.nan_to_num(planted, nan=-np.inf)), evident_shares(len(rows)) / SPREAD))
         curves = [(values, shares) for values, shares in curves if len(values)]
         p = np.full(len(score), np.nan, np.float32)
         for start in range(0, len(score) if curves else 0, BLOCK):

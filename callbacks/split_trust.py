@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from callbacks.mismatches import SPREAD
+
 OnDistrust = Literal['stop', 'unimodal', 'go_on']
 REMEDY = (
     'Train on more pairs or for more epochs, start from pretrained weights (model.pretrained), let a smaller split be '
     'found (callbacks.repartition.size=calibrated)'
 )
-JUDGED_BY = {  # metric to what passes, in words
-    'partition/null_leak': 'shuffled pairs',
-    'canary/evident_leak': 'the pairs of one canary, at least,',
+JUDGED_BY = {  # metric to what passes, in words, and how many times the bound it may be
+    'partition/null_leak': ('shuffled pairs', 1.0),
+    'canary/evident_leak': ('the pairs of one canary, at least,', SPREAD),
 }
 
 
@@ -22,12 +24,13 @@ def doubt_about(leaks: Mapping[str, float], name: str, bound: float) -> str:
     Args:
         leaks: Leaks of the split by metric.
         name: Name of the bound.
-        bound: Largest share of mismatched pairs on the safe side of a split that can be trusted.
+        bound: Largest share of shuffled pairs on the safe side of a split that can be trusted; of a canary, it is
+            :data:`SPREAD` times as large.
     """
     excesses = [
         f'{leaks[metric]:.1%} of {what} would count as safe'
-        for metric, what in JUDGED_BY.items()
-        if leaks.get(metric, 0.0) > bound
+        for metric, (what, times) in JUDGED_BY.items()
+        if leaks.get(metric, 0.0) > times * bound
     ]
     if excesses:
         return f'{" and ".join(excesses)} ({name}={bound:g})'

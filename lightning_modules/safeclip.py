@@ -15,7 +15,7 @@ from lightning_modules.neighbor_pool import NeighborPools, PoolSize
 from lightning_modules.schedules import Plan, Schedule, auto_slow_factor
 
 Auto = Literal['auto']
-Roles = Literal['both', 'first', 'one_gradient', 'one_view']
+Roles = Literal['both', 'first', 'one_gradient']
 
 
 class View(NamedTuple):
@@ -51,13 +51,12 @@ class SafeCLIP(CLIP):
         nn_roles: Views that are replaced by their neighbors. ``both`` replaces each view in turn. ``first`` replaces
             only view 1, as in the released code; view 1 then gets no gradient, but costs as much as if it did, since
             batch normalization sees both views together. ``one_gradient`` embeds view 1 on its own and without a
-            gradient, a third cheaper. ``one_view`` makes no other view: each is compared with the neighbor of itself,
-            half as expensive. The last two are for interleaved or sequential batches.
+            gradient, a third cheaper; it is for interleaved or sequential batches.
         in_modal: Train on risky pairs. ``false`` skips them ("No CL" in Table 5).
         lr_plan: Learning rate around the slow phase. ``global`` runs one warm-up and one cosine over all steps except
             the slow ones. ``restart_at_mixed`` gives the phases before and after the slow one a warm-up and a cosine
             each.
-        **kwargs: Arguments of :class:`CLIP`. ``views`` applies to safe pairs, ``nn_roles`` to the others.
+        **kwargs: Arguments of :class:`CLIP`. ``views`` applies to safe pairs; unimodal steps always take two views.
 
     Attributes:
         extended_by: Epochs by which the slow phase has been extended so far.
@@ -81,10 +80,6 @@ class SafeCLIP(CLIP):
         for name, value in epochs.items():
             check_number(f'model.{name}_epochs', value, '[0, inf)')
         check_number('model.slow_lr', None if slow_lr == 'auto' else slow_lr, '[0, inf)')
-        if nn_roles == 'one_view' and pool_size == 0:
-            raise UsageError(
-                'model.pool_size=0 pairs two views, but model.nn_roles=one_view makes one: leave it at auto.'
-            )
         check_number('model.pool_size', None if pool_size == 'auto' else pool_size, '[0, inf)')
         super().__init__(**kwargs)
         if self.lr == 0 and slow_lr != 'auto':
@@ -114,13 +109,12 @@ class SafeCLIP(CLIP):
 
     def sides(self, epoch: int) -> dict[str, int]:
         phase = self.phase(epoch)
-        within = 1 if self.nn_roles == 'one_view' else 2
         if phase == 'unimodal':
-            return {'within_modal': within}
+            return {'within_modal': 2}
         return (
             {'cross_modal': self.views}
             if phase == 'slow'
-            else {'cross_modal': self.views, 'within_modal': within * self.in_modal}
+            else {'cross_modal': self.views, 'within_modal': 2 * self.in_modal}
         )
 
     def schedule(self, steps_per_epoch: int, epochs: int) -> Schedule:
@@ -170,8 +164,7 @@ class SafeCLIP(CLIP):
             return self._neighbor_loss(views[1], gathered[1].rows, views[0], gathered[0].rows, gathered[0].first)
         pool: Any = self.pools[modality]
         terms = []
-        last = len(views) - 1  # 0 where a view is compared with its own neighbor
-        for replaced, other in ((0, last), (last, 0))[: 2 if self.nn_roles == 'both' else 1]:
+        for replaced, other in ((0, 1), (1, 0))[: 2 if self.nn_roles == 'both' else 1]:
             # Looked up for all ranks: their pools are equal, so each computes the same neighbors and sends nothing.
             all_neighbors, _ = pool.nearest(gathered[replaced].rows)
             first = gathered[replaced].first
