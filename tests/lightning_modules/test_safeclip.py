@@ -274,12 +274,6 @@ class TestUnimodalLoss:
         assert views.grad is not None
         assert views.grad.flatten(1).any(1).all()
 
-    def test_a_single_view_is_compared_with_its_own_neighbor(self, tmp_path: Path) -> None:
-        model = prepare_for_losses(safeclip(tmp_path, nn_roles='one_view', nn_direction='view_rows'), POOL)
-        same = prepare_for_losses(safeclip(tmp_path, nn_roles='first', nn_direction='view_rows'), POOL)
-        twice = VIEWS[:1].expand(2, -1, -1)
-        assert torch.equal(model.unimodal_loss(VIEWS[:1], 'image'), same.unimodal_loss(twice, 'image'))
-
     def test_looks_up_neighbors_before_it_adds_embeddings(self, tmp_path: Path) -> None:
         model = prepare_for_losses(safeclip(tmp_path, nn_roles='first', nn_direction='view_rows'), POOL)
         model.unimodal_loss(VIEWS, 'image')
