@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from datamodules.attacks.manifest import Manifest
 from experiments.cli import main
-from experiments.plan import cautions, format_bytes, phases, poison_counts
+from experiments.plan import cautions, format_bytes, kept_by_filters, phases, poison_counts
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.experiments.conftest import SMALL
@@ -70,6 +72,12 @@ def test_bytes_have_a_readable_unit(number: float, text: str) -> None:
     assert format_bytes(number) == text
 
 
+def test_counts_what_filters_keep() -> None:
+    manifest = SimpleNamespace(attacks=('badnet',), rows=lambda attack: np.array([0, 3]))
+    data: Any = SimpleNamespace(filtered=np.array([True, False, False, False]), manifest=manifest)
+    assert kept_by_filters(data) == {'share': 0.75, 'poisons': {'badnet': 1}}
+
+
 def test_poisons_are_counted_by_attack_and_class() -> None:
     pairs = [{'attack': attack, 'target_class': name} for attack, name in [('a', 'cat'), ('b', 'dog'), ('a', 'cat')]]
     assert poison_counts(Manifest(pa.Table.from_pylist(pairs), 10)) == {'a': {'cat': 2}, 'b': {'dog': 1}}
@@ -106,4 +114,3 @@ class TestPrintedPlan:
         assert any(line.split() == ['pairs', 'batches', 'of', '24', '48'] for line in lines)
         assert any(line.split() == ['filters', 'half', '48', 'pairs', 'left', 'out'] for line in lines)
         assert any(line.split() == ['canaries', 'square', '5', 'planted'] for line in lines)
-        assert json.loads((tmp_path / 'kept.json').read_text()) == {'share': 0.5, 'poisons': {}}
