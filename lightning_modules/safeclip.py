@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from datamodules.contracts import pairs_of
 from datamodules.usage_error import UsageError, check_number
-from lightning_modules.clip import CLIP, Pairs
+from lightning_modules.clip import CLIP
 from lightning_modules.losses import Direction, nearest_neighbor_loss
 from lightning_modules.neighbor_pool import NeighborPools, PoolSize
 from lightning_modules.schedules import Plan, Schedule, auto_slow_factor
 
 Auto = Literal['auto']
-Roles = Literal['both', 'first', 'one_gradient']
-
-
-class View(NamedTuple):
-    """One view of the pairs of a unimodal batch."""
-
-    image: Tensor
-    tokens: Tensor
-    row: Tensor
-    cross_modal: int = 0
 
 
 class SafeCLIP(CLIP):
@@ -50,8 +39,7 @@ class SafeCLIP(CLIP):
             views, as in the released code, ``symmetric`` the mean of both.
         nn_roles: Views that are replaced by their neighbors. ``both`` replaces each view in turn. ``first`` replaces
             only view 1, as in the released code; view 1 then gets no gradient, but costs as much as if it did, since
-            batch normalization sees both views together. ``one_gradient`` embeds view 1 on its own and without a
-            gradient, a third cheaper; it is for interleaved or sequential batches.
+            batch normalization sees both views together.
         in_modal: Train on risky pairs. ``false`` skips them ("No CL" in Table 5).
         lr_plan: Learning rate around the slow phase. ``global`` runs one warm-up and one cosine over all steps except
             the slow ones. ``restart_at_mixed`` gives the phases before and after the slow one a warm-up and a cosine
@@ -71,7 +59,7 @@ class SafeCLIP(CLIP):
         slow_lr: float | Auto = 'auto',
         pool_size: PoolSize = 'auto',
         nn_direction: Direction = 'symmetric',
-        nn_roles: Roles = 'both',
+        nn_roles: Literal['both', 'first'] = 'both',
         in_modal: bool = True,
         lr_plan: Plan = 'global',
         **kwargs: Any,
@@ -133,19 +121,6 @@ class SafeCLIP(CLIP):
                 ('image', 'text'), self.pool_size, self.width, len(pairs.partition), pairs.batch_size
             )
             self._ddp_params_and_buffers_to_ignore = self.pools.buffer_names('pools')
-
-    def _embed(self, batch: Pairs) -> tuple[Tensor, Tensor]:
-        is_unimodal = not batch.cross_modal and len(batch.tokens) == 2
-        if self.nn_roles != 'one_gradient' or not is_unimodal:
-            return super()._embed(batch)
-        views: list[Any] = [
-            View(*view, batch.row) for view in zip(batch.image[:, None], batch.tokens[:, None], strict=True)
-        ]
-        other = super()._embed(views[1])  # first: autocast would remember weights without a gradient
-        with torch.no_grad():
-            replaced = super()._embed(views[0])
-        image, text = (torch.cat(parts) for parts in zip(replaced, other, strict=True))
-        return image, text
 
     def losses(self, image: Tensor, text: Tensor, cross_modal: int) -> dict[str, Tensor]:
         terms = {}
