@@ -265,8 +265,8 @@ class TestOverlays:
 
     def test_canaries_go_with_any_pairs(self) -> None:
         built = construct('safeclip_pairs.yaml', 'presets/canaries.yaml', without=('model',)).data
-        assert [*built.canaries] == ['place', 'patch', 'waves', 'copies']
-        assert sum(canary.amount(1_000_000) for canary in built.canaries.values()) == 2000
+        assert [*built.canaries] == ['place', 'patch', 'waves', 'copies', 'mark']
+        assert sum(canary.amount(1_000_000) for canary in built.canaries.values()) == 2500
 
     def test_the_paper_slows_down_to_a_hundredth(self) -> None:
         model = config_of('safeclip_cc3m.yaml', 'presets/paper.yaml').model.init_args
