@@ -9,7 +9,7 @@ names::
       clip: []
       safeclip: []
       cleanclip: {start: clip, arguments: [--trainer.max_epochs=10]}  # starts from the weights of the clip cell
-      retrain: {ledger: safeclip, keep: {max_p: 0.1}, arguments: [...]}  # on the pairs that safeclip's ledger keeps
+      retrain: {ledger: safeclip, keep: {max_p: 0.05}, arguments: [...]}  # on the pairs that safeclip's ledger keeps
       scores: {predict: retrain, arguments: [...]}          # trains nothing: the model of retrain writes a ledger
     data: {coco: []}                                        # optional, as is attacks
     attacks:
