@@ -28,5 +28,5 @@ def timed(train: Callable[[Any], None], path: str) -> Callable[[Any], None]:
 
 if __name__ == '__main__':
     sys.path[0] = os.getcwd()  # that of the checkout, as `python -m` would have it
-    _FitLoop.run = timed(_FitLoop.run, sys.argv.pop(1))  # type: ignore[method-assign]
+    _FitLoop.run = timed(_FitLoop.run, sys.argv.pop(1))  # type: ignore[method-assign, assignment]
     runpy.run_module('experiments.cli', run_name='__main__', alter_sys=True)

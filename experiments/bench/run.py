@@ -190,7 +190,7 @@ def start(job: Job, folder: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'WANDB_MODE': 'disabled', 'CUDA_VISIBLE_DEVICES': ''}
     environment.pop('PYTHONPATH', None)  # the checkout's own files
     with open(folder / LOG, 'wb') as log:
-        command = [sys.executable, SCRIPT, folder / CLOCK, 'fit', *arguments]
+        command = [sys.executable, str(SCRIPT), str(folder / CLOCK), 'fit', *arguments]
         return subprocess.Popen(command, cwd=job.checkout, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
