@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,26 +38,29 @@ class Mismatches:
     def p_values(self, score: Array) -> NDArray[np.float32]:
         """Share of mismatched pairs that are at least as similar as each pair, float32 (N,).
 
-        It is the largest of several shares: of the shuffled pairs, and of the pairs of each canary. Of a canary it is
-        the share that is evident from its few pairs, :func:`evident_shares`, over :data:`SPREAD`. The smaller it is,
-        the less the pair looks like a mismatched one. NaN where a pair has no score, and everywhere if nothing is known
-        not to match.
+        It is the larger of two shares: of the shuffled pairs, and of the pairs of canaries, :func:`agreed_share` of what
+        is evident from the few pairs of each, over :data:`SPREAD`. The smaller it is, the less the pair looks like a
+        mismatched one. NaN where a pair has no score, and everywhere if nothing is known not to match.
 
         Args:
             score: Similarity of each pair, (N,), NaN where unknown.
         """
-        curves = [(np.sort(self.null), np.arange(len(self.null) + 1) / max(1, len(self.null)))]
-        for rows in self.canaries.values():
-            if not np.isnan(planted := score[rows]).all():
-                # One without a score is on no safe side, so it counts as less similar than all.
-                curves.append((np.sort(np.nan_to_num(planted, nan=-np.inf)), evident_shares(len(rows)) / SPREAD))
-        curves = [(values, shares) for values, shares in curves if len(values)]
+        null, canaries = np.sort(self.null), self._evident_curves(score)
         p = np.full(len(score), np.nan, np.float32)
-        for start in range(0, len(score) if curves else 0, BLOCK):
+        for start in range(0, len(score) if len(null) or canaries else 0, BLOCK):
             block = score[start : start + BLOCK]
-            each = [shares[len(values) - np.searchsorted(values, block)] for values, shares in curves]
-            p[start : start + BLOCK] = np.where(np.isnan(block), np.nan, np.maximum.reduce(each))
+            passing = (len(null) - np.searchsorted(null, block)) / max(1, len(null))
+            if canaries:
+                evident = [shares[len(values) - np.searchsorted(values, block)] for values, shares in canaries]
+                passing = np.maximum(passing, agreed_share(evident) / SPREAD)
+            p[start : start + BLOCK] = np.where(np.isnan(block), np.nan, passing)
         return p
+
+    def _evident_curves(self, score: Array) -> list[tuple[Array, Array]]:
+        """Similarities of the pairs of each canary, ascending, with the share that is evident if 0, 1, ... pass."""
+        planted = [score[rows] for rows in self.canaries.values() if not np.isnan(score[rows]).all()]
+        # One without a score is on no safe side, so it counts as less similar than all.
+        return [(np.sort(np.nan_to_num(values, nan=-np.inf)), evident_shares(len(values))) for values in planted]
 
     def metrics(self, score: Array, side: NDArray[np.int8], threshold: float) -> dict[str, float]:
         """Leaks of a split, by the names under which they are logged.
@@ -72,8 +75,8 @@ class Mismatches:
             poisons that have not been learned. ``partition/null_auroc``: probability that a pair is more similar than
             a shuffled one. ``partition/null_compared``: share of the shuffled pairs whose captions differ enough to be
             compared. ``canary/leak/<name>``: share of a canary's pairs on the safe side, and ``canary/leak``, the
-            largest of them; ``canary/evident_leak``, the largest that is evident. Those are missing without canaries.
-            NaN where nothing is known.
+            largest of them; ``canary/evident_leak``, :func:`agreed_share` of what is evident of them. Those are missing
+            without canaries. NaN where nothing is known.
         """
         metrics = {
             'partition/null_leak': float((self.null >= threshold).mean()) if len(self.null) else float('nan'),
@@ -83,7 +86,7 @@ class Mismatches:
         if self.canaries:
             leaks = {f'canary/leak/{name}': float((side[rows] == SAFE).mean()) for name, rows in self.canaries.items()}
             evident = [evident_shares(len(rows))[int((side[rows] == SAFE).sum())] for rows in self.canaries.values()]
-            metrics |= {**leaks, 'canary/leak': max(leaks.values()), 'canary/evident_leak': float(max(evident))}
+            metrics |= {**leaks, 'canary/leak': max(leaks.values()), 'canary/evident_leak': float(agreed_share(evident))}
         return metrics
 
     def histogram(self, score: Array, threshold: float) -> dict[str, Any] | None:
@@ -110,3 +113,14 @@ class Mismatches:
 def evident_shares(count: int) -> NDArray[np.float64]:
     """Lower bound of the true share if 0 to ``count`` of ``count`` pairs pass, (count + 1,), at :data:`CONFIDENCE`."""
     return np.array([wilson_interval(hits, count, CONFIDENCE)[0] for hits in range(count + 1)])
+
+
+def agreed_share(shares: Sequence[Any]) -> Any:
+    """The largest share that two canaries reach, or the share of the only one.
+
+    A single canary may have a trigger that happens to look like what its word names, before anything is learned.
+
+    Args:
+        shares: Shares of each canary, numbers or arrays of one shape.
+    """
+    return np.sort(np.stack(shares), axis=0)[-min(2, len(shares))]

@@ -14,7 +14,7 @@ REMEDY = (
 )
 JUDGED_BY = {  # metric to what passes, in words, and how many times the bound it may be
     'partition/null_leak': ('shuffled pairs', 1.0),
-    'canary/evident_leak': ('the pairs of one canary, at least,', SPREAD),
+    'canary/evident_leak': ('the pairs of two canaries, at least,', SPREAD),
 }
 
 
@@ -24,7 +24,7 @@ def doubt_about(leaks: Mapping[str, float], name: str, bound: float) -> str:
     Args:
         leaks: Leaks of the split by metric.
         name: Name of the bound.
-        bound: Largest share of shuffled pairs on the safe side of a split that can be trusted; of a canary, it is
+        bound: Largest share of shuffled pairs on the safe side of a split that can be trusted; of canaries, it is
             :data:`SPREAD` times as large.
     """
     excesses = [
