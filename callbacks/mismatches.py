@@ -38,9 +38,9 @@ class Mismatches:
     def p_values(self, score: Array) -> NDArray[np.float32]:
         """Share of mismatched pairs that are at least as similar as each pair, float32 (N,).
 
-        It is the larger of two shares: of the shuffled pairs, and of the pairs of canaries, :func:`agreed_share` of what
-        is evident from the few pairs of each, over :data:`SPREAD`. The smaller it is, the less the pair looks like a
-        mismatched one. NaN where a pair has no score, and everywhere if nothing is known not to match.
+        It is the larger of two shares: of the shuffled pairs, and of the pairs of canaries, :func:`agreed_share` of
+        what is evident from the few pairs of each, over :data:`SPREAD`. The smaller it is, the less the pair looks like
+        a mismatched one. NaN where a pair has no score, and everywhere if nothing is known not to match.
 
         Args:
             score: Similarity of each pair, (N,), NaN where unknown.
@@ -86,7 +86,7 @@ class Mismatches:
         if self.canaries:
             leaks = {f'canary/leak/{name}': float((side[rows] == SAFE).mean()) for name, rows in self.canaries.items()}
             evident = [evident_shares(len(rows))[int((side[rows] == SAFE).sum())] for rows in self.canaries.values()]
-            metrics |= {**leaks, 'canary/leak': max(leaks.values()), 'canary/evident_leak': float(agreed_share(evident))}
+            metrics |= leaks | {'canary/leak': max(leaks.values()), 'canary/evident_leak': float(agreed_share(evident))}
         return metrics
 
     def histogram(self, score: Array, threshold: float) -> dict[str, Any] | None:
