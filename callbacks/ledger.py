@@ -19,7 +19,7 @@ from callbacks.separation import separation
 from callbacks.shuffled_pairs import ShuffledPairs, draw_sample
 from callbacks.sweep import RowSums
 from callbacks.vouching import describe_seen, share_seen
-from datamodules.contracts import pairs_of, truth_of
+from datamodules.contracts import truth_of
 from datamodules.files.atomic import write_atomically
 from datamodules.pictures.copies import Copies, least_of_copies
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
@@ -99,7 +99,7 @@ class ScoreLedger(Callback):
         self._seen = RowSums(len(data.table), pl_module.device)
         kept = np.flatnonzero(data.partition.side.numpy()[: len(data.table) - data.canary_count] != DROPPED)
         sample = draw_sample(kept)
-        self._shuffled = ShuffledPairs(sample, pairs_of(trainer).tokens[sample])
+        self._shuffled = ShuffledPairs(sample, data.tokens[sample])
 
     def on_predict_batch_end(
         self,

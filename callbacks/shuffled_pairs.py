@@ -8,17 +8,19 @@ share of poisons above it. Once a trigger has been learned, shuffled pairs no lo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from sklearn.preprocessing import normalize
 from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.rows.draws import bits, permutation
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 SHUFFLES = 5  # captions that each picture of the sample is compared with
 SAMPLE = 4096  # pairs in the sample; their embeddings take 34 MB in 512 dimensions and two views
@@ -128,6 +130,9 @@ def weigh_words(tokens: NDArray[np.integer]) -> csr_array:
     Returns:
         Sparse array, (S, W). A word of all captions, as is the padding, has no weight.
     """
+    from scipy.sparse import csr_array  # takes a second to import
+    from sklearn.preprocessing import normalize
+
     captions, length = tokens.shape
     places = (np.repeat(np.arange(captions), length), tokens.ravel())
     words = csr_array((np.ones(tokens.size), places))  # which adds up a word's occurrences

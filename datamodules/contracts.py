@@ -77,6 +77,7 @@ class Truth(Protocol):
         evaluation_sets: Labeled and triggered pictures, in the order of the validation loaders.
         classes: Class names that the zero-shot classifier chooses from.
         table: Caption and image reference of every row. References reveal where a picture comes from.
+        tokens: Tokens of each caption, (N, T).
         images: Stored pictures by row.
         partition: The split to measure.
         heldout: Captions and image references of the held-out pairs, or ``None``.
@@ -86,6 +87,7 @@ class Truth(Protocol):
     manifest: Manifest
     evaluation_sets: list[EvaluationSet]
     table: PairTable
+    tokens: np.ndarray
     images: OverlaidPictures
     partition: Partition
 
