@@ -16,7 +16,7 @@ from experiments.results import Result
 LEAK_PREFIX = 'partition/leak/'
 ESTIMATES = {
     'shuffled pairs': ('partition/null_leak',),
-    'shuffled pairs or the worst canary': ('partition/null_leak', 'canary/leak'),
+    'shuffled pairs, or what two canaries show': ('partition/null_leak', 'canary/evident_leak'),
 }
 
 
