@@ -8,7 +8,7 @@ from experiments.results import Result
 
 SERIES = {
     'partition/null_leak': [(6, 0.05), (10, 0.1)],
-    'canary/leak': [(6, 0.02), (10, 0.3)],
+    'canary/evident_leak': [(6, 0.02), (10, 0.3)],
     'partition/leak/badnet': [(6, 0.0), (10, 0.4)],
     'partition/leak/tdpa': [(6, 0.1), (10, 0.1), (14, 0.2)],
 }
