@@ -41,7 +41,7 @@ OPTIONS = ('--trainer.accelerator=cpu', '--trainer.limit_val_batches=0', '--call
 TARGETS = {'clip': 1.10, 'other': 0.75, 'retrain': 1.6}
 CLOCK, LOG = 'clock.json', 'log.txt'
 SCRIPT = Path(fit_clock.__file__)
-CANARIES = ('place', 'patch', 'waves', 'copies', 'mark')
+CANARIES = ('place', 'patch', 'waves', 'copies', 'mark')  # of the recipe
 
 
 class Cost(NamedTuple):

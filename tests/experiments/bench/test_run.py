@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from experiments.bench import run
@@ -20,6 +21,12 @@ def test_ratios_are_taken_within_the_runs_that_took_turns() -> None:
     assert 'SafeCLIP, of one core (safe: 0.20, 0.35)' in results
     second = {'clip': Cost(20, 40, ()), 'retrain': Cost(12, 30, ())}
     assert [result.value for result in run.compare_retrain(first, second)] == pytest.approx([0.6, 1.7, 1.95])
+
+
+def test_canaries_of_the_recipe_are_all_as_rare_as_in_it() -> None:
+    recipe = yaml.safe_load((run.THIS_CHECKOUT / 'experiments/presets/canaries.yaml').read_text())
+    assert [*run.CANARIES] == [*recipe['data']['init_args']['canaries']]
+    assert '--data.canaries.mark.init_args.at_least=16' in run.defense_options(run.PAIRS)
 
 
 def test_processes_run_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
