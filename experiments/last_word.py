@@ -83,8 +83,9 @@ def _trust(folder: Path) -> list[str]:
     else:
         said = f'all {len(judged)} splits'
     leaks = {'shuffled pairs': 'partition/null_leak', 'the worst canary': 'canary/leak'}
-    highest = {what: max(float(row.get(name) or 0) for row in judged) for what, name in leaks.items()}
-    passed = ', '.join(f'{leak:.1%} of {what}' for what, leak in highest.items() if leak > 0)
+    measured = {what: [float(row.get(name) or 0) for row in judged] for what, name in leaks.items()}
+    highest = {what: max((value for value in values if value > 0), default=0) for what, values in measured.items()}
+    passed = ', '.join(f'{leak:.1%} of {what}' for what, leak in highest.items() if leak)
     return [f'  {"trust":<12} {said}; passed at most: {passed or "none"}']
 
 

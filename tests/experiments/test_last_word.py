@@ -46,6 +46,8 @@ def test_says_whether_the_splits_could_be_trusted(tmp_path: Path) -> None:
     said = last_word(trainer, tmp_path)
     assert '1 of 3 splits could not be trusted, first that after epoch 9' in said
     assert said.startswith('Stopped after 8 epochs') and 'go on' not in said
+    (tmp_path / 'metrics.csv').write_text('\n'.join([lines[0], '5,0.0,nan,nan', *lines[1:]]))  # nothing to compare
+    assert 'passed at most: 4.0% of shuffled pairs, 5.0% of the worst canary' in last_word(trainer, tmp_path)
 
 
 def test_counts_canaries_apart_from_the_pairs_of_the_safe_side(tmp_path: Path) -> None:
