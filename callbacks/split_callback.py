@@ -285,12 +285,12 @@ class Repartition(L.Callback, ABC):
         mismatches: Mismatches,
     ) -> Split:
         """The decision, with what mismatched pairs say about it."""
-        if self.copies == 'together':
-            score = least_of_copies(score, pairs_of(trainer).picture_hashes())
-        split = self.decide(score, _partition(trainer).side.numpy(), self.past, candidates, mismatches)
-        leaks = mismatches.metrics(score, split.side, split.threshold)
-        null = mismatches.histogram(score, split.threshold)
-        return replace(split, p_value=mismatches.p_values(score), leaks=leaks, null=null)
+        is_together = self.copies == 'together'
+        judged = least_of_copies(score, pairs_of(trainer).picture_hashes()) if is_together else score
+        split = self.decide(judged, _partition(trainer).side.numpy(), self.past, candidates, mismatches)
+        leaks = mismatches.metrics(judged, split.side, split.threshold)
+        null = mismatches.histogram(score, split.threshold)  # drawn beside the similarities of the pairs themselves
+        return replace(split, p_value=mismatches.p_values(judged), leaks=leaks, null=null)
 
     # --- what follows -------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import logging
 import math
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import lightning as L
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from callbacks import shuffled_pairs
+from callbacks.mismatches import Mismatches
 from callbacks.mixture import Array, Mixture, fit_mixture
 from callbacks.repartition import Past, SafeRiskyRepartition, Side, Split, top_rows
 from callbacks.scores import Augmented, Clean, Running, Score
@@ -677,6 +679,13 @@ class TestCopies:
         trainer(WARM_UP + 1, SafeRiskyRepartition(copies='together')).fit(PlantedModule(), data)
         assert torch.allclose(data.partition.score, data.similarity, atol=0.2)
         assert data.partition.score[3] > 0.8 > 0.2 > data.partition.score[20]
+
+    def test_the_histogram_covers_the_scores_that_are_not_merged(self) -> None:
+        data = self.Repeated()
+        fitting: Any = SimpleNamespace(datamodule=data)
+        known = Mismatches(np.zeros(1))
+        split = SafeRiskyRepartition(copies='together')._judge(fitting, data.similarity.numpy(), None, known)
+        assert split.null is not None and split.null['edges'][-1] > 0.99
 
     def test_refuses_an_unknown_option(self) -> None:
         with pytest.raises(ValueError, match="copies must be apart or together, got 'x'"):
