@@ -205,18 +205,18 @@ class SafeRiskyRepartition(Repartition):
         return fraction, (f'{basis}; the {smallest:,} most similar are safe instead (min_fraction).',)
 
     def _calibrated(self, rank: Array, mismatches: Mismatches, pairs: int, past: Past | None) -> Fraction:
-        """The largest safe fraction whose leak is within the bound, but at least the smallest."""
-        p_value = mismatches.p_values(rank)
+        """The largest safe fraction whose leak is within the bound, but at least the smallest, and one pair."""
+        p_value, smallest = mismatches.p_values(rank), max(self.min_fraction, Fraction(1, pairs))
         if np.isnan(p_value).all():
             if mismatches.compared is None:
                 raise UsageError(
                     'callbacks.repartition.size=calibrated has no mismatched pair to go by: plant data.canaries, or '
                     'use another size.'
                 )
-            return self.min_fraction  # all captions look the same, so the split is not trusted
+            return smallest  # all captions look the same, so the split is not trusted
         bound = self.max_leak if past is None else self.max_later_leak
         largest = self.cap if past is None else self._grow(past.fraction)
-        return max(min(Fraction(int((p_value <= bound).sum()), pairs), largest), self.min_fraction)
+        return max(min(Fraction(int((p_value <= bound).sum()), pairs), largest), smallest)
 
     def _grow(self, fraction: Fraction) -> Fraction:
         """The safe fraction after one more split, exactly."""

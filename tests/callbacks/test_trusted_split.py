@@ -187,6 +187,12 @@ class TestCalibratedSize:
         callback = SafeRiskyRepartition(size='calibrated', max_leak=0, min_fraction=0.3)
         assert self.size(callback) == 300
 
+    def test_is_a_single_pair_that_is_not_trusted_where_the_bound_allows_none(self) -> None:
+        callback, alike = SafeRiskyRepartition(size='calibrated', min_fraction=0), Mismatches(np.ones(9))
+        split = callback.decide(self.score, np.zeros(1000, np.int8), None, None, alike)
+        assert np.flatnonzero(split.side == SAFE).tolist() == [999]
+        assert callback.doubt(alike.metrics(self.score, split.side, split.threshold))
+
     @pytest.mark.parametrize(
         ('arguments', 'message'),
         [({'rank_by': 'posterior'}, 'leave rank_by at similarity'), ({'first_fraction': 0.4}, 'leave it at null')],
