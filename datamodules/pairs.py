@@ -176,6 +176,8 @@ class PairsDataModule(L.LightningDataModule):
         """The held-out pairs."""
         table = self.load_heldout()
         if table is None:
+            if self.classes_by_words:
+                raise UsageError('data.classes_by_words needs held-out pairs: give some, or set it to false.')
             return None
         table = leave_out_outside(table, self.follow_outside)
         return label_by_words(table, self.class_names) if self.classes_by_words else table

@@ -191,6 +191,10 @@ class TestSetup:
         assert (len(clean), sorted({*clean.label.tolist()})) == (16, [0, 1])  # half of the 32 name neither
         assert len(attack) == 8 and {*attack.label.tolist()} == {1}  # as only these have a clean rate
 
+    def test_refuses_classes_by_words_without_held_out_pairs(self, folder: str) -> None:
+        with pytest.raises(ValueError, match='classes_by_words needs held-out pairs'):
+            tiny(folder, heldout_rows=0, class_names=['left', 'right'], classes_by_words=True)
+
     @pytest.mark.parametrize(
         ('argument', 'message'),
         [
