@@ -107,8 +107,9 @@ def memory_plan(data: PairsDataModule) -> dict[str, int]:
 
 
 def kept_by_filters(data: PairsDataModule) -> dict[str, Any]:
-    """Share of the pairs that filters leave to train on, and number of poisons among them by attack."""
-    poisons = {attack: int((~data.filtered[data.manifest.rows(attack)]).sum()) for attack in data.manifest.attacks}
+    """Share of the pairs that filters leave, and number of poisons by attack that are trained on."""
+    is_trained = data.partition.side.numpy() != DROPPED
+    poisons = {attack: int(is_trained[data.manifest.rows(attack)].sum()) for attack in data.manifest.attacks}
     return {'share': float(1 - data.filtered.mean()), 'poisons': poisons}
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from datamodules.attacks.manifest import Manifest
+from datamodules.rows.partition import DROPPED, Partition
 from experiments.cli import main
 from experiments.plan import cautions, format_bytes, kept_by_filters, phases, poison_counts
 from lightning_modules.clip import CLIP
@@ -75,7 +76,11 @@ def test_bytes_have_a_readable_unit(number: float, text: str) -> None:
 def test_counts_what_filters_keep() -> None:
     manifest = SimpleNamespace(attacks=('badnet',), rows=lambda attack: np.array([0, 3]))
     data: Any = SimpleNamespace(filtered=np.array([True, False, False, False]), manifest=manifest)
+    data.partition = Partition(5, 'x')  # with a canary
+    data.partition.side[0] = DROPPED
     assert kept_by_filters(data) == {'share': 0.75, 'poisons': {'badnet': 1}}
+    data.partition.side[3] = DROPPED  # as with `data.poison=false`
+    assert kept_by_filters(data) == {'share': 0.75, 'poisons': {'badnet': 0}}
 
 
 def test_poisons_are_counted_by_attack_and_class() -> None:
