@@ -96,8 +96,10 @@ class ScoreLedger(Callback):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = truth_of(trainer)
-        self._seen = RowSums(len(data.table), pl_module.device)
         kept = np.flatnonzero(data.partition.side.numpy()[: len(data.table) - data.canary_count] != DROPPED)
+        if not len(kept):
+            raise UsageError('no pair is left to score: all pictures are unreadable, or left out by data.filters.')
+        self._seen = RowSums(len(data.table), pl_module.device)
         sample = draw_sample(kept)
         self._shuffled = ShuffledPairs(sample, data.tokens[sample])
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -140,6 +141,13 @@ class TestPredict:
         run = trainer(tmp_path, [ScoreLedger()], limit_predict_batches=2)
         run.predict(Answers(), datamodule=Data(), return_predictions=False)
         assert pq.read_table(tmp_path / FILE)['side'].to_pylist()[20:] == ['dropped'] * 40
+
+    def test_refuses_pairs_of_which_none_can_be_scored(self) -> None:
+        data, model = Data(), Answers()
+        data.partition.side.fill_(DROPPED)
+        fitting: Any = SimpleNamespace(datamodule=data)
+        with pytest.raises(UsageError, match='no pair is left to score: all pictures are unreadable'):
+            ScoreLedger().on_predict_start(fitting, model)
 
     def test_leaves_canaries_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         data = Data()
