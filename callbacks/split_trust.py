@@ -9,8 +9,8 @@ from callbacks.mismatches import SPREAD
 
 OnDistrust = Literal['stop', 'unimodal', 'go_on']
 REMEDY = (
-    'Train on more pairs or for more epochs, start from pretrained weights (model.pretrained), let a smaller split be '
-    'found (callbacks.repartition.size=calibrated)'
+    'Train on more pairs or for more epochs, start from pretrained weights (model.pretrained), lengthen the slow phase '
+    '(model.extra_slow_epochs), or let a smaller split be found (callbacks.repartition.size=calibrated, min_fraction)'
 )
 JUDGED_BY = {  # metric to what passes, in words, and how many times the bound it may be
     'partition/null_leak': ('shuffled pairs', 1.0),

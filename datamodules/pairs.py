@@ -217,7 +217,7 @@ class PairsDataModule(L.LightningDataModule):
         self.planted = None  # not yet, also when this is called again: filters judge the pairs alone
         self.filtered = apply_filters(self.filters, self.table, self.manifest.rows(), self.picture_hashes)
         fingerprint = self.table.fingerprint  # of the pairs without canaries
-        if self.canaries:
+        if self.canaries and stage != 'predict':  # which scores the pairs of a user, and nothing else
             overlays.append(self._plant())
             self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), overlays)
         own = getattr(self.trainer.lightning_module, 'tokenizer', None) if self.trainer else None

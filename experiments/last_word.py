@@ -81,8 +81,8 @@ def _trust(folder: Path) -> list[str]:
     if doubted := [int(row['epoch']) + 1 for row in judged if not float(row[TRUSTED])]:
         said = f'{len(doubted)} of {len(judged)} splits could not be trusted, first that after epoch {doubted[0]}'
     else:
-        said = f'all {len(judged)} splits'
-    leaks = {'shuffled pairs': 'partition/null_leak', 'the worst canary': 'canary/leak'}
+        said = f'all {len(judged)} splits' if len(judged) > 1 else 'the only split'
+    leaks = {'shuffled pairs': 'partition/null_leak', 'two canaries, evidently': 'canary/evident_leak'}
     measured = {what: [float(row.get(name) or 0) for row in judged] for what, name in leaks.items()}
     highest = {what: max((value for value in values if value > 0), default=0) for what, values in measured.items()}
     passed = ', '.join(f'{leak:.1%} of {what}' for what, leak in highest.items() if leak)

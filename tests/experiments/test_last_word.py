@@ -37,9 +37,9 @@ def test_says_what_was_measured_where_it_is_and_how_to_go_on(tmp_path: Path) -> 
 
 def test_says_whether_the_splits_could_be_trusted(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(callback_metrics={}, current_epoch=8, loggers=[], should_stop=True, max_epochs=30)
-    lines = ['epoch,partition/trusted,partition/null_leak,canary/leak', '5,1.0,0.02,', '6,,,', '7,1.0,0.04,0.05']
+    lines = ['epoch,partition/trusted,partition/null_leak,canary/evident_leak', '5,1.0,0.02,', '6,,,', '7,1.0,0.04,0.05']
     (tmp_path / 'metrics.csv').write_text('\n'.join(lines))
-    assert 'all 2 splits; passed at most: 4.0% of shuffled pairs, 5.0% of the worst canary' in last_word(
+    assert 'all 2 splits; passed at most: 4.0% of shuffled pairs, 5.0% of two canaries, evidently' in last_word(
         trainer, tmp_path
     )
     (tmp_path / 'metrics.csv').write_text('\n'.join([*lines, '8,0.0,0.3,nan']))
@@ -47,7 +47,7 @@ def test_says_whether_the_splits_could_be_trusted(tmp_path: Path) -> None:
     assert '1 of 3 splits could not be trusted, first that after epoch 9' in said
     assert said.startswith('Stopped after 8 epochs') and 'go on' not in said
     (tmp_path / 'metrics.csv').write_text('\n'.join([lines[0], '5,0.0,nan,nan', *lines[1:]]))  # nothing to compare
-    assert 'passed at most: 4.0% of shuffled pairs, 5.0% of the worst canary' in last_word(trainer, tmp_path)
+    assert 'passed at most: 4.0% of shuffled pairs, 5.0% of two canaries, evidently' in last_word(trainer, tmp_path)
 
 
 def test_counts_canaries_apart_from_the_pairs_of_the_safe_side(tmp_path: Path) -> None:
