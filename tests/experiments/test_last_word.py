@@ -37,7 +37,8 @@ def test_says_what_was_measured_where_it_is_and_how_to_go_on(tmp_path: Path) -> 
 
 def test_says_whether_the_splits_could_be_trusted(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(callback_metrics={}, current_epoch=8, loggers=[], should_stop=True, max_epochs=30)
-    lines = ['epoch,partition/trusted,partition/null_leak,canary/evident_leak', '5,1.0,0.02,', '6,,,', '7,1.0,0.04,0.05']
+    names = 'epoch,partition/trusted,partition/null_leak,canary/evident_leak'
+    lines = [names, '5,1.0,0.02,', '6,,,', '7,1.0,0.04,0.05']
     (tmp_path / 'metrics.csv').write_text('\n'.join(lines))
     assert 'all 2 splits; passed at most: 4.0% of shuffled pairs, 5.0% of two canaries, evidently' in last_word(
         trainer, tmp_path
