@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import lightning as L
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.embedding_files import EmbeddingFiles
 from callbacks.harmless import Harmless
 from callbacks.mismatches import Mismatches
 from callbacks.mixture import Mixture, fit_mixture
@@ -43,7 +44,9 @@ class ScoreLedger(Callback):
 
     In training this happens at each new split, and only the last ledger is kept. The metrics are
     ``partition/leak/<attack>`` and ``partition/risky_share/<attack>`` (share of the attack's poisons on the safe and on
-    the risky side), ``partition/auroc/<attack>`` (how well similarities tell its poisons from clean pairs),
+    the risky side), ``partition/auroc/<attack>`` and ``partition/ap/<attack>`` (how well similarities tell its poisons
+    from clean pairs), ``partition/leak_2/<attack>`` and ``partition/leak_10/<attack>`` (share of its poisons that is
+    left without the 2 % and the 10 % least similar pairs),
     ``partition/poisons`` and ``partition/contamination`` (number and share of poisons on the safe side). They use the
     ground truth of an experiment, which no defense sees.
 
@@ -56,17 +59,21 @@ class ScoreLedger(Callback):
             split decides instead.
         copies: How ``predict`` judges pairs with pixel-identical pictures: ``apart``, or ``together``, where each gets
             the largest p-value among them, as in training with the same option of the split.
+        embeddings: Whether ``predict`` also writes the embeddings of pictures and captions beside the ledger, for
+            ``DensityFilter``: ``image.npy`` and ``text.npy``, float16 (N, D), a row for each line. For a million pairs
+            in 512 dimensions they take 2 GB.
     """
 
-    def __init__(self, threshold: float = 0.9, copies: Copies = 'apart') -> None:
+    def __init__(self, threshold: float = 0.9, copies: Copies = 'apart', embeddings: bool = False) -> None:
         if not 0 < threshold < 1:
             raise UsageError(f'callbacks.ledger.threshold must lie between 0 and 1, got {threshold}.')
         if copies not in get_args(Copies):
             raise UsageError(f'callbacks.ledger.copies must be apart or together, got {copies!r}.')
-        self.threshold, self.copies = threshold, copies
+        self.threshold, self.copies, self.embeddings = threshold, copies, embeddings
         self.harmless = Harmless('writing the ledger', f'{FILE} stays that of an earlier split, if there is one')
         self._seen: RowSums | None = None
         self._shuffled: ShuffledPairs | None = None
+        self._files: EmbeddingFiles | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if truth_of(trainer).partition.scored_after is not None:  # resumed; the ledger on disk may be of a later split
@@ -96,12 +103,16 @@ class ScoreLedger(Callback):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = truth_of(trainer)
-        kept = np.flatnonzero(data.partition.side.numpy()[: len(data.table) - data.canary_count] != DROPPED)
+        pairs = len(data.table) - data.canary_count
+        kept = np.flatnonzero(data.partition.side.numpy()[:pairs] != DROPPED)
         if not len(kept):
             raise UsageError('no pair is left to score: all pictures are unreadable, or left out by data.filters.')
         self._seen = RowSums(len(data.table), pl_module.device)
         sample = draw_sample(kept)
         self._shuffled = ShuffledPairs(sample, data.tokens[sample])
+        folder = trainer.log_dir  # a collective call, so all ranks make it
+        if self.embeddings and folder:
+            self._files = EmbeddingFiles(trainer, Path(folder), pairs, cast(Any, pl_module).width)
 
     def on_predict_batch_end(
         self,
@@ -115,11 +126,16 @@ class ScoreLedger(Callback):
         assert self._seen is not None and self._shuffled is not None
         self._seen.add(outputs['row'], outputs['similarity'])
         self._shuffled.add(outputs)
+        if self._files is not None:
+            self._files.add(outputs)
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert self._seen is not None and self._shuffled is not None
         score, null = self._seen.mean(trainer).numpy(), self._shuffled.similarities(trainer).numpy()
         self._seen = self._shuffled = None
+        if self._files is not None:
+            self._files.close()
+            self._files = None
         pairs = len(truth_of(trainer).table) - truth_of(trainer).canary_count
         score[pairs:] = math.nan  # canaries, which are no pairs of the user's
         folder = trainer.log_dir  # a collective call, so all ranks make it

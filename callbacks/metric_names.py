@@ -15,6 +15,7 @@ ASR_PREFIX = 'asr/'
 ZERO_SHOT_PREFIX = 'zero_shot/'
 ZERO_SHOT_TOP5_PREFIX = 'zero_shot_top5/'
 CANARY_PREFIX = 'canary/'
+DETECTION_PREFIX = 'detect/'
 
 _OF_VERSION_1: tuple[AsrQuantity, ...] = ('rate', 'clean', 'low', 'high', 'hits', 'n')
 
@@ -57,6 +58,16 @@ def zero_shot_top5_metric(set_name: str) -> str:
 def canary_metric(what: str, canary: str | None = None) -> str:
     """Name of a measurement of one canary, or of its mean over all: ``canary/<what>/<name>`` or ``canary/<what>``."""
     return f'{CANARY_PREFIX}{what}' + ('' if canary is None else f'/{canary}')
+
+
+def detection_metric(detector: str, attack: str, what: str) -> str:
+    """Name of how well a detector finds the poisons of an attack: ``detect/<detector>/<attack>/<what>``."""
+    return f'{DETECTION_PREFIX}{detector}/{attack}/{what}'
+
+
+def detector_seconds(detector: str) -> str:
+    """Name of the time that a detector takes: ``detect/<detector>/seconds``."""
+    return f'{DETECTION_PREFIX}{detector}/seconds'
 
 
 def renamed_since_version_1(metrics: Collection[str]) -> dict[str, str]:

@@ -27,6 +27,72 @@ def auroc(clean: np.ndarray, poison: np.ndarray) -> float:
     return float(1 - (lower + lower_or_equal).mean() / (2 * len(ordered)))
 
 
+CUTS = (2, 10)  # percent of the pairs, the most suspicious ones, that a filter by the score would drop
+
+
+def average_precision(clean: np.ndarray, poison: np.ndarray) -> float:
+    """Mean share of poisons among the least similar pairs, over cuts just below each poison; ties are cut together.
+
+    Args:
+        clean: Similarities of clean pairs, (N,). Pairs that were not scored, NaN, are left out.
+        poison: Similarities of poisoned pairs, (P,). Pairs that were not scored, NaN, are left out.
+
+    Returns:
+        Average precision in [0, 1], about the share of poisons by chance; NaN if there is no poison.
+    """
+    clean, poison = np.sort(clean[~np.isnan(clean)]), np.sort(poison[~np.isnan(poison)])
+    if not len(poison):
+        return float('nan')
+    poisons = np.searchsorted(poison, poison, 'right')
+    return float((poisons / (poisons + np.searchsorted(clean, poison, 'right'))).mean())
+
+
+def leak_at(percent: float, score: np.ndarray, poison: np.ndarray) -> float:
+    """Share of an attack's poisons that is left if the least similar pairs of all are dropped.
+
+    Args:
+        percent: Share of the scored pairs to drop, in percent; of equally similar pairs, any are as likely dropped.
+        score: Similarities of all pairs, (N,). Pairs that were not scored, NaN, are left out.
+        poison: Those of the attack's poisons, (P,).
+
+    Returns:
+        The expected share in [0, 1]; NaN if there is no poison.
+    """
+    ordered, poison = np.sort(score[~np.isnan(score)]), poison[~np.isnan(poison)]
+    if not len(poison):
+        return float('nan')
+    dropped = round(percent / 100 * len(ordered))
+    lower, lower_or_equal = (np.searchsorted(ordered, poison, side) for side in ('left', 'right'))
+    return float(1 - np.clip((dropped - lower) / (lower_or_equal - lower), 0, 1).mean())
+
+
+def detection(score: np.ndarray, poisons: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """How well a score tells each attack's poisons from clean pairs.
+
+    Args:
+        score: Score of each pair, (N,), NaN where there is none; low for suspicious pairs, as similarities are.
+        poisons: Poisoned rows of each attack.
+
+    Returns:
+        For each attack of which some poison was scored: ``auroc``, see :func:`auroc`; ``ap``,
+        :func:`average_precision`; ``leak_2`` and ``leak_10``, :func:`leak_at` cuts of 2 % and 10 %. The first two
+        compare with all clean pairs; the cuts also drop poisons of other attacks.
+    """
+    is_clean = np.ones(len(score), bool)
+    for rows in poisons.values():
+        is_clean[rows] = False
+    clean = score[is_clean]
+    return {
+        attack: {
+            'auroc': auroc(clean, score[rows]),
+            'ap': average_precision(clean, score[rows]),
+            **{f'leak_{percent}': leak_at(percent, score, score[rows]) for percent in CUTS},
+        }
+        for attack, rows in poisons.items()
+        if not np.isnan(score[rows]).all()
+    }
+
+
 def separation(side: np.ndarray, score: np.ndarray, poisons: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Compares a split with the truth.
 
@@ -38,7 +104,8 @@ def separation(side: np.ndarray, score: np.ndarray, poisons: Mapping[str, np.nda
     Returns:
         - ``leak/<attack>``: fraction of the attack's poisons on the safe side;
         - ``risky_share/<attack>``: fraction on the risky side; the rest is dropped;
-        - ``auroc/<attack>``: :func:`auroc` of its poisons against all clean pairs; missing if nothing was scored;
+        - ``auroc/<attack>``, ``ap/<attack>``, ``leak_2/<attack>`` and ``leak_10/<attack>``: :func:`detection` by the
+          score; missing if nothing was scored;
         - ``poisons``: number of poisons of all attacks on the safe side;
         - ``contamination``: poisons as a fraction of the safe side, 0 if it is empty.
 
@@ -58,6 +125,6 @@ def separation(side: np.ndarray, score: np.ndarray, poisons: Mapping[str, np.nda
         for attack, rows in poisons.items()
         if len(rows)
     }
-    areas = {f'auroc/{attack}': auroc(score[is_clean], score[rows]) for attack, rows in poisons.items()}
-    metrics |= {name: area for name, area in areas.items() if not np.isnan(area)}
+    for attack, measured in detection(score, poisons).items():
+        metrics |= {f'{name}/{attack}': value for name, value in measured.items() if not np.isnan(value)}
     return {**metrics, 'poisons': leaked, 'contamination': leaked / max(1, int(is_safe.sum()))}

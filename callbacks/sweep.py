@@ -214,7 +214,7 @@ class _EmbeddingStore:
         (self.folder / PROGRESS).unlink(missing_ok=True)
         for name, width in widths.items():
             with write_atomically(self._file(name)) as temporary:  # a reader that has the old file open keeps it
-                _fill_with_nan(temporary, (self.plan['pairs'], width), np.dtype(self.plan['dtype']))
+                fill_with_nan(temporary, (self.plan['pairs'], width), np.dtype(self.plan['dtype']))
 
     def _read_checksums(self) -> list[list[int]]:
         """Checksums of the chunks that an earlier sweep with the same plan has finished and that are undamaged."""
@@ -242,7 +242,7 @@ class _EmbeddingStore:
         return [zlib.crc32(np.load(self._file(name), mmap_mode='r')[rows]) for name in EMBEDDED]
 
 
-def _fill_with_nan(temporary: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+def fill_with_nan(temporary: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
     """Writes an ``.npy``, and not through a memory map, which would end the process with SIGBUS on a full disk."""
     row = np.full(shape[1], np.nan, dtype).tobytes()
     with temporary.open('xb') as file:

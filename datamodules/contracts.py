@@ -103,6 +103,9 @@ class Truth(Protocol):
     def picture_hashes(self) -> np.ndarray:
         """A hash of each row's stored picture, int64 (N,), equal for equal pixels."""
 
+    def predict_dataloader(self) -> DataLoader[PairBatch]:
+        """Reads this process's share of the pairs that are trained on, without augmentation, in order of their rows."""
+
     def heldout_dataloader(self) -> DataLoader[PairBatch]:
         """Reads this process's share of the held-out pairs, in order. The rows of its batches are rows of ``heldout``.
 

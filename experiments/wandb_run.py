@@ -18,7 +18,16 @@ from datamodules.files.atomic import write_text
 DISABLED = 'disabled'  # the WANDB_MODE that writes no files at all
 ID_FILE = 'wandb_id'  # in the run's folder, for a resumed run to go on with
 QUIET = {'silent': True}  # W&B would print six lines about itself; where the log is, the run says
-EPOCH_METRICS = ('asr/*', 'zero_shot/*', 'zero_shot_top5/*', 'probe/*', 'retrieval/*', 'partition/*', 'cost/*')
+EPOCH_METRICS = (
+    'asr/*',
+    'zero_shot/*',
+    'zero_shot_top5/*',
+    'probe/*',
+    'retrieval/*',
+    'detect/*',
+    'partition/*',
+    'cost/*',
+)
 
 
 def offline_by_environment() -> bool:

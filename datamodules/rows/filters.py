@@ -160,7 +160,7 @@ class LedgerFilter(Filter):
 
     def drop(self, table: PairTable) -> np.ndarray:
         lines = self._lines()
-        line = _match_lines(lines, table)
+        line = match_lines(lines, table)
         known = line >= 0
         if not known.any():
             raise UsageError(f'data.filters: file={self.file!r} has none of these pairs: give a ledger of this data.')
@@ -186,14 +186,8 @@ class LedgerFilter(Filter):
         return lines.filter(pc.not_equal(lines['side'], 'dropped').fill_null(True)).combine_chunks()
 
     def _read(self, file: str) -> pa.Table:
-        try:
-            has_p_values = P_VALUE in pq.read_schema(file).names
-            wanted = LEDGER_WITH_P_VALUES if self.max_p is not None and has_p_values else LEDGER
-            lines = pq.read_table(file, columns=wanted.names).cast(wanted)
-        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            reason = str(error).partition('\n')[0]
-            raise UsageError(f'data.filters: file={file!r} is not a readable ledger ({reason}).') from error
-        if self.max_p is not None and not has_p_values:
+        lines = read_lines(file, self.max_p is not None)
+        if self.max_p is not None and P_VALUE not in lines.column_names:
             raise UsageError(
                 f'data.filters: file={file!r} has no p-values, which max_p needs: give the ledger of a run of this '
                 f'release, or share instead.'
@@ -304,7 +298,21 @@ def _mask(rows: np.ndarray, count: int) -> np.ndarray:
     return mask
 
 
-def _match_lines(lines: pa.Table, table: PairTable) -> np.ndarray:
+def read_lines(file: str, with_p_values: bool = False) -> pa.Table:
+    """Reads what a filter needs of a ledger, in the order of its lines; p-values where wanted and there.
+
+    Raises:
+        UsageError: If the file is missing or is not a ledger.
+    """
+    try:
+        wanted = LEDGER_WITH_P_VALUES if with_p_values and P_VALUE in pq.read_schema(file).names else LEDGER
+        return pq.read_table(file, columns=wanted.names).cast(wanted)
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        reason = str(error).partition('\n')[0]
+        raise UsageError(f'data.filters: file={file!r} is not a readable ledger ({reason}).') from error
+
+
+def match_lines(lines: pa.Table, table: PairTable) -> np.ndarray:
     """Finds the line of a ledger for each row of a table, by image reference and caption.
 
     Returns:

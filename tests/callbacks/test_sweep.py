@@ -247,7 +247,7 @@ class TestInterrupted:
         def fail(*arguments: Any) -> None:
             raise OSError(errno.ENOSPC, 'full')
 
-        monkeypatch.setattr('callbacks.sweep._fill_with_nan', fail)
+        monkeypatch.setattr('callbacks.sweep.fill_with_nan', fail)
         with pytest.raises(UsageError, match=r'no space is left on the disk of .*image\.npy'):
             embed(tmp_path)
 
