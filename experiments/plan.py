@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,16 +20,18 @@ from datamodules.pairs import PairsDataModule
 from datamodules.rows.partition import DROPPED
 from lightning_modules.clip import CLIP
 
+MAX_PHASES = 6  # lines; phases that take turns more often are summed up by their names
 MAX_RATE_SAMPLES = 500  # steps of a phase at which the learning rate is looked up; a cosine is smooth in between
 
 
 class Phase(NamedTuple):
-    """Consecutive epochs with the same objective.
+    """Epochs with the same objective, in a row unless :func:`sum_up` has joined them.
 
     Attributes:
         name: Name in the module.
         first: Its first epoch, counted from 1.
         last: Its last epoch, counted from 1.
+        epochs: Number of its epochs.
         steps: Optimizer steps in it.
         lr: Learning rate at its first step, the highest one, and that at its last step.
     """
@@ -37,6 +39,7 @@ class Phase(NamedTuple):
     name: str
     first: int
     last: int
+    epochs: int
     steps: int
     lr: tuple[float, float, float]
 
@@ -49,7 +52,23 @@ def phases(module: CLIP, steps_per_epoch: int, epochs: int) -> Iterator[Phase]:
         start, end = members[0] * steps_per_epoch, (members[-1] + 1) * steps_per_epoch
         sampled_steps = np.linspace(start, end - 1, min(MAX_RATE_SAMPLES, end - start)).round().astype(int)
         rates = [module.lr * factor(int(step)) for step in sampled_steps]
-        yield Phase(name, members[0] + 1, members[-1] + 1, end - start, (rates[0], max(rates), rates[-1]))
+        lr = rates[0], max(rates), rates[-1]
+        yield Phase(name, members[0] + 1, members[-1] + 1, len(members), end - start, lr)
+
+
+def sum_up(phases: Sequence[Phase]) -> list[Phase]:
+    """Joins phases of one name if they take turns so often that a list of them would not be read."""
+    if len(phases) <= MAX_PHASES:
+        return [*phases]
+    return [
+        _joined([phase for phase in phases if phase.name == name]) for name in dict.fromkeys(p.name for p in phases)
+    ]
+
+
+def _joined(parts: Sequence[Phase]) -> Phase:
+    epochs, steps = sum(part.epochs for part in parts), sum(part.steps for part in parts)
+    lr = parts[0].lr[0], max(part.lr[1] for part in parts), parts[-1].lr[2]
+    return Phase(parts[0].name, parts[0].first, parts[-1].last, epochs, steps, lr)
 
 
 def poison_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
@@ -77,7 +96,7 @@ def describe(trainer: L.Trainer, module: CLIP, data: PairsDataModule) -> str:
     steps = max(1, int(trainer.estimated_stepping_batches) // max(1, epochs))
     lines = [f'Plan: {type(module).__name__} on {type(data).__name__}, {epochs} epochs of {steps:,} steps']
     lines += _pairs(data)
-    lines += [_phase(phase) for phase in phases(module, steps, epochs)]
+    lines += [_phase(phase) for phase in sum_up([*phases(module, steps, epochs)])]
     lines += cautions(module, epochs, trainer.current_epoch)
     kept = {**memory_plan(data), **_weights(module)}
     lines += [_line('keeps', name, format_bytes(count)) for name, count in kept.items()]
@@ -175,6 +194,8 @@ def _expectation(data: PairsDataModule, attack: str, epochs: int) -> str:
 
 def _phase(phase: Phase) -> str:
     epochs = f'epoch {phase.first}' if phase.first == phase.last else f'epochs {phase.first} to {phase.last}'
+    if phase.epochs <= phase.last - phase.first:
+        epochs = f'{phase.epochs} of {epochs}'
     first, highest, last = (f'{rate:.2g}' for rate in phase.lr)
     rate = f'lr {first}' if first == highest == last else f'lr {first}, at most {highest}, {last} at the end'
     return _line(phase.name, epochs, f'{phase.steps:,} steps, {rate}')

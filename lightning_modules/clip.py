@@ -194,8 +194,9 @@ class CLIP(L.LightningModule):
             ``loss``: the total in nats. ``similarity``: cosine of each pair's first views, (B,), for callbacks.
         """
         image, text = self._embed(batch)
+        partners = self.partners(batch, image, text)
         with torch.autocast(self.device.type, enabled=False):
-            losses = self.losses(image, text, batch.cross_modal)
+            losses = self.losses(image, partners, batch.cross_modal)
         loss = torch.stack(list(losses.values())).sum()
         self.divergence.add(loss, self.trainer)
         self._log_step(loss, losses, len(batch.row))
@@ -210,6 +211,10 @@ class CLIP(L.LightningModule):
         values = {**losses, 'lr': lr, 'logit_scale': self.logit_scale.detach()}
         self.log_dict({f'train/{name}': value for name, value in values.items()}, batch_size=pairs)
         self.log('train/loss', loss, prog_bar=True, batch_size=pairs)
+
+    def partners(self, batch: Pairs, image: Tensor, text: Tensor) -> Tensor:
+        """The captions that the images of a batch are trained with, (V, B, D): their own, ``text``."""
+        return text
 
     def losses(self, image: Tensor, text: Tensor, cross_modal: int) -> dict[str, Tensor]:
         """Terms of the loss by name.

@@ -26,17 +26,18 @@ class NeighborPool(nn.Module):
     Args:
         size: Number of embeddings that fit.
         dim: Width D of an embedding.
+        dtype: Type of its numbers; an integer for tokens, which are kept beside the embeddings of their captions.
     """
 
     rows: Tensor
     position: Tensor
     filled: Tensor
 
-    def __init__(self, size: int, dim: int) -> None:
+    def __init__(self, size: int, dim: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         if size < 1:
             raise UsageError(f'pool_size must be at least 1, got {size}.')
-        self.register_buffer('rows', torch.zeros(size, dim))
+        self.register_buffer('rows', torch.zeros(size, dim, dtype=dtype))
         self.register_buffer('position', torch.zeros((), dtype=torch.int64))
         self.register_buffer('filled', torch.zeros((), dtype=torch.int64))
         self._known_place: tuple[int, int] | None = None
@@ -76,7 +77,7 @@ class NeighborPool(nn.Module):
         position, filled = self._place
         index = (torch.arange(count, device=self.rows.device) + position) % size
         kept = slice(max(0, count - size), None)
-        self.rows[index[kept]] = embedding.detach().float()[kept]
+        self.rows[index[kept]] = embedding.detach().to(self.rows.dtype)[kept]
         self._known_place = (position + count) % size, min(filled + count, size)
         for buffer, value in zip((self.position, self.filled), self._known_place, strict=True):
             buffer.fill_(value)
@@ -116,7 +117,7 @@ class NeighborPools(nn.ModuleDict):
         if size < batch_size:
             raise UsageError(
                 f'model.pool_size={size} is smaller than a batch of {batch_size}, so neighbors would come from the '
-                f'latest batch alone: take at least data.batch_size, or 0 for no pool.'
+                f'latest batch alone: take at least data.batch_size, or auto.'
             )
         return cls({name: NeighborPool(size, dim) for name in names})
 

@@ -18,6 +18,7 @@ from experiments import cli
 from experiments.parser import Parser
 from experiments.subcommands import SLOTS
 from lightning_modules.clip import CLIP
+from lightning_modules.roclip import RoCLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.experiments.conftest import EXPERIMENTS, _fit_parser, instantiate, parse, resolve
 
@@ -130,7 +131,7 @@ class TestNamedFiles:
     def test_constructs_what_it_names(self, path: Path) -> None:
         built = construct(name(path))
         method = path.stem.partition('_')[0]
-        assert isinstance(built.model, CLIP) and isinstance(built.model, SafeCLIP) == (method == 'safeclip')
+        assert type(built.model) is {'clip': CLIP, 'roclip': RoCLIP, 'safeclip': SafeCLIP}[method]
         assert isinstance(built.callbacks.repartition, SafeRiskyRepartition) == (method == 'safeclip')
         assert built.name == path.stem
 
@@ -227,14 +228,15 @@ class TestMethods:
 class TestOverlays:
     @pytest.mark.parametrize('path', OVERLAYS, ids=name)
     def test_changes_what_it_says_and_nothing_else(self, path: Path) -> None:
-        before, after = config_of('safeclip_cc3m.yaml'), config_of('safeclip_cc3m.yaml', name(path))
+        base = ['data/cc3m.yaml', 'methods/roclip.yaml'] if path.stem.startswith('roclip') else ['safeclip_cc3m.yaml']
+        before, after = config_of(*base), config_of(*base, name(path))
         changed = differences(before, after)
         stated = leaves(yaml.safe_load(path.read_text()))
         assert changed or path.stem == 'recommended'
         # A dictionary that was null before changes as a whole.
         assert all(any(key.startswith(leaf) or leaf.startswith(f'{key}.') for leaf in stated) for key in changed)
         without = tuple(part for part in ('model', 'data') if not any(key.startswith(part) for key in changed))
-        built = construct('safeclip_cc3m.yaml', name(path), without=without)
+        built = construct(*base, name(path), without=without)
         assert all(getattr(built, part) is not None for part in {'model', 'data'} - {*without})
 
     @pytest.mark.parametrize('path', GRID_ATTACKS, ids=name)
@@ -262,6 +264,13 @@ class TestOverlays:
         method = {*inspect.signature(SafeCLIP).parameters} - {'kwargs'}
         assert method | {'views'} <= stated['model']['init_args'].keys()
         assert {'order', 'safe_weight'} <= stated['data']['init_args'].keys()
+
+    @pytest.mark.parametrize('preset', ['roclip_paper', 'roclip_as_released'])
+    def test_a_preset_of_roclip_says_all_that_decides_its_runs(self, preset: str) -> None:
+        stated = yaml.safe_load((EXPERIMENTS / f'presets/{preset}.yaml').read_text())
+        method = {*inspect.signature(RoCLIP).parameters} - {'kwargs'}
+        assert method | {'lr', 'views'} <= stated['model']['init_args'].keys()
+        assert (stated['model']['init_args']['match_every'], stated['trainer']['max_epochs']) == (2, 24)
 
     def test_canaries_go_with_any_pairs(self) -> None:
         built = construct('safeclip_pairs.yaml', 'presets/canaries.yaml', without=('model',)).data

@@ -11,8 +11,9 @@ import pytest
 from datamodules.attacks.manifest import Manifest
 from datamodules.rows.partition import DROPPED, Partition
 from experiments.cli import main
-from experiments.plan import cautions, format_bytes, kept_by_filters, phases, poison_counts
+from experiments.plan import cautions, format_bytes, kept_by_filters, phases, poison_counts, sum_up
 from lightning_modules.clip import CLIP
+from lightning_modules.roclip import RoCLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.experiments.conftest import SMALL
 
@@ -42,6 +43,13 @@ class TestPhases:
     def test_plain_clip_has_one(self) -> None:
         (phase,) = phases(CLIP(architecture='tiny_toy.json'), 7, 3)
         assert (phase.first, phase.last, phase.steps) == (1, 3, 21)
+
+    def test_phases_that_take_turns_are_summed_up(self) -> None:
+        planned = [*phases(RoCLIP(architecture='tiny_toy.json'), 10, 24)]
+        clip, matching = sum_up(planned)
+        assert clip[:5] == ('clip', 1, 23, 12, 120) and matching[:5] == ('matching', 2, 24, 12, 120)
+        assert matching.lr == (planned[1].lr[0], max(phase.lr[1] for phase in planned[1::2]), planned[-1].lr[2])
+        assert sum_up(planned[:6]) == planned[:6]
 
     def test_a_long_run_does_not_look_up_every_step(self, safeclip: SafeCLIP) -> None:
         steps = [phase.steps for phase in phases(safeclip, steps_per_epoch=5859, epochs=48)]

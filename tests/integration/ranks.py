@@ -18,6 +18,7 @@ from datamodules.pictures.augment import SimCLRViews
 from datamodules.rows.partition import RISKY
 from datamodules.text.eda import EDA
 from lightning_modules.clip import CLIP
+from lightning_modules.roclip import RoCLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.helpers.tiny import CONTEXT_LENGTH, TinyPairs, tiny_architecture, trainer, write_json
 from tests.integration.runs import BATCH, PLACES, Died, Run, last, run
@@ -150,6 +151,9 @@ def transformer_results(folder: Path, **settings: Any) -> dict[str, Any]:
     def safeclip(**kwargs: Any) -> CLIP:
         return build_with_seed(SafeCLIP, architecture=tiny, **kwargs)
 
+    def roclip(**kwargs: Any) -> CLIP:
+        return build_with_seed(RoCLIP, architecture=tiny, match_every=1, pool_size=POOL, **kwargs)
+
     return {
         'cross-modal, one view': train_one_epoch(clip(), augmented(folder), **settings),
         'cross-modal, two views': train_one_epoch(clip(views=2), augmented(folder), **settings),
@@ -164,6 +168,10 @@ def transformer_results(folder: Path, **settings: Any) -> dict[str, Any]:
         'mixed, one side a batch': train_one_epoch(safeclip(**mixed), augmented(folder, HalfRisky), **settings),
         'mixed, both sides in a batch': train_one_epoch(
             safeclip(**mixed, views=2), augmented(folder, HalfRisky, order='joint'), **settings
+        ),
+        'matching': train_one_epoch(roclip(), augmented(folder), **settings),
+        'matching, text trained': train_one_epoch(
+            roclip(text_gradient='matched', views=2, chunk_size=3), augmented(folder), **settings
         ),
     }
 

@@ -32,7 +32,10 @@ LOSSES = (
     'unimodal, no pool',
     'mixed, one side a batch',
     'mixed, both sides in a batch',
+    'matching',
+    'matching, text trained',
 )
+TOLERANCE = {'matching, text trained': 1e-4}  # 2e-5 by the order of a batch alone: gradients of shared captions cancel
 
 
 def run_on_two_processes(job: Callable[[Path], None], folder: Path) -> tuple[Results, Results]:
@@ -65,7 +68,7 @@ class TestSteps:
         assert len(alone[loss]['losses']) == 4
         for rank in together:
             assert rank[loss]['losses'] == pytest.approx(alone[loss]['losses'], abs=1e-5)
-            assert largest_difference(rank[loss]['gradients'], alone[loss]['gradients']) < 1e-5
+            assert largest_difference(rank[loss]['gradients'], alone[loss]['gradients']) < TOLERANCE.get(loss, 1e-5)
 
     def test_chunks_change_neither_loss_nor_gradients(self, alone: Results) -> None:
         whole, chunks = alone['cross-modal, two views'], alone['cross-modal, in chunks']

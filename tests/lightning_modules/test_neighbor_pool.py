@@ -142,7 +142,7 @@ class TestPools:
 
     @pytest.mark.parametrize('size', [7, -1])
     def test_must_not_be_smaller_than_a_batch(self, size: int) -> None:
-        with pytest.raises(UsageError, match=rf'model.pool_size={size} is smaller than a batch of 8.*or 0 for no pool'):
+        with pytest.raises(UsageError, match=rf'model.pool_size={size} is smaller than a batch of 8.*or auto'):
             pools(size)
 
     def test_name_their_buffers_within_the_module(self) -> None:

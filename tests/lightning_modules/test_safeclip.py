@@ -203,7 +203,7 @@ class TestPools:
         }  # fmt: skip
 
     def test_must_not_be_smaller_than_a_batch(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r'model.pool_size=7 is smaller than a batch of 8.*or 0 for no pool'):
+        with pytest.raises(ValueError, match=r'model.pool_size=7 is smaller than a batch of 8.*or auto'):
             fit(safeclip(tmp_path, pool_size=7), pairs(tmp_path))
 
     def test_need_data_with_row_numbers(self, tmp_path: Path) -> None:
