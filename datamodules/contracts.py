@@ -62,6 +62,27 @@ class Canaries(Protocol):
         """Tokens of captions of each canary, int64 (C, P, T)."""
 
 
+class Labels(Protocol):
+    """The classes of labeled images, for training on labels instead of captions.
+
+    Attributes:
+        classes: Class names that labels point into.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def row_labels(self) -> np.ndarray:
+        """Class of the image of each row, int64 (N,).
+
+        Raises:
+            UsageError: If a row that is trained on has none.
+        """
+
+    def sets_with_these_classes(self) -> list[bool]:
+        """Whether each evaluation set has these classes, in the order of the validation loaders."""
+
+
 class Prompts(Protocol):
     """All that a zero-shot classifier is built from."""
 
@@ -138,6 +159,18 @@ def canaries_of(trainer: L.Trainer) -> Canaries:
 class _NoCanaries:
     def canary_rows(self) -> dict[str, np.ndarray]:
         return {}
+
+
+def labels_of(trainer: L.Trainer) -> Labels:
+    """The labels of a run's images.
+
+    Raises:
+        UsageError: If the data is a stream, whose pairs have no labels.
+    """
+    data = _datamodule(trainer)
+    if not hasattr(data, 'row_labels'):
+        raise UsageError('training on labels needs labeled images: use a datamodule such as CaptionedImages.')
+    return cast(Labels, data)
 
 
 def prompts_of(trainer: L.Trainer) -> Prompts:

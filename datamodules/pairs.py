@@ -19,6 +19,7 @@ from datamodules.attacks.canaries import Canary, named_canaries
 from datamodules.attacks.planting import Planted, plant, secret_seed
 from datamodules.attacks.poisoned_pictures import name_poisoned_pictures, render_poisoned_pictures
 from datamodules.attacks.poisoned_table import poison_table
+from datamodules.attacks.pool import translate_labels
 from datamodules.evaluation.heldout import heldout_loader
 from datamodules.evaluation.labeled import build_labeled_set, read_labeled_folder
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, check_set_names, evaluation_loader
@@ -44,7 +45,7 @@ from datamodules.text.tokenizer import ModelTokenizer, WordTokenizer
 from datamodules.usage_error import SEEDS, UsageError, check_number
 
 if TYPE_CHECKING:
-    from datamodules.contracts import Canaries, Pairs, Prompts, Truth
+    from datamodules.contracts import Canaries, Labels, Pairs, Prompts, Truth
 
 
 class PairsDataModule(L.LightningDataModule):
@@ -64,6 +65,8 @@ class PairsDataModule(L.LightningDataModule):
         poison: Train on the poisons. ``false`` leaves them out but still measures the attacks, as a control.
         filters: Rules by name that drop pairs before training, such as ``LedgerFilter``. Attacks choose their images
             and captions before any filter applies, so a filtered run measures the same poisons.
+        clean_only: Refuse to train on a pair that ``attacks`` has poisoned, as fine-tuning on clean pairs assumes. By
+            default, methods that assume it do. ``false`` trains on poisons, for example to measure what they do.
         canaries: Poisons to plant by name, such as ``PatchCanary``, that show whether attacks as strong as these are
             trusted and learned. They are drawn from the pairs that are kept, and trained on like any other pair.
         canary_seed: Secret seed of the canaries, the same in runs that are compared. Defaults to a number drawn from
@@ -104,6 +107,7 @@ class PairsDataModule(L.LightningDataModule):
         attacks: dict[str, Poisoning | None] | None = None,
         poison: bool = True,
         filters: dict[str, Filter | None] | None = None,
+        clean_only: bool | None = None,
         canaries: dict[str, Canary | None] | None = None,
         canary_seed: int | None = None,
         heldout_name: str = 'heldout',
@@ -141,6 +145,7 @@ class PairsDataModule(L.LightningDataModule):
         self.classes_by_words = classes_by_words
         self.attacks = flatten_attacks(attacks or {})
         self.filters = {name: rule for name, rule in (filters or {}).items() if rule is not None}
+        self.clean_only = clean_only
         self.canaries = named_canaries(canaries or {})
         self.canary_seed = canary_seed
         self.planted: Planted | None = None
@@ -227,6 +232,8 @@ class PairsDataModule(L.LightningDataModule):
             warn_of_cut_captions(self.table, self.tokens, self.tokenizer)
         self.partition = Partition(len(self.table), fingerprint)
         self.partition.side[self._untrained_rows()] = DROPPED
+        if stage == 'fit':
+            self._check_clean()
         self._sketch: torch.Tensor | None = None
         if self.heldout is not None:
             self.clean_heldout_rows = np.flatnonzero(~pool.of_taken_images('heldout'))
@@ -262,6 +269,27 @@ class PairsDataModule(L.LightningDataModule):
         if self._sketch is None:  # seconds for millions of pairs, and only checkpoints need it
             self._sketch = sketch(hash_pairs(self.table)[self.partition.side.numpy() != DROPPED])
         return self._sketch
+
+    # --- labels ------------------------------------------------------------------------------------------------------
+
+    def row_labels(self) -> np.ndarray:
+        """Class of the image of each row as an index into ``classes``, int64 (N,).
+
+        Raises:
+            UsageError: If a row that is trained on has none.
+        """
+        label = translate_labels(self.table.label, self.table.classes, self.classes)
+        trained = self.partition.side.numpy() != DROPPED
+        if missing := int((label[trained] == UNKNOWN).sum()):
+            raise UsageError(
+                f'{missing:,} of the {trained.sum():,} pairs to train on have no class: use labeled images, such as '
+                f'those of CaptionedImages, or drop the others with data.filters.'
+            )
+        return label
+
+    def sets_with_these_classes(self) -> list[bool]:
+        """Whether each evaluation set has the classes that labels point into."""
+        return [tuple(each.classes) == tuple(self.classes) for each in self.evaluation_sets]
 
     # --- canaries ----------------------------------------------------------------------------------------------------
 
@@ -443,6 +471,18 @@ class PairsDataModule(L.LightningDataModule):
         unusable = np.setdiff1d(unreadable, poisons) if self.poison else np.union1d(unreadable, poisons)
         return np.union1d(unusable, filtered)
 
+    def _check_clean(self) -> None:
+        """Refuses poisons among pairs that are to be clean. Only those of ``attacks`` are known."""
+        model = self.trainer.lightning_module if self.trainer else None
+        clean_only = getattr(model, 'assumes_clean_pairs', False) if self.clean_only is None else self.clean_only
+        poisons = np.sort(self.manifest.rows())
+        poisons = poisons[self.partition.side.numpy()[poisons] != DROPPED]
+        if clean_only and len(poisons):
+            raise UsageError(
+                f'{len(poisons):,} of the pairs to train on, which should be clean, are poisons of data.attacks, first '
+                f'row {poisons[0]}: drop them with data.filters, such as CleanSubset, or set data.clean_only=false.'
+            )
+
     def _evaluation_sets(self, pool: AttackPool) -> list[EvaluationSet]:
         """The held-out set if it has labels, then the sets in ``labeled``, then one set for each attack."""
         sets = []
@@ -503,5 +543,5 @@ class PairsDataModule(L.LightningDataModule):
 
 if TYPE_CHECKING:  # mypy checks that the class keeps its contracts
 
-    def _keeps_contracts(data: PairsDataModule) -> tuple[Pairs, Canaries, Prompts, Truth]:
-        return data, data, data, data
+    def _keeps_contracts(data: PairsDataModule) -> tuple[Pairs, Canaries, Labels, Prompts, Truth]:
+        return data, data, data, data, data

@@ -26,6 +26,8 @@ NAMED = sorted(path for path in EXPERIMENTS.glob('*.yaml') if path.name != 'defa
 DATA = sorted((EXPERIMENTS / 'data').glob('*.yaml'))
 METHODS = sorted((EXPERIMENTS / 'methods').glob('*.yaml'))
 ATTACKS = sorted((EXPERIMENTS / 'attacks').glob('*.yaml'))
+# test_poisoned.py takes steps of these.
+REPAIRS = ('finetune', 'cleanclip', 'cleanclip_supervised', 'cleanclip_pretraining', 'par')
 NO_OVERLAYS = ('data', 'methods', 'grids')
 OVERLAYS = [path for path in sorted(EXPERIMENTS.glob('*/*.yaml')) if path.parent.name not in NO_OVERLAYS]
 GRID_ATTACKS = sorted(EXPERIMENTS.glob('grids/*/*.yaml'))
@@ -40,6 +42,14 @@ SMALL = ['--model.architecture=tiny_toy.json', '--trainer.accelerator=cpu', '--s
 
 def name(path: Path) -> str:
     return path.relative_to(EXPERIMENTS).as_posix()
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of small towers."""
+    file = tmp_path_factory.mktemp('trained') / 'last.ckpt'
+    torch.save({'state_dict': CLIP('tiny_toy.json').state_dict()}, file)
+    return str(file)
 
 
 def config_of(*files: str) -> Namespace:
@@ -212,14 +222,32 @@ class TestMethods:
     def test_may_stand_before_the_data(self) -> None:
         assert not differences(composed('coco'), config_of('methods/safeclip.yaml', 'data/coco.yaml'))
 
-    @pytest.mark.parametrize('path', METHODS, ids=name)
-    def test_trains_a_step(self, path: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize('method', REPAIRS)
+    def test_makes_the_views_that_its_steps_take(self, method: str) -> None:
+        built = construct('data/toy.yaml', f'methods/{method}.yaml')
+        views = built.model.sides(0)['cross_modal']
+        assert len(built.data.view_makers) == len(built.data.caption_rewriters) == views
+        assert isinstance(built.model, CLIP) and built.callbacks.repartition is None
+
+    @pytest.mark.parametrize('path', [path for path in METHODS if path.stem not in REPAIRS], ids=name)
+    def test_trains_a_step(self, path: Path, trained: str, tmp_path: Path) -> None:
+        start = f'--model.init_from={trained}'  # which a repair needs
         folders = [f'--trainer.default_root_dir={tmp_path}', f'--data.cache_dir={tmp_path}']
         few = ['--data.rows=32', '--data.heldout_rows=32', '--data.batch_size=16', '--data.attacks={}']
         quiet = ['--trainer.callbacks=null', *(f'--trainer.{bar}=false' for bar in ('enable_progress_bar', 'logger'))]
         files = ['--config=data/toy.yaml', f'--config={name(path)}']
         command = cli.main(
-            ['fit', *files, *SMALL, *folders, *few, *quiet, '--trainer.fast_dev_run=1', '--trainer.log_every_n_steps=1']
+            [
+                'fit',
+                *files,
+                *SMALL,
+                start,
+                *folders,
+                *few,
+                *quiet,
+                '--trainer.fast_dev_run=1',
+                '--trainer.log_every_n_steps=1',
+            ]
         )
         assert command.trainer.global_step == 1
         assert torch.isfinite(command.trainer.callback_metrics['train/loss'])

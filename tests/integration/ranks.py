@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import pytest
@@ -17,13 +17,16 @@ from callbacks.sweep import sweep
 from datamodules.pictures.augment import SimCLRViews
 from datamodules.rows.partition import RISKY
 from datamodules.text.eda import EDA
+from lightning_modules.cleanclip import CleanCLIP
 from lightning_modules.clip import CLIP
+from lightning_modules.par import PAR
 from lightning_modules.roclip import RoCLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.helpers.tiny import CONTEXT_LENGTH, TinyPairs, tiny_architecture, trainer, write_json
 from tests.integration.runs import BATCH, PLACES, Died, Run, last, run
 
 TOGETHER: dict[str, Any] = {'strategy': 'ddp', 'devices': 2}
+Module = TypeVar('Module', bound=CLIP)
 POOL = 3 * BATCH  # full batches, so that the order of pairs in a batch does not decide which embeddings are replaced
 
 
@@ -165,6 +168,10 @@ def transformer_results(folder: Path, **settings: Any) -> dict[str, Any]:
             safeclip(**unimodal, nn_direction='view_rows', nn_roles='first'), augmented(folder), **settings
         ),
         'unimodal, no pool': train_one_epoch(safeclip(**{**unimodal, 'pool_size': 0}), augmented(folder), **settings),
+        'within each modality, one way': train_one_epoch(
+            build_with_seed(CleanCLIP, architecture=tiny), augmented(folder), **settings
+        ),
+        'pushed away': train_one_epoch(pushed(tiny), augmented(folder), **settings),
         'mixed, one side a batch': train_one_epoch(safeclip(**mixed), augmented(folder, HalfRisky), **settings),
         'mixed, both sides in a batch': train_one_epoch(
             safeclip(**mixed, views=2), augmented(folder, HalfRisky, order='joint'), **settings
@@ -174,6 +181,16 @@ def transformer_results(folder: Path, **settings: Any) -> dict[str, Any]:
             roclip(text_gradient='matched', views=2, chunk_size=3), augmented(folder), **settings
         ),
     }
+
+
+def pushed(architecture: str) -> PAR:
+    """PAR of a model that is not what it was, where the push has a gradient."""
+    model = build_with_seed(PAR, architecture=architecture)
+    model.untrained = False
+    with torch.no_grad():
+        for parameter in model.poisoned.parameters():
+            parameter.mul_(1.1).add_(0.01)
+    return model
 
 
 def resnet_results(folder: Path, **settings: Any) -> dict[str, Any]:
@@ -188,7 +205,7 @@ def resnet_results(folder: Path, **settings: Any) -> dict[str, Any]:
     }
 
 
-def build_with_seed(kind: type[CLIP], **kwargs: Any) -> CLIP:
+def build_with_seed(kind: type[Module], **kwargs: Any) -> Module:
     torch.manual_seed(0)
     return kind(lr=0.0, **kwargs)
 

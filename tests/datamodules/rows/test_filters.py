@@ -70,9 +70,10 @@ class TestCleanSubset:
         assert (~dropped).sum() == 30
         assert dropped[POISONS].all()
 
-    def test_refuses_more_pairs_than_are_clean(self) -> None:
-        with pytest.raises(UsageError, match='count=91 must be from 1 to the 90 clean pairs'):
-            apply({'clean': CleanSubset(91)})
+    @pytest.mark.parametrize('count', [0, 91])
+    def test_refuses_no_pairs_and_more_than_are_clean(self, count: int) -> None:
+        with pytest.raises(UsageError, match=f'count={count} must be from 1 to the 90 clean pairs'):
+            apply({'clean': CleanSubset(count)})
 
 
 class TestPictureFold:
