@@ -26,6 +26,7 @@ from experiments.near_names import find_similar, near_names  # noqa: E402
 from experiments.option_check import check_options  # noqa: E402
 from experiments.quick_imports import only_describes, quick_imports  # noqa: E402
 from experiments.sections import move_sections  # noqa: E402
+from experiments.settings_of_run import add_settings_of_run  # noqa: E402
 from experiments.subcommands import DESCRIPTION, SUBCOMMANDS, find_subcommand, summarize  # noqa: E402
 from experiments.versions import describe_versions  # noqa: E402
 
@@ -76,7 +77,7 @@ def answer_quickly(arguments: Sequence[str]) -> list[str]:
             _refuse_no_subcommand(before)
         if subcommand not in SUBCOMMANDS:
             raise UsageError(f'unrecognized subcommand {subcommand!r}: {find_similar(subcommand, SUBCOMMANDS)}')
-        arguments = move_sections(arguments, subcommand)
+        arguments = add_settings_of_run(move_sections(arguments, subcommand))
         answer_help(arguments)
         check_options(subcommand, arguments)
     return arguments

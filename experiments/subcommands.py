@@ -19,7 +19,9 @@ TRAINING = {  # methods of Lightning's trainer
     'test': 'Measure a trained model once, on the same sets.',
     'predict': 'Run a trained model on every pair.',
 }
-TOOLS = ('export', 'harden', 'optimize_patch', 'rank_images', 'check_attacks')  # functions of `experiments.tools`
+TOOLS = (  # functions of `experiments.tools`
+    'export', 'harden', 'optimize_patch', 'rank_images', 'check_attacks', 'inspect',
+)  # fmt: skip
 SUBCOMMANDS = (*TRAINING, *TOOLS)
 NEED_WEIGHTS = ('validate', 'test', 'predict')  # random weights give no meaningful result here
 MEASURE = ('validate', 'test')  # print what they measured

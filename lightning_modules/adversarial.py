@@ -36,7 +36,7 @@ def pgd(
     images = images.detach()
     adversarial = images.clone()
     for _ in range(steps):
-        gradient = _gradient(loss(adversarial.requires_grad_()).sum(), adversarial)
+        gradient = pixel_gradient(loss(adversarial.requires_grad_()).sum(), adversarial)
         direction = gradient.sign() if norm == 'linf' else F.normalize(gradient.flatten(1)).view_as(gradient)
         change = adversarial.detach() + step * direction - images
         change = change.clamp(-radius, radius) if norm == 'linf' else change.renorm(2, 0, radius)
@@ -89,14 +89,15 @@ def optimize_patch(
         patched = batch.embed(paste_patch(batch.images, patch, batch.corners))
         text = F.cross_entropy(logit_scale * patched @ classifier.T, torch.full_like(patched[:, 0], target).long())
         loss = text + IMAGE_WEIGHT * logit_scale * F.triplet_margin_loss(patched, batch.positives, unpatched)
-        patch.grad = _gradient(loss, patch)
+        patch.grad = pixel_gradient(loss, patch)
         optimizer.step()
         with torch.no_grad():
             patch.clamp_(0, 1)
     return patch.detach()
 
 
-def _gradient(loss: Tensor, pixels: Tensor) -> Tensor:
+def pixel_gradient(loss: Tensor, pixels: Tensor) -> Tensor:
+    """Gradient of a scalar that the model has computed, with respect to pixels."""
     with attention(pixels.device):  # as the model's own backward pass, for what it recomputes
         return torch.autograd.grad(loss, pixels)[0]
 
@@ -106,12 +107,12 @@ def paste_patch(images: Tensor, patch: Tensor, corners: Tensor) -> Tensor:
 
     Args:
         images: (B, 3, H, W).
-        patch: (3, size, size).
+        patch: (3, size, size), or a patch for each image, (B, 3, size, size).
         corners: Row and column of the top left pixel of each copy, int64 (copies, B, 2).
     """
     images = images.clone()
     number, offset = (torch.arange(n, device=corners.device) for n in (len(images), patch.shape[-1]))
     for corner in corners:
         rows, columns = corner[:, :1, None] + offset[:, None], corner[:, 1:, None] + offset
-        images[number[:, None, None], :, rows, columns] = patch.movedim(0, -1)
+        images[number[:, None, None], :, rows, columns] = patch.movedim(-3, -1)
     return images

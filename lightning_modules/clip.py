@@ -382,7 +382,7 @@ class CLIP(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_version(checkpoint, 'ckpt_path')
         check_weights(self, checkpoint['state_dict'], 'ckpt_path')
-        self._adopt_normalization(checkpoint)
+        self.adopt_normalization(checkpoint)
         is_resumed = self.trainer.state.fn == 'fit'
         self.trained_pairs = checkpoint.get(EARLIER_PAIRS, []) if is_resumed else trained_pairs(checkpoint)
         if is_resumed and 'optimizer_states' not in checkpoint:
@@ -391,10 +391,10 @@ class CLIP(L.LightningModule):
             )
 
     def _start_from(self, checkpoint: Mapping[str, Any]) -> None:
-        self._adopt_normalization(checkpoint)
+        self.adopt_normalization(checkpoint)
         self.trained_pairs = trained_pairs(checkpoint)
 
-    def _adopt_normalization(self, checkpoint: Mapping[str, Any]) -> None:
+    def adopt_normalization(self, checkpoint: Mapping[str, Any]) -> None:
         """Weights that came from ``pretrained`` keep its normalization, also where that is not named again."""
         settings = checkpoint.get('normalization', self.normalization.settings)
         self.normalization = Normalization.of(settings).to(self.device)

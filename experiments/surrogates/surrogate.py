@@ -25,10 +25,10 @@ def load_trained(model: CLIP, ckpt_path: str | None, device: torch.device) -> CL
         UsageError: If the model's weights are random.
     """
     if ckpt_path is not None:
-        load_weights(model, ckpt_path, 'ckpt_path')
+        model.adopt_normalization(load_weights(model, ckpt_path, 'ckpt_path'))
     elif model.untrained:
         raise UsageError(
-            'a surrogate needs trained weights: give --ckpt_path, --model.init_from, or --model.pretrained with '
+            'random weights tell nothing: give --ckpt_path, --model.init_from, or --model.pretrained with '
             '--model.architecture.'
         )
     return model.to(device).eval().requires_grad_(False)

@@ -115,4 +115,4 @@ def test_mistakes_are_reported_in_one_sentence(
 
 def test_random_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = refusal(capsys, tmp_path, 'harden', '--attack=lc', attacks(tmp_path))
-    assert sentence.startswith('a surrogate needs trained weights: give --ckpt_path')
+    assert sentence.startswith('random weights tell nothing: give --ckpt_path')

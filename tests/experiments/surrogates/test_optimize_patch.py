@@ -58,7 +58,7 @@ def poisoned_with(file: str, folder: Path) -> ToyPairs:
 
 def test_random_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = refusal(capsys, tmp_path, 'optimize_patch', f'--target={TARGET}', '--file=x.png')
-    assert sentence.startswith('a surrogate needs trained weights: give --ckpt_path')
+    assert sentence.startswith('random weights tell nothing: give --ckpt_path')
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_the_fix_is_named_if_there_are_no_heldout_images(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ('args', 'sentence'),
     [
-        ([f'--target={TARGET}'], 'a surrogate needs trained weights: give --ckpt_path'),
+        ([f'--target={TARGET}'], 'random weights tell nothing: give --ckpt_path'),
         (['--target=star', '--ckpt_path=...'], "target 'star' is not one of the 24 classes: did you mean"),
         ([f'--target={TARGET}', '--source=test', '--ckpt_path=...'], 'source: expected '),
     ],

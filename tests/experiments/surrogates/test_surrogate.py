@@ -28,7 +28,7 @@ def surrogate(tmp_path_factory: pytest.TempPathFactory) -> Surrogate:
 class TestTrained:
     def test_refuses_random_weights_in_one_sentence(self, tmp_path: Path) -> None:
         model = CLIP(tiny_architecture(tmp_path))
-        with pytest.raises(ValueError, match=r'^a surrogate needs trained weights: give --ckpt_path, .*\.$'):
+        with pytest.raises(ValueError, match=r'^random weights tell nothing: give --ckpt_path, .*\.$'):
             load_trained(model, None, CPU)
 
     def test_names_a_missing_checkpoint(self, tmp_path: Path) -> None:
@@ -38,9 +38,11 @@ class TestTrained:
 
     def test_loads_and_freezes_the_weights_of_the_checkpoint(self, tmp_path: Path) -> None:
         teacher, model = (CLIP(tiny_architecture(tmp_path)) for _ in range(2))
-        torch.save({'state_dict': teacher.state_dict()}, tmp_path / 'some.ckpt')
+        gray = {'mean': [0.5] * 3, 'std': [0.5] * 3}
+        torch.save({'state_dict': teacher.state_dict(), 'normalization': gray}, tmp_path / 'some.ckpt')
         load_trained(model, str(tmp_path / 'some.ckpt'), CPU)
         own = model.state_dict()
+        assert model.normalization.settings == gray
         assert all(torch.equal(weight, own[name]) for name, weight in teacher.state_dict().items())
         assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
 

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from datamodules.usage_error import UsageError
+from experiments.settings_of_run import add_settings_of_run
+
+SETTINGS = {
+    'model': {'class_path': 'CLIP', 'init_args': {'architecture': 'RN50', 'init_from': 'gone.ckpt'}},
+    'data': {'class_path': 'ToyPairs', 'init_args': {'rows': 8, 'attacks': {'patch': None}, 'canaries': None}},
+    'trainer': {'max_epochs': 3},
+    'weights_only': None,
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint of a run with a file of settings."""
+    (tmp_path / 'checkpoints').mkdir()
+    (tmp_path / 'config.yaml').write_text(yaml.safe_dump(SETTINGS))
+    return tmp_path / 'checkpoints/last.ckpt'
+
+
+def test_model_and_data_are_those_of_the_run_without_what_belongs_to_training(checkpoint: Path) -> None:
+    subcommand, config, *rest = add_settings_of_run(['inspect', '--ckpt_path', str(checkpoint), '--steps=5'])
+    assert [subcommand, *rest] == ['inspect', '--ckpt_path', str(checkpoint), '--steps=5']
+    assert yaml.safe_load(config.removeprefix('--config=')) == {
+        'model': {'class_path': 'CLIP', 'init_args': {'architecture': 'RN50'}},
+        'data': {'class_path': 'ToyPairs', 'init_args': {'rows': 8}},
+    }
+
+
+@pytest.mark.parametrize('arguments', [['validate'], ['inspect', '--config=mine.yaml'], ['inspect', '-c', 'mine.yaml']])
+def test_other_commands_and_given_files_are_left_as_they_are(arguments: list[str], checkpoint: Path) -> None:
+    given = [*arguments, f'--ckpt_path={checkpoint}']
+    assert add_settings_of_run(given) == given
+
+
+def test_a_checkpoint_elsewhere_adds_nothing(tmp_path: Path) -> None:
+    given = ['inspect', f'--ckpt_path={tmp_path}/a.ckpt']
+    assert add_settings_of_run(given) == given and add_settings_of_run(['inspect']) == ['inspect']
+
+
+def test_a_file_that_is_no_settings_is_refused_by_its_name(checkpoint: Path) -> None:
+    (checkpoint.parents[1] / 'config.yaml').write_text('- a\n')
+    with pytest.raises(UsageError, match=r'config: .*config\.yaml holds a list'):
+        add_settings_of_run(['inspect', f'--ckpt_path={checkpoint}'])
