@@ -18,23 +18,13 @@ from callbacks.separation import detection
 from callbacks.sweep import embed_pairs
 from datamodules.contracts import truth_of
 from datamodules.files.atomic import write_text
-from datamodules.rows.detectors import Detector, DetectorName
+from datamodules.rows.detectors import DETECTORS, Detector, DetectorName
 from datamodules.rows.embeddings import read_embeddings
 from datamodules.rows.filters import read_lines
 from datamodules.usage_error import UsageError
 
 RESULT_FILE = 'detectors.json'
 SIMILARITY = 'similarity'  # the name of the score that needs no detector
-EVERY: tuple[DetectorName, ...] = (
-    'dao',
-    'slof',
-    'k_distance',
-    'lof',
-    'deep_knn',
-    'spectral_signatures',
-    'activation_clustering',
-    'isolation_forest',
-)
 
 
 class Detectors(Callback):
@@ -59,7 +49,7 @@ class Detectors(Callback):
 
     def __init__(
         self,
-        detectors: Sequence[DetectorName] = EVERY,
+        detectors: Sequence[DetectorName] = DETECTORS,
         neighbors: int = 16,
         dimension_neighbors: int = 64,
         batch: int | None = None,

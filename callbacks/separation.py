@@ -8,6 +8,8 @@ import numpy as np
 
 from datamodules.rows.partition import RISKY, SAFE
 
+CUTS = (2, 10)  # percent of the pairs, the most suspicious ones, that a filter by the score would drop
+
 
 def auroc(clean: np.ndarray, poison: np.ndarray) -> float:
     """Probability that a clean pair is more similar than a poisoned one, where a tie counts half.
@@ -25,9 +27,6 @@ def auroc(clean: np.ndarray, poison: np.ndarray) -> float:
     lower_or_equal = np.searchsorted(ordered, poison, 'right')
     lower = np.searchsorted(ordered, poison, 'left')
     return float(1 - (lower + lower_or_equal).mean() / (2 * len(ordered)))
-
-
-CUTS = (2, 10)  # percent of the pairs, the most suspicious ones, that a filter by the score would drop
 
 
 def average_precision(clean: np.ndarray, poison: np.ndarray) -> float:
@@ -78,10 +77,7 @@ def detection(score: np.ndarray, poisons: Mapping[str, np.ndarray]) -> dict[str,
         :func:`average_precision`; ``leak_2`` and ``leak_10``, :func:`leak_at` cuts of 2 % and 10 %. The first two
         compare with all clean pairs; the cuts also drop poisons of other attacks.
     """
-    is_clean = np.ones(len(score), bool)
-    for rows in poisons.values():
-        is_clean[rows] = False
-    clean = score[is_clean]
+    clean = score[_is_clean(len(score), poisons)]
     return {
         attack: {
             'auroc': auroc(clean, score[rows]),
@@ -113,9 +109,7 @@ def separation(side: np.ndarray, score: np.ndarray, poisons: Mapping[str, np.nda
     """
     if not poisons:
         return {}
-    is_clean = np.ones(len(side), bool)
-    for rows in poisons.values():
-        is_clean[rows] = False
+    is_clean = _is_clean(len(side), poisons)
     is_safe = side == SAFE
     leaked = int((is_safe & ~is_clean).sum())
     sides = {'leak': is_safe, 'risky_share': side == RISKY}
@@ -128,3 +122,11 @@ def separation(side: np.ndarray, score: np.ndarray, poisons: Mapping[str, np.nda
     for attack, measured in detection(score, poisons).items():
         metrics |= {f'{name}/{attack}': value for name, value in measured.items() if not np.isnan(value)}
     return {**metrics, 'poisons': leaked, 'contamination': leaked / max(1, int(is_safe.sum()))}
+
+
+def _is_clean(pairs: int, poisons: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Whether each pair is no poison of any attack, bool (N,)."""
+    is_clean = np.ones(pairs, bool)
+    for rows in poisons.values():
+        is_clean[rows] = False
+    return is_clean

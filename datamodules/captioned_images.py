@@ -28,7 +28,7 @@ from datamodules.rows.draws import bits
 from datamodules.rows.subsets import balanced_rows, random_rows
 from datamodules.rows.table import ImageOpener, PairTable, digest_strings
 from datamodules.text.prompts import check_templates, fill_templates, imagenet_templates
-from datamodules.usage_error import UsageError
+from datamodules.usage_error import UsageError, check_number
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class CaptionedImages(PairsDataModule):
         subset: Number of training images to draw at random; by default all are used.
         subset_by: ``class`` draws equally many of each class, as far as it has them; ``chance`` ignores classes.
         subset_seed: Seed that draws the subset.
+        subset_skip: Images of the same draw to leave out first, for a subset that shares none with one of that size.
         **kwargs: Arguments of :class:`PairsDataModule`. A list of ``class_names`` renames the classes, in their order.
 
     Raises:
@@ -83,6 +84,7 @@ class CaptionedImages(PairsDataModule):
         subset: int | None = None,
         subset_by: Literal['class', 'chance'] = 'class',
         subset_seed: int = 0,
+        subset_skip: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -95,7 +97,8 @@ class CaptionedImages(PairsDataModule):
         templates = imagenet_templates() if caption_templates is None else caption_templates
         self.caption_templates = check_templates(templates, 'data.caption_templates')
         self.caption_seed = caption_seed
-        self.subset, self.subset_by, self.subset_seed = subset, subset_by, subset_seed
+        check_number('data.subset_skip', subset_skip, '[0, inf)')
+        self.subset, self.subset_by, self.subset_seed, self.subset_skip = subset, subset_by, subset_seed, subset_skip
 
     def load_table(self) -> PairTable:
         """Reads the training images, in the order of their classes and names or of the data set."""
@@ -105,9 +108,13 @@ class CaptionedImages(PairsDataModule):
             table = self._read_dataset(self.dataset_kwargs, 'data.dataset_kwargs', _TRAIN)
         if self.subset is None:
             return table
+        drawn = self._draw(table, self.subset_skip + self.subset)
+        return table.take(np.setdiff1d(drawn, self._draw(table, self.subset_skip)) if self.subset_skip else drawn)
+
+    def _draw(self, table: PairTable, count: int) -> np.ndarray:
         if self.subset_by == 'class':
-            return table.take(balanced_rows(table.label, self.subset, self.subset_seed))
-        return table.take(random_rows(len(table), self.subset, self.subset_seed))
+            return balanced_rows(table.label, count, self.subset_seed)
+        return random_rows(len(table), count, self.subset_seed)
 
     def load_heldout(self) -> PairTable | None:
         """Reads the held-out images with their labels, if there are any."""

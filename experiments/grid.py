@@ -32,7 +32,8 @@ from experiments import grid_file
 from experiments.child_processes import Children, ended_by_signals
 from experiments.config_files import SHIPPED
 from experiments.errors import short_errors
-from experiments.grid_file import LEDGER_OPTION, Cell, Grid, read_grid
+from experiments.grid_file import Cell, Grid, read_grid
+from experiments.kept_pairs import OPTION as FILTER_OPTION
 from experiments.option_check import check_options
 from experiments.result_files import DamagedResultError, load, save
 from experiments.results import Result, attacks_in
@@ -137,7 +138,7 @@ class GridRunner:
             if (result := load_result(self.results, other)) and result.distrusted_after is not None:
                 raise UsageError(f'{other.name}: its split could not be trusted, so nothing is trained on its ledger.')
         files = [str(self._left_by(other, LEDGER, 'a ledger')) for other in self.grid.ledgers_of(cell)]
-        return [f'{LEDGER_OPTION}.file={files[0] if len(files) == 1 else json.dumps(files)}'] if files else []
+        return [f'{FILTER_OPTION}.file={files[0] if len(files) == 1 else json.dumps(files)}'] if files else []
 
     def _start(self, cell: Cell) -> list[str]:
         """The option that names what a run goes on from: its own last checkpoint, or the weights of another cell."""

@@ -9,6 +9,7 @@ names::
       clip: []
       safeclip: []
       cleanclip: {start: clip, arguments: [--trainer.max_epochs=10]}  # starts from the weights of the clip cell
+      par: {start: clip, seeds: [11], arguments: [...]}     # with 11 alone of the seeds below
       retrain: {ledger: safeclip, keep: {max_p: 0.05}, arguments: [...]}  # on the pairs that safeclip's ledger keeps
       scores: {predict: retrain, arguments: [...]}          # trains nothing: the model of retrain writes a ledger
     data: {coco: []}                                        # optional, as is attacks
@@ -19,7 +20,7 @@ names::
     undefended: clip                                        # attacks below 0.5 here are marked "not established"
 
 ``ledger`` may be a list. ``keep`` holds arguments of :class:`datamodules.rows.filters.LedgerFilter`; without it, the
-safe side is kept.
+safe side is kept. ``keep: {class_path: DensityFilter, init_args: {drop_share: 0.1}}`` names another filter.
 """
 
 from __future__ import annotations
@@ -33,15 +34,13 @@ from typing import Any
 
 import yaml
 
-from datamodules.rows.filters import LedgerFilter
 from datamodules.usage_error import UsageError
+from experiments.kept_pairs import filter_options
 
 AXES = ('methods', 'data', 'attacks')
 KEYS = {*AXES, 'seeds', 'arguments', 'undefended'}
 REQUIRED_KEYS = {'methods', 'seeds'}
 ENTRY_KEYS = ('arguments', 'start', 'ledger', 'keep', 'predict', 'seeds')
-KEEP_KEYS = ('share', 'max_p')  # arguments of the filter that reads the ledgers
-LEDGER_OPTION = '--data.filters.ledger'
 
 Seeds = tuple[tuple[int, int], ...]  # pairs of a data seed and a training seed
 
@@ -55,9 +54,10 @@ class Entry:
         start: For a method, the one whose weights it starts from, with the same data, attacks and seeds.
         ledgers: For a method, those whose ledgers say which pairs it is trained on, with the same data, attacks and
             seeds.
-        keep: Arguments of the filter that reads the ledgers, without the files.
+        keep: Options of the filter that reads the ledgers, without the files.
         predict: For a method that trains nothing, the one whose model scores its pairs.
-        seeds: For attacks, pairs of a data seed and a training seed; the seeds of the grid if ``None``.
+        seeds: Pairs of a data seed and a training seed. Attacks are run with them instead of the seeds of the grid;
+            methods and data sets only where these are among them.
     """
 
     arguments: tuple[str, ...] = ()
@@ -71,6 +71,10 @@ class Entry:
     def needs(self) -> list[str]:
         """Methods whose runs must have ended before this one can begin."""
         return [method for method in (self.start, self.predict, *self.ledgers) if method]
+
+    def allows(self, seeds: tuple[int, int]) -> bool:
+        """Whether a data seed and a training seed are among those of a method or a data set."""
+        return self.seeds is None or seeds in self.seeds
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,11 @@ class Grid:
         seeds_of = {name: self.seeds if entry.seeds is None else entry.seeds for name, entry in self.attacks.items()}
         all_seeds = dict.fromkeys(seeds for pairs in seeds_of.values() for seeds in pairs)
         axes = product(all_seeds, self.data, self.attacks, self.methods)
-        return [Cell(method, data, attack, *seeds) for seeds, data, attack, method in axes if seeds in seeds_of[attack]]
+        return [
+            Cell(method, data, attack, *seeds)
+            for seeds, data, attack, method in axes
+            if seeds in seeds_of[attack] and self.methods[method].allows(seeds) and self.data[data].allows(seeds)
+        ]
 
     def weights_of(self, cell: Cell) -> Cell | None:
         """The cell whose weights ``cell`` starts from, or scores pairs with; ``None`` for a cell from scratch."""
@@ -145,7 +153,8 @@ class Grid:
 
     def users_of(self, cell: Cell) -> list[Cell]:
         """The cells that need a file of a cell."""
-        return [replace(cell, method=name) for name, entry in self.methods.items() if cell.method in entry.needs]
+        needing = [name for name, entry in self.methods.items() if cell.method in entry.needs]
+        return [user for user in self.cells() if user.method in needing and replace(user, method=cell.method) == cell]
 
     def waves(self) -> list[list[Cell]]:
         """All cells, first those that need no other, then those that need the first alone, and so on."""
@@ -213,7 +222,12 @@ def read_grid(path: Path) -> Grid:
 def _check(grid: Grid, path: Path) -> None:
     for name in grid.methods:
         grid.depth(name)
-    counts = Counter(cell.name for cell in grid.cells())
+    cells = grid.cells()
+    for cell in cells:
+        for needed in grid.methods[cell.method].needs:
+            if replace(cell, method=needed) not in cells:
+                raise UsageError(f'{path}: {cell.name} needs {needed}, whose seeds leave it out: add them there.')
+    counts = Counter(cell.name for cell in cells)
     if repeated := sorted(name for name, count in counts.items() if count > 1):
         raise UsageError(f'{path}: two cells are named {repeated[0]}: rename a method, a data set or an attack.')
 
@@ -246,25 +260,18 @@ def _read_entry(value: Any, where: str) -> Entry:
         _read_words(value.get('arguments', []), f'{where}.arguments'),
         _read_name(value, 'start'),
         ledgers,
-        _read_keep(value.get('keep') or {}, ledgers, f'{where}.keep'),
+        _read_keep(value.get('keep'), ledgers, f'{where}.keep'),
         _read_name(value, 'predict'),
         None if seeds is None else _read_seeds(seeds, f'{where}.seeds'),
     )
 
 
 def _read_keep(value: Any, ledgers: Sequence[str], where: str) -> tuple[str, ...]:
-    """Arguments of the command that set the filter of ledgers; checked here, since they apply hours later."""
-    if not isinstance(value, dict) or value.keys() - KEEP_KEYS:
-        raise UsageError(f'{where} takes {" or ".join(KEEP_KEYS)}, as in {{max_p: 0.1}}; got {value!r}.')
-    if not ledgers:
-        if value:
-            raise UsageError(f'{where} needs a ledger, as in {{ledger: safeclip, keep: {{max_p: 0.1}}}}.')
-        return ()
-    try:
-        LedgerFilter('', **value)
-    except (TypeError, UsageError) as error:
-        raise UsageError(f'{where}: {error}') from error
-    return (f'{LEDGER_OPTION}=LedgerFilter', *(f'{LEDGER_OPTION}.{name}={bound}' for name, bound in value.items()))
+    if ledgers:
+        return filter_options({} if value is None else value, ledgers, where)
+    if value:
+        raise UsageError(f'{where} needs a ledger, as in {{ledger: safeclip, keep: {{max_p: 0.1}}}}.')
+    return ()
 
 
 def _read_name(content: dict[str, Any], key: str) -> str | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from datamodules.usage_error import check_number
 from lightning_modules.adversarial import pgd
 from lightning_modules.cleanclip import CleanCLIP
-from lightning_modules.normalization import CLIP_MEAN, CLIP_STD
+from lightning_modules.normalization import from_pixels, to_pixels
 from lightning_modules.poisoned import Repair
 
 
@@ -46,13 +46,11 @@ class ABD(Repair, CleanCLIP):
 
     def perturb(self, image: Tensor, tokens: Tensor) -> Tensor:
         """Adversarial examples of images, both normalized as CLIP's own, (B, 3, H, W)."""
-        mean, std = (image.new_tensor(channels).view(3, 1, 1) for channels in (CLIP_MEAN, CLIP_STD))
         with torch.no_grad():
             text = self.poisoned.encode_text(tokens)
 
         def dissimilarity(pixels: Tensor) -> Tensor:
-            embedded = self.poisoned.encode_image(self.normalization((pixels - mean) / std))
+            embedded = self.poisoned.encode_image(self.normalization(from_pixels(pixels)))
             return -(embedded * text).sum(-1)
 
-        pixels = (image * std + mean).clamp(0, 1)
-        return (pgd(pixels, dissimilarity, self.radius, self.step, self.steps) - mean) / std
+        return from_pixels(pgd(to_pixels(image), dissimilarity, self.radius, self.step, self.steps))

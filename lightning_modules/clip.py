@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import lightning as L
@@ -155,17 +156,12 @@ class CLIP(L.LightningModule):
         image = self.normalization(image)
         if self.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
-        with attention(image.device):
-            return F.normalize(self.towers.encode_image(image).float(), dim=-1)
+        return embed(self.towers.encode_image, image)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Unit-norm float32 embeddings (B, D) of tokens (B, T)."""
-        with attention(tokens.device):
-            if self.packs_text:
-                text = encode_packed(self.towers, tokens, self._run_packed)
-            else:
-                text = self._encode_padded(tokens)
-            return F.normalize(text.float(), dim=-1)
+        packed = partial(encode_packed, self.towers, run=self._run_packed)
+        return embed(packed if self.packs_text else self._encode_padded, tokens)
 
     # --- training ---------------------------------------------------------------------------------------------------
 
@@ -448,6 +444,12 @@ def most_accumulated(trainer: Any) -> int:
     schedulers = [callback for callback in trainer.callbacks if isinstance(callback, GradientAccumulationScheduler)]
     later = [batches for scheduler in schedulers for batches in scheduler.scheduling.values()]
     return max(trainer.accumulate_grad_batches, *later, 1)
+
+
+def embed(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """Unit-norm float32 embeddings (B, D) of what a tower makes of images or tokens, (B, ...)."""
+    with attention(inputs.device):
+        return F.normalize(encode(inputs).float(), dim=-1)
 
 
 def attention(device: torch.device) -> AbstractContextManager[None]:

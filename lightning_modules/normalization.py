@@ -14,6 +14,23 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images (Ra
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+def to_pixels(image: Tensor) -> Tensor:
+    """Images in [0, 1] of those that are normalized as CLIP's own, (..., 3, H, W)."""
+    mean, std = _channels(image)
+    return (image * std + mean).clamp(0, 1)
+
+
+def from_pixels(pixels: Tensor) -> Tensor:
+    """Normalizes images in [0, 1] as CLIP's own, (..., 3, H, W)."""
+    mean, std = _channels(pixels)
+    return (pixels - mean) / std
+
+
+def _channels(image: Tensor) -> tuple[Tensor, Tensor]:
+    mean, std = (image.new_tensor(channels).view(3, 1, 1) for channels in (CLIP_MEAN, CLIP_STD))
+    return mean, std
+
+
 class Normalization(nn.Module):
     """Turns images that are normalized as CLIP's, as the datamodules give them, into those that a model expects.
 

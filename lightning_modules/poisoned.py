@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datamodules.usage_error import UsageError
-from lightning_modules.clip import CLIP, attention
-from lightning_modules.packed_text import encode_packed, run_packed
+from lightning_modules.clip import CLIP, embed
+from lightning_modules.packed_text import encode_packed
 
 
 class PoisonedModel(nn.Module):
@@ -31,15 +31,12 @@ class PoisonedModel(nn.Module):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Unit-norm float32 embeddings (B, D) of images (B, 3, H, W) that are normalized as the model expects."""
-        with attention(image.device):
-            return F.normalize(self.towers.encode_image(image).float(), dim=-1)
+        return embed(self.towers.encode_image, image)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Unit-norm float32 embeddings (B, D) of tokens (B, T)."""
-        with attention(tokens.device):
-            if self.packs_text:
-                return F.normalize(encode_packed(self.towers, tokens, run_packed).float(), dim=-1)
-            return F.normalize(self.towers.encode_text(tokens).float(), dim=-1)
+        packed = partial(encode_packed, self.towers)
+        return embed(packed if self.packs_text else self.towers.encode_text, tokens)
 
 
 class Repair(CLIP):

@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 
 from datamodules.files.array_cache import stored_array
 from datamodules.rows.detectors import Detector, DetectorName, Modality
-from datamodules.rows.draws import bits
 from datamodules.rows.embeddings import IMAGE_FILE, TEXT_FILE, read_embeddings
-from datamodules.rows.filters import Filter, match_lines, read_lines
+from datamodules.rows.filters import Filter, match_lines, ranked, read_lines
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError, check_number
 
 log = logging.getLogger(__name__)
 
-TIE_KEY = 0x6465_6E73  # of the hash that ranks pairs of equal score; any number would do, but it must never change
 VERSION = 1  # of the scores; a change of a formula needs another number
 
 
@@ -67,16 +65,13 @@ class DensityFilter(Filter):
 
     def drop(self, table: PairTable) -> np.ndarray:
         lines = read_lines(self.file)
-        line = match_lines(lines, table)
-        if not (line >= 0).any():
-            raise UsageError(f'data.filters: file={self.file!r} has none of these pairs: give a ledger of this data.')
+        line = match_lines(lines, table, self.file)
         score = np.where(line >= 0, self._scores(lines['similarity'].to_numpy(zero_copy_only=False))[line], np.nan)
         unknown = np.isnan(score)
         if unknown.any():
             log.warning('%s has no score for %d of %d pairs, which are dropped', self.file, unknown.sum(), len(unknown))
-        order = np.lexsort((bits(len(table), TIE_KEY), -score))  # pairs without a score come last
         dropped = unknown.copy()
-        dropped[order[: round(self.drop_share * (~unknown).sum())]] = True
+        dropped[ranked(score)[: round(self.drop_share * (~unknown).sum())]] = True
         return dropped
 
     def _scores(self, similarity: np.ndarray) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ Scores: TypeAlias = NDArray[np.float64]
 ByDensity = Literal['dao', 'slof', 'k_distance', 'lof', 'deep_knn']
 ByGroup = Literal['spectral_signatures', 'activation_clustering', 'isolation_forest']
 DetectorName: TypeAlias = ByDensity | ByGroup
+DETECTORS: tuple[DetectorName, ...] = (*get_args(ByDensity), *get_args(ByGroup))
 Modality = Literal['image', 'text', 'pair']
 _CAPTION_BLOCK = 1024  # pairs whose neighbors' captions are read at once; 34 MB for 16 neighbors in 512 dimensions
 _BATCH_KEY = 0x6261_7463  # key of the draw of batches
@@ -56,9 +57,8 @@ class Detector:
     device: str = 'cpu'
 
     def __post_init__(self) -> None:
-        names = {*get_args(ByDensity), *get_args(ByGroup)}
-        if self.name not in names:
-            raise UsageError(f'detector must be one of {", ".join(sorted(names))}, got {self.name!r}.')
+        if self.name not in DETECTORS:
+            raise UsageError(f'detector must be one of {", ".join(DETECTORS)}, got {self.name!r}.')
         if self.modality not in get_args(Modality):
             raise UsageError(f'modality must be image, text or pair, got {self.modality!r}.')
         for argument in ('neighbors', 'dimension_neighbors', 'groups'):

@@ -30,7 +30,7 @@ from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
-TIE_KEY = 0x6669_6C74  # of the hash that ranks pairs of equal similarity; any number would do, but it must never change
+TIE_KEY = 0x6669_6C74  # of the hash that ranks pairs of equal score; any number would do, but it must never change
 LEDGER = pa.schema({'key': pa.string(), 'caption': pa.string(), 'similarity': pa.float32(), 'side': pa.string()})
 P_VALUE = 'p_value'  # of a pair in a ledger: null where it is not known
 LEDGER_WITH_P_VALUES = LEDGER.append(pa.field(P_VALUE, pa.float32()))
@@ -160,17 +160,14 @@ class LedgerFilter(Filter):
 
     def drop(self, table: PairTable) -> np.ndarray:
         lines = self._lines()
-        line = match_lines(lines, table)
+        line = match_lines(lines, table, self.file)
         known = line >= 0
-        if not known.any():
-            raise UsageError(f'data.filters: file={self.file!r} has none of these pairs: give a ledger of this data.')
         if not known.all():
             log.warning('%s lacks %d of %d pairs, which are dropped', self.file, (~known).sum(), len(known))
         if self.share is None:
             return ~(known & self._is_trusted(lines)[line])
         similarity = np.where(known, lines['similarity'].to_numpy(zero_copy_only=False)[line], np.nan)
-        order = np.lexsort((bits(len(table), TIE_KEY), -similarity))  # not by row: poisons are often the last rows
-        best = order[: round(self.share * len(table))]
+        best = ranked(similarity)[: round(self.share * len(table))]
         return ~(_mask(best, len(table)) & ~np.isnan(similarity))
 
     def _is_trusted(self, lines: pa.Table) -> np.ndarray:
@@ -312,12 +309,31 @@ def read_lines(file: str, with_p_values: bool = False) -> pa.Table:
         raise UsageError(f'data.filters: file={file!r} is not a readable ledger ({reason}).') from error
 
 
-def match_lines(lines: pa.Table, table: PairTable) -> np.ndarray:
+def match_lines(lines: pa.Table, table: PairTable, file: str | list[str]) -> np.ndarray:
     """Finds the line of a ledger for each row of a table, by image reference and caption.
+
+    Args:
+        lines: Lines of the ledger.
+        table: The pairs.
+        file: What the user has named as the ledger.
 
     Returns:
         Index of the first matching line, int64 (N,); -1 if none matches.
+
+    Raises:
+        UsageError: If the ledger has none of the pairs.
     """
     ledger = pc.binary_join_element_wise(lines['key'], lines['caption'], '\0')
     pairs = pc.binary_join_element_wise(table.names(), table.caption, '\0')
-    return np.asarray(pc.fill_null(pc.index_in(pairs, value_set=ledger), -1), np.int64)
+    line = np.asarray(pc.fill_null(pc.index_in(pairs, value_set=ledger), -1), np.int64)
+    if not (line >= 0).any():
+        raise UsageError(f'data.filters: file={file!r} has none of these pairs: give a ledger of this data.')
+    return line
+
+
+def ranked(score: np.ndarray) -> np.ndarray:
+    """Rows from the highest score to the lowest, NaN last, int64 (N,).
+
+    Equal ones follow a hash of the row, not the row itself: poisons are often the last rows.
+    """
+    return np.lexsort((bits(len(score), TIE_KEY), -score))

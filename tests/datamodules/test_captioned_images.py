@@ -136,6 +136,15 @@ class TestSubset:
         }
         assert len(counts) > 1 and all(sum(count) == 9 for count in counts)
 
+    @pytest.mark.parametrize('by', ['class', 'chance'])
+    def test_one_that_skips_another_shares_no_image_with_it(self, root: Path, by: Any) -> None:
+        first, second = (
+            CaptionedImages(str(root), subset=30, subset_by=by, subset_skip=skip).load_table() for skip in (0, 30)
+        )
+        assert {*first.image.to_pylist(), *second.image.to_pylist()} == {
+            *CaptionedImages(str(root)).load_table().image.to_pylist()
+        }
+
     def test_a_subset_larger_than_the_data_is_rejected(self, root: Path) -> None:
         with pytest.raises(ValueError, match=r'data\.subset=61 must be from 1 to 60'):
             CaptionedImages(str(root), subset=61).load_table()

@@ -231,23 +231,12 @@ class TestMethods:
 
     @pytest.mark.parametrize('path', [path for path in METHODS if path.stem not in REPAIRS], ids=name)
     def test_trains_a_step(self, path: Path, trained: str, tmp_path: Path) -> None:
-        start = f'--model.init_from={trained}'  # which a repair needs
         folders = [f'--trainer.default_root_dir={tmp_path}', f'--data.cache_dir={tmp_path}']
         few = ['--data.rows=32', '--data.heldout_rows=32', '--data.batch_size=16', '--data.attacks={}']
         quiet = ['--trainer.callbacks=null', *(f'--trainer.{bar}=false' for bar in ('enable_progress_bar', 'logger'))]
-        files = ['--config=data/toy.yaml', f'--config={name(path)}']
+        files = ['--config=data/toy.yaml', f'--config={name(path)}', f'--model.init_from={trained}']  # for repairs
         command = cli.main(
-            [
-                'fit',
-                *files,
-                *SMALL,
-                start,
-                *folders,
-                *few,
-                *quiet,
-                '--trainer.fast_dev_run=1',
-                '--trainer.log_every_n_steps=1',
-            ]
+            ['fit', *files, *SMALL, *folders, *few, *quiet, '--trainer.fast_dev_run=1', '--trainer.log_every_n_steps=1']
         )
         assert command.trainer.global_step == 1
         assert torch.isfinite(command.trainer.callback_metrics['train/loss'])

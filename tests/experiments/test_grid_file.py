@@ -40,6 +40,12 @@ class TestReadGrid:
         runs = {(cell.attack, cell.data_seed, cell.seed) for cell in grid.cells()}
         assert runs == {('tdpa', 1, 1), ('tdpa', 2, 3), ('wanet', 2, 3), ('wanet', 4, 4)}
 
+    def test_methods_may_leave_out_some_of_the_seeds(self, tmp_path: Path) -> None:
+        methods = {'clip': [], 'par': {'start': 'clip', 'seeds': [[2, 3], 7]}}
+        grid = write_grid(tmp_path, methods=methods, data=None)
+        assert [(cell.method, cell.seed) for cell in grid.cells()] == [('clip', 1), ('clip', 3), ('par', 3)]
+        assert [len(grid.users_of(cell)) for cell in grid.cells()] == [0, 1, 0]
+
     def test_data_and_attacks_are_optional(self, tmp_path: Path) -> None:
         grid = write_grid(tmp_path, data=None, attacks=None, seeds=[4])
         assert [cell.name for cell in grid.cells()] == ['clip-d4-t4', 'cleanclip-d4-t4']
@@ -64,9 +70,8 @@ class TestReadGrid:
             ({'methods': {'clip': {'start': 'b'}, 'b': {'start': 'clip'}}}, 'clip needs b needs clip, so none can be'),
             ({'methods': {'clip': {'ledger': 'clip'}}}, 'methods.clip: clip needs clip, so none can be first'),
             ({'methods': {'clip': {'keep': {'share': 0.5}}}}, 'methods.clip.keep needs a ledger'),
-            (_keeping({'shares': 0.5}), r"methods.b.keep takes share or max_p, as in {max_p: 0.1}; got {'shares'"),
             (_keeping({'share': 2}), r'methods.b.keep: .*share must be a fraction of the pairs in \(0, 1\], got 2'),
-            (_keeping([0.5]), 'methods.b.keep takes share or max_p'),
+            ({'methods': {'clip': {'seeds': [1]}, 'b': {'start': 'clip'}}}, 'b-.*-d2-t3 needs clip, whose seeds leave'),
             (
                 {'methods': {'clip': {'ledger': 'clip', 'predict': 'clip'}}},
                 'methods.clip: predict trains nothing: leave out',

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import cache
 from typing import Any, get_args
 
 import numpy as np
@@ -17,7 +17,7 @@ from datamodules.rows.outliers import _DRAW
 from datamodules.usage_error import UsageError
 
 K, PAIRS, COPIES = 5, 300, 40
-Twin = Callable[[np.ndarray, np.ndarray], list[float]]
+SOME = slice(None, None, 10)  # pairs whose scores are computed a second time where that takes long
 
 
 def pairs() -> tuple[np.ndarray, np.ndarray]:
@@ -71,26 +71,30 @@ class Brute:
         return 1 - float(np.mean([self.text[point] @ self.text[other] for _, other in self.near(point)]))
 
 
+@cache
+def brute() -> Brute:
+    return Brute(*pairs())
+
+
 @pytest.mark.parametrize('name', get_args(ByDensity))
 def test_detectors_by_density_agree_with_a_loop_and_copies_disturb_nobody(name: Any) -> None:
     image, text = pairs()
-    brute = Brute(image, text)
     detector = Detector(name, neighbors=K, dimension_neighbors=2 * K)
     score = detector.suspicion(image, text)
-    assert score == pytest.approx([getattr(brute, name)(point) for point in range(PAIRS)], rel=2e-3, abs=1e-4)
+    assert score == pytest.approx([getattr(brute(), name)(point) for point in range(PAIRS)], rel=2e-3, abs=1e-4)
     if name != 'deep_knn':  # which does ask what captions the copies have
         assert score[:-COPIES] == pytest.approx(detector.suspicion(image[:-COPIES], text[:-COPIES]), rel=1e-4)
 
 
 def spectral(image: np.ndarray) -> np.ndarray:
     centered = image - image.mean(0)
-    return np.square(centered @ np.linalg.svd(centered)[2][0])
+    return np.square(centered @ np.linalg.svd(centered)[2][0])[SOME]
 
 
 def clustering(image: np.ndarray) -> np.ndarray:
     """Two-means, of fifty starts the one with the least inertia."""
     label = KMeans(2, n_init=50, random_state=7).fit(image - image.mean(0)).labels_
-    return 1 - np.where(label == 1, label.mean(), 1 - label.mean())
+    return (1 - np.where(label == 1, label.mean(), 1 - label.mean()))[SOME]
 
 
 def forest(image: np.ndarray) -> list[float]:
@@ -109,7 +113,7 @@ def forest(image: np.ndarray) -> list[float]:
         return steps + expected(tree.n_node_samples[node])
 
     trees = [estimator.tree_ for estimator in model.estimators_]
-    return [2 ** -(np.mean([depth(tree, point) for tree in trees]) / expected(256)) for point in image]
+    return [2 ** -(np.mean([depth(tree, point) for tree in trees]) / expected(256)) for point in image[SOME]]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,8 @@ def forest(image: np.ndarray) -> list[float]:
 def test_detectors_of_groups_agree_with_a_twin(name: Any, twin: Any) -> None:
     image, text = pairs()
     image[200:] = (image[200:].astype(np.float32) + 3).astype(np.float16)  # a second cluster with the copies in it
-    assert Detector(name).suspicion(image, text) == pytest.approx(np.array(twin(image.astype(np.float32))), rel=1e-4)
+    score = Detector(name).suspicion(image, text)[SOME]
+    assert score == pytest.approx(np.array(twin(image.astype(np.float32))), rel=1e-4)
 
 
 def test_pictures_with_one_trigger_are_alone_in_a_batch_but_not_in_the_whole_set() -> None:
@@ -144,7 +149,7 @@ def test_each_group_of_captions_is_judged_by_itself() -> None:
     image, text = pairs()
     text[:200], text[200:] = np.eye(6)[0], np.eye(6)[1]
     score = Detector('spectral_signatures', groups=2).suspicion(image, text)
-    assert score[:200] == pytest.approx(spectral(image[:200].astype(np.float64)), rel=1e-4, abs=1e-7)
+    assert score[:200][SOME] == pytest.approx(spectral(image[:200].astype(np.float64)), rel=1e-4, abs=1e-7)
 
 
 def test_refuses_pairs_without_any_embedding() -> None:
@@ -156,7 +161,7 @@ def test_refuses_pairs_without_any_embedding() -> None:
     ('arguments', 'message'),
     [
         ({'neighbors': 0}, 'neighbors must be at least 1, got 0'),
-        ({'name': 'pca'}, "detector must be one of activation_clustering, dao, .*, got 'pca'"),
+        ({'name': 'pca'}, "detector must be one of dao, slof, .*, got 'pca'"),
         ({'modality': 'sound'}, "modality must be image, text or pair, got 'sound'"),
         ({'batch': 64}, 'batch must be above 64, the neighbors of a pair, got 64'),
         ({'device': 'abacus'}, "device='abacus' is not available here: give cpu"),
