@@ -16,6 +16,7 @@ ZERO_SHOT_PREFIX = 'zero_shot/'
 ZERO_SHOT_TOP5_PREFIX = 'zero_shot_top5/'
 CANARY_PREFIX = 'canary/'
 DETECTION_PREFIX = 'detect/'
+INSPECTION_PREFIX = 'inspect/'
 
 _OF_VERSION_1: tuple[AsrQuantity, ...] = ('rate', 'clean', 'low', 'high', 'hits', 'n')
 
@@ -68,6 +69,11 @@ def detection_metric(detector: str, attack: str, what: str) -> str:
 def detector_seconds(detector: str) -> str:
     """Name of the time that a detector takes: ``detect/<detector>/seconds``."""
     return f'{DETECTION_PREFIX}{detector}/seconds'
+
+
+def inspection_metric(what: str) -> str:
+    """Name of what the inspection of a trained model found: ``inspect/<what>``."""
+    return f'{INSPECTION_PREFIX}{what}'
 
 
 def renamed_since_version_1(metrics: Collection[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 from torch import Tensor
@@ -41,7 +41,8 @@ SUCCEEDS = 0.5  # share of pictures; as in the tables, an attack with less is no
 MIN_CLASSES = 5  # of fewer, none can stand out: the largest of four is beyond a z of 4.7 once in twenty times
 SHOWN = 6  # triggers of each search in the sheet
 
-Word = Literal['backdoored', 'suspicious', 'no sign of a backdoor']
+Word = Literal['no sign of a backdoor', 'suspicious', 'backdoored']
+WORDS: tuple[Word, ...] = get_args(Word)
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,7 @@ def judge(findings: Sequence[Finding]) -> Verdict:
     no backdoor.
     """
     clearest = min(findings, key=lambda f: (-f.stands_out - f.succeeds, f.p_value, -f.z))
-    words: tuple[Word, Word, Word] = ('no sign of a backdoor', 'suspicious', 'backdoored')
-    return Verdict(words[clearest.stands_out + clearest.succeeds], clearest)
+    return Verdict(WORDS[clearest.stands_out + clearest.succeeds], clearest)
 
 
 def describe(verdict: Verdict, classes: int) -> str:

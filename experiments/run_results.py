@@ -26,6 +26,7 @@ from callbacks.metric_names import (
     ASR_PREFIX,
     CANARY_PREFIX,
     DETECTION_PREFIX,
+    INSPECTION_PREFIX,
     ZERO_SHOT_PREFIX,
     ZERO_SHOT_TOP5_PREFIX,
     renamed_since_version_1,
@@ -36,8 +37,8 @@ from experiments.run_folder import DONE
 
 METRICS, CONFIG, MANIFEST, KEPT = 'metrics.csv', 'config.yaml', 'manifest.parquet', 'kept.json'
 LOSS = 'train/loss'
-EVALUATIONS = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, CANARY_PREFIX, DETECTION_PREFIX)
-KEPT_PREFIXES = (*EVALUATIONS, 'partition/', 'cost/')
+EVALUATIONS = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, CANARY_PREFIX)
+KEPT_PREFIXES = (*EVALUATIONS, DETECTION_PREFIX, INSPECTION_PREFIX, 'partition/', 'cost/')
 TRAINING_COSTS = ('cost/train_s', 'cost/sweep_s', 'cost/mixture_s')
 OF_EVALUATIONS = 'allow_untrained'  # an option of `validate`, `test` and `predict`, which train nothing
 TRAINER_SETTINGS = ('max_steps', 'limit_train_batches', 'precision', 'accumulate_grad_batches', 'gradient_clip_val')

@@ -25,6 +25,7 @@ EPOCH_METRICS = (
     'probe/*',
     'retrieval/*',
     'detect/*',
+    'inspect/*',
     'partition/*',
     'cost/*',
 )

@@ -137,12 +137,7 @@ def invert(logits: Logits, search: TriggerSearch, images: Tensor, steps: int, ba
     check_number('batch', batch, '[1, inf)')
     predicted, classes = predict_all(logits, images)
     half = len(images) // 2
-    for part in (predicted[:half], predicted[half:]):
-        if len(part) == 0 or len(set(part.tolist())) < 2:
-            raise UsageError(
-                'inspect needs pictures that the model takes for several classes, in both halves: give more of them, '
-                'or others.'
-            )
+    _check_halves(predicted[:half], predicted[half:])
     generator = torch.Generator().manual_seed(seed)
     found = [
         _search(logits, search, images[:half], predicted[:half], part, steps, batch, generator)
@@ -152,6 +147,14 @@ def invert(logits: Logits, search: TriggerSearch, images: Tensor, steps: int, ba
     effects = [_measure(logits, search, trigger, images[half:], predicted[half:], c, generator) for c in range(classes)]
     success, log_odds = (torch.tensor(column) for column in zip(*effects, strict=True))
     return Inversion(trigger, success, log_odds)
+
+
+def _check_halves(*halves: Tensor) -> None:
+    if any(len(set(predicted.tolist())) < 2 for predicted in halves):
+        raise UsageError(
+            'inspect needs pictures that the model takes for several classes, in both halves: give more of them, or '
+            'others.'
+        )
 
 
 @torch.no_grad()

@@ -124,17 +124,19 @@ class Detector:
         found = self._neighborhoods(points.take(chosen))
         if self.name == 'deep_knn':
             return _disagreement(captions, chosen, copies_of, found.nearest.neighbor)
+        return np.asarray(self._sparsity(found)[copies_of])
+
+    def _sparsity(self, found: _Neighborhoods) -> Scores:
         distance, index = found.nearest
         match self.name:
             case 'dao':
-                score = density.dao(distance, index, found.dimension)
+                return density.dao(distance, index, found.dimension)
             case 'slof':
-                score = density.slof(distance, index)
+                return density.slof(distance, index)
             case 'lof':
-                score = density.lof(distance, index)
+                return density.lof(distance, index)
             case _:
-                score = density.k_distance(distance)
-        return np.asarray(score[copies_of])
+                return density.k_distance(distance)
 
     def _neighborhoods(self, points: Points) -> _Neighborhoods:
         """Searches all neighbors, and keeps those of density; the many that give a dimension would fill the memory."""

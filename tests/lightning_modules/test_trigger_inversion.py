@@ -58,7 +58,7 @@ class TestInvert:
 
     def test_classes_that_do_not_fit_into_one_pass_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trigger_inversion, 'MAX_PICTURES', 24)  # three classes
-        found = inverted(backdoored_logits)
+        found = inverted(backdoored_logits, steps=30)
         assert found.trigger.shape == (CLASSES, 3, 4, 4) and found.log_odds.argmax() == TARGET
 
     def test_pictures_of_one_class_are_refused(self) -> None:
