@@ -97,6 +97,10 @@ class NeighborPools(nn.ModuleDict):
             self.pools.adopt(checkpoint['state_dict'], 'pools', is_training=self.trainer.state.fn == 'fit')
     """
 
+    def __getitem__(self, name: str) -> NeighborPool:
+        pool: Any = super().__getitem__(name)
+        return pool
+
     @classmethod
     def for_data(cls, names: Iterable[str], size: PoolSize, dim: int, pairs: int, batch_size: int) -> NeighborPools:
         """Makes empty pools for a data set; none if ``size`` is 0.

@@ -126,8 +126,7 @@ class RoCLIP(CLIP):
     def _enqueue(self, text: Tensor, tokens: Tensor) -> None:
         """Adds the captions of all processes to the pool: embeddings (B, D) and tokens (B, T)."""
         for name, rows in (('text', text), ('tokens', tokens)):
-            pool: Any = self.pools[name]
-            pool.enqueue(self.gather(rows).rows)
+            self.pools[name].enqueue(self.gather(rows).rows)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.is_matching and self.text_gradient == 'frozen':

@@ -137,7 +137,7 @@ class SafeCLIP(CLIP):
         gathered = [self.gather(view) for view in views]
         if self.pool_size == 0:
             return self._neighbor_loss(views[1], gathered[1].rows, views[0], gathered[0].rows, gathered[0].first)
-        pool: Any = self.pools[modality]
+        pool = self.pools[modality]
         terms = []
         for replaced, other in ((0, 1), (1, 0))[: 2 if self.nn_roles == 'both' else 1]:
             # Looked up for all ranks: their pools are equal, so each computes the same neighbors and sends nothing.

@@ -97,7 +97,8 @@ class OwnTokenizer(Protocol):
         identity: Tells it from other tokenizers.
     """
 
-    identity: str
+    @property
+    def identity(self) -> str: ...
 
     def tokenize(self, caption: str, context_length: int) -> Any:
         """Tokens of a caption, int64 (1, T)."""
