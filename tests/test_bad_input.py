@@ -373,7 +373,7 @@ class TestArguments:
     def test_a_neighbor_pool_smaller_than_a_batch(self, refused: RefusedFit) -> None:
         line = refused(*SAFECLIP, '--model.pool_size=7')
         assert line.startswith('model.pool_size=7 is smaller than a batch of 8')
-        assert 'take at least data.batch_size, or 0' in line
+        assert 'take at least data.batch_size, or auto' in line
 
     def test_a_batch_size_that_ranks_cannot_share(self, refused: RefusedFit, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(PairsDataModule, '_world', 2)
