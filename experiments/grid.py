@@ -136,7 +136,10 @@ class GridRunner:
         """The option that names the ledgers which say what a cell is trained on."""
         for other in self.grid.ledgers_of(cell):
             if (result := load_result(self.results, other)) and result.distrusted_after is not None:
-                raise UsageError(f'{other.name}: its split could not be trusted, so nothing is trained on its ledger.')
+                raise UsageError(
+                    f'the split of {other.name} after epoch {result.distrusted_after} could not be trusted, so nothing '
+                    f'is trained on its ledger; {self.runs / other.name / "log.txt"} says why.'
+                )
         files = [str(self._left_by(other, LEDGER, 'a ledger')) for other in self.grid.ledgers_of(cell)]
         return [f'{FILTER_OPTION}.file={files[0] if len(files) == 1 else json.dumps(files)}'] if files else []
 
@@ -174,7 +177,8 @@ class GridRunner:
         file = result_file(self.results, cell)
         result = replace(of_cell(result, cell), command=command, source=str(file))
         save(result, file)
-        return self._done(cell, result, 'done')
+        epoch = result.distrusted_after
+        return self._done(cell, result, 'done' if epoch is None else f'done, not to be trusted after epoch {epoch}')
 
     def _run(self, cell: Cell, held: int) -> None:
         """Runs ``clipward``, resuming from the run's last checkpoint if it has one."""

@@ -141,7 +141,7 @@ class TestRun:
         late = Cell('retrain', 'toy', 'badnet', 2, 3)
         outcome = self.run(tmp_path, late, methods={'clip': [], 'retrain': {'ledger': 'clip'}})
         assert outcome.state == 'failed' and not started
-        assert f'{NAME}: its split could not be trusted' in outcome.text
+        assert f'the split of {NAME} after epoch 6 could not be trusted' in outcome.text
 
     def test_a_model_scores_pairs_for_a_method_that_is_not_done(
         self, tmp_path: Path, started: list[Sequence[str]]
