@@ -1,4 +1,4 @@
-"""What pairs that are known not to match say about a split: its leak, and a p-value for each pair."""
+"""What pairs that are known not to match, or to match, say about a split: its leak, and a p-value for each pair."""
 
 from __future__ import annotations
 
@@ -29,11 +29,14 @@ class Mismatches:
         canaries: Rows of the poisons that the defender has planted, by name.
         compared: Share of the shuffled pairs that ``null`` holds; the captions of the others say nearly the same as
             their own. ``None`` if none was measured.
+        trusted: Rows of the opposite: pairs that the user vouches for, int64 (T,). They are safe whatever is decided,
+            and can anchor a mixture.
     """
 
     null: Array = field(default_factory=lambda: np.zeros(0))
     canaries: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     compared: float | None = None
+    trusted: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def p_values(self, score: Array) -> NDArray[np.float32]:
         """Share of mismatched pairs that are at least as similar as each pair, float32 (N,).

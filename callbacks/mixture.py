@@ -114,6 +114,7 @@ def fit_mixture(
     tol: float = 1e-3,
     backend: Backend = 'histogram',
     max_iterations: int = 1000,
+    anchors: NDArray[np.bool_] | None = None,
 ) -> Mixture:
     """Fits two normal components, as ``sklearn.mixture.GaussianMixture(2, random_state=0)`` does, in much less time.
 
@@ -127,10 +128,17 @@ def fit_mixture(
         tol: Gain in mean log-likelihood, in nats per value, below which the fit has converged.
         backend: ``histogram``, or ``sklearn`` on all values.
         max_iterations: Number of steps after which to stop anyway.
+        anchors: Values that are known to be of the high component, (N,): their posterior is 1 in every step. ``None``
+            for no such value. For the ``histogram`` alone.
 
     Returns:
         The mixture; its ``state`` says whether there was something to fit.
+
+    Raises:
+        ValueError: For anchors with ``sklearn``.
     """
+    if backend == 'sklearn' and anchors is not None and anchors.any():
+        raise ValueError('scikit-learn cannot hold the posterior of anchors: use backend=histogram.')
     values = np.asarray(values, np.float64).ravel()
     usable = np.isfinite(values)
     finite = values if usable.all() else values[usable]
@@ -141,7 +149,8 @@ def fit_mixture(
         return _unfitted(finite, 'constant', ignored)
     if backend == 'sklearn':
         return _fitted_by_sklearn(finite, tol, max_iterations, ignored)
-    return _fitted_by_histogram(finite, bins, tol, max_iterations, ignored)
+    binned = histogram(finite, bins, None if anchors is None else anchors[usable])
+    return _fitted_by_histogram(finite, binned, tol, max_iterations, ignored)
 
 
 def _unfitted(values: Array, state: State, ignored: int, iterations: int = 0) -> Mixture:
@@ -156,11 +165,13 @@ class Bins(NamedTuple):
         share: Share of the values in each bin, (K,).
         mean: Center of each bin, ascending, (K,).
         width: Width of a bin; 0 if each bin is a single value.
+        anchored: Share of the values in each bin that are known to be of the high component, (K,).
     """
 
     share: Array
     mean: Array
     width: float
+    anchored: Array | float = 0.0
 
     @property
     def variance(self) -> float:
@@ -176,18 +187,26 @@ class Components(NamedTuple):
     variance: Array
 
 
-def histogram(values: Array, bins: int) -> Bins:
+def histogram(values: Array, bins: int, anchors: NDArray[np.bool_] | None = None) -> Bins:
     """Sorts values into equal-width bins over their range, which must not be empty. Few values get a bin each."""
+    anchored = values[:0] if anchors is None else values[anchors]
     if len(values) <= bins:
         distinct, count = np.unique(values, return_counts=True)
-        return Bins(count / len(values), distinct, 0.0)
+        of_anchors = np.bincount(np.searchsorted(distinct, anchored), minlength=len(distinct))
+        return Bins(count / len(values), distinct, 0.0, of_anchors / count)
     low = values.min()
     width = (values.max() - low) / bins
+    count, of_anchors = (_count_in_bins(part, low, width, bins) for part in (values, anchored))
+    kept = np.flatnonzero(count)
+    share, mean = count[kept] / len(values), low + width * (kept + 0.5)
+    return Bins(share, mean, float(width), of_anchors[kept] / count[kept])
+
+
+def _count_in_bins(values: Array, low: float, width: float, bins: int) -> NDArray[np.intp]:
     count = np.zeros(bins + 1, np.intp)  # the extra bin holds the largest value alone
     for block in _blocks(values, 1 << 14):
         count += np.bincount(((block - low) * (1 / width)).astype(np.intp), minlength=bins + 1)
-    kept = np.flatnonzero(count)
-    return Bins(count[kept] / len(values), low + width * (kept + 0.5), float(width))
+    return count
 
 
 def _blocks(values: Array, size: int) -> list[Array]:
@@ -196,8 +215,12 @@ def _blocks(values: Array, size: int) -> list[Array]:
 
 
 def maximized(bins: Bins, responsibility: Array) -> Components:
-    """The M step: the components of the highest likelihood, given their responsibilities for the bins, (2, K)."""
-    mass = responsibility * bins.share
+    """The M step: the components of the highest likelihood, given their responsibilities for the bins, (2, K).
+
+    Anchored values count for the second component, which starts as the high one, whatever its responsibility for them.
+    """
+    moved = bins.anchored * responsibility[0]
+    mass = np.stack([responsibility[0] - moved, responsibility[1] + moved]) * bins.share
     weight = mass.sum(1)
     mean = mass @ bins.mean / weight
     scatter = bins.variance + np.square(bins.mean - mean[:, None])
@@ -208,16 +231,17 @@ def em_step(bins: Bins, now: Components) -> tuple[Components, float]:
     """One EM step.
 
     Returns:
-        The next components, and the mean log-likelihood of the values under ``now``, in nats.
+        The next components, and the mean log-likelihood of the values under ``now``, in nats; that of an anchored value
+        is under the second component alone.
     """
     scale = np.log(now.weight) - 0.5 * np.log(2 * np.pi * now.variance)
     joint = scale[:, None] - np.square(bins.mean - now.mean[:, None]) / (2 * now.variance[:, None])
     total = np.logaddexp(joint[0], joint[1])
-    return maximized(bins, np.exp(joint - total)), float(bins.share @ total)
+    observed = total + bins.anchored * (joint[1] - total)
+    return maximized(bins, np.exp(joint - total)), float(bins.share @ observed)
 
 
-def _fitted_by_histogram(values: Array, bins: int, tol: float, max_iterations: int, ignored: int) -> Mixture:
-    binned = histogram(values, bins)
+def _fitted_by_histogram(values: Array, binned: Bins, tol: float, max_iterations: int, ignored: int) -> Mixture:
     components = maximized(binned, two_means(binned, two_seeds(values, binned)))
     previous, gain, iterations = -math.inf, math.inf, 0
     while iterations < max_iterations and abs(gain) >= tol:

@@ -16,7 +16,7 @@ from callbacks.scores import Score
 from callbacks.split_callback import Repartition
 from callbacks.split_decision import NOTHING_KNOWN, Past, Side, Split, top_rows
 from callbacks.split_trust import OnDistrust
-from datamodules.contracts import canaries_of
+from datamodules.contracts import canaries_of, pairs_of
 from datamodules.pictures.copies import Copies
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.usage_error import UsageError, check_number
@@ -31,7 +31,8 @@ class SafeRiskyRepartition(Repartition):
 
     The first split fits a mixture of two normal distributions to the similarities. Pairs are safe if their posterior
     of belonging to the high component is at least ``threshold``. Later splits make more of the most similar pairs
-    safe.
+    safe. Pairs that the user trusts, ``data.trusted``, are safe beside them; they anchor the mixture, as their
+    posterior of the high component is 1.
 
     Args:
         threshold: Minimum posterior of a safe pair, in (0, 1) (paper: 0.9).
@@ -118,9 +119,14 @@ class SafeRiskyRepartition(Repartition):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if stage != 'fit' or self.size != 'calibrated':
+        if stage != 'fit':
             return
-        if not self.score.sweeps and not canaries_of(trainer).canary_rows():
+        if self.backend == 'sklearn' and len(pairs_of(trainer).trusted_rows):
+            raise UsageError(
+                'callbacks.repartition.backend=sklearn cannot anchor the mixture in the pairs of data.trusted: use '
+                'histogram.'
+            )
+        if self.size == 'calibrated' and not self.score.sweeps and not canaries_of(trainer).canary_rows():
             raise UsageError(
                 f'callbacks.repartition.size=calibrated needs similarities of shuffled pairs, which '
                 f'score={type(self.score).__name__} does not measure, or canaries: use score=Clean or data.canaries.'
@@ -139,7 +145,8 @@ class SafeRiskyRepartition(Repartition):
         known = ~np.isnan(values)
         if not known.any():
             raise UsageError('no pair has a finite similarity, so training has diverged: lower model.lr.')
-        mixture, remarks = self._mixture(values[known], past)
+        is_trusted = np.isin(np.arange(len(values)), mismatches.trusted)
+        mixture, remarks = self._mixture(values[known], past, is_trusted[known])
         rank, trusted = self._rank(values, mixture)
         if candidates is not None:
             rank = _only(candidates, rank)
@@ -161,11 +168,11 @@ class SafeRiskyRepartition(Repartition):
         rank = np.where(side != DROPPED, score, np.nan)
         return np.sort(top_rows(rank, math.ceil(fraction * int((side != DROPPED).sum()))))
 
-    def _mixture(self, values: Array, past: Past | None) -> tuple[Mixture, tuple[str, ...]]:
+    def _mixture(self, values: Array, past: Past | None, anchors: NDArray[np.bool_]) -> tuple[Mixture, tuple[str, ...]]:
         """The mixture to decide by, and remarks about it."""
         if past is not None and past.mixture is not None and self.refit == 'first' and self.size != 'mixture':
             return past.mixture, ()
-        mixture = fit_mixture(values, tol=self.tol, backend=self.backend)
+        mixture = fit_mixture(values, tol=self.tol, backend=self.backend, anchors=anchors)
         if mixture.state != 'fitted':
             low, high = values.min(), values.max()
             return mixture, (f'no mixture ({mixture.state}): {len(values):,} similarities, {low:.4f} to {high:.4f}.',)

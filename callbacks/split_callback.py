@@ -28,7 +28,7 @@ from callbacks.split_schedule import extend_slow_phase, first_split, sides_of, t
 from callbacks.split_trust import REMEDY, OnDistrust, doubt_about
 from datamodules.contracts import canaries_of, pairs_of
 from datamodules.pictures.copies import Copies, least_of_copies
-from datamodules.rows.partition import DROPPED, Partition
+from datamodules.rows.partition import DROPPED, SAFE, Partition
 from datamodules.usage_error import UsageError, check_number
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ class Repartition(L.Callback, ABC):
     """Decides which pairs are trusted; a subclass says how, in :meth:`decide`.
 
     A split is made at the end of an epoch if the next epoch trains both sides: all pairs are scored, and rank 0
-    decides for all ranks. The checkpoint written at the end of that epoch holds the new split.
+    decides for all ranks. Pairs that the user trusts, ``data.trusted``, are safe whatever they score, beside those that
+    the rule decides on. The checkpoint written at the end of that epoch holds the new split.
 
     Args:
         score: Source of the similarities: ``Clean``, ``Augmented``, ``Running`` or another subclass of ``Score``.
@@ -111,7 +112,8 @@ class Repartition(L.Callback, ABC):
             side: The split so far, (N,); pairs that are ``DROPPED`` stay dropped.
             past: What the previous split passed on; ``None`` for the first.
             candidates: Rows that were measured for this split, the only ones that can become safe; ``None`` for all.
-            mismatches: Pairs that are known not to match, which show how many others pass.
+            mismatches: Pairs that are known not to match, which show how many others pass, and those that the user
+                trusts, which the callback makes safe afterwards.
 
         Raises:
             UsageError: If no pair would be safe.
@@ -232,7 +234,8 @@ class Repartition(L.Callback, ABC):
         score, null = self._remember(score, shuffled.similarities(trainer))
         is_known = null.isfinite()
         compared = float(is_known.float().mean()) if shuffled.is_measured else None
-        return score, Mismatches(null[is_known].numpy(), canaries_of(trainer).canary_rows(), compared)
+        canaries, trusted = canaries_of(trainer).canary_rows(), pairs_of(trainer).trusted_rows
+        return score, Mismatches(null[is_known].numpy(), canaries, compared, trusted)
 
     def _measure_rows(
         self,
@@ -288,9 +291,11 @@ class Repartition(L.Callback, ABC):
         is_together = self.copies == 'together'
         judged = least_of_copies(score, pairs_of(trainer).picture_hashes()) if is_together else score
         split = self.decide(judged, _partition(trainer).side.numpy(), self.past, candidates, mismatches)
-        leaks = mismatches.metrics(judged, split.side, split.threshold)
+        side = split.side.copy()
+        side[mismatches.trusted] = SAFE
+        leaks = mismatches.metrics(judged, side, split.threshold)
         null = mismatches.histogram(score, split.threshold)  # drawn beside the similarities of the pairs themselves
-        return replace(split, p_value=mismatches.p_values(judged), leaks=leaks, null=null)
+        return replace(split, side=side, p_value=mismatches.p_values(judged), leaks=leaks, null=null)
 
     # --- what follows -------------------------------------------------------------------------------------------
 
@@ -305,7 +310,7 @@ class Repartition(L.Callback, ABC):
             remarks = (*remarks, f'{doubt}; the slow phase is extended by an epoch.')
             metrics = {**split.leaks}  # nothing is trained on this split
         else:
-            self._apply(partition, epoch, score, split)
+            self._apply(partition, epoch, score, split, pairs_of(trainer).trusted_rows)
             self._answer(doubt, trainer, module, epoch)
             metrics = _metrics(partition, split, doubt)
         for remark in remarks:
@@ -318,7 +323,7 @@ class Repartition(L.Callback, ABC):
             return doubt_about(leaks, 'max_leak', self.max_leak)
         return doubt_about(leaks, 'max_later_leak', self.max_later_leak)
 
-    def _apply(self, partition: Partition, epoch: int, score: Tensor, split: Split) -> None:
+    def _apply(self, partition: Partition, epoch: int, score: Tensor, split: Split, trusted: NDArray[np.int64]) -> None:
         partition.side = torch.from_numpy(split.side.copy())
         partition.score = score
         partition.p_value, partition.null = torch.from_numpy(split.p_value), split.null
@@ -326,7 +331,7 @@ class Repartition(L.Callback, ABC):
         mixture = split.past.mixture
         if mixture is None or (self.past is not None and mixture == self.past.mixture):
             # The decision used an earlier mixture or none; ledger and figures need one fitted to these similarities.
-            mixture = fit_mixture(score[score.isfinite()].numpy())
+            mixture = fit_mixture(score.numpy(), anchors=np.isin(np.arange(len(score)), trusted))
         if mixture.state == 'fitted':
             partition.mixture = {**mixture.parameters(), 'threshold': split.threshold}
         else:

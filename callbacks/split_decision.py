@@ -49,7 +49,7 @@ class Split:
     Args:
         side: ``SAFE``, ``RISKY`` or ``DROPPED`` of each row, int8 (N,).
         past: Passed to the next call.
-        threshold: Similarity of the least similar safe pair; NaN if none is safe.
+        threshold: Similarity of the least similar pair that is safe by this decision; NaN if none is.
         p_value: Share of mismatched pairs that are at least as similar as each pair, float32 (N,); NaN where unknown.
             The callback adds it, as it adds the leaks.
         leaks: What is logged about mismatched pairs.

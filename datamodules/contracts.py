@@ -24,11 +24,14 @@ class Pairs(Protocol):
         partition: Side of each pair, set by the defense; its length is the number N of pairs.
         batch_size: Pairs in a batch, over all processes.
         tokens: Tokens of each caption, (N, T).
+        trusted_rows: Rows of the pairs that the user vouches for, ascending, int64 (T,): a statement of the user's own,
+            and no truth. Empty if the user trusts none.
     """
 
     partition: Partition
     batch_size: int
     tokens: np.ndarray
+    trusted_rows: np.ndarray
 
     def sweep_dataloader(
         self, epoch: int = CLEAN, rows: np.ndarray | None = None, views: int = 1

@@ -38,6 +38,7 @@ from datamodules.rows.filters import Filter, apply_filters, mask_digest
 from datamodules.rows.pair_sketch import hash_pairs, sketch
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
 from datamodules.rows.table import UNKNOWN, PairTable
+from datamodules.rows.trusted import find_trusted
 from datamodules.text.eda import EDA
 from datamodules.text.prompts import check_class_names, check_templates, imagenet_classes, imagenet_templates
 from datamodules.text.token_cache import prompt_tokens, stored_tokens, warn_of_cut_captions
@@ -65,8 +66,11 @@ class PairsDataModule(L.LightningDataModule):
         poison: Train on the poisons. ``false`` leaves them out but still measures the attacks, as a control.
         filters: Rules by name that drop pairs before training, such as ``LedgerFilter``. Attacks choose their images
             and captions before any filter applies, so a filtered run measures the same poisons.
+        trusted: Rule whose kept pairs you have checked and vouch for, such as ``KeyList``; of any number, some hundred
+            say. SafeCLIP trains them across modalities from the start, and always calls them safe.
         clean_only: Refuse to train on a pair that ``attacks`` has poisoned, as fine-tuning on clean pairs assumes. By
-            default, methods that assume it do. ``false`` trains on poisons, for example to measure what they do.
+            default, methods that assume it do, and no poison may be ``trusted``. ``false`` trains on poisons, for
+            example to measure what they do.
         canaries: Poisons to plant by name, such as ``PatchCanary``, that show whether attacks as strong as these are
             trusted and learned. They are drawn from the pairs that are kept, and trained on like any other pair.
         canary_seed: Secret seed of the canaries, the same in runs that are compared. Defaults to a number drawn from
@@ -107,6 +111,7 @@ class PairsDataModule(L.LightningDataModule):
         attacks: dict[str, Poisoning | None] | None = None,
         poison: bool = True,
         filters: dict[str, Filter | None] | None = None,
+        trusted: Filter | None = None,
         clean_only: bool | None = None,
         canaries: dict[str, Canary | None] | None = None,
         canary_seed: int | None = None,
@@ -145,7 +150,7 @@ class PairsDataModule(L.LightningDataModule):
         self.classes_by_words = classes_by_words
         self.attacks = flatten_attacks(attacks or {})
         self.filters = {name: rule for name, rule in (filters or {}).items() if rule is not None}
-        self.clean_only = clean_only
+        self.trusted, self.clean_only = trusted, clean_only
         self.canaries = named_canaries(canaries or {})
         self.canary_seed = canary_seed
         self.planted: Planted | None = None
@@ -221,6 +226,7 @@ class PairsDataModule(L.LightningDataModule):
         self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), overlays)
         self.planted = None  # not yet, also when this is called again: filters judge the pairs alone
         self.filtered = apply_filters(self.filters, self.table, self.manifest.rows(), self.picture_hashes)
+        self.trusted_rows = self._find_trusted(stage)
         fingerprint = self.table.fingerprint  # of the pairs without canaries
         if self.canaries and stage != 'predict':  # which scores the pairs of a user, and nothing else
             overlays.append(self._plant())
@@ -340,12 +346,14 @@ class PairsDataModule(L.LightningDataModule):
             cross_modal, within_modal, self.steps_per_epoch, self.batch_size, seed=self.seed, epoch=epoch,
             rank=self._rank, world=self._world, order=self.order, safe_weight=self.safe_weight,
         )  # fmt: skip
-        return self._loader(sampler, sides, epoch)
+        views_of = {'cross_modal' if side == 'trusted' else side: number for side, number in sides.items()}
+        return self._loader(sampler, views_of, epoch)
 
     def rows_of_sides(self, sides: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
         """Rows that an epoch trains across modalities, and rows that it trains within them.
 
-        If an epoch has only one side, every pair that is kept is on it.
+        If an epoch has only one side, every pair that is kept is on it. Beside a ``trusted`` side, all pairs that are
+        kept are trained within each modality.
 
         Args:
             sides: Number of views on each side, as ``CLIP.sides`` returns it. A side with 0 views is skipped.
@@ -353,8 +361,10 @@ class PairsDataModule(L.LightningDataModule):
         Raises:
             UsageError: If no pair is left to train on.
         """
-        if len(sides) == 1:
-            rows = torch.nonzero(self.partition.side != DROPPED).flatten().numpy()
+        rows = torch.nonzero(self.partition.side != DROPPED).flatten().numpy()
+        if 'trusted' in sides:
+            cross_modal, within_modal = self.trusted_rows, rows
+        elif len(sides) == 1:
             cross_modal, within_modal = (rows, rows[:0]) if 'cross_modal' in sides else (rows[:0], rows)
         else:
             cross_modal = self.partition.rows(SAFE).numpy()
@@ -419,6 +429,7 @@ class PairsDataModule(L.LightningDataModule):
             'partition': self.partition.state_dict(),
             'poisons': self._trained_poisons,
             'filters': mask_digest(self.filtered),
+            'trusted': self._trusted_digest,
             'canaries': self._canary_digest,
             'trained_pairs': self.trained_pairs,
         }
@@ -443,6 +454,11 @@ class PairsDataModule(L.LightningDataModule):
                 'the checkpoint was trained on other pairs than data.filters keep: resume with the filters and files '
                 'of that run, or start from its weights with model.init_from instead of ckpt_path.'
             )
+        if state_dict.get('trusted') != self._trusted_digest:  # absent before pairs could be trusted
+            raise UsageError(
+                'the checkpoint was trained with other trusted pairs than data.trusted keeps: resume with the rule and '
+                'files of that run, or start from its weights with model.init_from instead of ckpt_path.'
+            )
 
     # --- helpers -----------------------------------------------------------------------------------------------------
 
@@ -463,6 +479,23 @@ class PairsDataModule(L.LightningDataModule):
     def _canary_digest(self) -> str | None:
         return None if self.planted is None else self.planted.manifest.digest
 
+    @property
+    def _trusted_digest(self) -> str | None:
+        return mask_digest(np.isin(np.arange(len(self.filtered)), self.trusted_rows))
+
+    def _find_trusted(self, stage: str) -> np.ndarray:
+        """Rows that the user trusts, ascending, int64. Training alone uses them."""
+        if self.trusted is None or stage != 'fit':
+            return np.empty(0, np.int64)
+        model = self.trainer.lightning_module if self.trainer else None
+        if model is not None and not getattr(model, 'uses_trusted_pairs', False):
+            raise UsageError(
+                f'data.trusted has no effect on {type(model).__name__}, which trains all pairs alike: use SafeCLIP, or '
+                f'set it to null.'
+            )
+        poisons = self.manifest.rows()
+        return find_trusted(self.trusted, self.table, self._untrained_rows(), poisons, self.picture_hashes)
+
     def _untrained_rows(self) -> np.ndarray:
         """Rows that are left out: filtered and unreadable ones and, with ``poison=False``, poisons."""
         unreadable = np.fromiter(self.pictures.unreadable['train'], np.int64)
@@ -476,6 +509,13 @@ class PairsDataModule(L.LightningDataModule):
         model = self.trainer.lightning_module if self.trainer else None
         clean_only = getattr(model, 'assumes_clean_pairs', False) if self.clean_only is None else self.clean_only
         poisons = np.sort(self.manifest.rows())
+        trusted = np.intersect1d(self.trusted_rows, poisons)
+        if self.clean_only is not False and len(trusted):
+            raise UsageError(
+                f'{len(trusted):,} of the {len(self.trusted_rows):,} pairs of data.trusted are poisons of '
+                f'data.attacks, first row {trusted[0]}: use a rule that keeps none, such as CleanSubset, or set '
+                f'data.clean_only=false.'
+            )
         poisons = poisons[self.partition.side.numpy()[poisons] != DROPPED]
         if clean_only and len(poisons):
             raise UsageError(

@@ -97,20 +97,21 @@ def describe(trainer: L.Trainer, module: CLIP, data: PairsDataModule) -> str:
     lines = [f'Plan: {type(module).__name__} on {type(data).__name__}, {epochs} epochs of {steps:,} steps']
     lines += _pairs(data)
     lines += [_phase(phase) for phase in sum_up([*phases(module, steps, epochs)])]
-    lines += cautions(module, epochs, trainer.current_epoch)
+    lines += cautions(module, epochs, trainer.current_epoch, len(data.trusted_rows))
     kept = {**memory_plan(data), **_weights(module)}
     lines += [_line('keeps', name, format_bytes(count)) for name, count in kept.items()]
     return '\n'.join(lines)
 
 
-def cautions(module: CLIP, epochs: int, trained: int) -> list[str]:
+def cautions(module: CLIP, epochs: int, trained: int, trusted: int = 0) -> list[str]:
     """Where a resumed run goes on, what may change on the way, and whether the modalities are ever compared."""
     lines = [_line('resumes', f'after epoch {trained}', f'of {epochs}')] if trained else []
     if extra := getattr(module, 'extra_slow_epochs', 0):
         lines.append(_line('slow', f'up to {extra} more', 'taken from the mixed phase, if the split cannot be trusted'))
     if not any('cross_modal' in module.sides(epoch) for epoch in range(epochs)):
         remedy = 'raise trainer.max_epochs, or lower model.unimodal_epochs'
-        lines.append(_line('beware', f'epochs 1 to {epochs}', f'never compare a picture with its caption: {remedy}'))
+        lack = 'compare trusted pairs alone' if trusted else 'never compare a picture with its caption'
+        lines.append(_line('beware', f'epochs 1 to {epochs}', f'{lack}: {remedy}'))
     return lines
 
 
@@ -164,10 +165,12 @@ def _pairs(data: PairsDataModule) -> list[str]:
     left_out = '' if data.poison else ', measured but left out'
     dropped = f'{int(data.filtered.sum()):,} pairs left out'
     filters = [_line('filters', ', '.join(data.filters), dropped)] if data.filters else []
+    count = f'{len(data.trusted_rows):,} pairs'
+    trusted = [_line('trusted', type(data.trusted).__name__, count)] if data.trusted else []
     attacks = [_line('poisons', attack, _classes(of_attack) + left_out) for attack, of_attack in counts.items()]
     amounts = {name: f'{len(rows):,}' for name, rows in data.canary_rows().items()}
     planted = [_line('canaries', ', '.join(amounts), ' + '.join(amounts.values()) + ' planted')] if amounts else []
-    return [_line('pairs', f'batches of {data.batch_size:,}', share), *filters, *attacks, *planted]
+    return [_line('pairs', f'batches of {data.batch_size:,}', share), *filters, *trusted, *attacks, *planted]
 
 
 def _classes(counts: Mapping[str, int]) -> str:

@@ -15,7 +15,7 @@ from experiments.subcommands import options_with_values
 FILE = 'config.yaml'
 LEFT_OUT = {  # what a trained model is told by its checkpoint, and what is done to training pairs
     'model': ('pretrained', 'init_from'),
-    'data': ('attacks', 'filters', 'canaries', 'image_views', 'caption_views'),
+    'data': ('attacks', 'filters', 'trusted', 'canaries', 'image_views', 'caption_views'),
 }
 
 

@@ -176,7 +176,12 @@ class CLIP(L.LightningModule):
         return 'clip'
 
     def sides(self, epoch: int) -> dict[str, int]:
-        """Number of views on each side of an epoch. If only one side is named, it gets every pair that is kept."""
+        """Number of views on each side of an epoch. If only one side is named, it gets every pair that is kept.
+
+        Beside ``cross_modal`` and ``within_modal``, between which a split divides the pairs, ``trusted`` may be named:
+        the pairs of ``data.trusted`` are then trained across modalities, and all pairs within each. It is empty if the
+        user trusts none.
+        """
         return {'cross_modal': self.views}
 
     def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Tensor]:

@@ -23,7 +23,8 @@ class SafeCLIP(CLIP):
     trains with the CLIP loss at a small learning rate; after it, clean pairs are more similar than poisoned ones.
     ``mixed`` trains safe pairs with the CLIP loss and risky pairs with the unimodal loss (Eq. 3 and 4). A callback
     splits the pairs. Without it every pair stays safe, which gives a control that the paper lacks: the same warm-up,
-    views and steps, but no partition.
+    views and steps, but no partition. Pairs that the user vouches for, ``data.trusted``, are trained with the CLIP loss
+    in the unimodal phase too, and are always safe.
 
     Args:
         unimodal_epochs: Epochs of the unimodal phase (paper: 5).
@@ -50,6 +51,8 @@ class SafeCLIP(CLIP):
         extended_by: Epochs by which the slow phase has been extended so far.
         unimodal_from: Epoch from which on every epoch is unimodal; ``None`` unless the split could not be trusted.
     """
+
+    uses_trusted_pairs = True
 
     def __init__(
         self,
@@ -98,7 +101,7 @@ class SafeCLIP(CLIP):
     def sides(self, epoch: int) -> dict[str, int]:
         phase = self.phase(epoch)
         if phase == 'unimodal':
-            return {'within_modal': 2}
+            return {'trusted': self.views, 'within_modal': 2}
         return (
             {'cross_modal': self.views}
             if phase == 'slow'

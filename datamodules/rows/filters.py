@@ -265,11 +265,7 @@ def apply_filters(
     """
     dropped = np.zeros(len(table), bool)
     for name, rule in filters.items():
-        if isinstance(rule, ControlFilter):
-            by_rule = rule.drop_knowing(table, poisons)
-        else:
-            by_rule = rule.drop_pictures(pictures()) if isinstance(rule, PictureFilter) else rule.drop(table)
-        _check_mask(by_rule, len(table), type(rule).__name__)
+        by_rule = dropped_by(rule, table, poisons, pictures)
         log.warning('data.filters.%s drops %d of %d pairs', name, by_rule.sum(), len(by_rule))
         dropped |= by_rule
     if len(table) and dropped.all():
@@ -277,9 +273,19 @@ def apply_filters(
     return dropped
 
 
-def mask_digest(dropped: np.ndarray) -> str | None:
-    """Digest of the dropped rows, 16 hexadecimal digits; ``None`` if no row is dropped."""
-    return hashlib.sha256(np.packbits(dropped).tobytes()).hexdigest()[:16] if dropped.any() else None
+def dropped_by(rule: Filter, table: PairTable, poisons: np.ndarray, pictures: Callable[[], np.ndarray]) -> np.ndarray:
+    """Marks the rows that a rule drops, bool (N,); the arguments are those of :func:`apply_filters`."""
+    if isinstance(rule, ControlFilter):
+        dropped = rule.drop_knowing(table, poisons)
+    else:
+        dropped = rule.drop_pictures(pictures()) if isinstance(rule, PictureFilter) else rule.drop(table)
+    _check_mask(dropped, len(table), type(rule).__name__)
+    return dropped
+
+
+def mask_digest(mask: np.ndarray) -> str | None:
+    """Digest of the marked rows, 16 hexadecimal digits; ``None`` if no row is marked."""
+    return hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()[:16] if mask.any() else None
 
 
 def _check_mask(mask: object, count: int, name: str) -> None:

@@ -74,6 +74,7 @@ class PlantedData(L.LightningDataModule):
         self.similarity[-POISONS:] -= 0.6
         self.partition = Partition(64, fingerprint)
         self.tokens = np.arange(64)[:, None]
+        self.trusted_rows = np.zeros(0, np.int64)
         self.swept: list[tuple[str, Any]] = []
 
     @property

@@ -90,6 +90,57 @@ class TestFit:
         assert (mixture.converged, mixture.iterations) == (False, 3)
 
 
+def fit_by_definition(values: np.ndarray, anchors: np.ndarray, means: tuple[float, float], steps: int) -> list[float]:
+    """Means after EM from equal weights and a spread of 0.1, one value at a time: an anchor is high for certain."""
+    parts = [(0.5, mean, 0.01) for mean in means]
+    for _ in range(steps):
+        high = []
+        for value, is_anchor in zip(values, anchors, strict=True):
+            low_density, high_density = (w / math.sqrt(v) * math.exp(-((value - m) ** 2) / 2 / v) for w, m, v in parts)
+            high.append(1.0 if is_anchor else high_density / (low_density + high_density))
+        parts = []
+        for share in (1 - np.array(high), np.array(high)):
+            mean = float(share @ values / share.sum())
+            parts.append((float(share.mean()), mean, float(share @ (values - mean) ** 2 / share.sum()) + 1e-6))
+    return [mean for _, mean, _ in parts]
+
+
+class TestAnchors:
+    def test_one_step_matches_a_calculation_by_hand(self) -> None:
+        values = Bins(np.full(4, 0.25), np.array([0, 0.1, 0.5, 0.6]), 0.0, np.array([0, 1, 0, 0]))
+        start = Components(np.array([0.5, 0.5]), np.array([0.0, 0.6]), np.array([0.04, 0.04]))
+        after, likelihood = em_step(values, start)  # posteriors of the high component: 0.011, 1, 0.953, 0.989
+        assert likelihood == pytest.approx(-0.7974771, abs=1e-7)
+        assert after.weight == pytest.approx([0.26185647, 0.73814353])
+        assert after.mean == pytest.approx([0.02893293, 0.39616106], abs=1e-8)
+        assert after.variance == pytest.approx([0.01425972, 0.04768843], abs=1e-8)
+
+    @pytest.mark.parametrize('bins', [1024, 200])
+    def test_agrees_with_the_definition(self, bins: int) -> None:
+        generator = np.random.default_rng(0)
+        values = np.concatenate([generator.normal(0.1, 0.08, 600), generator.normal(0.3, 0.08, 200)])
+        anchors = np.arange(800) >= 700
+        mixture = fit_mixture(values, bins=bins, tol=1e-12, anchors=anchors)
+        expected = fit_by_definition(values, anchors, (0.1, 0.3), 600)
+        assert mixture.means == pytest.approx(expected, abs=1e-4)
+        assert mixture.means != pytest.approx(fit_mixture(values, bins=bins, tol=1e-12).means, abs=1e-3)
+
+    def test_find_their_bin_and_outlast_missing_values(self) -> None:
+        values = np.linspace(0, 1, 3000)
+        anchors = values >= 0.9
+        binned = histogram(values, 10, anchors)
+        assert np.asarray(binned.anchored).round(2).tolist() == [0] * 9 + [1, 1]  # the last holds the largest alone
+        with_gap, kept = np.insert(values, 5, math.nan), np.insert(anchors, 5, True)
+        assert fit_mixture(with_gap, anchors=kept).means == fit_mixture(values, anchors=anchors).means
+
+    def test_none_of_them_changes_nothing(self) -> None:
+        assert fit_mixture(TWELVE, anchors=np.zeros(12, bool)) == fit_mixture(TWELVE)
+
+    def test_are_refused_by_scikit_learn(self) -> None:
+        with pytest.raises(ValueError, match='use backend=histogram'):
+            fit_mixture(TWELVE, backend='sklearn', anchors=TWELVE > 0.3)
+
+
 class TestDegenerateValues:
     @pytest.mark.parametrize('backend', ['histogram', 'sklearn'])
     @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from callbacks import shuffled_pairs
 from callbacks.mismatches import Mismatches
 from callbacks.mixture import Array, Mixture, fit_mixture
-from callbacks.repartition import Past, SafeRiskyRepartition, Side, Split, top_rows
+from callbacks.repartition import NOTHING_KNOWN, Past, Repartition, SafeRiskyRepartition, Side, Split, top_rows
 from callbacks.scores import Augmented, Clean, Running, Score
 from callbacks.split_callback import STATE_VERSION
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
@@ -592,6 +592,61 @@ class TestTwoProcesses:
         data.similarity[:] = 0.3
         with pytest.raises(Exception, match='so none is safe'):
             trainer(4, SafeRiskyRepartition(min_fraction=0), **self.arguments).fit(PlantedModule(), data)
+
+
+class HalfOfAll(Repartition):
+    """A rule of somebody's own, which knows nothing of trusted pairs: the first half is safe."""
+
+    def decide(
+        self,
+        score: Any,
+        side: Side,
+        past: Past | None,
+        candidates: Any = None,
+        mismatches: Mismatches = NOTHING_KNOWN,
+    ) -> Split:
+        return Split(np.repeat([SAFE, RISKY], 32).astype(np.int8), Past(Fraction(1, 2)), float(score[:32].min()))
+
+
+class TestTrustedPairs:
+    """Rows 60 and 61 have the similarity of poisons, but the user vouches for them."""
+
+    @staticmethod
+    def data() -> PlantedData:
+        data = PlantedData()
+        data.trusted_rows = np.array([3, 60, 61])
+        return data
+
+    @pytest.mark.parametrize('rule', [HalfOfAll, SafeRiskyRepartition])
+    def test_are_safe_whatever_the_rule_says(self, rule: type[Repartition]) -> None:
+        trusted, plain = self.data(), PlantedData()
+        for data in (trusted, plain):
+            trainer(WARM_UP + 1, rule()).fit(PlantedModule(), data)
+        assert trusted.partition.side[[3, 60, 61]].tolist() == [SAFE] * 3
+        others = np.delete(np.arange(64), [3, 60, 61])
+        assert torch.equal(trusted.partition.side[others], plain.partition.side[others])
+        assert (trusted.partition.side[others] == RISKY).sum() > 10
+
+    def test_anchor_the_mixture(self) -> None:
+        score = np.concatenate([np.linspace(0, 0.4, 150), np.linspace(0.35, 0.6, 50)])
+        trusted = np.arange(120, 150)
+        is_trusted = np.isin(np.arange(200), trusted)
+        callback, known = SafeRiskyRepartition(size='mixture', min_fraction=0), Mismatches(trusted=trusted)
+        split = callback.decide(score, all_safe(200), None, None, known)
+        assert split.past.mixture == fit_mixture(score, anchors=is_trusted) != fit_mixture(score)
+        assert len(safe_rows(split)) > len(safe_rows(callback.decide(score, all_safe(200), None)))
+        assert len(safe_rows(split)) == split.past.fraction * 200  # the callback adds trusted pairs, not the rule
+
+    def test_anchor_the_mixture_that_is_shown(self) -> None:
+        data = self.data()
+        trainer(WARM_UP + 1, SafeRiskyRepartition()).fit(PlantedModule(), data)  # which decides by the first mixture
+        anchored = fit_mixture(data.partition.score.numpy(), anchors=np.isin(np.arange(64), data.trusted_rows))
+        assert data.partition.mixture is not None
+        assert data.partition.mixture['mean_high'] == anchored.means[1]
+
+    def test_cannot_anchor_that_of_scikit_learn(self) -> None:
+        with pytest.raises(UsageError, match=r'backend=sklearn cannot anchor .* data.trusted: use histogram'):
+            trainer(WARM_UP, SafeRiskyRepartition(backend='sklearn')).fit(PlantedModule(), self.data())
 
 
 class TestSignature:

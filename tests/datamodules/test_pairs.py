@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from datamodules.attacks import Attack, Backdoor, BadNet, Blended, Patch, TargetedPoison, WaNetNoise
+from datamodules.attacks.canaries import PatchCanary
 from datamodules.evaluation.sets import EvalBatch
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.augment import CleanView, SimCLRViews, normalize
 from datamodules.pictures.batches import CLEAN, PairBatch
 from datamodules.pictures.cache import crop_square
 from datamodules.pictures.views import clean_view
-from datamodules.rows.filters import PictureFold, RandomSubset
+from datamodules.rows.filters import CleanSubset, PictureFold, RandomSubset
 from datamodules.rows.pair_sketch import hash_pairs, share_in
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.rows.table import UNKNOWN, PairTable
@@ -24,7 +25,18 @@ from datamodules.text.eda import EDA
 from datamodules.text.tokenizer import WordTokenizer
 from datamodules.toy_pairs import ToyPairs
 from datamodules.usage_error import UsageError
-from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, NAMES, TinyImages, TinyPairs, attach, set_up
+from lightning_modules.clip import CLIP
+from tests.helpers.tiny import (
+    CONTEXT_LENGTH,
+    IMAGE_SIZE,
+    NAMES,
+    TinyImages,
+    TinyPairs,
+    attach,
+    set_up,
+    tiny_architecture,
+    trainer,
+)
 
 BOTH = {'cross_modal': 1, 'within_modal': 2}
 CACHED_TOKENIZER = cache(WordTokenizer)
@@ -640,6 +652,71 @@ class TestFilters:
         same.load_state_dict(state)
         with pytest.raises(UsageError, match=r'other pairs than data.filters keep'):
             other.load_state_dict(state)
+
+
+WARM_UP = {'trusted': 1, 'within_modal': 2}
+
+
+class TestTrustedPairs:
+    def test_are_trained_across_modalities_while_all_are_trained_within(self, folder: Path) -> None:
+        data = tiny(folder, trusted=CleanSubset(3))
+        batches = epoch_batches(data, WARM_UP)
+        across = [batch for batch in batches if batch.cross_modal]
+        within = [batch for batch in batches if not batch.cross_modal]
+        assert len(batches) == data.steps_per_epoch == 4 and len(across) == 1
+        assert {*rows(across)} == {*data.trusted_rows.tolist()} and len(rows(across)) == 8  # drawn again and again
+        assert len({*rows(within)}) == 24
+        assert [len(batch.image) for batch in across + within] == [1, 2, 2, 2]  # views
+
+    def test_are_drawn_as_often_as_a_safe_pair(self, folder: Path) -> None:
+        data = tiny(folder, trusted=CleanSubset(4), safe_weight=8.0)
+        assert [batch.cross_modal for batch in epoch_batches(data, WARM_UP)].count(8) == 2  # 32 to 32
+
+    def test_may_share_batches_with_the_others(self, folder: Path) -> None:
+        data = tiny(folder, trusted=CleanSubset(8), order='joint')
+        batches = epoch_batches(data, WARM_UP)
+        assert [batch.cross_modal for batch in batches] == [2] * 4
+        assert all({*batch.row[:2].tolist()} <= {*data.trusted_rows.tolist()} for batch in batches)
+
+    def test_none_of_them_changes_no_batch(self, folder: Path) -> None:
+        for one, other in zip(
+            epoch_batches(tiny(folder), WARM_UP), epoch_batches(tiny(folder), {'within_modal': 2}), strict=True
+        ):
+            assert torch.equal(one.row, other.row) and torch.equal(one.image, other.image)
+
+    def test_are_among_those_that_are_trained_on(self, folder: Path) -> None:
+        data = tiny(folder, trusted=RandomSubset(1.0), filters={'half': RandomSubset(0.5)}, broken=[3])
+        assert data.trusted_rows.tolist() == np.flatnonzero(data.partition.side.numpy() != DROPPED).tolist()
+        canary = {'square': PatchCanary(at_least=5)}
+        planted = tiny(folder, trusted=CleanSubset(32), canaries=canary)  # canaries are poisons, too
+        assert planted.trusted_rows.tolist() == list(range(32)) and len(planted.table) == 37
+
+    def test_must_not_be_poisoned(self, folder: Path) -> None:
+        poisoned = {'attacks': {'badnet': badnet(mode='append')}, 'trusted': RandomSubset(1.0)}
+        message = r'^3 of the 35 pairs of data.trusted are poisons of data.attacks, first row 32: use a rule'
+        with pytest.raises(UsageError, match=message):
+            tiny(folder, **poisoned)
+        assert len(tiny(folder, **poisoned, poison=False).trusted_rows) == 32
+        assert len(tiny(folder, **poisoned, clean_only=False).trusted_rows) == 35
+
+    def test_are_of_no_use_to_a_model_that_trains_all_pairs_alike(self, folder: Path, tmp_path: Path) -> None:
+        model = CLIP(architecture=tiny_architecture(tmp_path))
+        data = TinyPairs(trusted=CleanSubset(3), cache_dir=folder)
+        with pytest.raises(UsageError, match=r'^data.trusted has no effect on CLIP, which .*: use SafeCLIP, or'):
+            trainer(max_epochs=1).fit(model, data)
+        data.setup('test')  # of what SafeCLIP has trained
+        assert not len(data.trusted_rows)
+
+    def test_must_be_those_of_the_run_that_is_resumed(self, folder: Path) -> None:
+        state = tiny(folder, trusted=CleanSubset(3)).state_dict()
+        other, same = (tiny(folder, trusted=CleanSubset(3, seed)) for seed in (1, 0))
+        none = tiny(folder)
+        for data in (other, same, none):
+            attach(data)
+        same.load_state_dict(state)
+        for data in (other, none):
+            with pytest.raises(UsageError, match=r'with other trusted pairs than data.trusted keeps: resume with'):
+                data.load_state_dict(state)
 
 
 class TestHeldoutPairs:

@@ -61,6 +61,7 @@ def test_warns_of_a_run_that_never_compares_pictures_with_captions(safeclip: Saf
     assert line.split()[:5] == ['beware', 'epochs', '1', 'to', '2']
     assert 'raise trainer.max_epochs, or lower model.unimodal_epochs' in line
     assert not cautions(safeclip, 3, 0)
+    assert 'compare trusted pairs alone' in cautions(safeclip, 2, 0, trusted=5)[0]
 
 
 def test_says_how_long_the_slow_phase_may_become(safeclip: SafeCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,3 +128,11 @@ class TestPrintedPlan:
         assert any(line.split() == ['pairs', 'batches', 'of', '24', '48'] for line in lines)
         assert any(line.split() == ['filters', 'half', '48', 'pairs', 'left', 'out'] for line in lines)
         assert any(line.split() == ['canaries', 'square', '5', 'planted'] for line in lines)
+
+    def test_says_how_many_pairs_are_trusted(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        where = [f'--trainer.default_root_dir={tmp_path}', f'--data.cache_dir={tmp_path}', '--trainer.logger=false']
+        files = ['--config', 'safeclip_toy.yaml', '--config', 'ablations/trusted_1_percent.yaml']
+        main(['fit', *files, *SMALL, *where, '--trainer.max_epochs=1', '--data.trusted.count=7'])
+        plan = capsys.readouterr().out
+        assert any(line.split() == ['trusted', 'CleanSubset', '7', 'pairs'] for line in plan.splitlines())
+        assert '1 epochs of 4 steps' in plan and 'epoch 1                      4 steps' in plan

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from callbacks.sweep import sweep
 from datamodules.pictures.augment import SimCLRViews
+from datamodules.rows.filters import CleanSubset
 from datamodules.rows.partition import RISKY
 from datamodules.text.eda import EDA
 from lightning_modules.cleanclip import CleanCLIP
@@ -168,6 +169,9 @@ def transformer_results(folder: Path, **settings: Any) -> dict[str, Any]:
             safeclip(**unimodal, nn_direction='view_rows', nn_roles='first'), augmented(folder), **settings
         ),
         'unimodal, no pool': train_one_epoch(safeclip(**{**unimodal, 'pool_size': 0}), augmented(folder), **settings),
+        'unimodal, trusted pairs': train_one_epoch(
+            safeclip(**unimodal), augmented(folder, trusted=CleanSubset(12)), **settings
+        ),
         'within each modality, one way': train_one_epoch(
             build_with_seed(CleanCLIP, architecture=tiny), augmented(folder), **settings
         ),

@@ -260,7 +260,7 @@ class Run(NamedTuple):
     trainer: L.Trainer
 
 
-def pairs(folder: Path, workers: int = 0, kind: type[TinyPairs] = TinyPairs) -> TinyPairs:
+def pairs(folder: Path, workers: int = 0, kind: type[TinyPairs] = TinyPairs, **more: Any) -> TinyPairs:
     """Poisoned pairs with random augmentation: 34 rows, four batches of eight."""
     return kind(
         rows=30,
@@ -271,6 +271,7 @@ def pairs(folder: Path, workers: int = 0, kind: type[TinyPairs] = TinyPairs) -> 
         batch_size=BATCH,
         cache_dir=str(folder / 'cache'),
         num_workers=workers,
+        **more,
     )
 
 

@@ -31,6 +31,7 @@ LOSSES = (
     'unimodal, pool',
     'unimodal, as released',
     'unimodal, no pool',
+    'unimodal, trusted pairs',
     'within each modality, one way',
     'pushed away',
     'mixed, one side a batch',

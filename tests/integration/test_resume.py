@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from callbacks.scores import Augmented, Clean, Running, Score
+from datamodules.rows.filters import CleanSubset
 from datamodules.rows.partition import RISKY, SAFE
 from experiments.checkpoint_choice import runs_newest_first
 from experiments.checkpoint_io import AtomicCheckpointIO
+from tests.helpers.tiny import TinyPairs
 from tests.integration.kills import End, read_outcome, start
 from tests.integration.processes import read_tracebacks, run_in_processes
 from tests.integration.runs import (
@@ -74,6 +76,23 @@ class TestRunThatDied:
         remaining = list(range(PLACES[name].epoch, len(PHASES)))
         assert [epoch.number for epoch in resumed.trace.epochs] == resumed.trace.validations == remaining
         assert all(len(epoch.rows) == STEPS for epoch in resumed.trace.epochs)
+
+    def test_resumes_with_trusted_pairs(self, tmp_path: Path) -> None:
+        def data() -> TinyPairs:
+            return pairs(tmp_path, trusted=CleanSubset(6))
+
+        whole = run(tmp_path / 'whole', data=data())
+        trusted = {*whole.data.trusted_rows.tolist()}
+        for epoch, phase in zip(whole.trace.epochs, PHASES, strict=True):
+            across = [rows[:safe] for rows, safe in zip(epoch.rows, epoch.safe, strict=True) if safe]
+            assert len(epoch.rows) == STEPS
+            assert across and all({*rows} <= trusted for rows in across) == (phase == 'unimodal')
+        assert all((epoch.partition[0][whole.data.trusted_rows] == SAFE).all() for epoch in whole.trace.epochs)
+        assert (whole.data.partition.side == RISKY).any()
+        checkpoint = run_until_death(tmp_path / 'died', PLACES['unimodal'], data=data())
+        checkpoint = run_until_death(tmp_path / 'died again', PLACES['mixed'], checkpoint, data=data())
+        run(tmp_path / 'resumed', resume=checkpoint, data=data())
+        assert find_differences(load_outcome(tmp_path / 'whole'), load_outcome(tmp_path / 'resumed')) == []
 
     @pytest.mark.slow
     def test_may_die_several_times(self, tmp_path: Path, whole: dict[str, Any]) -> None:

@@ -107,13 +107,13 @@ class TestPlan:
     def test_each_phase_has_its_sides(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path)
         assert [model.sides(epoch) for epoch in range(3)] == [
-            {'within_modal': 2},
+            {'trusted': 1, 'within_modal': 2},
             {'cross_modal': 1},
             {'cross_modal': 1, 'within_modal': 2},
         ]
         two = safeclip(tmp_path, views=2)
         assert [two.sides(epoch) for epoch in range(3)] == [
-            {'within_modal': 2},
+            {'trusted': 2, 'within_modal': 2},
             {'cross_modal': 2},
             {'cross_modal': 2, 'within_modal': 2},
         ]
@@ -121,7 +121,7 @@ class TestPlan:
     def test_risky_pairs_can_be_left_out(self, tmp_path: Path) -> None:
         model = safeclip(tmp_path, in_modal=False)
         assert [model.sides(epoch) for epoch in range(3)] == [
-            {'within_modal': 2},
+            {'trusted': 1, 'within_modal': 2},
             {'cross_modal': 1},
             {'cross_modal': 1, 'within_modal': 0},
         ]
