@@ -1,4 +1,4 @@
-"""Sources of the similarities that a split is based on: a sweep over clean or augmented views, or training itself."""
+"""Sources of the values that a split is based on: a sweep over clean or augmented views, training itself, or chance."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from torch import Tensor
 from callbacks.shuffled_pairs import ShuffledPairs
 from callbacks.sweep import RowSums, sweep
 from datamodules.contracts import pairs_of
+from datamodules.rows.draws import fractions
 from datamodules.usage_error import UsageError
 
 Rows = NDArray[np.int64]
+RANDOM_KEY = 0x72616E6B  # of the stream of random ranks; arbitrary, but a change would change them
 
 
 class Score(ABC):
@@ -189,6 +191,33 @@ class Running(Score):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.average = state.get('average')
+
+
+class Random(Score):
+    """Random numbers instead of similarities: the control that shows what a split owes to its ranking.
+
+    A pair keeps its number for the whole run, so the safe side grows as with similarities. Set ``first_fraction``, as
+    a mixture has nothing to fit.
+
+    Args:
+        seed: Seed of the numbers.
+    """
+
+    sweeps = False
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def measure(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        epoch: int,
+        rows: Rows | None = None,
+        shuffled: ShuffledPairs | None = None,
+    ) -> Tensor:
+        numbers = fractions(len(pairs_of(trainer).partition), self.seed, RANDOM_KEY)
+        return torch.from_numpy(numbers.astype(np.float32))
 
 
 def _sweep(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from callbacks.metric_names import ZERO_SHOT_PREFIX, parse_asr_metric, zero_shot_metric
 
 TRUSTED = 'partition/trusted'  # logged with each split: 1 if what was measured does not speak against it
+LEAK_PREFIX = 'partition/leak/'  # and the name of an attack: share of its poisons on the safe side
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,12 @@ def star(results: Sequence[Result]) -> str:
 def attacks_in(results: Iterable[Result]) -> list[str]:
     """Attacks whose success any of the results measured, in the order of first appearance."""
     return list(dict.fromkeys(attack for result in results for attack in result.attacks))
+
+
+def attacks_in_splits(results: Iterable[Result]) -> list[str]:
+    """Attacks whose poisons any of the splits has judged, in alphabetical order."""
+    metrics = {metric for result in results for metric in result.series}
+    return sorted(metric.removeprefix(LEAK_PREFIX) for metric in metrics if metric.startswith(LEAK_PREFIX))
 
 
 def last_values(results: Iterable[Result], metric: str) -> list[float]:

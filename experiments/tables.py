@@ -14,15 +14,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from callbacks.attack_success import MIN_ESTABLISHED_RATE, MIN_RECALL, is_unsaid
 from callbacks.intervals import wilson_interval
 from callbacks.metric_names import asr_metric
-from experiments.results import Result, attacks_in, caveats, first_values, group_repetitions, last_values, star
+from experiments.results import (
+    LEAK_PREFIX,
+    Result,
+    attacks_in,
+    attacks_in_splits,
+    caveats,
+    first_values,
+    group_repetitions,
+    last_values,
+    star,
+)
 
 MIN_IMAGES_FOR_A_RATE = 101  # below, an attack's success is shown as hits of all images
 UNSAID = '†'
 
 
 def run_table(results: Sequence[Result]) -> str:
-    """A Markdown table with a row for each run, or for all its repetitions with other seeds."""
+    """A Markdown table with a row for each run, or for all its repetitions with other seeds.
+
+    If no attack's success was measured, as in runs that end at their first split, it says how well the split's scores
+    tell the poisons.
+    """
     attacks = attacks_in(results)
+    split_alone = [] if attacks else attacks_in_splits(results)
     has_filters = any(run.kept is not None for run in results)
     head = [
         'run',
@@ -33,15 +48,24 @@ def run_table(results: Sequence[Result]) -> str:
     ]
     recalled = [a for a in attacks if last_values(results, asr_metric(a, 'recall'))]
     head += [f'recall of its target, {attack}' for attack in recalled]
-    head += ['first split: share', *(f'leak {attack}' for attack in attacks)]
+    head += ['first split: share', *(f'leak {attack}' for attack in [*attacks, *split_alone])]
+    head += [f'AUROC {attack}' for attack in split_alone]
     head += ['last split: share', 'contamination', 'training, s']
     groups = group_repetitions(results)
-    rows = [_run_row(label + star(runs), runs, attacks, recalled, has_filters) for label, runs in groups.items()]
+    rows = [
+        _run_row(label + star(runs), runs, attacks, split_alone, recalled, has_filters)
+        for label, runs in groups.items()
+    ]
     return _format_table([head, *rows]) + _format_notes(rows, groups.values())
 
 
 def _run_row(
-    label: str, runs: Sequence[Result], attacks: Sequence[str], recalled: Sequence[str], has_filters: bool
+    label: str,
+    runs: Sequence[Result],
+    attacks: Sequence[str],
+    split_alone: Sequence[str],
+    recalled: Sequence[str],
+    has_filters: bool,
 ) -> list[str]:
     row = [
         label,
@@ -52,7 +76,8 @@ def _run_row(
     row += [_success(runs, attack) for attack in attacks]
     row += [_format_spread(last_values(runs, asr_metric(attack, 'recall'))) for attack in recalled]
     row += [_format_spread(first_values(runs, 'partition/share'))]
-    row += [_format_spread(first_values(runs, f'partition/leak/{attack}')) for attack in attacks]
+    row += [_format_spread(first_values(runs, f'{LEAK_PREFIX}{attack}')) for attack in [*attacks, *split_alone]]
+    row += [_format_spread(first_values(runs, f'partition/auroc/{attack}')) for attack in split_alone]
     row += [_format_spread(last_values(runs, 'partition/share'))]
     row += [_format_spread(last_values([run for run in runs if run.knows_poisons], 'partition/contamination'))]
     return [*row, f'{sum(run.seconds for run in runs) / len(runs):.0f}']

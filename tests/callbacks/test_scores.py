@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from callbacks.repartition import SafeRiskyRepartition
-from callbacks.scores import Augmented, Clean, Running, Score
-from datamodules.rows.partition import RISKY
+from callbacks.scores import Augmented, Clean, Random, Running, Score
+from datamodules.rows.partition import RISKY, SAFE
 from datamodules.usage_error import UsageError
 from tests.callbacks.planted import POISONS, WARM_UP, Batch, PlantedData, PlantedModule, quiet_lightning, trainer
 
@@ -114,6 +114,28 @@ class TestRunning:
     def test_refuses_a_momentum_out_of_range(self, momentum: float) -> None:
         with pytest.raises(UsageError, match=r'score.momentum must lie in \[0, 1\)'):
             Running(momentum)
+
+
+@quiet_lightning
+class TestRandom:
+    def test_a_split_lets_as_many_poisons_in_as_other_pairs_and_keeps_those_that_it_has(self) -> None:
+        data, sides = PlantedData(), []
+        for epochs in (WARM_UP, WARM_UP + 1):
+            data = PlantedData()
+            trainer(epochs, SafeRiskyRepartition(score=Random(), first_fraction=0.5, growth=0.1)).fit(
+                PlantedModule(), data
+            )
+            sides.append({*data.partition.rows(SAFE).tolist()})
+        first, second = sides
+        assert (len(first), len(second)) == (32, 38) and first < second
+        assert 4 <= len(first & {*range(64 - POISONS, 64)}) <= 12  # of 16; by similarity, none
+        assert data.swept == []
+
+    def test_another_seed_draws_other_numbers_which_do_not_depend_on_the_epoch(self) -> None:
+        fitting, module, _ = fit_planted()
+        one, later, other = (Random(seed).measure(fitting, module, epoch) for seed, epoch in ((1, 2), (1, 9), (2, 2)))
+        assert torch.equal(one, later) and not torch.equal(one, other)
+        assert one.dtype == torch.float32 and one.shape == (64,)
 
 
 class Reversed(Score):

@@ -12,14 +12,27 @@ from datamodules import attacks
 from datamodules.attacks.base import Attack, Poisoning
 from datamodules.text.prompts import imagenet_classes
 from experiments.grid_file import Cell, Grid, read_grid
-from lightning_modules.schedules import auto_slow_factor
 from tests.experiments.conftest import EXPERIMENTS, resolve
 from tests.helpers.parameters import first_fast
 
-PAIRS = {'cc1m': 1_000_000, 'cc3m': 3_318_333, 'coco': 82_783, 'visual_genome': 107_077}  # before any poison
-BATCH = {'cc1m': 512, 'cc3m': 512, 'coco': 256, 'visual_genome': 256}  # Table 14
+PAIRS = {'cc100k': 100_000, 'cc1m': 1_000_000, 'cc3m': 3_318_333, 'coco': 82_783, 'visual_genome': 107_077}  # clean
+BATCH = {'cc100k': 512, 'cc1m': 512, 'cc3m': 512, 'coco': 256, 'visual_genome': 256}  # Table 14
 BOTH = ('clip', 'safeclip')  # tables 9 and 10 leave out CLIP, which shows whether the attack works at all
-CLASS_OF = {'clip': '.CLIP', 'roclip': '.RoCLIP'}  # the others are SafeCLIP
+CLASS_OF = {'clip': '.CLIP', 'clip_vit': '.CLIP', 'roclip': '.RoCLIP'}  # the others are SafeCLIP
+MODEL = {'unimodal_epochs': 5, 'slow_epochs': 1, 'slow_lr': 5e-6, 'in_modal': True, 'pool_size': 'auto'}
+CHANGED = {  # in the rows of Tables 3 to 6
+    '1_1': {'unimodal_epochs': 1},
+    '10_1': {'unimodal_epochs': 10},
+    '5_0': {'slow_epochs': 0},
+    '5_2': {'slow_epochs': 2},
+    'slow_lr_1e-6': {'slow_lr': 1e-6},
+    'slow_lr_5e-5': {'slow_lr': 5e-5},
+    'no_in_modal': {'in_modal': False},
+    'no_pool': {'pool_size': 0},
+    'threshold_0.95': {'threshold': 0.95},
+    'threshold_0.7': {'threshold': 0.7},
+    'threshold_0.5': {'threshold': 0.5},
+}
 CLASSES = {
     'tdpa': 'TargetedPoison',
     'badnet': 'BadNet',
@@ -45,12 +58,18 @@ class Table(NamedTuple):
     rates: dict[str, float]
 
 
+THREE, TARGETED = ('cc1m', 'coco', 'visual_genome'), {'tdpa': 0.0005}
+OF_THE_FIRST_SPLIT = ('table_3', 'table_6', 'table_12')
 TABLES = {
     'table_1': Table(
         ('clip', 'roclip', 'safeclip'),
         ('cc1m', 'cc3m', 'coco', 'visual_genome'),
         {'tdpa': 0.0005, 'badnet': 0.0005, 'label_consistent': 0.0015, 'blended': 0.0015, 'wanet': 0.0015},
     ),
+    'table_3': Table(('5_1', '1_1', '10_1', '5_0', '5_2'), ('cc1m',), TARGETED),
+    'table_4': Table((*BOTH, 'slow_lr_1e-6', 'slow_lr_5e-5'), THREE, TARGETED),
+    'table_5': Table((*BOTH, 'no_in_modal', 'no_pool'), THREE, TARGETED),
+    'table_6': Table(tuple(f'threshold_{threshold}' for threshold in (0.95, 0.9, 0.7, 0.5)), THREE, TARGETED),
     'table_7': Table((*BOTH, 'safeclip_64'), ('cc1m',), {'tdpa': 0.0005, 'badnet': 0.0005}),
     'table_9_coco': Table(
         BOTH,
@@ -61,6 +80,8 @@ TABLES = {
         BOTH, ('cc1m',), {'tdpa_0.05': 0.0005, 'tdpa_0.1': 0.001, 'badnet_0.05': 0.0005, 'badnet_0.1': 0.001}
     ),
     'table_10': Table(BOTH, ('coco',), {'hybrid': 0.0005, 'parallel_all2one': 0.0005, 'parallel_all2all': 0.0005}),
+    'table_12': Table(('safeclip',), ('cc3m', 'cc1m', 'cc100k'), TARGETED),
+    'table_13': Table((*BOTH, 'clip_vit', 'safeclip_vit'), ('cc1m',), {'tdpa': 0.0005, 'badnet': 0.0005}),
 }
 CELLS = [(name, *cell) for name, table in TABLES.items() for cell in product(table.methods, table.data, table.rates)]
 FIRST_OF_TABLE = [next(cell for cell in CELLS if cell[0] == table) for table in TABLES]
@@ -99,7 +120,7 @@ def parts_of(table: str, data: str, attack: str) -> dict[str, Attack]:
 def test_a_grid_has_the_cells_of_its_table(table: str) -> None:
     cells = grid_of(table).cells()
     assert {(table, cell.method, cell.data, cell.attack) for cell in cells} == {c for c in CELLS if c[0] == table}
-    assert grid_of(table).undefended == 'clip'
+    assert grid_of(table).undefended == ('clip' if 'clip' in TABLES[table].methods else None)
 
 
 @each_cell
@@ -113,7 +134,7 @@ class TestCell:
     def test_trains_as_the_paper_does(self, table: str, method: str, data: str, attack: str) -> None:
         config = config_of(table, method, data, attack)
         assert config.model.class_path.endswith(CLASS_OF.get(method, '.SafeCLIP'))
-        assert config.model.init_args.architecture == 'RN50'
+        assert config.model.init_args.architecture == ('ViT-B-32' if method.endswith('_vit') else 'RN50')
         assert config.model.init_args.lr == 5e-4
         assert config.data.init_args.batch_size == BATCH[data]
         assert config.trainer.max_epochs == {'safeclip_64': 64, 'roclip': 24}.get(method, 48)
@@ -122,13 +143,13 @@ class TestCell:
         config = config_of(table, method, data, attack)
         if method in CLASS_OF:
             assert config.callbacks.repartition is None
-            assert method == 'clip' or config.model.init_args.match_every == 2
+            assert method != 'roclip' or config.model.init_args.match_every == 2
             return
-        model, split = config.model.init_args, config.callbacks.repartition.init_args
-        steps = PAIRS[data] // BATCH[data]
-        slow_lr = model.lr * auto_slow_factor(steps) if model.slow_lr == 'auto' else model.slow_lr
-        assert (model.unimodal_epochs, model.slow_epochs, slow_lr) == (5, 1, pytest.approx(5e-6))
-        assert (split.threshold, split.growth) == (0.9, 0.01)
+        settings = {**vars(config.model.init_args), **vars(config.callbacks.repartition.init_args)}
+        expected = {**MODEL, 'threshold': 0.9, 'growth': 0.01, **CHANGED.get(method, {})}
+        assert {name: settings[name] for name in expected} == expected
+        ends = [callback.class_path for callback in config.trainer.callbacks or []]
+        assert ends == ['callbacks.first_split.EndAtFirstSplit'] * (table in OF_THE_FIRST_SPLIT)
 
 
 class TestPoison:

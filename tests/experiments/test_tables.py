@@ -74,6 +74,12 @@ class TestRunTable:
         twin = Result('twin', 1, 4, {'zero_shot/heldout': [(4, 0.5)]}, 1.0)
         assert '| - |' in run_table([attacked_result('clip', 1, 1, 200), twin]).splitlines()[-1]
 
+    def test_shows_the_first_split_of_runs_that_end_there(self) -> None:
+        series = {'partition/share': [(6, 0.25)], 'partition/leak/a': [(6, 0.1)], 'partition/auroc/a': [(6, 0.8)]}
+        columns = [row.split(' | ') for row in run_table([Result('5_1', 1, 30, series, 1.0, {'a': 3})]).splitlines()]
+        row = dict(zip(columns[0], columns[2], strict=True))
+        assert (row['first split: share'], row['leak a'], row['AUROC a']) == ('0.250', '0.100', '0.800')
+
 
 class TestAttackTable:
     def test_marks_a_cell_with_a_run_that_is_not_whole(self) -> None:
