@@ -91,15 +91,13 @@ class TestFit:
 
 
 def fit_by_definition(values: np.ndarray, anchors: np.ndarray, means: tuple[float, float], steps: int) -> list[float]:
-    """Means after EM from equal weights and a spread of 0.1, one value at a time: an anchor is high for certain."""
+    """Means after EM from equal weights and a spread of 0.1: an anchor is high for certain."""
     parts = [(0.5, mean, 0.01) for mean in means]
     for _ in range(steps):
-        high = []
-        for value, is_anchor in zip(values, anchors, strict=True):
-            low_density, high_density = (w / math.sqrt(v) * math.exp(-((value - m) ** 2) / 2 / v) for w, m, v in parts)
-            high.append(1.0 if is_anchor else high_density / (low_density + high_density))
+        low, high = (w / math.sqrt(v) * np.exp(-((values - m) ** 2) / 2 / v) for w, m, v in parts)
+        posterior = np.where(anchors, 1, high / (low + high))
         parts = []
-        for share in (1 - np.array(high), np.array(high)):
+        for share in (1 - posterior, posterior):
             mean = float(share @ values / share.sum())
             parts.append((float(share.mean()), mean, float(share @ (values - mean) ** 2 / share.sum()) + 1e-6))
     return [mean for _, mean, _ in parts]

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -617,8 +619,8 @@ class TestTrustedPairs:
         data.trusted_rows = np.array([3, 60, 61])
         return data
 
-    @pytest.mark.parametrize('rule', [HalfOfAll, SafeRiskyRepartition])
-    def test_are_safe_whatever_the_rule_says(self, rule: type[Repartition]) -> None:
+    @pytest.mark.parametrize('rule', [HalfOfAll, partial(SafeRiskyRepartition, first_fraction=0.5)])
+    def test_are_safe_whatever_the_rule_says(self, rule: Callable[[], Repartition]) -> None:
         trusted, plain = self.data(), PlantedData()
         for data in (trusted, plain):
             trainer(WARM_UP + 1, rule()).fit(PlantedModule(), data)
