@@ -66,6 +66,27 @@ def detection_metric(detector: str, attack: str, what: str) -> str:
     return f'{DETECTION_PREFIX}{detector}/{attack}/{what}'
 
 
+class DetectionName(NamedTuple):
+    """Parts of the name of a detector's measurement.
+
+    Attributes:
+        detector: Name of the detector.
+        attack: Name of the attack.
+        what: The quantity, see :class:`callbacks.detection.Detectors`.
+    """
+
+    detector: str
+    attack: str
+    what: str
+
+
+def parse_detection_metric(metric: str) -> DetectionName | None:
+    """Parts of a metric; ``None`` if it does not measure how well a detector finds the poisons of an attack."""
+    detector, _, rest = metric.removeprefix(DETECTION_PREFIX).partition('/')
+    attack, _, what = rest.rpartition('/')
+    return DetectionName(detector, attack, what) if metric.startswith(DETECTION_PREFIX) and attack else None
+
+
 def detector_seconds(detector: str) -> str:
     """Name of the time that a detector takes: ``detect/<detector>/seconds``."""
     return f'{DETECTION_PREFIX}{detector}/seconds'

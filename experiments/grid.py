@@ -7,7 +7,7 @@ A cell of a grid is one method on one data set under one set of attacks, with on
 another one's ledger keeps; it then comes after it. Finished cells are skipped, and killed cells resume from their last
 checkpoint. If a cell fails, the others still run, and the exit status is 1. A grid that is told to end takes its runs
 with it. Several grids may share their folders: a cell that one of them runs is left to it. A finished cell leaves one
-small JSON file. The table.md beside these files is made from them alone, so the runs can be deleted.
+small JSON file. The table.md beside these files, and its figure, are made from them alone, so the runs can be deleted.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from experiments.child_processes import Children, ended_by_signals
 from experiments.config_files import SHIPPED
 from experiments.errors import short_errors
 from experiments.grid_file import Cell, Grid, read_grid
+from experiments.grid_results import load_result, of_cell, result_file, write_report
 from experiments.kept_pairs import OPTION as FILTER_OPTION
 from experiments.option_check import check_options
-from experiments.result_files import DamagedResultError, load, save
-from experiments.results import Result, attacks_in
+from experiments.result_files import save
+from experiments.results import Result
 from experiments.run_folder import DONE
 from experiments.run_results import finished_version, read_run, versions
-from experiments.tables import attack_table, run_table
 
 LAST_CHECKPOINT = 'checkpoints/last.ckpt'
 COMMAND = 'command.txt'  # in a cell's folder: the command that started it
@@ -207,46 +207,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     return next((path for path in reversed(checkpoints) if path.is_file()), None)
 
 
-def result_file(results: Path, cell: Cell) -> Path:
-    """The file of a cell's result."""
-    return results / f'{cell.name}.json'
-
-
-def of_cell(result: Result, cell: Cell) -> Result:
-    """A result under the name and the seeds of its cell."""
-    return replace(result, name=cell.name_without_seeds, seed=cell.seed, data_seed=cell.data_seed)
-
-
-def load_result(results: Path, cell: Cell) -> Result | None:
-    """The result of a cell; ``None`` if there is none that is whole.
-
-    Raises:
-        UsageError: If a later release wrote it.
-    """
-    file = result_file(results, cell)
-    try:
-        return of_cell(load(file), cell) if file.exists() else None
-    except DamagedResultError:
-        return None
-
-
-def make_tables(grid: Grid, results: Path) -> str:
-    """Markdown tables of the cells that are finished: for each data set, success by attack and method.
-
-    Where no attack was measured, a row for each method says what was.
-    """
-    lines = []
-    for data in grid.data:
-        runs: dict[str, dict[str, list[Result]]] = {}
-        for cell in grid.cells():
-            if cell.data == data and (result := load_result(results, cell)):
-                runs.setdefault(cell.attack, {}).setdefault(cell.method, []).append(result)
-        finished = [run for of_methods in runs.values() for repetitions in of_methods.values() for run in repetitions]
-        table = attack_table(runs, grid.undefended) if attacks_in(finished) else run_table(finished)
-        lines += [f'### {data}\n'] * bool(data) + [table, '']
-    return '\n'.join(lines)
-
-
 def find_grid(path: Path) -> Path:
     """A path as it is, or that of the shipped file of its name below ``experiments/`` if there is none."""
     shipped = SHIPPED / path
@@ -312,9 +272,7 @@ def train_all(grid: Grid, runs: Path, results: Path, extra: Sequence[str], jobs:
         for outcome in GridRunner(grid, runs, results, extra, children).run_all(pool):
             print(f'{outcome.cell.name}: {outcome.text}', flush=True)
             failed += [outcome.cell.name] * (outcome.state == 'failed')
-    tables = make_tables(grid, results)
-    write_text(results / 'table.md', tables)
-    print(tables)
+    print(write_report(grid, results))
     if failed:
         raise SystemExit(f'{len(failed)} of {len(grid.cells())} cells failed: {", ".join(failed)}')
 

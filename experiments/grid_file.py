@@ -18,6 +18,9 @@ names::
       wanet: {seeds: [11], arguments: [--config=attacks/wanet.yaml]}  # seeds of this attack alone
     seeds: [11, [11, 12]]                                   # data seed and training seed; one number is both
     undefended: clip                                        # attacks below 0.5 here are marked "not established"
+    table:                                                  # optional: a table with a row for each of these methods
+      methods: {no defense: {clip: CLIP}, repair: {par: PAR}}  # by kinds, which have colors in its figure
+      attacks: {badnet: BadNet}                             # as the runs call them
 
 ``ledger`` may be a list. ``keep`` holds arguments of :class:`datamodules.rows.filters.LedgerFilter`; without it, the
 safe side is kept. ``keep: {class_path: DensityFilter, init_args: {drop_share: 0.1}}`` names another filter.
@@ -36,9 +39,10 @@ import yaml
 
 from datamodules.usage_error import UsageError
 from experiments.kept_pairs import filter_options
+from experiments.table_layout import TableLayout, read_layout
 
 AXES = ('methods', 'data', 'attacks')
-KEYS = {*AXES, 'seeds', 'arguments', 'undefended'}
+KEYS = {*AXES, 'seeds', 'arguments', 'undefended', 'table'}
 REQUIRED_KEYS = {'methods', 'seeds'}
 ENTRY_KEYS = ('arguments', 'start', 'ledger', 'keep', 'predict', 'seeds')
 
@@ -117,6 +121,7 @@ class Grid:
         seeds: Pairs of a data seed and a training seed, for attacks that do not have their own.
         arguments: Arguments that all cells share.
         undefended: Method whose success tells whether an attack works.
+        table: What the table of methods shows; ``None`` without one.
     """
 
     methods: dict[str, Entry]
@@ -125,6 +130,7 @@ class Grid:
     seeds: Seeds
     arguments: tuple[str, ...] = ()
     undefended: str | None = None
+    table: TableLayout | None = None
 
     def cells(self) -> list[Cell]:
         """All cells, grouped by their seeds."""
@@ -176,6 +182,10 @@ class Grid:
             raise UsageError(f'methods.{chain[0]}: {" needs ".join(chain)}, so none can be first.')
         return max((1 + self.depth(needed, chain) for needed in self.methods[method].needs), default=0)
 
+    def stages(self, method: str) -> set[str]:
+        """A method and all those that must have ended before it can begin."""
+        return {method}.union(*(self.stages(needed) for needed in self.methods[method].needs))
+
     def command(self, cell: Cell) -> list[str]:
         """Arguments of ``clipward`` for a cell, without the run's folder and the files that other cells leave it."""
         method = self.methods[cell.method]
@@ -214,7 +224,9 @@ def read_grid(path: Path) -> Grid:
             f'{path}: {", ".join(unknown_methods)}: start, ledger, predict and undefended must name one of the methods.'
         )
     seeds = _read_seeds(content['seeds'], f'{path}: seeds')
-    grid = Grid(**axes, seeds=seeds, arguments=arguments, undefended=undefended)
+    table = content.get('table')
+    layout = None if table is None else read_layout(table, axes['methods'], f'{path}: table')
+    grid = Grid(**axes, seeds=seeds, arguments=arguments, undefended=undefended, table=layout)
     _check(grid, path)
     return grid
 

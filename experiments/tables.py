@@ -56,7 +56,7 @@ def run_table(results: Sequence[Result]) -> str:
         _run_row(label + star(runs), runs, attacks, split_alone, recalled, has_filters)
         for label, runs in groups.items()
     ]
-    return _format_table([head, *rows]) + _format_notes(rows, groups.values())
+    return format_table([head, *rows]) + format_notes(rows, groups.values())
 
 
 def _run_row(
@@ -71,15 +71,15 @@ def _run_row(
         label,
         str(len(runs)),
         *[_kept(runs)] * has_filters,
-        _format_spread(last_values(runs, runs[0].accuracy_metric)),
+        format_spread(last_values(runs, runs[0].accuracy_metric)),
     ]
     row += [_success(runs, attack) for attack in attacks]
-    row += [_format_spread(last_values(runs, asr_metric(attack, 'recall'))) for attack in recalled]
-    row += [_format_spread(first_values(runs, 'partition/share'))]
-    row += [_format_spread(first_values(runs, f'{LEAK_PREFIX}{attack}')) for attack in [*attacks, *split_alone]]
-    row += [_format_spread(first_values(runs, f'partition/auroc/{attack}')) for attack in split_alone]
-    row += [_format_spread(last_values(runs, 'partition/share'))]
-    row += [_format_spread(last_values([run for run in runs if run.knows_poisons], 'partition/contamination'))]
+    row += [format_spread(last_values(runs, asr_metric(attack, 'recall'))) for attack in recalled]
+    row += [format_spread(first_values(runs, 'partition/share'))]
+    row += [format_spread(first_values(runs, f'{LEAK_PREFIX}{attack}')) for attack in [*attacks, *split_alone]]
+    row += [format_spread(first_values(runs, f'partition/auroc/{attack}')) for attack in split_alone]
+    row += [format_spread(last_values(runs, 'partition/share'))]
+    row += [format_spread(last_values([run for run in runs if run.knows_poisons], 'partition/contamination'))]
     return [*row, f'{sum(run.seconds for run in runs) / len(runs):.0f}']
 
 
@@ -96,17 +96,17 @@ def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended
     for attack_set, runs_of in cells.items():
         attacks = attacks_in(run for runs in runs_of.values() for run in runs)
         for attack in attacks:
-            weak = _success_rate(runs_of.get(undefended or '', ()), attack) < MIN_ESTABLISHED_RATE
+            weak = success_rate(runs_of.get(undefended or '', ()), attack) < MIN_ESTABLISHED_RATE
             label = _label(attack, attack_set, is_alone=len(attacks) == 1) + ': attack not established' * weak
             cells_of_row = [attack_cell(runs_of.get(method, ()), attack) for method in methods]
             rows.append([label, _format_poisons(runs_of, attack), *cells_of_row])
         kept = [_kept(runs_of.get(method, ())) for method in methods]
         if any(cell != '-' for cell in kept):
             rows.append([_label('pairs kept', attack_set), '', *kept])
-        accuracy = [_format_spread(_accuracies(runs_of.get(method, ()))) for method in methods]
+        accuracy = [format_spread(_accuracies(runs_of.get(method, ()))) for method in methods]
         rows.append([_label('zero-shot accuracy', attack_set), '', *accuracy])
     every_cell = (runs for runs_of in cells.values() for runs in runs_of.values())
-    return _format_table(rows) + _format_notes(rows[1:], every_cell)
+    return format_table(rows) + format_notes(rows[1:], every_cell)
 
 
 def attack_cell(runs: Sequence[Result], attack: str) -> str:
@@ -137,7 +137,7 @@ def _kept(runs: Sequence[Result]) -> str:
         f'{sum(run.poisons.get(attack, 0) for run in filtered)} {attack}'
         for attack in attacks
     ]
-    return '; '.join([_format_spread([run.kept for run in filtered if run.kept is not None]), *poisons])
+    return '; '.join([format_spread([run.kept for run in filtered if run.kept is not None]), *poisons])
 
 
 def _hits_and_images(runs: Sequence[Result], attack: str) -> tuple[int, int]:
@@ -151,7 +151,7 @@ def _recall(runs: Sequence[Result], attack: str) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _success_rate(runs: Sequence[Result], attack: str) -> float:
+def success_rate(runs: Sequence[Result], attack: str) -> float:
     """Success over all images of all runs; NaN if there are no images."""
     hits, n = _hits_and_images(runs, attack)
     return hits / n if n else math.nan
@@ -173,7 +173,7 @@ def _label(row: str, attack_set: str, is_alone: bool = False) -> str:
     return attack_set if is_alone else f'{row} ({attack_set})'
 
 
-def _format_spread(values: Sequence[float]) -> str:
+def format_spread(values: Sequence[float]) -> str:
     """Mean, then the smallest and the largest of several values."""
     if not values:
         return '-'
@@ -181,7 +181,13 @@ def _format_spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f'{mean} ({min(values):.3f} to {max(values):.3f})'
 
 
-def _format_notes(rows: Iterable[Sequence[str]], cells: Iterable[Sequence[Result]]) -> str:
+def format_notes(rows: Iterable[Sequence[str]], cells: Iterable[Sequence[Result]]) -> str:
+    """What the marks of a table mean, a line each below it; nothing if there are none.
+
+    Args:
+        rows: Rows of the table without its head; what is in their first column marks nothing.
+        cells: Runs that share a cell.
+    """
     lines = [f'* {_printable(sentence)}' for runs in cells for sentence in caveats(runs)]
     if any(UNSAID in cell for row in rows for cell in row[1:]):
         lines.append(
@@ -191,7 +197,8 @@ def _format_notes(rows: Iterable[Sequence[str]], cells: Iterable[Sequence[Result
     return '\n\n' + '\n'.join(lines) if lines else ''
 
 
-def _format_table(rows: Iterable[Sequence[str]]) -> str:
+def format_table(rows: Iterable[Sequence[str]]) -> str:
+    """Rows, the head first, as a Markdown table."""
     head, *body = rows
     lines = (head, ['---'] * len(head), *body)
     return '\n'.join(f'| {" | ".join(_printable(cell).replace("|", "/") for cell in row)} |' for row in lines)

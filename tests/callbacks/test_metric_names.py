@@ -8,7 +8,10 @@ import pytest
 from callbacks.metric_names import (
     AsrQuantity,
     asr_metric,
+    detection_metric,
+    detector_seconds,
     parse_asr_metric,
+    parse_detection_metric,
     renamed_since_version_1,
     zero_shot_metric,
     zero_shot_top5_metric,
@@ -33,6 +36,16 @@ class TestAsrMetric:
     )
     def test_other_names_are_not_parsed(self, metric: str) -> None:
         assert parse_asr_metric(metric) is None
+
+
+class TestDetectionMetric:
+    @pytest.mark.parametrize('attack', ['badnet', 'badnet/auroc', 'seconds'])
+    def test_parsing_returns_its_parts(self, attack: str) -> None:
+        assert parse_detection_metric(detection_metric('lof', attack, 'ap')) == ('lof', attack, 'ap')
+
+    @pytest.mark.parametrize('metric', [detector_seconds('lof'), 'asr/lof/badnet/auroc', 'detect/lof', ''])
+    def test_other_names_are_not_parsed(self, metric: str) -> None:
+        assert parse_detection_metric(metric) is None
 
 
 def test_a_set_named_like_a_top_5_metric_has_its_own_name() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.grid import make_tables
 from experiments.grid_file import read_grid
+from experiments.grid_results import make_tables
 from experiments.result_files import VERSION, load
 from experiments.results import attacks_in_splits
 

@@ -13,10 +13,9 @@ from datamodules.files.locks import lock
 from datamodules.usage_error import UsageError
 from experiments import grid as runner
 from experiments.child_processes import Children
-from experiments.grid import GridRunner, Outcome, check_commands, find_grid, make_tables
+from experiments.grid import GridRunner, Outcome, check_commands, find_grid
 from experiments.grid_file import Cell, read_grid
 from experiments.result_files import load, save
-from experiments.results import Result
 from tests.experiments.finished_runs import attacked_result, write_version
 from tests.experiments.grid_files import write_grid
 
@@ -288,18 +287,3 @@ def test_a_misspelled_option_of_a_later_stage_is_named(tmp_path: Path) -> None:
     grid = write_grid(tmp_path, arguments=None, methods={'clip': [], 'late': late}, data=None, attacks=None)
     with pytest.raises(UsageError, match=r'late: unrecognized option --model.lrr: did you mean --model.lr\?'):
         check_commands(grid)
-
-
-def test_a_grid_without_attacks_has_a_row_for_each_method(tmp_path: Path) -> None:
-    grid = write_grid(tmp_path, data=None, attacks=None, seeds=[1])
-    for method in ('clip', 'cleanclip'):
-        save(Result(method, 1, 2, {'partition/share': [(2, 0.5)]}, 60.0), tmp_path / f'{method}-d1-t1.json')
-    rows = [line.split(' | ')[0] for line in make_tables(grid, tmp_path).splitlines()]
-    assert rows[:1] + rows[2:] == ['| run', '| clip', '| cleanclip']
-
-
-def test_tables_leave_out_damaged_results(tmp_path: Path) -> None:
-    grid = write_grid(tmp_path, methods={'clip': []}, data=None, seeds=[1, 2])
-    save(attacked_result('clip', 1, 1, 200), tmp_path / 'clip-badnet-d1-t1.json')
-    (tmp_path / 'clip-badnet-d2-t2.json').write_text('{"name": "cli')
-    assert '| 0.005 [' in make_tables(grid, tmp_path)

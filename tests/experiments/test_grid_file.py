@@ -46,6 +46,11 @@ class TestReadGrid:
         assert [(cell.method, cell.seed) for cell in grid.cells()] == [('clip', 1), ('clip', 3), ('par', 3)]
         assert [len(grid.users_of(cell)) for cell in grid.cells()] == [0, 1, 0]
 
+    def test_stages_are_all_that_a_method_needs(self, tmp_path: Path) -> None:
+        methods = {'a': [], 'b': {'ledger': 'a'}, 'scores': {'predict': 'b'}, 'd': {'start': 'a', 'ledger': 'scores'}}
+        grid = write_grid(tmp_path, methods=methods, undefended=None)
+        assert grid.stages('a') == {'a'} and grid.stages('d') == {'a', 'b', 'scores', 'd'}
+
     def test_data_and_attacks_are_optional(self, tmp_path: Path) -> None:
         grid = write_grid(tmp_path, data=None, attacks=None, seeds=[4])
         assert [cell.name for cell in grid.cells()] == ['clip-d4-t4', 'cleanclip-d4-t4']
@@ -62,6 +67,7 @@ class TestReadGrid:
             ({'methods': {'clip': '--a=1'}}, r"methods.clip must be a list of arguments, as in .*; got '--a=1'\.$"),
             ({'methods': ['clip']}, r"methods must map names to arguments, as in .*; got \['clip'\]\.$"),
             ({'arguments': '--a=1'}, 'arguments must be a list of arguments'),
+            ({'table': ['clip']}, 'grid.yaml: table must have the keys methods and attacks'),
             ({'seeds': 1}, r'seeds must be a list of numbers, .*; got 1\.$'),
             ({'seeds': [[1]]}, 'seeds must be a list of numbers'),
             ({'seeds': []}, 'seeds must be a list of numbers'),

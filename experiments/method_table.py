@@ -1,0 +1,75 @@
+"""A Markdown table with a row for each method, over all sets of attacks that it was trained under.
+
+Cells are those of :mod:`experiments.tables`. Behind an attack's success over the images of all seeds stand the rates of
+the best and the worst seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from callbacks.attack_success import MIN_ESTABLISHED_RATE
+from callbacks.metric_names import asr_metric
+from experiments.results import Result, attacks_in, last_values
+from experiments.table_layout import TableLayout
+from experiments.tables import attack_cell, format_notes, format_spread, format_table, success_rate
+
+Cells = Mapping[str, Mapping[str, Sequence[Result]]]  # set of attacks -> method -> runs, repetitions with other seeds
+
+
+def method_table(cells: Cells, layout: TableLayout, costs: Mapping[str, float], undefended: str | None = None) -> str:
+    """A Markdown table with a row for each method and a column for each attack.
+
+    Args:
+        cells: Set of attacks -> method -> runs, repetitions with other seeds.
+        layout: Methods and attacks to show.
+        costs: Method -> training time over that of the undefended method; NaN if it is not known.
+        undefended: Method whose success tells whether an attack works, see :func:`experiments.tables.attack_table`.
+    """
+    weak = {
+        attack
+        for attack in layout.attacks
+        if success_rate(runs_under(cells, undefended, attack), attack) < MIN_ESTABLISHED_RATE
+    }
+    attacks = [name + ': attack not established' * (attack in weak) for attack, name in layout.attacks.items()]
+    reference = layout.methods.get(undefended or '', undefended)
+    rows = [['method', 'seeds', 'zero-shot', *attacks, f'training time over {reference}']]
+    for method, name in layout.methods.items():
+        runs = runs_of(cells, method)
+        seeds = len({(run.data_seed, run.seed) for run in runs})
+        successes = [_success(runs_under(cells, method, attack), attack) for attack in layout.attacks]
+        rows.append([name, str(seeds), format_spread(accuracies(runs)), *successes, _format_cost(costs[method])])
+    shown = (runs.get(method, ()) for runs in cells.values() for method in layout.methods)
+    return format_table(rows) + format_notes(rows[1:], shown)
+
+
+def runs_of(cells: Cells, method: str | None) -> list[Result]:
+    """Runs of a method under all sets of attacks."""
+    return [run for runs in cells.values() for run in runs.get(method or '', ())]
+
+
+def runs_under(cells: Cells, method: str | None, attack: str) -> list[Result]:
+    """Runs of a method under the sets of attacks that hold an attack, also those that did not measure it."""
+    holding = [runs for runs in cells.values() if attack in attacks_in(run for of in runs.values() for run in of)]
+    return [run for runs in holding for run in runs.get(method or '', ())]
+
+
+def accuracies(runs: Sequence[Result]) -> list[float]:
+    """Zero-shot accuracy for each pair of seeds, as the mean over sets of attacks."""
+    by_seeds: dict[tuple[int | None, int], list[float]] = defaultdict(list)
+    for run in runs:
+        by_seeds[run.data_seed, run.seed] += last_values([run], run.accuracy_metric)
+    return [fmean(values) for values in by_seeds.values() if values]
+
+
+def _success(runs: Sequence[Result], attack: str) -> str:
+    rates = last_values(runs, asr_metric(attack, 'rate'))
+    spread = f'; seeds {min(rates):.3f} to {max(rates):.3f}' if len(rates) > 1 else ''
+    return attack_cell(runs, attack) + spread
+
+
+def _format_cost(cost: float) -> str:
+    return '-' if math.isnan(cost) else f'{cost:.2f}'
