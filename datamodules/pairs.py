@@ -27,7 +27,7 @@ from datamodules.evaluation.words import label_by_words
 from datamodules.files.array_cache import stored_array
 from datamodules.files.workers import worker_options
 from datamodules.pictures.augment import ImageViews
-from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch, PairDataset
+from datamodules.pictures.batches import CLEAN, STORED, OverlaidPictures, PairBatch, PairDataset
 from datamodules.pictures.cache import map_strings
 from datamodules.pictures.confined import leave_out_outside
 from datamodules.pictures.copies import picture_hashes
@@ -337,6 +337,8 @@ class PairsDataModule(L.LightningDataModule):
         trainer: Any = self.trainer
         epoch = trainer.fit_loop.epoch_progress.current.processed
         sides = trainer.lightning_module.sides(epoch)
+        if (draws := getattr(trainer.lightning_module, 'draws', None)) is not None:  # of a module that changes pictures
+            return self._loader(draws(epoch), sides, STORED)
         for later in range(epoch, max(epoch + 1, trainer.max_epochs or 0)):  # not after hours of other epochs
             views = max(trainer.lightning_module.sides(later).values())
             check_views(self.view_makers, views, 'data.image_views')
@@ -419,6 +421,8 @@ class PairsDataModule(L.LightningDataModule):
         assert self.image_size is not None
         if isinstance(batch, EvalBatch):
             return batch._replace(image=clean_view(batch.image, self.image_size))
+        if batch.epoch == STORED:
+            return batch
         return batch._replace(image=make_views(batch, self.view_makers, self.image_size, self.seed))
 
     # --- resume ------------------------------------------------------------------------------------------------------

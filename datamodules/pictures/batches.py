@@ -15,6 +15,7 @@ from datamodules.rows.partition import Draw
 from datamodules.rows.table import PairTable
 
 CLEAN = -1
+STORED = -2
 _NO_OVERLAY = -1
 
 
@@ -28,7 +29,8 @@ class PairBatch(NamedTuple):
         row: Row of each pair in the table, int64 (B,).
         cross_modal: Number of pairs, at the start of the batch, that are trained across modalities. The others are
             trained within each modality.
-        epoch: Epoch that the views are drawn for; ``CLEAN`` for pictures and captions without augmentation.
+        epoch: Epoch that the views are drawn for; ``CLEAN`` for pictures and captions without augmentation, ``STORED``
+            for pictures that stay as they are stored.
     """
 
     image: Tensor
@@ -95,7 +97,7 @@ class PairDataset(Dataset[PairBatch]):
             turns. ``None`` leaves captions unchanged.
         views: Number of views of a pair on each side of the epoch, as ``CLIP.sides`` returns it.
         seed: Seed of the run.
-        epoch: Epoch, counted from 0; ``CLEAN`` leaves captions unchanged.
+        epoch: Epoch, counted from 0; ``CLEAN`` and ``STORED`` leave captions unchanged.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class PairDataset(Dataset[PairBatch]):
     def _tokenize_view(self, rows: np.ndarray, view: int) -> np.ndarray:
         """Tokens of one view of each caption, int64 (B, T)."""
         rewrite = self.caption_views[view % len(self.caption_views)]
-        if rewrite is None or self.epoch == CLEAN:
+        if rewrite is None or self.epoch in (CLEAN, STORED):
             return self.tokens[rows].astype(np.int64)
         pairs = zip(self.table.captions(rows), rows.tolist(), strict=True)
         captions = (rewrite(caption, key=(self.seed, self.epoch, row, view)) for caption, row in pairs)

@@ -15,7 +15,7 @@ from datamodules.usage_error import UsageError
 
 
 @cache
-def _load_byte_pairs() -> Any:
+def load_byte_pairs() -> Any:
     """Loads open_clip's tokenizer once, which takes a quarter of a second."""
     from open_clip import SimpleTokenizer  # takes seconds to import
 
@@ -56,7 +56,7 @@ class WordTokenizer:
             raise UsageError(f'context_length must leave room for start and end, at least 2, got {context_length}.')
         self.context_length = context_length
         self.truncated = 0
-        self._tokenizer = copy.copy(_load_byte_pairs())
+        self._tokenizer = copy.copy(load_byte_pairs())
         self._clean: Callable[[str], str] = self._tokenizer.clean_fn
         self._tokenizer.clean_fn = str  # words are clean already, and cleaning them again could change them
         # open_clip's own takes time that grows with the square of a word, and remembers every word for ever.

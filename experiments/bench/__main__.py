@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from datamodules.usage_error import check_number
-from experiments.bench import bookkeeping, epochs, mixture, phases, run, split, start, step, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, phases, run, split, start, step, triggers, views, words
 from experiments.bench.measure import Result
 from experiments.errors import short_errors
 
@@ -24,6 +24,7 @@ MEASUREMENTS = {  # bookkeeping first: it measures memory, to which the others w
     'mixture': mixture.measure,
     'views': views.measure,
     'triggers': triggers.measure,
+    'words': words.measure,
     'start': start.measure,
     'step': step.measure,
     'phases': phases.measure,

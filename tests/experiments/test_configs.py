@@ -20,6 +20,7 @@ from experiments.subcommands import SLOTS
 from lightning_modules.clip import CLIP
 from lightning_modules.roclip import RoCLIP
 from lightning_modules.safeclip import SafeCLIP
+from lightning_modules.unlearnable import MEM
 from tests.experiments.conftest import EXPERIMENTS, _fit_parser, instantiate, parse, resolve
 
 NAMED = sorted(path for path in EXPERIMENTS.glob('*.yaml') if path.name != 'defaults.yaml')
@@ -28,6 +29,7 @@ METHODS = sorted((EXPERIMENTS / 'methods').glob('*.yaml'))
 ATTACKS = sorted((EXPERIMENTS / 'attacks').glob('*.yaml'))
 # test_poisoned.py takes steps of these.
 REPAIRS = ('finetune', 'cleanclip', 'cleanclip_supervised', 'cleanclip_pretraining', 'par')
+PROTECTORS = ('mem', 'em', 'uap')
 NO_OVERLAYS = ('data', 'methods', 'grids')
 OVERLAYS = [path for path in sorted(EXPERIMENTS.glob('*/*.yaml')) if path.parent.name not in NO_OVERLAYS]
 GRID_ATTACKS = sorted(EXPERIMENTS.glob('grids/*/*.yaml'))
@@ -141,7 +143,7 @@ class TestNamedFiles:
     def test_constructs_what_it_names(self, path: Path) -> None:
         built = construct(name(path))
         method = path.stem.partition('_')[0]
-        assert type(built.model) is {'clip': CLIP, 'roclip': RoCLIP, 'safeclip': SafeCLIP}[method]
+        assert type(built.model) is {'clip': CLIP, 'mem': MEM, 'roclip': RoCLIP, 'safeclip': SafeCLIP}[method]
         assert isinstance(built.callbacks.repartition, SafeRiskyRepartition) == (method == 'safeclip')
         assert built.name == path.stem
 
@@ -229,23 +231,34 @@ class TestMethods:
         assert len(built.data.view_makers) == len(built.data.caption_rewriters) == views
         assert isinstance(built.model, CLIP) and built.callbacks.repartition is None
 
-    @pytest.mark.parametrize('path', [path for path in METHODS if path.stem not in REPAIRS], ids=name)
+    @pytest.mark.parametrize('path', [path for path in METHODS if path.stem not in (*REPAIRS, *PROTECTORS)], ids=name)
     def test_trains_a_step(self, path: Path, trained: str, tmp_path: Path) -> None:
-        folders = [f'--trainer.default_root_dir={tmp_path}', f'--data.cache_dir={tmp_path}']
+        command = self.take_a_step(path, trained, tmp_path)
+        assert command.trainer.global_step == 1
+        assert torch.isfinite(command.trainer.callback_metrics['train/loss'])
+
+    @pytest.mark.parametrize('method', PROTECTORS)
+    def test_makes_noise_for_a_batch(self, method: str, trained: str, tmp_path: Path) -> None:
+        path = EXPERIMENTS / f'methods/{method}.yaml'
+        command = self.take_a_step(path, trained, tmp_path, '--model.surrogate_steps=0', '--model.noise_steps=2')
+        metrics = command.trainer.callback_metrics
+        assert torch.isfinite(metrics['train/noise_loss']) and ('train/words_after' in metrics) == (method == 'mem')
+
+    def take_a_step(self, path: Path, trained: str, folder: Path, *options: str) -> Any:
+        folders = [f'--trainer.default_root_dir={folder}', f'--data.cache_dir={folder}']
         few = ['--data.rows=32', '--data.heldout_rows=32', '--data.batch_size=16', '--data.attacks={}']
         quiet = ['--trainer.callbacks=null', *(f'--trainer.{bar}=false' for bar in ('enable_progress_bar', 'logger'))]
         files = ['--config=data/toy.yaml', f'--config={name(path)}', f'--model.init_from={trained}']  # for repairs
-        command = cli.main(
-            ['fit', *files, *SMALL, *folders, *few, *quiet, '--trainer.fast_dev_run=1', '--trainer.log_every_n_steps=1']
-        )
-        assert command.trainer.global_step == 1
-        assert torch.isfinite(command.trainer.callback_metrics['train/loss'])
+        once = ['--trainer.fast_dev_run=1', '--trainer.log_every_n_steps=1']
+        return cli.main(['fit', *files, *SMALL, *folders, *few, *quiet, *once, *options])
 
 
 class TestOverlays:
     @pytest.mark.parametrize('path', OVERLAYS, ids=name)
     def test_changes_what_it_says_and_nothing_else(self, path: Path) -> None:
-        base = ['data/cc3m.yaml', 'methods/roclip.yaml'] if path.stem.startswith('roclip') else ['safeclip_cc3m.yaml']
+        method = path.stem.partition('_')[0]
+        of_others = method in ('roclip', 'mem')
+        base = ['data/cc3m.yaml', f'methods/{method}.yaml'] if of_others else ['safeclip_cc3m.yaml']
         before, after = config_of(*base), config_of(*base, name(path))
         changed = differences(before, after)
         stated = leaves(yaml.safe_load(path.read_text()))

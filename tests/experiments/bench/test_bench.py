@@ -8,7 +8,7 @@ import pytest
 
 from datamodules.usage_error import UsageError
 from experiments.bench import __main__ as bench
-from experiments.bench import bookkeeping, epochs, mixture, phases, run, split, start, step, triggers, views
+from experiments.bench import bookkeeping, epochs, mixture, phases, run, split, start, step, triggers, views, words
 
 TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'bookkeeping': (bookkeeping, {'ROWS': 300_000, 'HELDOUT_ROWS': 5_000}),
@@ -32,6 +32,7 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'run': (run, {'PAIRS': run.FEWEST_PAIRS, 'OPTIONS': (*run.OPTIONS, '--trainer.max_epochs=8')}),
     'phases': (phases, {'SCALES': (phases.Scale('tiny_toy.json', 32, (40, 30), {}, 4, 3),), 'MAX_REST': 100}),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
+    'words': (words, {'MODEL': 'tiny_toy.json', 'PAIRS': 4}),
 }
 
 

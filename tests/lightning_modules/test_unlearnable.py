@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from datamodules.rows.filters import Filter
+from datamodules.rows.table import PairTable
+from datamodules.text.allowed_tokens import allowed_tokens, words_of
+from datamodules.usage_error import UsageError
+from lightning_modules.caption_triggers import insert_trigger
+from lightning_modules.clip import CLIP
+from lightning_modules.noise_steps import add_noise
+from lightning_modules.unlearnable import EM, MEM, UAP, Batch
+from tests.helpers.tiny import TinyPairs, tiny_architecture, trainer
+from tests.lightning_modules.unlearnable_runs import (
+    EPS,
+    ROWS,
+    Died,
+    DiesIn,
+    TwoCaptions,
+    build,
+    content,
+    fit,
+    pairs,
+    pictures_of,
+    store_of,
+)
+
+pytestmark = pytest.mark.filterwarnings('ignore:Checkpoint directory')  # a run is repeated in it
+ALL = np.arange(ROWS)
+BATCHES = 4  # of a sweep
+
+
+class First(Filter):
+    """Drops the first rows."""
+
+    def drop(self, table: PairTable) -> np.ndarray:
+        return np.arange(len(table)) < 3
+
+
+class Watched(MEM):
+    """Records the loss of each batch before and after its words, and then its noise, are searched."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.words: list[tuple[float, float]] = []
+        self.noises: list[tuple[float, float]] = []
+
+    def loss_with(self, batch: Batch, noise: Tensor, trigger: Tensor) -> float:
+        pixels = add_noise(batch.pictures, noise).float() / 255
+        with torch.no_grad():
+            return float(self._noise_loss(batch, pixels, self._embed_shuffled(batch, trigger, None)))
+
+    def _stored(self, batch: Batch) -> Tensor:
+        return self._stored_noise(self.protection.unit[batch.rows])
+
+    def _search_triggers(self, batch: Batch, trigger: Tensor) -> Tensor:
+        found = super()._search_triggers(batch, trigger)
+        noise = self._stored(batch)
+        self.words.append((self.loss_with(batch, noise, trigger), self.loss_with(batch, noise, found)))
+        return found
+
+    def _search_noise(self, batch: Batch, trigger: Tensor) -> Tensor:
+        found = super()._search_noise(batch, trigger)
+        losses = self.loss_with(batch, self._stored(batch), trigger), self.loss_with(batch, found, trigger)
+        self.noises.append(losses)
+        return found
+
+
+class WatchedUAP(UAP, Watched):
+    pass
+
+
+class Gradients(Callback):
+    """Records the length of the gradient of each step of the surrogate."""
+
+    def __init__(self) -> None:
+        self.lengths: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        grads = [p.grad.norm() for p in pl_module.parameters() if p.grad is not None]
+        self.lengths.append(float(torch.stack(grads).norm()))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp('mem')
+
+
+@pytest.fixture(scope='module')
+def finished(folder: Path) -> MEM:
+    """MEM after two rounds on pairs of which a filter drops three."""
+    module = build(folder, MEM)
+    fit(folder, module, pairs(folder, filters={'first': First()}))
+    return module
+
+
+class TestWhatItMakes:
+    def test_noise_is_in_whole_levels_within_eps_and_no_picture_leaves_its_range(
+        self, folder: Path, finished: MEM
+    ) -> None:
+        store = store_of(folder)
+        rows = np.flatnonzero(store.unit >= 0)
+        noise = torch.from_numpy(store.noise(store.unit[rows]))
+        clean = pictures_of(finished)[rows]
+        assert rows.tolist() == list(range(3, ROWS)) and store.rounds == 2
+        assert noise.abs().max() == EPS and noise.flatten(1).any(1).all()
+        assert torch.equal(add_noise(clean, noise).short(), clean.short() + noise)
+
+    def test_triggers_are_read_back_from_the_text(self, folder: Path, finished: MEM) -> None:
+        store, data = store_of(folder), finished.protection.data
+        trigger, tokens = store.trigger(ALL)[3:], data.tokens[3:].astype(np.int64)
+        assert np.isin(trigger, allowed_tokens()).all() and (trigger != 518).any(1).all()
+        inserted = insert_trigger(*map(torch.from_numpy, (tokens, store.place[3:].astype(np.int64), trigger)))
+        for words, caption, expected in zip(trigger, data.table.captions(ALL[3:]), inserted, strict=True):
+            assert data.tokenizer(f'{" ".join(words_of(words))} {caption}').tolist() == expected.tolist()
+
+    def test_rows_that_are_left_out_stay_clean(self, folder: Path, finished: MEM) -> None:
+        store = store_of(folder)
+        assert store.unit[:3].tolist() == [-1] * 3 and (store.trigger(ALL[:3]) == 518).all()
+
+    def test_captions_of_a_picture_share_its_noise_and_not_its_trigger(self, tmp_path: Path) -> None:
+        fit(tmp_path, build(tmp_path, MEM), pairs(tmp_path, TwoCaptions))
+        store, half = store_of(tmp_path), ROWS // 2
+        assert store.unit.tolist() == [*range(half)] * 2 and len(store.noise(ALL[:half])) == half
+        assert (store.trigger(ALL[:half]) != store.trigger(ALL[half:])).any()
+
+    def test_noise_of_a_row_or_of_a_class(self, tmp_path: Path) -> None:
+        for granularity, units in (('row', ROWS), ('class', 4)):
+            module = build(tmp_path, EM, granularity=granularity, store=str(tmp_path / granularity / 'noise'))
+            fit(tmp_path, module, pairs(tmp_path, TwoCaptions), epochs=1)
+            noise = store_of(tmp_path / granularity).noise(np.arange(units))
+            assert len(set(module.protection.unit)) == units
+            assert noise.any((1, 2, 3)).all() and abs(noise).max() <= EPS
+
+    def test_averages_over_random_views(self, tmp_path: Path) -> None:
+        for views in (0, 2):
+            fit(
+                tmp_path,
+                build(tmp_path, EM, averaged_views=views, store=str(tmp_path / f'{views}' / 'noise')),
+                epochs=1,
+            )
+        plain, averaged = (store_of(tmp_path / f'{views}').noise(ALL) for views in (0, 2))
+        assert averaged.any((1, 2, 3)).all() and (plain != averaged).mean() > 0.05
+
+    def test_controls(self, tmp_path: Path) -> None:
+        """Random noise and random words, of the same class: nothing is trained."""
+        kwargs = {'surrogate_steps': 0, 'noise_steps': 0, 'text_rounds': 0, 'trigger_start': 'random'}
+        module = build(tmp_path, MEM, noise_start='random', **kwargs)
+        before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        fit(tmp_path, module, epochs=1)
+        store = store_of(tmp_path)
+        noise, clean = torch.from_numpy(store.noise(ALL)), pictures_of(module)
+        assert torch.equal(add_noise(clean, noise).short(), clean.short() + noise)
+        assert noise.float().abs().mean() > 3
+        assert len(set(store.trigger(ALL)[:, 0].tolist())) > ROWS // 2
+        assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+class TestSteps:
+    @pytest.mark.parametrize(('selection', 'beam'), [('batch', 1), ('batch', 3), ('row', 1), ('row', 2)])
+    def test_words_never_raise_the_loss_of_their_batch(self, tmp_path: Path, selection: str, beam: int) -> None:
+        module = build(tmp_path, Watched, selection=selection, beam=beam)
+        fit(tmp_path, module)
+        assert len(module.words) == 2 * BATCHES
+        assert all(after <= before + 1e-6 for before, after in module.words)
+        assert any(after < before - 1e-3 for before, after in module.words)
+
+    def test_noise_lowers_the_loss_of_its_batch_and_uap_raises_it(self, tmp_path: Path) -> None:
+        kwargs: dict[str, Any] = {'shuffle_captions': False, 'noise_steps': 4, 'step': 2}
+        down = build(tmp_path, Watched, **kwargs)
+        fit(tmp_path, down, epochs=1)
+        assert len(down.noises) == BATCHES and all(after < before for before, after in down.noises)
+        kwargs |= {'surrogate_steps': 0, 'init_from': str(tmp_path / 'last.ckpt'), 'store': str(tmp_path / 'up')}
+        up = build(tmp_path, WatchedUAP, **kwargs)
+        fit(tmp_path, up, epochs=1)
+        assert len(up.noises) == BATCHES and all(after > before for before, after in up.noises)
+
+    def test_sweeps_leave_the_model_as_it_is(self, tmp_path: Path) -> None:
+        module = build(tmp_path, Watched, surrogate_steps=0)
+        before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        fit(tmp_path, module, epochs=1)
+        assert module.words and all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+        assert all(parameter.grad is None for parameter in module.parameters())
+
+    def test_every_step_of_the_surrogate_has_the_gradient_of_its_batch_alone(self, tmp_path: Path) -> None:
+        """The batch holds all pairs, so each step has the same gradient, and not twice and three times as much."""
+        watch = Gradients()
+        module = build(tmp_path, EM, lr=0.0, noise_steps=0)
+        fit(tmp_path, module, TinyPairs(rows=8, cache_dir=str(tmp_path / 'c')), epochs=1, callbacks=(watch,))
+        assert watch.lengths == pytest.approx([watch.lengths[0]] * 3, rel=1e-4)
+
+    def test_shuffles_captions_anew_in_each_step(self, finished: MEM) -> None:
+        orders = [finished.protection.shuffle(50, 0, 3, step).tolist() for step in (0, 1, 0)]
+        assert orders[0] == orders[2] != orders[1] and sorted(orders[0]) == [*range(50)]
+
+    def test_signs_of_a_surrogate_in_bfloat16_are_those_in_float32(self, tmp_path: Path) -> None:
+        """The model computes in bfloat16, gradients of pixels are float32: one step of noise from the same weights."""
+        noises = []
+        for precision in ('32-true', 'bf16-mixed'):
+            module = build(tmp_path, EM, surrogate_steps=0, noise_steps=1, store=str(tmp_path / precision / 'noise'))
+            fit(tmp_path, module, epochs=1, precision=precision)
+            noises.append(store_of(tmp_path / precision).noise(ALL))
+        assert (noises[0] == noises[1]).mean() > 0.95
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], dict[str, Tensor]]:
+    """Store and weights of a run of three rounds."""
+    folder = tmp_path_factory.mktemp('whole')
+    module = build(folder, MEM, text_rounds=2)
+    fit(folder, module, pairs(folder, TwoCaptions), epochs=3)
+    return content(folder), module.state_dict()
+
+
+class TestResume:
+    @pytest.mark.parametrize('batch', [0, 1, 5], ids=['between rounds', 'while training', 'in mid-sweep'])
+    def test_a_killed_run_ends_with_the_same_bytes(
+        self, tmp_path: Path, whole: tuple[dict[str, bytes], dict[str, Tensor]], batch: int
+    ) -> None:
+        data = pairs(tmp_path, TwoCaptions)
+        with pytest.raises(Died):
+            fit(tmp_path, build(tmp_path, MEM, text_rounds=2), data, epochs=3, callbacks=(DiesIn(1, batch),))
+        assert content(tmp_path) != whole[0]
+        module = build(tmp_path, MEM, text_rounds=2)
+        fit(tmp_path, module, pairs(tmp_path, TwoCaptions), epochs=3, resume=tmp_path / 'last.ckpt')
+        assert content(tmp_path) == whole[0]
+        assert all(torch.equal(tensor, whole[1][name]) for name, tensor in module.state_dict().items())
+
+    def test_refuses_to_go_on_without_its_store(self, tmp_path: Path) -> None:
+        fit(tmp_path, build(tmp_path, EM), epochs=1)
+        (tmp_path / 'noise').rename(tmp_path / 'moved')
+        with pytest.raises(UsageError, match='holds no noise'):
+            fit(tmp_path, build(tmp_path, EM), resume=tmp_path / 'last.ckpt')
+        fit(tmp_path, build(tmp_path, EM, store=str(tmp_path / 'moved')), resume=tmp_path / 'last.ckpt')
+
+    def test_refuses_a_store_made_with_other_settings(self, tmp_path: Path) -> None:
+        fit(tmp_path, build(tmp_path, EM), epochs=1)
+        with pytest.raises(UsageError, match='holds noise of eps=8, not 4'):
+            fit(tmp_path, build(tmp_path, EM, eps=4), resume=tmp_path / 'last.ckpt')
+
+    def test_refuses_to_overwrite_a_store(self, tmp_path: Path) -> None:
+        fit(tmp_path, build(tmp_path, EM), epochs=1)
+        before = content(tmp_path)
+        with pytest.raises(UsageError, match='exists'):
+            fit(tmp_path, build(tmp_path, EM), epochs=1)
+        assert content(tmp_path) == before
+
+    def test_refuses_a_checkpoint_that_made_no_noise(self, tmp_path: Path) -> None:
+        plain = CLIP(tiny_architecture(tmp_path, 'unlearnable'))
+        run = trainer(max_epochs=1)
+        run.fit(plain, pairs(tmp_path))
+        run.save_checkpoint(tmp_path / 'plain.ckpt')
+        with pytest.raises(UsageError, match='made no noise'):
+            fit(tmp_path, build(tmp_path, EM), resume=tmp_path / 'plain.ckpt')
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ('kwargs', 'message'),
+        [
+            ({'eps': 256}, r'model.eps must lie in \[0, 127\]'),
+            ({'eps': 8 / 255}, 'model.eps counts levels of 255 and must be a whole number, such as 8 for 8/255'),
+            ({'step': 0.5}, 'model.step counts levels'),
+            ({'step': 0}, 'model.step must lie in'),
+            ({'trigger_length': -1}, 'model.trigger_length'),
+            ({'beam': 0}, 'model.beam'),
+            ({'views': 2}, 'leave model.views at 1'),
+            ({'chunk_size': 4}, 'model.chunk_size null'),
+        ],
+    )
+    def test_refuses_arguments(self, tmp_path: Path, kwargs: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            build(tmp_path, MEM, **kwargs)
+
+    @pytest.mark.parametrize(
+        ('kwargs', 'message'),
+        [
+            ({'trigger_length': 6}, 'trigger_length=6 leaves no room for a caption'),
+            ({'trigger_place': 'end', 'trigger_length': 4}, 'leave no room for 4 words behind them'),
+        ],
+    )
+    def test_refuses_triggers_that_do_not_fit(self, tmp_path: Path, kwargs: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            fit(tmp_path, build(tmp_path, MEM, **kwargs))
+        assert not (tmp_path / 'noise').exists()
+
+    def test_says_how_many_captions_are_cut(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        fit(tmp_path, build(tmp_path, MEM, trigger_length=5), epochs=1)
+        assert 'captions lose their last words to the trigger' in caplog.text
+
+    def test_refuses_pictures_of_another_size(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r'data.cache_size=16 is not the 8 pixels'):
+            fit(tmp_path, build(tmp_path, EM), pairs(tmp_path, cache_size=16))
+
+    def test_refuses_settings_of_the_trainer_that_spoil_the_noise(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match='limit_train_batches'):
+            fit(tmp_path, build(tmp_path, EM), limit_train_batches=3)
+
+    def test_uap_needs_a_trained_model_of_this_architecture(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r'name it with model.init_from'):
+            fit(tmp_path, build(tmp_path, UAP))
+        other = CLIP(tiny_architecture(tmp_path, 'other', width=12))
+        torch.save({'state_dict': other.state_dict()}, tmp_path / 'other.ckpt')
+        with pytest.raises(UsageError, match='weights of another architecture'):
+            build(tmp_path, UAP, init_from=str(tmp_path / 'other.ckpt'))
