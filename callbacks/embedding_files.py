@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import lightning as L
 import numpy as np
 from torch import Tensor
 
-from callbacks.sweep import fill_with_nan
 from datamodules.files.atomic import write_atomically
 from datamodules.rows.embeddings import IMAGE_FILE, TEXT_FILE
 
 FILES = {'image': IMAGE_FILE, 'text': TEXT_FILE}  # outputs of `predict_step`, one file each
+CHUNK_ROWS = 32_768  # rows filled at once; 34 MB in 512 dimensions
 
 
 class EmbeddingFiles:
     """Two files of float16 embeddings, (N, D), NaN in rows that were not embedded. Each process writes its own rows.
+
+    The files get their names when they are closed, so a killed ``predict`` leaves those of an earlier one.
 
     Args:
         trainer: The trainer. All processes must see the same folder.
@@ -30,13 +33,19 @@ class EmbeddingFiles:
     """
 
     def __init__(self, trainer: L.Trainer, folder: Path, pairs: int, width: int) -> None:
-        self.pairs = pairs
-        if trainer.is_global_zero:
-            for name in FILES.values():
-                with write_atomically(folder / name) as temporary:
-                    fill_with_nan(temporary, (pairs, width), np.dtype(np.float16))
-        trainer.strategy.barrier('files exist')
-        self._arrays = {output: np.load(folder / name, mmap_mode='r+') for output, name in FILES.items()}
+        self.trainer, self.pairs = trainer, pairs
+        with ExitStack() as created:
+            paths = self._create(created, folder, width) if trainer.is_global_zero else {}
+            self._renaming = created.pop_all()
+        paths = trainer.strategy.broadcast(paths)
+        self._arrays = {output: np.load(path, mmap_mode='r+') for output, path in paths.items()}
+
+    def _create(self, created: ExitStack, folder: Path, width: int) -> dict[str, Path]:
+        """Creates the files under temporary names, which they lose when the stack is closed."""
+        paths = {output: created.enter_context(write_atomically(folder / name)) for output, name in FILES.items()}
+        for temporary in paths.values():
+            fill_with_nan(temporary, self.pairs, width)
+        return paths
 
     def add(self, output: Mapping[str, Tensor]) -> None:
         """Writes the embeddings of a batch, the output of ``predict_step``."""
@@ -46,7 +55,18 @@ class EmbeddingFiles:
             array[row[is_pair]] = output[name].float().cpu().numpy()[is_pair]
 
     def close(self) -> None:
-        """Writes what is still in memory to disk."""
+        """Writes what is still in memory to disk, and renames the files once all processes have done so."""
         for array in self._arrays.values():
             array.flush()
         self._arrays = {}
+        self.trainer.strategy.barrier('embeddings are written')
+        self._renaming.close()
+
+
+def fill_with_nan(temporary: Path, rows: int, width: int) -> None:
+    """Writes an ``.npy``, and not through a memory map, which would end the process with SIGBUS on a full disk."""
+    header = {'descr': np.lib.format.dtype_to_descr(np.dtype(np.float16)), 'fortran_order': False}
+    with temporary.open('xb') as file:
+        np.lib.format.write_array_header_1_0(file, {**header, 'shape': (rows, width)})
+        for start in range(0, rows, CHUNK_ROWS):
+            file.write(np.full((min(CHUNK_ROWS, rows - start), width), np.nan, np.float16).tobytes())

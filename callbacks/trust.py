@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from callbacks.measuring import measuring
 from callbacks.metric_names import canary_metric
-from callbacks.sweep import measuring
 from datamodules.contracts import canaries_of
 from datamodules.evaluation.sets import EvalBatch
 

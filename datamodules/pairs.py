@@ -213,13 +213,12 @@ class PairsDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Decodes pictures that are not cached yet, on one process."""
-        self._take_sizes_from_model()
+        self._adapt_to_trained_model()
         warn_of_shared_pictures(self.pictures)
 
     def setup(self, stage: str) -> None:
         """Poisons the table, filters it and builds the evaluation sets, with the same result on every rank."""
-        self._take_sizes_from_model()
-        assert self.context_length is not None
+        self._adapt_to_trained_model()
         pool = self.attack_pool()
         self.table, self.manifest = poison_table(self.attacks, pool)
         overlays = [(self.manifest.rows(), render_poisoned_pictures(self.attacks, self.manifest, self.pictures))]
@@ -231,8 +230,6 @@ class PairsDataModule(L.LightningDataModule):
         if self.canaries and stage != 'predict':  # which scores the pairs of a user, and nothing else
             overlays.append(self._plant())
             self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), overlays)
-        own = getattr(self.trainer.lightning_module, 'tokenizer', None) if self.trainer else None
-        self.tokenizer = ModelTokenizer(own, self.context_length) if own else WordTokenizer(self.context_length)
         self.tokens = stored_tokens(self.table, self.tokenizer, self.cache_dir)
         if not self._rank:
             warn_of_cut_captions(self.table, self.tokens, self.tokenizer)
@@ -245,6 +242,29 @@ class PairsDataModule(L.LightningDataModule):
             self.clean_heldout_rows = np.flatnonzero(~pool.of_taken_images('heldout'))
         self.evaluation_sets = self._evaluation_sets(pool)
         self._check_batch_size(stage)
+
+    def adapt_to(self, model: L.LightningModule | None) -> None:
+        """Takes picture size, context length and tokenizer from a model; :meth:`setup` does so from the trainer's.
+
+        Raises:
+            UsageError: If a size is unknown, or is given and differs from the model's.
+        """
+        self.image_size = self.image_size or getattr(model, 'image_size', None)
+        self.context_length = self.context_length or getattr(model, 'context_length', None)
+        if self.image_size is None or self.context_length is None:
+            raise UsageError('without a model, data.image_size and data.context_length must be set.')
+        for name, unit in (('image_size', 'pixels'), ('context_length', 'tokens')):
+            size = getattr(self, name)
+            if size != (of_model := getattr(model, name, size)):
+                raise UsageError(
+                    f'data.{name}={size} is not the {of_model} {unit} that model.architecture takes: leave it null.'
+                )
+        own = getattr(model, 'tokenizer', None)
+        self.tokenizer = ModelTokenizer(own, self.context_length) if own else WordTokenizer(self.context_length)
+
+    def _adapt_to_trained_model(self) -> None:
+        if self.trainer or not hasattr(self, 'tokenizer'):  # without a trainer, a tool may have named its model
+            self.adapt_to(self.trainer.lightning_module if self.trainer else None)
 
     @property
     def stored_size(self) -> int:
@@ -544,19 +564,6 @@ class PairsDataModule(L.LightningDataModule):
         for name in self.manifest.attacks:
             sets.append(self.attacks[name].evaluation(name, self.manifest.poisons(name), pool, self.pictures))
         return sets
-
-    def _take_sizes_from_model(self) -> None:
-        model = self.trainer.lightning_module if self.trainer else None
-        self.image_size = self.image_size or getattr(model, 'image_size', None)
-        self.context_length = self.context_length or getattr(model, 'context_length', None)
-        if self.image_size is None or self.context_length is None:
-            raise UsageError('without a model, data.image_size and data.context_length must be set.')
-        for name, unit in (('image_size', 'pixels'), ('context_length', 'tokens')):
-            size = getattr(self, name)
-            if size != (of_model := getattr(model, name, size)):
-                raise UsageError(
-                    f'data.{name}={size} is not the {of_model} {unit} that model.architecture takes: leave it null.'
-                )
 
     def _check_batch_size(self, stage: str) -> None:
         if self.batch_size % self._world:

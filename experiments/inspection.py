@@ -19,7 +19,6 @@ from datamodules.pictures.cache import decode_pictures
 from datamodules.pictures.images import FolderImages
 from datamodules.rows.draws import permutation
 from datamodules.rows.table import PairTable
-from datamodules.text.tokenizer import ModelTokenizer, WordTokenizer
 from datamodules.usage_error import UsageError, check_number
 from experiments.surrogates.surrogate import Surrogate
 from lightning_modules.clip import CLIP
@@ -135,12 +134,9 @@ def classify_with(model: CLIP, data: PairsDataModule) -> Surrogate:
         data: The data before ``setup``.
 
     Raises:
-        UsageError: If there are too few classes to compare.
+        UsageError: If there are too few classes to compare, or the data has other sizes than the model.
     """
-    data.image_size = data.image_size or model.image_size
-    data.context_length = data.context_length or model.context_length
-    own = model.tokenizer
-    data.tokenizer = ModelTokenizer(own, data.context_length) if own else WordTokenizer(data.context_length)
+    data.adapt_to(model)
     if len(data.classes) < MIN_CLASSES:
         raise UsageError(
             f'inspect compares classes, and {len(data.classes)} are too few: name at least {MIN_CLASSES} in '

@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from callbacks.harmless import Harmless
+from callbacks.measuring import agree_on_batch_norm, evaluating
 from callbacks.metric_names import inspection_metric
-from callbacks.sweep import agree_on_batch_norm, evaluating
 from datamodules.pairs import PairsDataModule
 from experiments.inspection import WORDS, Inspection, inspect_model, judge, read_clean_pictures
 from experiments.surrogates.surrogate import Surrogate

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from callbacks.harmless import Harmless
 from datamodules.attacks.base import Manifest
 from datamodules.files.atomic import write_text
+from datamodules.files.byte_counts import format_bytes
 from datamodules.pairs import PairsDataModule
 from datamodules.rows.partition import DROPPED
 from lightning_modules.clip import CLIP
@@ -79,15 +80,6 @@ def poison_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
         of_attack = counts[pair['attack']]
         of_attack[pair['target_class']] = of_attack.get(pair['target_class'], 0) + 1
     return counts
-
-
-def format_bytes(number: float) -> str:
-    """A number of bytes with a unit, as in ``1.5 GB``."""
-    for unit in ('B', 'kB', 'MB', 'GB'):
-        if number < 1000:
-            return f'{number:.3g} {unit}'
-        number /= 1000
-    return f'{number:.3g} TB'
 
 
 def describe(trainer: L.Trainer, module: CLIP, data: PairsDataModule) -> str:

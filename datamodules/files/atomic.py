@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from datamodules.files.byte_counts import format_bytes
 from datamodules.usage_error import UsageError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit of file sizes, such as ulimit -f
@@ -103,7 +104,7 @@ def reserve_space(temporary: Path, size: int, path: Path, remedy: str = REMEDY) 
         if error.errno not in _NO_SPACE:
             raise
         raise UsageError(
-            f'{path} needs {_readable(size)}, and its disk has {_readable(free)} free or sets a limit: '
+            f'{path} needs {format_bytes(size)}, and its disk has {format_bytes(free)} free or sets a limit: '
             f'free some space, or {remedy}.'
         ) from error
 
@@ -118,15 +119,6 @@ def _allocate(file: BinaryIO, size: int) -> None:
                 raise
     for start in range(0, size, len(_ZEROS)):  # a sparse file would end the process with SIGBUS once the disk is full
         file.write(_ZEROS[: size - start])
-
-
-def _readable(size: float) -> str:
-    """Formats a number of bytes for people."""
-    for unit in ('bytes', 'kB', 'MB', 'GB'):
-        if size < 1000:
-            return f'{size:.3g} {unit}'
-        size /= 1000
-    return f'{size:,.1f} TB'
 
 
 def make_folder(folder: Path, remedy: str = REMEDY) -> None:

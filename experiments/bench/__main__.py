@@ -13,12 +13,26 @@ from pathlib import Path
 import torch
 
 from datamodules.usage_error import check_number
-from experiments.bench import bookkeeping, epochs, mixture, phases, run, split, start, step, triggers, views, words
+from experiments.bench import (
+    bookkeeping,
+    epochs,
+    mixture,
+    neighbors,
+    phases,
+    run,
+    split,
+    start,
+    step,
+    triggers,
+    views,
+    words,
+)
 from experiments.bench.measure import Result
 from experiments.errors import short_errors
 
-MEASUREMENTS = {  # bookkeeping first: it measures memory, to which the others would add
+MEASUREMENTS = {  # these two first: they measure memory, to which the others would add
     'bookkeeping': bookkeeping.measure,
+    'neighbors': neighbors.measure,
     'epochs': epochs.measure,
     'split': split.measure,
     'mixture': mixture.measure,

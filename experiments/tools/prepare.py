@@ -11,8 +11,7 @@ from lightning_modules.clip import CLIP
 
 def prepare_data_for(model: CLIP, data: PairsDataModule) -> PairsDataModule:
     """Decodes, poisons and tokenizes the pairs as a run of this model would."""
-    data.image_size = data.image_size or model.image_size
-    data.context_length = data.context_length or model.context_length
+    data.adapt_to(model)
     data.prepare_data()
     data.setup('validate')
     return data

@@ -16,6 +16,7 @@ from datamodules.rows.partition import SAFE, Partition
 
 WARM_UP = 2  # epochs of the module before the first split
 POISONS = 16  # number of poisons: the last rows, with a low similarity
+DDP: dict[str, Any] = {'strategy': 'ddp_spawn', 'devices': 2, 'use_distributed_sampler': False}
 
 
 class Batch(NamedTuple):

@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -26,6 +26,7 @@ from callbacks.split_callback import STATE_VERSION
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.usage_error import UsageError
 from tests.callbacks.planted import (
+    DDP,
     POISONS,
     WARM_UP,
     Batch,
@@ -573,12 +574,10 @@ class SaveResults(L.Callback):
 @pytest.mark.slow
 @quiet_lightning
 class TestTwoProcesses:
-    arguments: ClassVar[dict[str, Any]] = {'strategy': 'ddp_spawn', 'devices': 2, 'use_distributed_sampler': False}
-
     @pytest.mark.parametrize('score', [Clean(), Running()], ids=['clean', 'running'])
     def test_have_the_same_scores_and_split(self, tmp_path: Path, score: Score) -> None:
         callbacks = SafeRiskyRepartition(growth=0.05, score=score), SaveResults(tmp_path)
-        trainer(4, *callbacks, **self.arguments).fit(UsesBatchStatistics(), HalfOfThePlantedData())
+        trainer(4, *callbacks, **DDP).fit(UsesBatchStatistics(), HalfOfThePlantedData())
         first, second = (torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in (0, 1))
         one, other = first['partition'], second['partition']
         assert torch.equal(one['side'], other['side']) and one['mixture'] == other['mixture']
@@ -593,7 +592,7 @@ class TestTwoProcesses:
         data = HalfOfThePlantedData()
         data.similarity[:] = 0.3
         with pytest.raises(Exception, match='so none is safe'):
-            trainer(4, SafeRiskyRepartition(min_fraction=0), **self.arguments).fit(PlantedModule(), data)
+            trainer(4, SafeRiskyRepartition(min_fraction=0), **DDP).fit(PlantedModule(), data)
 
 
 class HalfOfAll(Repartition):

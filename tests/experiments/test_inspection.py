@@ -118,6 +118,13 @@ def test_too_few_classes_are_refused(model: CLIP, tmp_path: Path) -> None:
         classify_with(model, data_of(tmp_path, classes=4))
 
 
+def test_data_of_another_size_are_refused(model: CLIP, tmp_path: Path) -> None:
+    data = data_of(tmp_path, classes=5)
+    data.image_size = 64
+    with pytest.raises(UsageError, match=r'^data\.image_size=64 is not the'):
+        classify_with(model, data)
+
+
 def test_each_class_gets_a_finding_and_a_picture_in_each_search(model: CLIP, tmp_path: Path) -> None:
     data = data_of(tmp_path, classes=5, heldout_rows=40)
     surrogate, pictures = classify_with(model, data), read_clean_pictures(data, None, 40, seed=0)

@@ -11,7 +11,7 @@ import pytest
 from datamodules.attacks.manifest import Manifest
 from datamodules.rows.partition import DROPPED, Partition
 from experiments.cli import main
-from experiments.plan import cautions, format_bytes, kept_by_filters, phases, poison_counts, sum_up
+from experiments.plan import cautions, kept_by_filters, phases, poison_counts, sum_up
 from lightning_modules.clip import CLIP
 from lightning_modules.roclip import RoCLIP
 from lightning_modules.safeclip import SafeCLIP
@@ -73,13 +73,6 @@ def test_says_how_long_the_slow_phase_may_become(safeclip: SafeCLIP, monkeypatch
 def test_says_after_which_epoch_a_run_goes_on(safeclip: SafeCLIP) -> None:
     (line,) = cautions(safeclip, 9, 4)
     assert line.split() == ['resumes', 'after', 'epoch', '4', 'of', '9']
-
-
-@pytest.mark.parametrize(
-    ('number', 'text'), [(0, '0 B'), (999, '999 B'), (1536, '1.54 kB'), (450e9, '450 GB'), (3.2e12, '3.2 TB')]
-)
-def test_bytes_have_a_readable_unit(number: float, text: str) -> None:
-    assert format_bytes(number) == text
 
 
 def test_counts_what_filters_keep() -> None:

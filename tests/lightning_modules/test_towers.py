@@ -12,6 +12,7 @@ import torch
 from datamodules.text.token_cache import identify_tokenizer
 from datamodules.text.tokenizer import ModelTokenizer, WordTokenizer
 from datamodules.usage_error import UsageError
+from experiments.tools.prepare import prepare_data_for
 from lightning_modules.clip import CLIP
 from lightning_modules.towers import build_towers
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, TinyPairs, tiny_architecture, trainer, write_json
@@ -82,6 +83,13 @@ def test_captions_are_tokenized_as_the_model_was_trained(tmp_path: Path) -> None
     (file,) = (tmp_path / 'cache').glob('tokens-*.npy')
     assert identify_tokenizer(data.tokenizer) in file.name
     assert identify_tokenizer(WordTokenizer(CONTEXT_LENGTH)) not in file.name
+
+
+def test_a_tool_without_a_trainer_tokenizes_as_the_model_was_trained(tmp_path: Path) -> None:
+    model = CLIP(architecture(tmp_path, 'canonical', tokenizer_kwargs={'clean': 'canonicalize'}))
+    data = prepare_data_for(model, TinyPairs(cache_dir=str(tmp_path / 'cache'), rows=8, heldout_rows=4))
+    expected = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH, clean='canonicalize')
+    assert np.array_equal(data.tokens, expected(data.table.captions(np.arange(8))).numpy())
 
 
 @pytest.mark.parametrize(('caption', 'truncated'), [('a dog', 0), ('a dog a dog a dog', 0), ('a dog ' * 4, 1)])

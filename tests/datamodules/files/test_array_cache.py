@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.files import atomic
 from datamodules.files.array_cache import ArrayKind, stored_array, stored_arrays
 from datamodules.usage_error import UsageError
 
@@ -110,7 +109,3 @@ class TestSpace:
 
         monkeypatch.setattr(os, 'posix_fallocate', refuse)
         assert stored_array(tmp_path / 'x.npy', (3,), np.uint8, lambda array: array.fill(5)).tolist() == [5] * 3
-
-    @pytest.mark.parametrize(('size', 'text'), [(999, '999 bytes'), (1_500_000, '1.5 MB'), (2.5e15, '2,500.0 TB')])
-    def test_sizes_are_formatted_with_units(self, size: float, text: str) -> None:
-        assert atomic._readable(size) == text

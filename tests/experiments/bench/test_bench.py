@@ -8,10 +8,24 @@ import pytest
 
 from datamodules.usage_error import UsageError
 from experiments.bench import __main__ as bench
-from experiments.bench import bookkeeping, epochs, mixture, phases, run, split, start, step, triggers, views, words
+from experiments.bench import (
+    bookkeeping,
+    epochs,
+    mixture,
+    neighbors,
+    phases,
+    run,
+    split,
+    start,
+    step,
+    triggers,
+    views,
+    words,
+)
 
 TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'bookkeeping': (bookkeeping, {'ROWS': 300_000, 'HELDOUT_ROWS': 5_000}),
+    'neighbors': (neighbors, {'ROWS': 300, 'QUERIES': 20, 'WIDTH': 8}),
     'epochs': (epochs, {'STEPS': 2, 'REPEATS': 1}),
     'split': (split, {'STEPS': 2, 'REPEATS': 1, 'ROWS': 480, 'EPOCHS': 4}),
     'mixture': (mixture, {'REPEATS_OF_SIZE': {300: 1}}),
