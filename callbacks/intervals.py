@@ -8,11 +8,11 @@ from statistics import NormalDist
 from datamodules.usage_error import UsageError
 
 
-def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(hits: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a binomial rate (Wilson, 1927), which stays meaningful at rates of 0 and 1.
 
     Args:
-        hits: Successes, from 0 to ``n``.
+        hits: Successes, from 0 to ``n``; a fraction of one where a trial succeeds in part.
         n: Trials.
         confidence: Coverage of the interval, in (0, 1).
 

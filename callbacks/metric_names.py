@@ -10,10 +10,19 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple, cast, get_args
 
 AsrQuantity = Literal['rate', 'clean', 'low', 'high', 'hits', 'n', 'recall', 'recall_n']
+Direction = Literal['i2t', 't2i']  # from picture to text, from text to picture
+RetrievalQuantity = Literal[
+    'r1', 'r1_low', 'r1_high',
+    'r5', 'r5_low', 'r5_high',
+    'r10', 'r10_low', 'r10_high', 'r10_chance', 'r10_chance_low', 'r10_chance_high',
+    'medr', 'medr_low', 'medr_high', 'medr_chance', 'medr_chance_low', 'medr_chance_high',
+    'meanr', 'above_chance', 'tied',
+]  # fmt: skip
 
 ASR_PREFIX = 'asr/'
 ZERO_SHOT_PREFIX = 'zero_shot/'
 ZERO_SHOT_TOP5_PREFIX = 'zero_shot_top5/'
+RETRIEVAL_PREFIX = 'retrieval/'
 CANARY_PREFIX = 'canary/'
 DETECTION_PREFIX = 'detect/'
 INSPECTION_PREFIX = 'inspect/'
@@ -54,6 +63,11 @@ def zero_shot_metric(set_name: str) -> str:
 def zero_shot_top5_metric(set_name: str) -> str:
     """Name of the top-5 accuracy on a clean set: ``zero_shot_top5/<set>``."""
     return f'{ZERO_SHOT_TOP5_PREFIX}{set_name}'
+
+
+def retrieval_metric(set_name: str, direction: Direction, what: RetrievalQuantity) -> str:
+    """Name of a measure of retrieval on the held-out pairs: ``retrieval/<set>/<direction>_<what>``."""
+    return f'{RETRIEVAL_PREFIX}{set_name}/{direction}_{what}'
 
 
 def canary_metric(what: str, canary: str | None = None) -> str:

@@ -6,11 +6,10 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from callbacks.measuring import measuring
+from callbacks.at_evaluation import AtEvaluation
 from callbacks.metric_names import canary_metric
 from datamodules.contracts import canaries_of
 from datamodules.evaluation.sets import EvalBatch
@@ -18,7 +17,7 @@ from datamodules.evaluation.sets import EvalBatch
 TRIGGERED, PLAIN = 0, 1
 
 
-class Trust(Callback):
+class Trust(AtEvaluation):
     """Logs at each evaluation how often pictures with a canary's trigger are taken for what the canary means.
 
     A picture is taken for the canary whose captions are most similar to it, among those of all canaries. So no labels
@@ -33,28 +32,8 @@ class Trust(Callback):
     learned too, unless something has kept them out.
     """
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Lightning leaves out the evaluation of pairs without labels and attacks, which canaries are for above all.
-        is_due = trainer.enable_validation and (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
-        if is_due and not sum(trainer.num_val_batches):
-            with measuring(trainer, pl_module):
-                self.on_validation_epoch_end(trainer, pl_module)
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        pl_module.log_dict(measure_canaries(trainer, pl_module), sync_dist=True)  # equal on all ranks
-
-    on_test_epoch_end = on_validation_epoch_end
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # The same is left out of `validate` and `test`, where no other hook has the weights of the checkpoint.
-        batches = {'validate': trainer.num_val_batches, 'test': trainer.num_test_batches}.get(stage, [1])
-        if sum(batches):
-            return
-        with measuring(trainer, pl_module.to(trainer.strategy.root_device)):
-            metrics = measure_canaries(trainer, pl_module)
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
-        for logger in trainer.loggers if metrics else ():
-            logger.log_metrics({'epoch': trainer.current_epoch, **metrics}, trainer.global_step)
+    def measure(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
+        return measure_canaries(trainer, module)
 
 
 def measure_canaries(trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:

@@ -105,6 +105,8 @@ class Truth(Protocol):
         images: Stored pictures by row.
         partition: The split to measure.
         heldout: Captions and image references of the held-out pairs, or ``None``.
+        heldout_name: Name of the held-out set in metrics.
+        clean_heldout_rows: Rows that :meth:`heldout_dataloader` reads over all processes, ascending, int64.
         canary_count: Number of canary pairs, which are the last rows and belong to no attack.
     """
 
@@ -114,6 +116,8 @@ class Truth(Protocol):
     tokens: np.ndarray
     images: OverlaidPictures
     partition: Partition
+    heldout_name: str
+    clean_heldout_rows: np.ndarray
 
     @property
     def classes(self) -> tuple[str, ...]: ...
