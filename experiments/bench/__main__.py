@@ -15,6 +15,7 @@ import torch
 from datamodules.usage_error import check_number
 from experiments.bench import (
     bookkeeping,
+    defenses,
     epochs,
     mixture,
     neighbors,
@@ -43,6 +44,7 @@ MEASUREMENTS = {  # these two first: they measure memory, to which the others wo
     'step': step.measure,
     'phases': phases.measure,
     'run': run.measure,
+    'defenses': defenses.measure,
 }
 COLUMNS = ('measurement', 'measured', 'target', '')
 
@@ -74,8 +76,8 @@ def main(args: list[str] | None = None) -> list[Result]:
     parser.add_argument(
         '--peer', type=Path, metavar='PYTHON', help='Python with open_clip_torch[training], to compare steps'
     )
-    parser.add_argument('--pairs', type=int, default=run.PAIRS, help='pairs of run (default: %(default)s)')
-    parser.add_argument('--pictures', type=Path, metavar='PATH', help='folder of CIFAR-10 for run (default: drawn)')
+    parser.add_argument('--pairs', type=int, default=run.PAIRS, help='pairs of run and defenses (default: %(default)s)')
+    parser.add_argument('--pictures', type=Path, metavar='PATH', help='folder of CIFAR-10 for both (default: drawn)')
     options = parser.parse_args(args)
     check(options)
     measurements: dict[str, Callable[[], Iterator[Result]]] = {
@@ -83,6 +85,7 @@ def main(args: list[str] | None = None) -> list[Result]:
         'start': partial(start.measure, options.against),
         'step': partial(step.measure, options.peer),
         'run': partial(run.measure, options.against, options.pairs, options.pictures),
+        'defenses': partial(defenses.measure, options.pairs, options.pictures),
     }
     torch.set_num_threads(options.threads)
     silence_lightning()

@@ -82,10 +82,7 @@ def measure(against: Path | None = None, pairs: int = PAIRS, pictures: Path | No
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        root = folder / 'pictures' if pictures is None else pictures.absolute()
-        if pictures is None:
-            draw_pictures(root, pairs)
-        data = (f'--data.root={root}', f'--data.subset={pairs}', '--data.attacks=null')
+        data = data_options(folder, pairs, pictures)
         clip = Job(THIS_CHECKOUT, 'clip_cifar10.yaml', data)
         jobs = {'clip': clip, 'safeclip': Job(THIS_CHECKOUT, 'safeclip_cifar10.yaml', (*data, *defense_options(pairs)))}
         if against is not None:
@@ -127,6 +124,14 @@ def describe_shares(cost: Cost) -> str:
 
 
 # --- what is run ------------------------------------------------------------------------------------------------------
+
+
+def data_options(folder: Path, pairs: int, pictures: Path | None) -> tuple[str, ...]:
+    """Options of the data of all runs; draws the pictures into a folder if none are given."""
+    root = folder / 'pictures' if pictures is None else pictures.absolute()
+    if pictures is None:
+        draw_pictures(root, pairs)
+    return (f'--data.root={root}', f'--data.subset={pairs}', '--data.attacks=null')
 
 
 def draw_pictures(root: Path, pairs: int) -> None:
