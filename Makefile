@@ -14,7 +14,6 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 endif
 
-DATA ?= data/cifar10
 ATTACKS := runs/cifar10_attacks
 SURROGATE = --config clip_cifar10.yaml --data.root=$(DATA) \
 	--ckpt_path $(ATTACKS)/twin-recipe-d11-t11/version_0/checkpoints/last.ckpt
@@ -22,7 +21,7 @@ SURROGATE = --config clip_cifar10.yaml --data.root=$(DATA) \
 SOURCE := lightning_modules datamodules callbacks experiments tests docs/site
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo attacks test test-slow lint docs bench check check-lowest clean
+.PHONY: help setup demo attacks protect test test-slow lint docs bench check check-lowest clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,12 +36,17 @@ $(VENV)/.ready: pyproject.toml
 demo: $(READY) ## See CLIP fall to two attacks and SafeCLIP hold, on a CPU in minutes
 	$(PYTHON) -m experiments.demo
 
+attacks: DATA ?= data/cifar10
 attacks: $(READY) ## Measure every attack on CIFAR-10 in DATA=data/cifar10, hours (docs/attack_results.md)
 	$(PYTHON) -m experiments.grid experiments/grids/cifar10_attacks.yaml --jobs 2 --data.root=$(DATA)
 	$(PYTHON) -m experiments.cli optimize_patch $(SURROGATE) --target airplane --size 8 --position random --steps 600 \
 		--file $(ATTACKS)/airplane.png
 	$(PYTHON) -m experiments.cli rank_images $(SURROGATE) --target truck --file $(ATTACKS)/truck.csv
 	$(PYTHON) -m experiments.grid experiments/grids/cifar10_adaptive.yaml --jobs 2 --data.root=$(DATA)
+
+protect: $(READY) ## Protect the photos in DATA=folder from being learned, into OUT=folder (docs/unlearnable.md)
+	$(if $(and $(DATA),$(OUT)),,$(error Name two folders: make protect DATA=photos OUT=protected))
+	$(PYTHON) -m experiments.protect_photos --photos=$(DATA) --out=$(OUT) $(OPTIONS)
 
 test: $(READY) ## Run the fast tests
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile

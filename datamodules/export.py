@@ -73,7 +73,7 @@ def export(data: PairsDataModule, folder: Path, form: Form = 'csv') -> int:
             write_csv(temporary, _encode_pairs(data, kept))
         else:
             write_shards(temporary / 'train', _encode_pairs(data, kept))
-        _write_heldout(temporary, data)
+        write_heldout(temporary, data)
         for measured in data.evaluation_sets:
             if measured.kind == 'asr':
                 _write_test_pictures(temporary / 'test', measured)
@@ -120,8 +120,13 @@ def _encode_pairs(data: PairsDataModule, kept: np.ndarray) -> Iterator[WrittenPa
 # --- evaluation pictures --------------------------------------------------------------------------------------------
 
 
-def _write_heldout(folder: Path, data: PairsDataModule) -> None:
-    """Held-out pairs, minus unreadable pictures and any picture used as poison, whatever its caption."""
+def write_heldout(folder: Path, data: PairsDataModule) -> None:
+    """Writes ``heldout.csv`` and ``heldout/``, without unreadable pictures and any used as poison.
+
+    Args:
+        folder: Folder to write to.
+        data: The pairs, after ``setup``; without held-out ones, nothing is written.
+    """
     table = data.heldout
     if table is None:
         return

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 Split = Literal['train', 'val', 'test']
 _CAPTIONS_PER_IMAGE = 5
-_SPLIT_LISTS: dict[str, tuple[str, ...]] = {  # one image in each line: Flickr8k's lists, and Flickr30k Entities'
+SPLIT_LISTS: dict[str, tuple[str, ...]] = {  # one image in each line: Flickr8k's lists, and Flickr30k Entities'
     'train': ('Flickr_8k.trainImages.txt', 'train.txt'),
     'val': ('Flickr_8k.devImages.txt', 'val.txt'),
     'test': ('Flickr_8k.testImages.txt', 'test.txt'),
@@ -81,6 +81,7 @@ class Flickr(PairsDataModule):
 
     known_annotations: ClassVar[tuple[str, ...]] = ()
     known_folders: ClassVar[tuple[str, ...]] = ()
+    token_file: ClassVar[str] = ''  # the usual name of captions in lines
 
     def __init__(
         self,
@@ -166,7 +167,8 @@ class Flickr8k(Flickr):
     ``captions.txt`` or ``dataset_flickr8k.json`` for the captions, ``Flickr8k_Dataset`` or ``Images`` for the photos.
     """
 
-    known_annotations = ('Flickr8k.token.txt', 'captions.txt', 'dataset_flickr8k.json')
+    token_file = 'Flickr8k.token.txt'
+    known_annotations = (token_file, 'captions.txt', 'dataset_flickr8k.json')
     known_folders = ('Flicker8k_Dataset', 'Flickr8k_Dataset', 'Images', 'images')
 
 
@@ -178,12 +180,13 @@ class Flickr30k(Flickr):
     ``Images`` for the photos.
     """
 
-    known_annotations = ('dataset_flickr30k.json', 'results_20130124.token', 'captions.txt', 'results.csv')
+    token_file = 'results_20130124.token'
+    known_annotations = ('dataset_flickr30k.json', token_file, 'captions.txt', 'results.csv')
     known_folders = ('flickr30k-images', 'flickr30k_images/flickr30k_images', 'flickr30k_images', 'Images', 'images')
 
 
 def _check_splits(split: str, heldout: str | None) -> None:
-    if split not in (*_SPLIT_LISTS, 'all') or heldout not in (*_SPLIT_LISTS, None):
+    if split not in (*SPLIT_LISTS, 'all') or heldout not in (*SPLIT_LISTS, None):
         raise UsageError(
             f'data.split={split!r} must be train, val, test or all, and data.heldout_split={heldout!r} one of the '
             f'first three or null.'
@@ -282,11 +285,11 @@ def _read_table(file: Path, source: str) -> Annotations:
 
 def _read_split_list(folder: Path, split: str, source: str) -> set[str]:
     """Reads the list of a split's images beside the captions."""
-    file = next((folder / name for name in _SPLIT_LISTS[split] if (folder / name).is_file()), None)
+    file = next((folder / name for name in SPLIT_LISTS[split] if (folder / name).is_file()), None)
     if file is None:
         raise UsageError(
             f'{source} does not say which images are in the split {split!r}, and there is no '
-            f"{' or '.join(_SPLIT_LISTS[split])} beside it: add that list, use Karpathy's JSON, or set data.split: all "
+            f"{' or '.join(SPLIT_LISTS[split])} beside it: add that list, use Karpathy's JSON, or set data.split: all "
             f'and data.heldout_split: null.'
         )
     return {name for line in read_text_lines(file, f'{source}, {file.name}') if (name := line.strip())}

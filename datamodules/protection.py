@@ -148,6 +148,7 @@ class Protection:
         """
         self.store = NoiseStore.open(folder)
         self.store.check_settings(self._store_settings())
+        self.store.check_rows(self.unit, self.place)
 
     def _store_settings(self) -> StoreSettings:
         settings, data = self.settings, self.data
@@ -171,7 +172,7 @@ def protection_of(trainer: L.Trainer, settings: ProtectionSettings) -> Protectio
     """Noise and triggers for the pairs of a run, which a module searches.
 
     Raises:
-        UsageError: If the data is a stream, has canaries, or stores its pictures at another size than the model takes.
+        UsageError: If the data is a stream, or :func:`protect_pairs` refuses it.
     """
     data = cast(Any, trainer).datamodule  # set by Lightning, but missing from its type
     if not hasattr(data, 'partition'):
@@ -179,6 +180,15 @@ def protection_of(trainer: L.Trainer, settings: ProtectionSettings) -> Protectio
             'noise needs a row number for each pair, which a stream does not have: use a datamodule with a table of '
             'pairs, such as a subclass of PairsDataModule.'
         )
+    return protect_pairs(data, settings)
+
+
+def protect_pairs(data: PairsDataModule, settings: ProtectionSettings) -> Protection:
+    """Noise and triggers for some pairs, set up.
+
+    Raises:
+        UsageError: If the data has canaries, or stores its pictures at another size than the model takes.
+    """
     if data.canary_count:
         raise UsageError('data.canaries would plant pairs that are not yours to publish: leave it empty.')
     if data.stored_size != data.image_size:

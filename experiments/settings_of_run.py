@@ -1,4 +1,4 @@
-"""Lets ``clipward inspect`` find model and data of a checkpoint beside it, in the ``config.yaml`` of its run."""
+"""Lets ``clipward inspect`` and ``protect`` take model and data from the ``config.yaml`` of a run."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import Any
 
 import yaml
 
-from experiments.config_files import read_config
+from experiments.config_files import is_text, read_config
 from experiments.config_text import read_mapping
 from experiments.subcommands import options_with_values
 
 FILE = 'config.yaml'
-LEFT_OUT = {  # what a trained model is told by its checkpoint, and what is done to training pairs
-    'model': ('pretrained', 'init_from'),
+WEIGHTS = ('pretrained', 'init_from')  # a trained model is told by its checkpoint; others need none
+LEFT_OUT: dict[str, tuple[str, ...]] = {  # by `inspect`: also what is done to training pairs
+    'model': WEIGHTS,
     'data': ('attacks', 'filters', 'trusted', 'canaries', 'image_views', 'caption_views'),
 }
 
 
 def add_settings_of_run(arguments: Sequence[str]) -> list[str]:
-    """Adds settings to a command that inspects a checkpoint and names no file of settings.
+    """Adds settings to a command that inspects a checkpoint, or publishes a store, and names no file of settings.
 
-    Only model and data are taken, as the checkpoint may come from somebody who is not trusted: nothing that logs, calls
-    back or reads poison. Even so its file names classes to make, among models and data sets alone.
+    Of a run that is inspected only model and data are taken, as the checkpoint may come from somebody who is not
+    trusted: nothing that logs, calls back or reads poison. Even so its file names classes to make, among models and
+    data sets alone. ``protect`` also takes the number of rounds, and the same from a given file of a run.
 
     Args:
         arguments: Arguments of a command, the subcommand first.
@@ -35,18 +37,40 @@ def add_settings_of_run(arguments: Sequence[str]) -> list[str]:
         UsageError: If the file of the run is no file of settings.
     """
     given = dict(options_with_values(arguments))
-    if arguments[0] != 'inspect' or 'ckpt_path' not in given or {'config', 'c'} & {*given}:
+    if {'config', 'c'} & {*given}:
+        return _with_files_of_runs(arguments) if arguments[0] == 'protect' else list(arguments)
+    if arguments[0] == 'inspect' and 'ckpt_path' in given:
+        folders = Path(given['ckpt_path']).absolute().parents[:2]
+    elif arguments[0] == 'protect' and 'store' in given:
+        folders = [Path(given['store']).absolute().parent]
+    else:
         return list(arguments)
-    folders = Path(given['ckpt_path']).absolute().parents[:2]
     file = next((folder / FILE for folder in folders if (folder / FILE).is_file()), None)
-    return [*arguments[:1], *([] if file is None else [f'--config={_settings_in(file)}']), *arguments[1:]]
+    added = [] if file is None else [f'--config={_settings_in(file, arguments[0])}']
+    return [*arguments[:1], *added, *arguments[1:]]
 
 
-def _settings_in(file: Path) -> str:
+def _with_files_of_runs(arguments: Sequence[str]) -> list[str]:
+    """Replaces each file of a run by what ``protect`` takes from it: it also has options of ``fit`` alone."""
+    replaced: list[str] = []
+    for argument in arguments:
+        option, equals, value = argument.rpartition('=') if argument.startswith('-') else ('', '', argument)
+        is_value = option in ('--config', '-c') or (not option and replaced and replaced[-1] in ('--config', '-c'))
+        if is_value and not is_text(value) and Path(value).name == FILE and Path(value).is_file():
+            argument = f'{option}{equals}{_settings_in(Path(value), "protect")}'
+        replaced.append(argument)
+    return replaced
+
+
+def _settings_in(file: Path, subcommand: str) -> str:
     text = read_config(file)
     read_mapping(text, str(file))
     settings: Any = yaml.safe_load(text) or {}
-    return yaml.safe_dump({part: _without(settings[part], LEFT_OUT[part]) for part in LEFT_OUT if part in settings})
+    left_out = LEFT_OUT if subcommand == 'inspect' else {'model': WEIGHTS, 'data': ()}
+    taken = {part: _without(settings[part], left_out[part]) for part in left_out if part in settings}
+    if subcommand == 'protect':
+        taken['trainer'] = {'max_epochs': (settings.get('trainer') or {}).get('max_epochs')}
+    return yaml.safe_dump(taken)
 
 
 def _without(part: Any, left_out: Sequence[str]) -> Any:

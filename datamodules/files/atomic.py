@@ -94,19 +94,38 @@ def reserve_space(temporary: Path, size: int, path: Path, remedy: str = REMEDY) 
     Raises:
         UsageError: If the disk has too little space.
     """
-    free = shutil.disk_usage(temporary.parent).free
+    check_space(temporary.parent, size, path, remedy)
     try:
-        if size > free:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with temporary.open('xb') as file:
             _allocate(file, size)
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise
-        raise UsageError(
-            f'{path} needs {format_bytes(size)}, and its disk has {format_bytes(free)} free or sets a limit: '
-            f'free some space, or {remedy}.'
-        ) from error
+        raise _lack_of_space(temporary.parent, size, path, remedy) from error
+
+
+def check_space(folder: Path, size: int, path: Path, remedy: str = REMEDY) -> None:
+    """Refuses to write what the disk has no room for.
+
+    Args:
+        folder: A folder on that disk.
+        size: Size of what is to be written, in bytes.
+        path: Its name, for the message.
+        remedy: What the user can do, for the message.
+
+    Raises:
+        UsageError: If the disk has too little space.
+    """
+    if size > shutil.disk_usage(folder).free:
+        raise _lack_of_space(folder, size, path, remedy)
+
+
+def _lack_of_space(folder: Path, size: int, path: Path, remedy: str) -> UsageError:
+    free = shutil.disk_usage(folder).free
+    return UsageError(
+        f'{path} needs {format_bytes(size)}, and its disk has {format_bytes(free)} free or sets a limit: '
+        f'free some space, or {remedy}.'
+    )
 
 
 def _allocate(file: BinaryIO, size: int) -> None:

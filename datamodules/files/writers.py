@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
@@ -49,9 +50,9 @@ def write_csv(
     images.mkdir(parents=True, exist_ok=True)
     named = _write_images(images, pairs)
     if headerless is None:
-        return _write_table(folder / table, named)
+        return write_table(folder / table, named)
     with open_csv(folder / headerless) as plain:
-        return _write_table(folder / table, _copy_to_headerless(plain, named))
+        return write_table(folder / table, _copy_to_headerless(plain, named))
 
 
 def write_shards(folder: Path, pairs: Iterable[WrittenPair], pairs_per_shard: int = PAIRS_PER_SHARD) -> int:
@@ -82,6 +83,39 @@ def write_shards(folder: Path, pairs: Iterable[WrittenPair], pairs_per_shard: in
     return count
 
 
+def write_table(path: Path, named: Iterable[tuple[int, str, str]]) -> int:
+    """Writes a CSV with the columns row (its header is empty), ``image`` and ``caption``.
+
+    Args:
+        path: The file.
+        named: Row, name of the picture in the folder ``images``, and caption of each pair; pairs may share a picture.
+
+    Returns:
+        Number of pairs written.
+    """
+    count = 0
+    with open_csv(path) as lines:
+        lines.writerow(['', 'image', 'caption'])
+        for row, name, caption in named:
+            lines.writerow([row, f'images/{name}', caption])
+            count += 1
+    return count
+
+
+def write_token_lines(path: Path, captions: Iterable[tuple[str, str]]) -> None:
+    """Writes lines ``<image>#<number><tab><caption>``, as in ``Flickr8k.token.txt``.
+
+    Args:
+        path: The file.
+        captions: Name of the picture and caption of each pair; the captions of a picture are numbered.
+    """
+    count: Counter[str] = Counter()
+    with path.open('w', newline='', encoding='utf-8') as file:
+        for image, caption in captions:
+            file.write(f'{image}#{count[image]}\t{caption}\n')
+            count[image] += 1
+
+
 def as_png(picture: np.ndarray | bytes) -> bytes:
     """Encodes a picture, uint8 (3, h, w), as PNG; bytes are returned unchanged.
 
@@ -101,14 +135,14 @@ def open_csv(path: Path) -> Iterator[Any]:
         yield csv.writer(file, lineterminator='\n')
 
 
-def require_empty(folder: Path) -> Path:
-    """Returns the folder if it is empty or missing.
+def require_empty(folder: Path, argument: str = 'folder') -> Path:
+    """Returns the folder, which an argument names, if it is empty or missing.
 
     Raises:
         UsageError: If the folder is not empty, or is a file.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f'folder={str(folder)!r} already exists and is not empty: name another one.')
+        raise UsageError(f'{argument}={str(folder)!r} already exists and is not empty: name another one.')
     return folder
 
 
@@ -118,16 +152,6 @@ def _write_images(folder: Path, pairs: Iterable[WrittenPair]) -> Iterator[tuple[
         name = f'{int(row)}.png'
         (folder / name).write_bytes(as_png(picture))
         yield row, name, caption
-
-
-def _write_table(path: Path, named: Iterable[tuple[int, str, str]]) -> int:
-    count = 0
-    with open_csv(path) as lines:
-        lines.writerow(['', 'image', 'caption'])
-        for row, name, caption in named:
-            lines.writerow([row, f'images/{name}', caption])
-            count += 1
-    return count
 
 
 def _copy_to_headerless(lines: Any, named: Iterable[tuple[int, str, str]]) -> Iterator[tuple[int, str, str]]:

@@ -144,6 +144,33 @@ class NoiseStore:
                     f'model.store, or go on with the settings and data that it was made for.'
                 )
 
+    def check_rows(self, unit: Array, place: Array) -> None:
+        """Refuses a store whose rows share other noise, or have their triggers elsewhere.
+
+        Raises:
+            UsageError: If it is one.
+        """
+        if not (np.array_equal(self.unit, unit) and np.array_equal(self.place, place)):
+            raise UsageError(
+                f'{self.folder} holds noise of other pairs: name the store of this run with model.store, or go on with '
+                f'the pictures and data.filters that it was made for.'
+            )
+
+    def check_whole(self, rounds: int) -> None:
+        """Refuses a store of a run that has not ended.
+
+        Args:
+            rounds: Rounds of the run.
+
+        Raises:
+            UsageError: If it is one.
+        """
+        if self.rounds < max(1, rounds):
+            raise UsageError(
+                f'{self.folder} holds noise after {self.rounds} of {max(1, rounds)} rounds: let clipward fit go on '
+                f'with --ckpt_path=last until it ends, or lower trainer.max_epochs.'
+            )
+
     # --- rounds -----------------------------------------------------------------------------------------------------
 
     def check_round(self, number: int) -> None:

@@ -147,7 +147,7 @@ class TestOptionsThatPass:
         'subcommand', first_fast(['fit', 'export', *sorted({*SUBCOMMANDS} - {'fit', 'export'})], 2)
     )
     def test_all_that_the_parser_knows_do(self, subcommand: str) -> None:
-        required = {'export': ['--folder=a'], 'harden': ['--attack=a']}
+        required = {'export': ['--folder=a'], 'harden': ['--attack=a'], 'protect': ['--store=a', '--out=b']}
         aims = ['--target=a', '--file=a'] if subcommand in ('optimize_patch', 'rank_images') else []
         untrained = ['--allow_untrained=true'] if subcommand in ('validate', 'test', 'predict') else []
         config = parse(subcommand, *TOY, *required.get(subcommand, []), *aims, *untrained)

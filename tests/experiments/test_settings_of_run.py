@@ -15,6 +15,12 @@ SETTINGS = {
     'weights_only': None,
 }
 
+OF_A_STORE = {
+    'model': {'class_path': 'CLIP', 'init_args': {'architecture': 'RN50'}},
+    'data': SETTINGS['data'],
+    'trainer': {'max_epochs': 3},
+}
+
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
@@ -48,3 +54,18 @@ def test_a_file_that_is_no_settings_is_refused_by_its_name(checkpoint: Path) -> 
     (checkpoint.parents[1] / 'config.yaml').write_text('- a\n')
     with pytest.raises(UsageError, match=r'config: .*config\.yaml holds a list'):
         add_settings_of_run(['inspect', f'--ckpt_path={checkpoint}'])
+
+
+class TestOfAStore:
+    def test_are_model_data_and_rounds_of_the_run_that_it_is_in(self, checkpoint: Path) -> None:
+        store = checkpoint.parents[1] / 'noise'
+        subcommand, config, *rest = add_settings_of_run(['protect', f'--store={store}', '--out=a'])
+        assert [subcommand, *rest] == ['protect', f'--store={store}', '--out=a']
+        assert yaml.safe_load(config.removeprefix('--config=')) == OF_A_STORE
+
+    @pytest.mark.parametrize('form', ['--config={}', '--config {}', '-c {}'])
+    def test_are_those_of_the_file_of_a_run_that_is_given(self, form: str, checkpoint: Path) -> None:
+        given = form.format(checkpoint.parents[1] / 'config.yaml').split()
+        added = add_settings_of_run(['protect', '--config=data/toy.yaml', *given, '--store=elsewhere'])
+        assert added[:2] == ['protect', '--config=data/toy.yaml'] and added[-1] == '--store=elsewhere'
+        assert yaml.safe_load(added[-2].removeprefix('--config=')) == OF_A_STORE

@@ -1,0 +1,103 @@
+"""In which files protected pairs are published: those of Flickr8k, or a CSV with a folder of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path, PurePath
+from typing import Protocol
+
+import numpy as np
+
+from datamodules.export import write_heldout
+from datamodules.files.writers import as_png, write_table, write_token_lines
+from datamodules.flickr import SPLIT_LISTS, Flickr
+from datamodules.pairs import PairsDataModule
+from datamodules.pictures.cache import decode_pictures
+from datamodules.rows.table import PairTable
+
+
+class Layout(Protocol):
+    """Names of picture files, and the files that tell which caption belongs to which.
+
+    Attributes:
+        folder: Folder of the pictures.
+    """
+
+    folder: str
+
+    def names(self, rows: np.ndarray) -> list[str]:
+        """Names of picture files, all different, by the first row of each."""
+
+    def write(self, temporary: Path, rows: np.ndarray, names: list[str], captions: list[str], heldout: bool) -> None:
+        """Writes the captions of some rows, each with the name of its picture, and the held-out pairs if asked."""
+
+
+class CSVLayout:
+    """``images/<row>.png`` and ``train.csv``; held-out pairs as :func:`datamodules.export.export` writes them."""
+
+    folder = 'images'
+
+    def __init__(self, data: PairsDataModule) -> None:
+        self.data = data
+
+    def names(self, rows: np.ndarray) -> list[str]:
+        return [f'{row}.png' for row in rows]
+
+    def write(self, temporary: Path, rows: np.ndarray, names: list[str], captions: list[str], heldout: bool) -> None:
+        write_table(temporary / 'train.csv', zip(rows.tolist(), names, captions, strict=True))
+        if heldout:
+            write_heldout(temporary, self.data)
+
+
+class FlickrLayout:
+    """``Images/<photo>.png``, one file of captions, and a list of the photos of each split."""
+
+    folder = 'Images'
+
+    def __init__(self, data: Flickr) -> None:
+        self.data = data
+
+    def names(self, rows: np.ndarray) -> list[str]:
+        stems = _stems(self.data.table, rows)
+        if len(set(stems)) == len(stems):
+            return [f'{stem}.png' for stem in stems]
+        return [f'{stem}_{row}.png' for stem, row in zip(stems, rows, strict=True)]  # each caption has its own noise
+
+    def write(self, temporary: Path, rows: np.ndarray, names: list[str], captions: list[str], heldout: bool) -> None:
+        split = 'train' if self.data.split == 'all' else self.data.split
+        splits: dict[str, list[tuple[str, str]]] = {split: list(zip(names, captions, strict=True))}
+        if heldout and self.data.heldout is not None:
+            splits[str(self.data.heldout_split)] = self._copy_heldout(temporary / self.folder, self.data.heldout)
+        write_token_lines(temporary / self.data.token_file, chain.from_iterable(splits.values()))
+        for name, pairs in splits.items():
+            _write_list(temporary / SPLIT_LISTS[name][0], (image for image, _ in pairs))
+
+    def _copy_heldout(self, temporary: Path, table: PairTable) -> list[tuple[str, str]]:
+        """Writes held-out pictures, and returns the name of the picture and the caption of each pair."""
+        data = self.data
+        images, readable = decode_pictures(table, data.stored_size, data.cache_dir, data.num_workers)
+        rows = np.flatnonzero(readable)
+        names = [f'{stem}.png' for stem in _stems(table, rows)]
+        for name, row in dict(zip(names, rows, strict=True)).items():
+            write_new(temporary / name, as_png(images[row]))
+        return list(zip(names, table.captions(rows), strict=True))
+
+
+def layout_of(data: PairsDataModule) -> Layout:
+    """The layout in which a data set is published."""
+    return FlickrLayout(data) if isinstance(data, Flickr) else CSVLayout(data)
+
+
+def write_new(temporary: Path, content: bytes) -> None:
+    """Writes a file of a temporary folder, never over another one."""
+    with temporary.open('xb') as file:
+        file.write(content)
+
+
+def _stems(table: PairTable, rows: np.ndarray) -> list[str]:
+    return [PurePath(table.image[row].as_py()).stem for row in rows.tolist()]
+
+
+def _write_list(temporary: Path, names: Iterable[str]) -> None:
+    temporary.write_text(''.join(f'{name}\n' for name in dict.fromkeys(names)), 'utf-8')

@@ -1,0 +1,40 @@
+"""``clipward protect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datamodules.files.writers import require_empty
+from datamodules.pairs import PairsDataModule
+from datamodules.pictures.noise_store import NoiseStore
+from datamodules.protection import protect_pairs
+from datamodules.publish import publish
+from datamodules.usage_error import UsageError
+from experiments.tools.prepare import prepare_data_for
+from lightning_modules.clip import CLIP
+from lightning_modules.unlearnable import MEM
+
+
+def protect(model: CLIP, datamodule: PairsDataModule, epochs: int, store: str, out: str, heldout: bool = False) -> None:
+    """Write the pairs that a run of MEM, EM or UAP has protected as pictures and captions for publication.
+
+    Args:
+        model: That of the run, named by the run's config.yaml.
+        datamodule: The clean pairs, which stay as they are.
+        epochs: Rounds of the run.
+        store: Folder of noise and triggers that the run has left.
+        out: Folder to write to; must be empty or not exist.
+        heldout: Copy the held-out pairs too, which are not protected.
+    """
+    if not isinstance(model, MEM):
+        raise UsageError(f'{type(model).__name__} protects no pairs: give the config.yaml of a run of MEM, EM or UAP.')
+    target = require_empty(Path(out), 'out')
+    NoiseStore.open(Path(store)).check_whole(epochs)  # before hours of decoding
+    protection = protect_pairs(prepare_data_for(model, datamodule), model.settings)
+    protection.open(Path(store))
+    summary = publish(protection, target, heldout)
+    print(
+        f'{summary["pairs"]:,} pairs with {summary["pictures"]:,} pictures in {out}: noise of at most '
+        f'{summary["max_noise"]} levels of 255, {summary["captions_read_back"]:,} captions read as in the run.',
+        flush=True,
+    )

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from experiments.protect_photos import main
+from lightning_modules.unlearnable import MEM
+from tests.helpers.published import write_people
+from tests.helpers.tiny import tiny_architecture
+
+
+def draw_photos(folder: Path) -> Path:
+    """Writes a folder of pictures in several colors, and their captions."""
+    folder.mkdir()
+    with (folder / 'pairs.csv').open('w', newline='') as file:
+        lines = csv.writer(file)
+        lines.writerow(['image', 'caption'])
+        for number in range(9):
+            Image.new('RGB', (40, 30), (20 * number, 200 - 20 * number, 90)).save(folder / f'{number}.png')
+            lines.writerow([f'{number}.png', f'photo {number}'])
+    return folder
+
+
+def protect(photos: Path, out: Path, *options: str) -> None:
+    """Runs ``make protect`` with a model that takes seconds."""
+    small = [f'--model.architecture={tiny_architecture(out.parent, "photos", image_size=8)}', '--data.batch_size=4']
+    short = ['--model.surrogate_steps=1', '--model.noise_steps=1', '--trainer.max_epochs=2', '--data.templates=["{}"]']
+    quiet = ['--trainer.callbacks=null', '--trainer.accelerator=cpu', f'--data.cache_dir={out.parent}/cache']
+    main([f'--photos={photos}', f'--out={out}', *small, *short, *quiet, *options])
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_goes_on_where_it_was_stopped_and_leaves_the_photos_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = draw_photos(tmp_path / 'photos')
+    before = content(photos)
+    protect(photos, tmp_path / 'whole')
+    begin = MEM.on_train_epoch_start
+
+    def die(self: Any) -> None:
+        if self.current_epoch == 1:
+            raise RuntimeError('killed')
+        begin(self)
+
+    monkeypatch.setattr(MEM, 'on_train_epoch_start', die)
+    with pytest.raises(RuntimeError, match='killed'):
+        protect(photos, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+    monkeypatch.undo()
+    protect(photos, tmp_path / 'out')
+    assert len(list((tmp_path / 'out_run/mem_photos').glob('version_*'))) == 1
+    assert content(tmp_path / 'out') == content(tmp_path / 'whole') and content(photos) == before
+    assert sum(name.endswith('.png') for name in content(tmp_path / 'out')) == 9
+
+
+@pytest.mark.slow
+def test_protects_people_in_folders(tmp_path: Path) -> None:
+    write_people(tmp_path / 'people', {'Ada_Bo': 4, 'Zoe_Lind': 3})
+    protect(tmp_path / 'people', tmp_path / 'out', '--data.class_names=[Jane Roe, Mary Major]')
+    text = (tmp_path / 'out/train.csv').read_text()
+    assert text.count('Jane Roe') == 3 and text.count('Mary Major') == 2  # of each person, one is held out
+
+
+class TestRefused:
+    def check_refused(self, capsys: pytest.CaptureFixture[str], photos: Path, out: Path, sentence: str) -> None:
+        with pytest.raises(SystemExit) as exit:
+            main([f'--photos={photos}', f'--out={out}'])
+        assert exit.value.code == 2 and sentence in capsys.readouterr().err
+
+    def test_a_folder_without_captions(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / 'photos').mkdir()
+        self.check_refused(capsys, tmp_path / 'photos', tmp_path / 'out', 'photos has neither pairs.csv, with a path')
+
+    def test_a_place_that_is_taken_or_among_the_photos(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        photos = draw_photos(tmp_path / 'photos')
+        self.check_refused(capsys, photos, photos, 'already exists and is not empty')
+        self.check_refused(capsys, photos, photos / 'out', 'is inside the photos')
