@@ -10,7 +10,6 @@ from datamodules.usage_error import UsageError
 from experiments.bench import __main__ as bench
 from experiments.bench import (
     bookkeeping,
-    defenses,
     epochs,
     mixture,
     neighbors,
@@ -45,7 +44,7 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
         },
     ),
     'run': (run, {'PAIRS': run.FEWEST_PAIRS, 'OPTIONS': (*run.OPTIONS, '--trainer.max_epochs=8')}),
-    'defenses': (defenses, {'PAIRS': run.FEWEST_PAIRS}),
+    'defenses': (run, {'PAIRS': run.FEWEST_PAIRS, 'OPTIONS': (*run.OPTIONS, '--trainer.max_epochs=8')}),
     'phases': (phases, {'SCALES': (phases.Scale('tiny_toy.json', 32, (40, 30), {}, 4, 3),), 'MAX_REST': 100}),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
     'words': (words, {'MODEL': 'tiny_toy.json', 'PAIRS': 4}),
