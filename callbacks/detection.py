@@ -12,6 +12,7 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.harmless import Harmless
 from callbacks.ledger import FILE, ScoreLedger
 from callbacks.metric_names import detection_metric, detector_seconds
 from callbacks.separation import detection
@@ -21,6 +22,7 @@ from datamodules.files.atomic import write_text
 from datamodules.rows.detectors import DETECTORS, Detector, DetectorName
 from datamodules.rows.embeddings import read_embeddings
 from datamodules.rows.filters import read_lines
+from datamodules.rows.partition import DROPPED
 from datamodules.usage_error import UsageError
 
 RESULT_FILE = 'detectors.json'
@@ -33,7 +35,8 @@ class Detectors(Callback):
     Training logs ``detect/<detector>/<attack>/<what>`` with its last epoch, where ``what`` is ``auroc``, ``ap``
     (average precision), ``leak_2`` or ``leak_10`` (share of the poisons that is left without the 2 % and the 10 % most
     suspicious pairs), and ``detect/<detector>/seconds``. ``similarity`` is a detector, too: less is more suspicious.
-    The embeddings of all pairs must fit into memory.
+    The embeddings of all pairs must fit into memory. A detector that fails, as where nearly all pictures are embedded
+    alike, is left out.
 
     ``predict`` measures what the ledger wrote: it needs ``callbacks.ledger.embeddings=true``, which has no such limit,
     prints a table and writes the same numbers to ``detectors.json``.
@@ -60,6 +63,9 @@ class Detectors(Callback):
             name: Detector(name, 'image', neighbors, dimension_neighbors, batch, groups, device) for name in detectors
         }
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._check_count(trainer)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = truth_of(trainer)
         if trainer.current_epoch + 1 != trainer.max_epochs or not data.manifest.attacks:
@@ -74,6 +80,14 @@ class Detectors(Callback):
         has_attacks = bool(truth_of(trainer).manifest.attacks)
         if has_attacks and not any(isinstance(x, ScoreLedger) and x.embeddings for x in cast(Any, trainer).callbacks):
             raise UsageError('Detectors need embeddings of the pairs: give --callbacks.ledger.embeddings=true.')
+        self._check_count(trainer)
+
+    def _check_count(self, trainer: L.Trainer) -> None:
+        """Refuses more neighbors than there are pairs, before they have been embedded."""
+        data = truth_of(trainer)
+        pairs = int((data.partition.side != DROPPED).sum()) - data.canary_count
+        for name, detector in self.detectors.items() if data.manifest.attacks else ():
+            detector.check_count(pairs, f'the set that Detectors measure {name} on')
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         folder = trainer.log_dir  # a collective call, so all ranks make it
@@ -91,9 +105,10 @@ class Detectors(Callback):
         poisons = {attack: manifest.rows(attack) for attack in manifest.attacks}
         metrics = quality(SIMILARITY, similarity, poisons)
         for name, detector in self.detectors.items():
-            start = time.perf_counter()
-            score = -detector.suspicion(image, text)
-            metrics |= {**quality(name, score, poisons), detector_seconds(name): time.perf_counter() - start}
+            with Harmless(f'measuring the detector {name}', 'nothing is known about it'):
+                start = time.perf_counter()
+                score = -detector.suspicion(image, text)
+                metrics |= {**quality(name, score, poisons), detector_seconds(name): time.perf_counter() - start}
         return metrics
 
 

@@ -131,11 +131,11 @@ class ScoreLedger(Callback):
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert self._seen is not None and self._shuffled is not None
-        score, null = self._seen.mean(trainer).numpy(), self._shuffled.similarities(trainer).numpy()
-        self._seen = self._shuffled = None
-        if self._files is not None:
+        if self._files is not None:  # before the ranks meet: whoever has the ledger then has all embeddings
             self._files.close()
             self._files = None
+        score, null = self._seen.mean(trainer).numpy(), self._shuffled.similarities(trainer).numpy()
+        self._seen = self._shuffled = None
         pairs = len(truth_of(trainer).table) - truth_of(trainer).canary_count
         score[pairs:] = math.nan  # canaries, which are no pairs of the user's
         folder = trainer.log_dir  # a collective call, so all ranks make it

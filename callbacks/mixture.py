@@ -221,7 +221,7 @@ def maximized(bins: Bins, responsibility: Array) -> Components:
     """
     moved = bins.anchored * responsibility[0]
     mass = np.stack([responsibility[0] - moved, responsibility[1] + moved]) * bins.share
-    weight = mass.sum(1)
+    weight = np.maximum(mass.sum(1), np.finfo(np.float64).tiny)  # above 0 also where all values are anchored
     mean = mass @ bins.mean / weight
     scatter = bins.variance + np.square(bins.mean - mean[:, None])
     return Components(weight, mean, (mass * scatter).sum(1) / weight + REGULARIZATION)

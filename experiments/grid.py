@@ -106,7 +106,7 @@ class GridRunner:
             if result := load_result(self.results, cell):
                 return self._done(cell, result, 'already done')
             if self.grid.is_scoring(cell) and self._is_scored(cell):
-                return Outcome(cell, 'done', 'already done')
+                return self._ended(cell, self._recorded_command(cell), 'already done', f'{self.runs / cell.name}')
             with lock(self.runs / cell.name) as held:
                 if result := load_result(self.results, cell):  # since the first look
                     return self._done(cell, result, 'already done')
@@ -119,11 +119,17 @@ class GridRunner:
     def _command(self, cell: Cell) -> str:
         return shlex.join([*self.grid.command(cell), *self.extra])
 
+    def _recorded_command(self, cell: Cell) -> str:
+        """The command that started the run in a cell's folder; empty if it is not known."""
+        file = self.runs / cell.name / COMMAND
+        return file.read_text(errors='replace') if file.exists() else ''
+
     def _done(self, cell: Cell, result: Result, text: str) -> Outcome:
-        if result.command in ('', self._command(cell)):
-            return Outcome(cell, 'done', text)
-        made_by = f'by another command: to train it again, delete {result.source} and {self.runs / cell.name}'
-        return Outcome(cell, 'done', f'{text} {made_by}')
+        return self._ended(cell, result.command, text, f'{result.source} and {self.runs / cell.name}')
+
+    def _ended(self, cell: Cell, command: str, text: str, files: str) -> Outcome:
+        by_another = f' by another command: to run it again, delete {files}'
+        return Outcome(cell, 'done', text + by_another * (command not in ('', self._command(cell))))
 
     def _is_scored(self, cell: Cell) -> bool:
         """Whether a cell that leaves no result has left its ledger, or none that needs it is without a result."""
@@ -173,9 +179,8 @@ class GridRunner:
         result = read_run(finished.parent)
         if result is None:
             raise UsageError(f'{finished.parent} holds no measurement.')
-        command = (folder / COMMAND).read_text(errors='replace') if (folder / COMMAND).exists() else ''
         file = result_file(self.results, cell)
-        result = replace(of_cell(result, cell), command=command, source=str(file))
+        result = replace(of_cell(result, cell), command=self._recorded_command(cell), source=str(file))
         save(result, file)
         epoch = result.distrusted_after
         return self._done(cell, result, 'done' if epoch is None else f'done, not to be trusted after epoch {epoch}')
@@ -195,9 +200,10 @@ class GridRunner:
 
 
 def left_in(folder: Path, name: str) -> Path | None:
-    """A file in the folder of a run's name: that of its finished training, or that of ``predict``."""
+    """A file in the folder of a run's name: that of its finished training, or that of its latest ``predict``."""
     finished = finished_version(folder)
-    files = [place / name for place in ([finished] if finished else folder.glob('predict_*'))]
+    predictions = sorted(folder.glob('predict_*'), key=lambda place: (len(place.name), place.name), reverse=True)
+    files = [place / name for place in ([finished] if finished else predictions)]
     return next((file for file in files if file.is_file()), None)
 
 

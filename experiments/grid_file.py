@@ -225,15 +225,22 @@ def read_grid(path: Path) -> Grid:
         )
     seeds = _read_seeds(content['seeds'], f'{path}: seeds')
     table = content.get('table')
-    layout = None if table is None else read_layout(table, axes['methods'], f'{path}: table')
+    trained = [name for name, entry in axes['methods'].items() if not entry.predict]
+    layout = None if table is None else read_layout(table, trained, f'{path}: table')
     grid = Grid(**axes, seeds=seeds, arguments=arguments, undefended=undefended, table=layout)
     _check(grid, path)
     return grid
 
 
 def _check(grid: Grid, path: Path) -> None:
-    for name in grid.methods:
+    for name, entry in grid.methods.items():
         grid.depth(name)
+        _check_trained(grid, (entry.start, entry.predict), f'{path}: methods.{name}')
+    _check_trained(grid, (grid.undefended,), f'{path}: undefended')
+    if grid.table and not grid.undefended:
+        raise UsageError(
+            f'{path}: table shows training time over that of the undefended method: name it as undefended.'
+        )
     cells = grid.cells()
     for cell in cells:
         for needed in grid.methods[cell.method].needs:
@@ -242,6 +249,12 @@ def _check(grid: Grid, path: Path) -> None:
     counts = Counter(cell.name for cell in cells)
     if repeated := sorted(name for name, count in counts.items() if count > 1):
         raise UsageError(f'{path}: two cells are named {repeated[0]}: rename a method, a data set or an attack.')
+
+
+def _check_trained(grid: Grid, needed: Sequence[str | None], where: str) -> None:
+    for method in filter(None, needed):
+        if grid.methods[method].predict:
+            raise UsageError(f'{where}: {method} predicts and trains nothing: name a method that is trained.')
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -137,12 +137,33 @@ def classify_with(model: CLIP, data: PairsDataModule) -> Surrogate:
         UsageError: If there are too few classes to compare, or the data has other sizes than the model.
     """
     data.adapt_to(model)
+    check_classes(data)
+    return Surrogate(model, data)
+
+
+def check_classes(data: PairsDataModule) -> None:
+    """Refuses data with too few classes to compare.
+
+    Raises:
+        UsageError: If they are fewer than :data:`MIN_CLASSES`.
+    """
     if len(data.classes) < MIN_CLASSES:
         raise UsageError(
-            f'inspect compares classes, and {len(data.classes)} are too few: name at least {MIN_CLASSES} in '
+            f'an inspection compares classes, and {len(data.classes)} are too few: name at least {MIN_CLASSES} in '
             f'data.class_names.'
         )
-    return Surrogate(model, data)
+
+
+def check_searches(patch: float, perturbation: float, steps: int, batch: int) -> None:
+    """Refuses settings of :func:`inspect_model` that are out of range.
+
+    Raises:
+        UsageError: If one is.
+    """
+    check_number('patch', patch, '(0, 1)')
+    check_number('perturbation', perturbation, '(0, 255)')
+    check_number('steps', steps, '[1, inf)')
+    check_number('batch', batch, '[1, inf)')
 
 
 def read_clean_pictures(data: PairsDataModule, folder: str | None, count: int, seed: int) -> np.ndarray:
@@ -194,8 +215,7 @@ def inspect_model(
     Raises:
         UsageError: If a number is out of range, or the pictures do not do.
     """
-    check_number('patch', patch, '(0, 1)')
-    check_number('perturbation', perturbation, '(0, 255)')
+    check_searches(patch, perturbation, steps, batch)
     began, side = time.perf_counter(), max(1, round(patch * pictures.shape[-1]))
     searches: Mapping[str, TriggerSearch] = {
         f'a patch of {side} x {side} pixels anywhere': RoamingPatch(side),

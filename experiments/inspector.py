@@ -12,7 +12,16 @@ from callbacks.harmless import Harmless
 from callbacks.measuring import agree_on_batch_norm, evaluating
 from callbacks.metric_names import inspection_metric
 from datamodules.pairs import PairsDataModule
-from experiments.inspection import WORDS, Inspection, inspect_model, judge, read_clean_pictures
+from datamodules.usage_error import UsageError, check_number
+from experiments.inspection import (
+    WORDS,
+    Inspection,
+    check_classes,
+    check_searches,
+    inspect_model,
+    judge,
+    read_clean_pictures,
+)
 from experiments.surrogates.surrogate import Surrogate
 from lightning_modules.clip import CLIP
 
@@ -42,9 +51,17 @@ class Inspector(Callback):
         batch: int = 8,
         seed: int = 0,
     ) -> None:
+        check_number('pictures', pictures, '[2, inf)')
+        check_searches(patch, perturbation, steps, batch)
         self.pictures, self.patch, self.perturbation = pictures, patch, perturbation
         self.steps, self.batch, self.seed = steps, batch, seed
         self.harmless = Harmless('inspecting the model', 'nothing is known about backdoors in it')
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data: PairsDataModule = cast(Any, trainer).datamodule
+        check_classes(data)
+        if data.heldout is None:
+            raise UsageError('Inspector needs clean pictures, and the data holds none out: leave it out.')
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.current_epoch + 1 != trainer.max_epochs:

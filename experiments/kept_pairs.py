@@ -49,14 +49,21 @@ def _parts(keep: Any, where: str) -> tuple[str, dict[str, Any]]:
 
 def _check(name: str, arguments: dict[str, Any], where: str) -> None:
     try:
-        if name == LedgerFilter.__name__:
-            LedgerFilter(**arguments)
-        else:
+        if name != LedgerFilter.__name__ or not _fits(arguments):
             _construct(name, arguments)
     except ArgumentError as error:
         raise UsageError(where.removesuffix('keep') + parser_message(str(error))) from error
-    except (TypeError, UsageError) as error:
+    except UsageError as error:
         raise UsageError(f'{where}: {error}') from error
+
+
+def _fits(arguments: dict[str, Any]) -> bool:
+    """Whether arguments of :class:`LedgerFilter` have its names and types; the parser says what is wrong if not."""
+    try:
+        LedgerFilter(**arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _construct(name: str, arguments: dict[str, Any]) -> None:

@@ -91,4 +91,4 @@ def _draw_points(axis: Axes, index: int, kind: str, points: Sequence[Point]) -> 
     axis.add_collection(LineCollection([bar for point in points for bar in point.bars], color=color, alpha=0.6))
     if points:
         centers = zip(*(point.center for point in points), strict=True)
-        axis.plot(*centers, marker, color=color, markersize=6, label=kind)
+        axis.plot(*centers, marker, color=color, markersize=6, label=kind.replace('$', r'\$'))  # else a formula

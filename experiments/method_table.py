@@ -43,7 +43,14 @@ def method_table(cells: Cells, layout: TableLayout, costs: Mapping[str, float], 
         successes = [_success(runs_under(cells, method, attack), attack) for attack in layout.attacks]
         rows.append([name, str(seeds), format_spread(accuracies(runs)), *successes, _format_cost(costs[method])])
     shown = (runs.get(method, ()) for runs in cells.values() for method in layout.methods)
-    return format_table(rows) + format_notes(rows[1:], shown)
+    return format_table(rows) + format_notes(rows[1:], shown) + _format_unmeasured(cells, layout)
+
+
+def _format_unmeasured(cells: Cells, layout: TableLayout) -> str:
+    """Names the attacks without a measurement, which may be misspelled; without them there is no figure either."""
+    measured = attacks_in(run for runs in cells.values() for of in runs.values() for run in of)
+    missing = [attack for attack in layout.attacks if attack not in measured]
+    return f'\n\nNo run has measured {", ".join(missing)}.' if missing else ''
 
 
 def runs_of(cells: Cells, method: str | None) -> list[Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -34,13 +35,19 @@ def read_layout(value: Any, methods: Collection[str], where: str) -> TableLayout
 
     Args:
         value: Its value.
-        methods: Methods of the grid.
+        methods: Methods that the grid trains.
         where: What errors call the key.
 
     Raises:
-        UsageError: If it is something else, or names a method that the grid has not, or one twice.
+        UsageError: If it is something else, or names a method that the grid does not train, or one twice, or shows two
+            of them under one name.
     """
-    if not isinstance(value, dict) or {*value} != KEYS or not isinstance(value['methods'], dict):
+    if (
+        not isinstance(value, dict)
+        or {*value} != KEYS
+        or not isinstance(value['methods'], dict)
+        or not value['methods']
+    ):
         raise UsageError(
             f'{where} must have the keys methods and attacks, as in '
             '{methods: {no defense: {clip: CLIP}}, attacks: {badnet: BadNet}}.'
@@ -48,9 +55,12 @@ def read_layout(value: Any, methods: Collection[str], where: str) -> TableLayout
     kinds = {str(kind): _read_names(rows, f'{where}.methods.{kind}') for kind, rows in value['methods'].items()}
     layout = TableLayout(kinds, _read_names(value['attacks'], f'{where}.attacks'))
     if unknown := sorted(layout.methods.keys() - {*methods}):
-        raise UsageError(f'{where}.methods: {", ".join(unknown)}: not one of the methods of the grid.')
+        raise UsageError(f'{where}.methods: {", ".join(unknown)}: not one of the methods that the grid trains.')
     if len(layout.methods) < sum(map(len, kinds.values())):
         raise UsageError(f'{where}.methods: a method is listed twice.')
+    for key, names in (('methods', layout.methods), ('attacks', layout.attacks)):
+        if repeated := [shown for shown, count in Counter(names.values()).items() if count > 1]:
+            raise UsageError(f'{where}.{key}: two are called {repeated[0]!r}: give each a name of its own.')
     return layout
 
 

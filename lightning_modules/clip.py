@@ -29,7 +29,7 @@ from lightning_modules.packed_text import can_be_packed, encode_packed, run_pack
 from lightning_modules.recompute import frozen_statistics, recompute, recompute_towers
 from lightning_modules.schedules import Schedule, restart_from_peaks
 from lightning_modules.towers import build_towers
-from lightning_modules.weights import EARLIER_PAIRS, check_weights, load_weights, trained_pairs
+from lightning_modules.weights import EARLIER_PAIRS, check_method, check_weights, load_weights, trained_pairs
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al., 2021: keeps the logits from growing without bound
 
@@ -390,6 +390,9 @@ class CLIP(L.LightningModule):
             raise UsageError(
                 'ckpt_path holds weights alone, from which no run can go on: start a new one with model.init_from.'
             )
+        if is_resumed:
+            check_method(self, checkpoint['state_dict'])
+        self.strict_loading = is_resumed  # evaluation needs the towers alone, whatever method has trained them
 
     def _start_from(self, checkpoint: Mapping[str, Any]) -> None:
         self.adopt_normalization(checkpoint)

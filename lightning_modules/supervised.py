@@ -75,7 +75,13 @@ class SupervisedFinetuning(CLIP):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         assert self.head is not None
-        if (classes := len(checkpoint['state_dict']['head.bias'])) != len(self.head.bias):
+        if 'head.bias' not in checkpoint['state_dict']:
+            if any(self.by_head):
+                raise UsageError(
+                    'ckpt_path has no classifier, as another method has trained it: measure it by its prompts with '
+                    'model.evaluate=zero_shot.'
+                )
+        elif (classes := len(checkpoint['state_dict']['head.bias'])) != len(self.head.bias):
             raise UsageError(
                 f'ckpt_path has a classifier of {classes} classes, but the data have {len(self.head.bias)}: use data '
                 f'of the same classes, or load its towers with model.init_from.'

@@ -125,6 +125,21 @@ def check_architecture(module: nn.Module, weights: Mapping[str, Tensor], argumen
         )
 
 
+def check_method(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Refuses to resume the run of another method, which keeps other tensors beside the towers.
+
+    Raises:
+        UsageError: If some are missing, or too many.
+    """
+    differing = sorted(name for name in module.state_dict().keys() ^ weights.keys() if not name.startswith(PREFIX))
+    if differing:
+        raise UsageError(
+            f'ckpt_path holds the run of another model than this {type(module).__name__} ({len(differing)} tensors '
+            f'differ, first {differing[0]}): resume with the model and arguments of that run, or start from its '
+            f'weights with model.init_from instead of ckpt_path.'
+        )
+
+
 def check_finite(weights: Mapping[str, Tensor], argument: str) -> None:
     """Refuses weights of a run that has diverged.
 

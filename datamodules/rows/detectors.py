@@ -78,6 +78,22 @@ class Detector:
             return 0
         return max(self.neighbors, self.dimension_neighbors) if self.name == 'dao' else self.neighbors
 
+    def check_count(self, count: int, where: str = 'the set') -> None:
+        """Refuses too few points to have as many neighbors.
+
+        Args:
+            count: Number of different points.
+            where: What holds them, for the message.
+
+        Raises:
+            UsageError: If they are too few.
+        """
+        if count <= self.needed:
+            argument = 'neighbors' if self.needed == self.neighbors else 'dimension_neighbors'
+            raise UsageError(
+                f'{argument}={self.needed} is too many: {where} has {count:,} different embeddings, so give fewer.'
+            )
+
     def suspicion(self, image: np.ndarray, text: np.ndarray) -> NDArray[np.float32]:
         """Scores pairs by their embeddings.
 
@@ -118,9 +134,7 @@ class Detector:
         if self.name in _OF_GROUP:
             return _OF_GROUP[self.name](points)
         chosen, copies_of = distinct(points)
-        if len(chosen) <= self.needed:
-            where = 'the set' if self.batch is None else 'a batch'
-            raise UsageError(f'{self.needed} neighbors are too many: {where} has {len(chosen)} different embeddings.')
+        self.check_count(len(chosen), 'the set' if self.batch is None else 'a batch')
         found = self._neighborhoods(points.take(chosen))
         if self.name == 'deep_knn':
             return _disagreement(captions, chosen, copies_of, found.nearest.neighbor)

@@ -307,6 +307,8 @@ def read_lines(file: str, with_p_values: bool = False) -> pa.Table:
     Raises:
         UsageError: If the file is missing or is not a ledger.
     """
+    if '://' not in file and not Path(file).is_file():
+        raise UsageError(f'data.filters: there is no file={file!r}: give the ledger.parquet that a run has written.')
     try:
         wanted = LEDGER_WITH_P_VALUES if with_p_values and P_VALUE in pq.read_schema(file).names else LEDGER
         return pq.read_table(file, columns=wanted.names).cast(wanted)
@@ -318,23 +320,38 @@ def read_lines(file: str, with_p_values: bool = False) -> pa.Table:
 def match_lines(lines: pa.Table, table: PairTable, file: str | list[str]) -> np.ndarray:
     """Finds the line of a ledger for each row of a table, by image reference and caption.
 
+    A pair may occur twice, as where an attack stamps a copy of a picture and keeps its caption. The first such row then
+    gets the first line, the second the second, and further ones the last.
+
     Args:
         lines: Lines of the ledger.
         table: The pairs.
         file: What the user has named as the ledger.
 
     Returns:
-        Index of the first matching line, int64 (N,); -1 if none matches.
+        Index of the line, int64 (N,); -1 if none matches.
 
     Raises:
         UsageError: If the ledger has none of the pairs.
     """
     ledger = pc.binary_join_element_wise(lines['key'], lines['caption'], '\0')
     pairs = pc.binary_join_element_wise(table.names(), table.caption, '\0')
-    line = np.asarray(pc.fill_null(pc.index_in(pairs, value_set=ledger), -1), np.int64)
-    if not (line >= 0).any():
+    first, first_alike = (
+        np.asarray(pc.fill_null(pc.index_in(x, value_set=ledger), -1), np.int64) for x in (pairs, ledger)
+    )
+    if not (first >= 0).any():
         raise UsageError(f'data.filters: file={file!r} has none of these pairs: give a ledger of this data.')
-    return line
+    by_pair = np.argsort(first_alike, kind='stable')
+    start, end = (np.searchsorted(first_alike, first, side, by_pair) for side in ('left', 'right'))
+    return np.where(first < 0, -1, by_pair[np.minimum(start + _earlier_alike(first), end - 1)])
+
+
+def _earlier_alike(values: np.ndarray) -> np.ndarray:
+    """How many equal values stand before each value, int64 (N,)."""
+    order = np.argsort(values, kind='stable')
+    earlier = np.empty(len(values), np.int64)
+    earlier[order] = np.arange(len(values)) - np.searchsorted(values, values[order], sorter=order)
+    return earlier
 
 
 def ranked(score: np.ndarray) -> np.ndarray:

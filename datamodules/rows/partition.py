@@ -189,8 +189,9 @@ class PartitionSampler(Sampler[Draw]):
         """Safe pairs of each batch, a multiple of the ranks, int64 (steps,)."""
         sizes = len(self.cross_modal), len(self.within_modal)
         per_rank = self.batch_size // self.world
-        if self.order == 'joint' and all(sizes) and per_rank > 1:
-            share = min(max(round(per_rank * safe_share(*sizes, self.safe_weight)), 1), per_rank - 1)
+        least = -(-2 // self.world)  # of each side on a rank: a loss that contrasts one pair with none is 0
+        if self.order == 'joint' and all(sizes) and per_rank >= 2 * least:
+            share = min(max(round(per_rank * safe_share(*sizes, self.safe_weight)), least), per_rank - least)
             return np.full(self.steps, share * self.world)
         on_safe, on_risky = steps_of_sides(*sizes, self.steps, self.safe_weight)
         plan = np.repeat([0, self.batch_size], [on_risky, on_safe])

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from callbacks.figure_files import save_figure
-from datamodules.files.atomic import write_text
+from datamodules.files.atomic import make_folder, write_text
 from datamodules.pairs import PairsDataModule
 from experiments.inspection import classify_with, describe, draw, format_json, inspect_model, judge, read_clean_pictures
 from experiments.surrogates.surrogate import load_trained
@@ -46,6 +46,8 @@ def inspect(
         seed: Seed of all draws.
         ckpt_path: Checkpoint of the model.
     """
+    for path in filter(None, (file, sheet)):  # refused now, not after minutes
+        make_folder(Path(path).parent)
     surrogate = classify_with(load_trained(model, ckpt_path, device), datamodule)
     clean = read_clean_pictures(datamodule, folder, pictures, seed)
     inspection = inspect_model(surrogate, clean, patch, perturbation, steps, batch, seed)

@@ -53,6 +53,30 @@ def test_says_nothing_without_attacks(tmp_path: Path) -> None:
     assert not [name for name in run.callback_metrics if name.startswith('detect/')]
 
 
+def test_a_detector_that_fails_loses_neither_the_training_nor_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Collapsed(Embedding):
+        def predict_step(self, batch: Any, batch_idx: int) -> dict[str, torch.Tensor]:
+            output = super().predict_step(batch, batch_idx)
+            return {**output, 'image': torch.ones_like(output['image']) / 2}
+
+    run = trainer(tmp_path, [Detectors(**SOME)], epochs=1)
+    run.fit(Collapsed(), datamodule=Data())
+    assert 'measuring the detector k_distance failed (UsageError: neighbors=3 is too many: the set has 1' in caplog.text
+    assert 'detect/isolation_forest/badnet/auroc' in run.callback_metrics
+    assert 'detect/k_distance/badnet/auroc' not in run.callback_metrics
+
+
+def test_more_neighbors_than_pairs_are_refused_before_training(tmp_path: Path) -> None:
+    run = trainer(tmp_path, [Detectors(neighbors=3)], epochs=1)
+    with pytest.raises(
+        UsageError, match='dimension_neighbors=64 is too many: the set that Detectors measure dao on has'
+    ):
+        run.fit(Embedding(), datamodule=Data())
+    assert run.global_step == 0
+
+
 class TestPredict:
     def test_measures_the_embeddings_that_the_ledger_writes(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

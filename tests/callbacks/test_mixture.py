@@ -134,6 +134,9 @@ class TestAnchors:
     def test_none_of_them_changes_nothing(self) -> None:
         assert fit_mixture(TWELVE, anchors=np.zeros(12, bool)) == fit_mixture(TWELVE)
 
+    def test_anchors_alone_are_no_two_groups(self) -> None:
+        assert fit_mixture(TWELVE, anchors=np.ones(12, bool)).state == 'collapsed'
+
     def test_are_refused_by_scikit_learn(self) -> None:
         with pytest.raises(ValueError, match='use backend=histogram'):
             fit_mixture(TWELVE, backend='sklearn', anchors=TWELVE > 0.3)

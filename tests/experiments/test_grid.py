@@ -77,7 +77,7 @@ class TestRun:
     def test_a_result_of_another_command_is_kept_and_named(self, tmp_path: Path, started: list[Sequence[str]]) -> None:
         self.run(tmp_path, CELL, '--e=5')
         file, folder = tmp_path / f'results/{NAME}.json', tmp_path / 'runs' / NAME
-        by_another = f'by another command: to train it again, delete {file} and {folder}'
+        by_another = f'by another command: to run it again, delete {file} and {folder}'
         assert self.run(tmp_path, CELL, '--e=6').text == f'already done {by_another}'
         file.unlink()
         assert self.run(tmp_path, CELL, '--e=6').text == f'done {by_another}' and len(started) == 1
@@ -151,9 +151,14 @@ class TestRun:
         assert self.run(tmp_path, scores, methods=methods) == (scores, 'done', 'done')
         assert started[0][3] == 'predict' and started[0][-1] == f'--ckpt_path={checkpoint}'
         assert self.run(tmp_path, scores, methods=methods).text == 'already done' and len(started) == 1
+        assert (
+            'by another command: to run it again, delete' in self.run(tmp_path, scores, '--e=7', methods=methods).text
+        )
         assert not (tmp_path / 'results').exists()
+        ledger = tmp_path / 'runs' / scores.name / 'predict_10/ledger.parquet'  # the latest of several
+        for place in ('predict_10', 'predict_9'):
+            shutil.copytree(ledger.parents[1] / 'predict_0', ledger.parents[1] / place)
         self.run(tmp_path, user, methods=methods)
-        ledger = tmp_path / 'runs' / scores.name / 'predict_0/ledger.parquet'
         assert started[1][-1] == f'--data.filters.ledger.file=["{ledger}", "{ledger}"]'
         shutil.rmtree(tmp_path / 'runs')
         assert self.run(tmp_path, scores, methods=methods).text == 'already done' and len(started) == 2

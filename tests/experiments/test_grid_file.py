@@ -15,6 +15,13 @@ def _keeping(keep: Any) -> dict[str, Any]:
     return {'methods': {'clip': [], 'b': {'ledger': 'clip', 'keep': keep}}}
 
 
+def _table(method: str) -> dict[str, Any]:
+    return {'methods': {'plain': {method: 'CLIP'}}, 'attacks': {'badnet': 'BadNet'}}
+
+
+_PREDICTING: dict[str, Any] = {'clip': [], 'scores': {'predict': 'clip'}}
+
+
 class TestReadGrid:
     def test_is_the_product_of_its_axes(self, tmp_path: Path) -> None:
         cells = write_grid(tmp_path).cells()
@@ -67,6 +74,14 @@ class TestReadGrid:
             ({'methods': {'clip': '--a=1'}}, r"methods.clip must be a list of arguments, as in .*; got '--a=1'\.$"),
             ({'methods': ['clip']}, r"methods must map names to arguments, as in .*; got \['clip'\]\.$"),
             ({'arguments': '--a=1'}, 'arguments must be a list of arguments'),
+            ({'methods': _PREDICTING | {'b': {'start': 'scores'}}}, 'methods.b: scores predicts and trains nothing'),
+            ({'methods': _PREDICTING | {'b': {'predict': 'scores'}}}, 'methods.b: scores predicts and trains nothing'),
+            ({'methods': _PREDICTING, 'undefended': 'scores'}, 'undefended: scores predicts and trains nothing'),
+            (
+                {'methods': _PREDICTING, 'table': _table('scores')},
+                'scores: not one of the methods that the grid trains',
+            ),
+            ({'undefended': None, 'table': _table('clip')}, 'table shows training time over that of the undefended'),
             ({'table': ['clip']}, 'grid.yaml: table must have the keys methods and attacks'),
             ({'seeds': 1}, r'seeds must be a list of numbers, .*; got 1\.$'),
             ({'seeds': [[1]]}, 'seeds must be a list of numbers'),

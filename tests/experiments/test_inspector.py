@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules.usage_error import UsageError
 from experiments.inspection import Finding, Inspection
 from experiments.inspector import Inspector
 from experiments.surrogates.surrogate import Surrogate
@@ -14,12 +15,12 @@ from lightning_modules.clip import CLIP
 from tests.helpers.tiny import TinyPairs, tiny_architecture, trainer
 
 
-def weights_after(folder: Path, *callbacks: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+def weights_after(folder: Path, *callbacks: Any, **data: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Trains two epochs; returns the weights, and what was logged about backdoors."""
     torch.manual_seed(0)
     model = CLIP(tiny_architecture(folder), lr=1e-2)
     run = trainer(max_epochs=2, callbacks=[*callbacks])
-    run.fit(model, TinyPairs(classes=5, cache_dir=str(folder / 'cache')))
+    run.fit(model, TinyPairs(**{'classes': 5, 'cache_dir': str(folder / 'cache'), **data}))
     assert model.training
     logged = {name: value.item() for name, value in run.callback_metrics.items() if name.startswith('inspect/')}
     return dict(model.state_dict()), logged
@@ -49,3 +50,20 @@ def test_training_ends_with_a_verdict_and_is_not_changed_by_it(tmp_path: Path, m
 def test_a_model_that_cannot_be_inspected_loses_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _, logged = weights_after(tmp_path, Inspector(pictures=2, steps=1))  # one picture in each half
     assert not logged and 'inspecting the model failed (UsageError: inspect needs pictures' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('settings', 'data', 'sentence'),
+    [
+        ({'pictures': 1}, {}, '^pictures must be at least 2'),
+        ({'steps': 0}, {}, '^steps must be at least 1'),
+        ({}, {'classes': 4}, '^an inspection compares classes, and 4 are too few'),
+        ({}, {'heldout_rows': 0}, '^Inspector needs clean pictures, and the data holds none out'),
+    ],
+)
+def test_what_cannot_be_inspected_is_refused_before_training(
+    settings: dict[str, Any], data: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CLIP, 'training_step', lambda *_: pytest.fail('training has begun'))
+    with pytest.raises(UsageError, match=sentence):
+        weights_after(tmp_path, Inspector(**settings), **data)

@@ -29,7 +29,8 @@ def test_any_filter_that_reads_a_file_can_be_named() -> None:
 @pytest.mark.parametrize(
     ('keep', 'message'),
     [
-        ({'shares': 0.5}, r": .*unexpected keyword argument 'shares'"),
+        ({'shares': 0.5}, ": Option 'shares' is not accepted by LedgerFilter"),
+        ({'share': 'half'}, r'\.share: expected float.*, got half'),
         ([0.5], ' must hold arguments of LedgerFilter, as in'),
         ({'class_path': 'SimilarityFilter', 'quantile': 0.1}, ' must hold arguments of LedgerFilter, as in'),
         ({'file': 'a.parquet'}, ': file is that of the ledger: leave it out'),

@@ -43,6 +43,13 @@ class TestFigure:
         assert len({line.get_color() for line in axis.lines}) == 2
         assert [text.get_text() for text in axis.texts] == ['CLIP', 'SafeCLIP']
 
+    def test_a_name_is_no_formula(self) -> None:
+        figure = accuracy_against_worst_attack(
+            {'': {'clip': [attacked_twice(1, 0.9, 0.5)]}}, TableLayout({'$x_{$': {'clip': '$x_{$'}}, LAYOUT.attacks)
+        )
+        assert figure
+        figure.draw_without_rendering()
+
     def test_bars_span_the_seeds(self) -> None:
         runs = [attacked_twice(1, 0.9, 0.1, accuracy=0.4), attacked_twice(2, 0.5, 0.1, accuracy=0.6)]
         point = point_of({'': {'clip': runs}}, 'clip', LAYOUT)

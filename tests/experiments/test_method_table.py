@@ -49,6 +49,10 @@ class TestMethodTable:
         assert rows_of(method_table(cells, LAYOUT, COSTS, 'clip'))[0][3:5] == ['BadNet: attack not established', 'W']
         assert 'not established' not in method_table(cells, LAYOUT, COSTS)
 
+    def test_names_attacks_that_no_run_has_measured(self) -> None:
+        cells = {'': {'clip': [attacked_result('clip', 1, 180, 200)]}}
+        assert method_table(cells, LAYOUT, COSTS).endswith('\n\nNo run has measured wanet.')
+
     def test_marks_runs_that_are_not_whole_under_their_own_attacks_alone(self) -> None:
         lost = Result('safeclip', 1, 4, {}, 1.0, caveat='diverged')
         cells = {

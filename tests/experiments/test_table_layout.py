@@ -27,7 +27,13 @@ def test_methods_are_those_of_all_kinds_in_order() -> None:
         ({**TABLE, 'methods': ['clip']}, 'table must have the keys'),
         ({**TABLE, 'methods': {'plain': ['clip']}}, r"table.methods.plain must map names .*; got \['clip'\]"),
         ({**TABLE, 'attacks': {}}, 'table.attacks must map names'),
-        ({**TABLE, 'methods': {'plain': {'clap': 'CLIP'}}}, 'table.methods: clap: not one of the methods of the grid'),
+        ({**TABLE, 'methods': {}}, 'table must have the keys'),
+        (
+            {**TABLE, 'methods': {'plain': {'clap': 'CLIP'}}},
+            'table.methods: clap: not one of the methods that the grid',
+        ),
+        ({**TABLE, 'methods': {'a': {'clip': 'x'}, 'b': {'par': 'x'}}}, "table.methods: two are called 'x': give each"),
+        ({**TABLE, 'attacks': {'a': 'x', 'b': 'x'}}, "table.attacks: two are called 'x': give each"),
         ({**TABLE, 'methods': {'a': {'clip': 'x'}, 'b': {'clip': 'y'}}}, 'table.methods: a method is listed twice'),
     ],
 )

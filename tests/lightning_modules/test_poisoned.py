@@ -19,6 +19,7 @@ from lightning_modules.cleanclip import CleanCLIP
 from lightning_modules.clip import CLIP
 from lightning_modules.par import PAR
 from lightning_modules.poisoned import PoisonedModel
+from lightning_modules.roclip import RoCLIP
 from lightning_modules.supervised import SupervisedFinetuning
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, TinyPairs, tiny_architecture, trainer
 
@@ -83,6 +84,30 @@ class TestRuns:
         assert equal(resumed.state_dict(), whole.state_dict())
         again = CLIP(**{**poisoned, 'init_from': str(tmp_path / 'kept' / 'epoch=1.ckpt')})  # as any checkpoint of CLIP
         assert equal(again.towers.state_dict(), whole.towers.state_dict())
+
+    @pytest.mark.parametrize('method', [PAR, RoCLIP, SupervisedFinetuning])
+    def test_whatever_trained_a_model_it_is_evaluated_but_not_resumed_by_another(
+        self, method: type[CLIP], poisoned: dict[str, Any], tmp_path: Path
+    ) -> None:
+        whole, data, run = method(**poisoned), pairs(tmp_path), trainer(max_epochs=1)
+        run.fit(whole, data)
+        run.save_checkpoint(tmp_path / 'run.ckpt')
+        for other in CLIP(**{**poisoned, 'init_from': None}), PAR(**{**poisoned, 'init_from': None}):
+            trainer().validate(other, pairs(tmp_path), ckpt_path=tmp_path / 'run.ckpt', verbose=False)
+            assert equal(other.towers.state_dict(), whole.towers.state_dict())
+        with pytest.raises(
+            UsageError, match=r'of another model than this CLIP .* start from its weights with model.init'
+        ):
+            trainer().fit(CLIP(**poisoned), pairs(tmp_path), ckpt_path=tmp_path / 'run.ckpt')
+
+    def test_a_classifier_that_was_not_trained_measures_nothing(self, poisoned: dict[str, Any], tmp_path: Path) -> None:
+        data, run = pairs(tmp_path), trainer(max_epochs=1)
+        run.fit(CLIP(**poisoned), data)
+        run.save_checkpoint(tmp_path / 'clip.ckpt')
+        with pytest.raises(UsageError, match=r'ckpt_path has no classifier, .* model\.evaluate=zero_shot'):
+            trainer().validate(SupervisedFinetuning(**poisoned), data, ckpt_path=tmp_path / 'clip.ckpt')
+        by_prompts = SupervisedFinetuning(**poisoned, evaluate='zero_shot')
+        trainer().validate(by_prompts, data, ckpt_path=tmp_path / 'clip.ckpt', verbose=False)
 
     @pytest.mark.parametrize('method', [PAR, ABD])
     def test_a_repair_needs_a_model_to_repair(

@@ -101,7 +101,7 @@ def test_refuses_a_ledger_of_other_pairs(file: str) -> None:
     [
         ({'drop_share': 1.0}, r'data.filters: drop_share must lie in \(0, 1\), got 1.0'),
         ({'detector': 'pca'}, 'data.filters: detector must be one of dao, slof'),
-        ({'neighbors': 99}, 'data.filters: 99 neighbors are too many: the set has 99 different embeddings'),
+        ({'neighbors': 99}, 'data.filters: neighbors=99 is too many: the set has 99 different embeddings'),
     ],
 )
 def test_refuses_settings_that_cannot_work(file: str, arguments: dict[str, Any], message: str) -> None:

@@ -165,8 +165,9 @@ def test_refuses_pairs_without_any_embedding() -> None:
         ({'modality': 'sound'}, "modality must be image, text or pair, got 'sound'"),
         ({'batch': 64}, 'batch must be above 64, the neighbors of a pair, got 64'),
         ({'device': 'abacus'}, "device='abacus' is not available here: give cpu"),
-        ({'neighbors': 260}, '260 neighbors are too many: the set has 260 different embeddings'),
-        ({'name': 'slof', 'batch': 299, 'neighbors': 280}, '280 neighbors are too many: a batch has 260'),
+        ({'neighbors': 260}, '^neighbors=260 is too many: the set has 260 different embeddings'),
+        ({'name': 'slof', 'batch': 299, 'neighbors': 280}, '^neighbors=280 is too many: a batch has 260'),
+        ({'dimension_neighbors': 270}, '^dimension_neighbors=270 is too many: the set has 260 different embeddings'),
         ({'name': 'isolation_forest', 'groups': 301}, 'groups=301 is more than the 300 embedded pairs: give fewer'),
     ],
 )

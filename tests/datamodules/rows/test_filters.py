@@ -133,12 +133,23 @@ class TestLedgerFilter:
         assert rows_kept_by(LedgerFilter(file)) == [*range(50)]
         assert 'lacks 50 of 100 pairs, which are dropped' in caplog.text
 
+    def test_rows_of_one_name_and_caption_have_a_line_each(self, tmp_path: Path) -> None:
+        """A stamped copy with the caption of the original must not be judged by the original's line."""
+        file = write_ledger(tmp_path / 'ledger.parquet', [0, 1, 2, 0], [0.5] * 4, ['safe', 'safe', 'safe', 'risky'])
+        rows = np.array([1, 0, 3, 0, 0, 2, 1])
+        assert (~LedgerFilter(file).drop(table(4).take(rows))).tolist() == [True, True, False, False, False, True, True]
+
     def test_reads_ledgers_that_have_scored_a_part_each(self, tmp_path: Path) -> None:
         files = [
             write_ledger(tmp_path / name, [0, 1, 2, 3], [None] * 4, sides)
             for name, sides in (('1', ['safe', 'dropped', 'risky', 'dropped']), ('2', ['dropped', 'safe'] * 2))
         ]
         assert rows_kept_by(LedgerFilter(files)) == [0, 1, 3]
+
+    @pytest.mark.parametrize('name', ['missing', ''])
+    def test_refuses_a_path_without_a_file(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(UsageError, match=r'^data.filters: there is no file=.*: give the ledger.parquet that'):
+            rows_kept_by(LedgerFilter(str(tmp_path / name)))  # a folder by an empty name
 
     def test_refuses_a_ledger_of_other_pairs_and_another_file(self, tmp_path: Path) -> None:
         file = write_ledger(tmp_path / 'ledger.parquet', [1000], [0.5], ['safe'])

@@ -225,12 +225,16 @@ class TestOrder:
     def test_few_steps_do_not_change_the_share_of_a_joint_batch(self, steps: int) -> None:
         assert {draw.cross_modal for draw in sampler(30, 70, steps, 20, order='joint')} == {6}
 
-    @pytest.mark.parametrize(('safe', 'risky', 'expected'), [(1, 999, 1), (999, 1, 19)])
-    def test_a_joint_batch_holds_at_least_one_pair_of_each_side(self, safe: int, risky: int, expected: int) -> None:
+    @pytest.mark.parametrize(('safe', 'risky', 'expected'), [(2, 998, 2), (998, 2, 18)])
+    def test_a_joint_batch_holds_at_least_two_pairs_of_each_side(self, safe: int, risky: int, expected: int) -> None:
+        """With one, its loss would contrast nothing."""
         assert {draw.cross_modal for draw in sampler(safe, risky, 4, 20, order='joint')} == {expected}
+        assert {draw.cross_modal for draw in sampler(safe, risky, 4, 20, order='joint', world=2)} == {expected // 2}
 
-    def test_a_joint_batch_of_one_pair_falls_back_to_batches_of_one_side(self) -> None:
-        assert sorted(draw.cross_modal for draw in sampler(30, 70, 10, 2, order='joint', world=2)) == [0] * 7 + [1] * 3
+    @pytest.mark.parametrize(('size', 'world'), [(2, 2), (2, 1), (3, 1)])
+    def test_too_small_a_joint_batch_falls_back_to_batches_of_one_side(self, size: int, world: int) -> None:
+        draws = sorted(draw.cross_modal for draw in sampler(30, 70, 10, size, order='joint', world=world))
+        assert draws == [0] * 7 + [size // world] * 3
 
 
 def test_the_first_batches_do_not_change_from_release_to_release() -> None:

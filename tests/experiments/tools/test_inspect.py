@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datamodules.usage_error import UsageError
 from experiments.inspection import Finding, Inspection
 from experiments.surrogates.surrogate import Surrogate
 from experiments.tools.inspect import inspect
@@ -36,3 +37,15 @@ def test_prints_a_verdict_and_writes_figures_and_triggers(
     assert json.loads(Path(file).read_text())['clearest']['target'] == 'e'
     with Image.open(sheet) as drawn:
         assert drawn.width > 100
+
+
+@pytest.mark.parametrize('output', ['file', 'sheet'])
+def test_what_cannot_be_written_is_refused_before_the_search(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('experiments.tools.inspect.inspect_model', lambda *_: pytest.fail('the search has begun'))
+    (tmp_path / 'file').touch()
+    model = CLIP(tiny_architecture(tmp_path, 'inspected_by_command'))
+    data = TinyPairs(classes=5, cache_dir=str(tmp_path / 'cache'))
+    with pytest.raises(UsageError, match='cannot be created as a folder'):
+        inspect(model, data, torch.device('cpu'), **{output: str(tmp_path / 'file' / 'a.out')})
