@@ -18,20 +18,23 @@ from callbacks.figure_files import save_figure
 from callbacks.harmless import Harmless
 from callbacks.metric_names import (
     ASR_PREFIX,
+    RETRIEVAL_PREFIX,
     ZERO_SHOT_PREFIX,
     AsrQuantity,
     asr_metric,
     renamed_since_version_1,
+    retrieval_metric,
+    retrieval_sets,
     zero_shot_metric,
 )
-from callbacks.plots import AttackCurves, Curve, PoisonedPair
+from callbacks.plots import DIRECTIONS, AttackCurves, Curve, PoisonedPair, RankCurves
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
 from datamodules.contracts import Truth, truth_of
 from datamodules.usage_error import UsageError
 
 STATE_VERSION = 2  # of the history in a checkpoint; version 1 named metrics differently
-DRAWN_PREFIXES = (ASR_PREFIX, ZERO_SHOT_PREFIX)  # metrics of other callbacks that figures show
+DRAWN_PREFIXES = (ASR_PREFIX, ZERO_SHOT_PREFIX, RETRIEVAL_PREFIX)  # metrics of other callbacks that figures show
 ATTACK_CURVES: tuple[AsrQuantity, ...] = ('rate', 'low', 'high', 'clean')
 
 
@@ -40,6 +43,7 @@ class Figures(Callback):
 
     - ``poisons.png``: some poisoned pairs of each attack, drawn once when training starts;
     - ``success.png``: attack success and zero-shot accuracy against the epochs trained;
+    - ``retrieval.png``: mean loss, and median rank of held-out pairs beside what it is by chance;
     - ``mean_similarity.png``: mean similarity of clean and of poisoned pairs (Fig. 4 of the SafeCLIP paper);
     - ``split.png``: size of the safe side, and the poison on it;
     - ``similarity_<epochs trained>.png``: histogram of the similarities behind a new split, beside those of shuffled
@@ -67,6 +71,7 @@ class Figures(Callback):
         self._epochs_drawn = 0  # number of epochs trained at the latest drawing
         self._group: Tensor | None = None  # of each row: 0 if clean, else 1 + index of the attack; canaries are last
         self._training_similarity: RowSums | None = None  # by group
+        self._training_loss: RowSums | None = None
 
     # --- recording --------------------------------------------------------------------------------------------------
 
@@ -93,6 +98,7 @@ class Figures(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._training_similarity = RowSums(2 + len(truth_of(trainer).manifest.attacks), pl_module.device)
+        self._training_loss = RowSums(1, pl_module.device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -100,6 +106,9 @@ class Figures(Callback):
         if isinstance(outputs, Mapping) and 'similarity' in outputs and self._training_similarity is not None:
             assert self._group is not None
             self._training_similarity.add(self._group[batch.row], outputs['similarity'])
+        if isinstance(outputs, Mapping) and 'loss' in outputs and self._training_loss is not None:
+            loss = outputs['loss'].detach().float().reshape(1)
+            self._training_loss.add(torch.zeros_like(loss, dtype=torch.int64), loss)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == 'fit' and not trainer.sanity_checking:
@@ -112,6 +121,8 @@ class Figures(Callback):
         if self._training_similarity is not None:
             means = self._training_similarity.mean(trainer)[:-1].tolist()  # without canaries
             self._record(epochs, _prefix_names('similarity/training/', ('clean', *data.manifest.attacks), means))
+        if self._training_loss is not None:
+            self._record(epochs, {'loss': float(self._training_loss.mean(trainer))})
         is_new_split = data.partition.scored_after == epochs
         if is_new_split:
             with self.harmless:
@@ -175,6 +186,8 @@ class Figures(Callback):
         accuracy = {name: self._curve(metric) for name, metric in metrics.items() if metric in self.history}
         if success or accuracy:
             figures['success'] = plots.success_and_accuracy(success, accuracy, phases)
+        if ranks := self._rank_curves():
+            figures['retrieval'] = plots.loss_and_ranks(self._curve('loss'), ranks, phases)
         during, after = (self._similarity_curves(f'similarity/{when}/', attacks) for when in ('training', 'sweep'))
         if during or after:
             figures['mean_similarity'] = plots.mean_similarity(during, after, phases)
@@ -191,6 +204,17 @@ class Figures(Callback):
 
     def _attack_curves(self, attack: str) -> AttackCurves:
         return AttackCurves(**{what: self._curve(asr_metric(attack, what)) for what in ATTACK_CURVES})
+
+    def _rank_curves(self) -> dict[str, RankCurves]:
+        return {
+            f'{name}, {words}': RankCurves(
+                self._curve(retrieval_metric(name, way, 'medr')),
+                self._curve(retrieval_metric(name, way, 'medr_chance_low')),
+                self._curve(retrieval_metric(name, way, 'medr_chance_high')),
+            )
+            for name in retrieval_sets(self.history)
+            for way, words in DIRECTIONS.items()
+        }
 
     def _similarity_curves(self, prefix: str, attacks: tuple[str, ...]) -> dict[str, Curve]:
         return {name: self._curve(prefix + name) for name in ('clean', *attacks) if prefix + name in self.history}

@@ -70,6 +70,12 @@ def retrieval_metric(set_name: str, direction: Direction, what: RetrievalQuantit
     return f'{RETRIEVAL_PREFIX}{set_name}/{direction}_{what}'
 
 
+def retrieval_sets(metrics: Collection[str]) -> list[str]:
+    """Names of the sets that some metrics measure the median rank of retrieval on, in alphabetical order."""
+    names = {metric.removeprefix(RETRIEVAL_PREFIX).rpartition('/')[0] for metric in metrics}
+    return sorted(name for name in names if retrieval_metric(name, 'i2t', 'medr') in metrics)
+
+
 def canary_metric(what: str, canary: str | None = None) -> str:
     """Name of a measurement of one canary, or of its mean over all: ``canary/<what>/<name>`` or ``canary/<what>``."""
     return f'{CANARY_PREFIX}{what}' + ('' if canary is None else f'/{canary}')

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from callbacks.bins import bin_edges
+from callbacks.metric_names import Direction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +23,7 @@ MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 CLEAN_COLOR = '#000000'
 NULL_COLOR = '#5D3A9B'  # of shuffled pairs; no attack has it
 PHASE_COLORS = ('#FFFFFF', '#DCDCDC', '#F1F1F1', '#C8C8C8')  # grays: colors belong to the curves
+DIRECTIONS: dict[Direction, str] = {'i2t': 'picture to text', 't2i': 'text to picture'}  # of retrieval
 FIGURE_WIDTH = 7.5  # inches, as all figure sizes here
 
 
@@ -51,6 +53,20 @@ class AttackCurves(NamedTuple):
     low: Curve
     high: Curve
     clean: Curve
+
+
+class RankCurves(NamedTuple):
+    """Retrieval in one direction over the epochs.
+
+    Attributes:
+        rank: Median rank, from 1.
+        low: Lower end of the band that it is in by chance.
+        high: Upper end of the band.
+    """
+
+    rank: Curve
+    low: Curve
+    high: Curve
 
 
 class PoisonedPair(NamedTuple):
@@ -88,6 +104,27 @@ def success_and_accuracy(
         axes[-1].set_ylabel('Zero-shot accuracy\n(fraction of clean images)')
     for axis in axes:
         _limit_to_fractions(axis)
+    _add_legends(figure, axes, phases)
+    return figure
+
+
+def loss_and_ranks(loss: Curve, ranks: Mapping[str, RankCurves], phases: Sequence[str]) -> Figure:
+    """Mean loss of training in the upper panel, and below it the median rank of retrieval beside chance.
+
+    Args:
+        loss: Mean loss of each epoch in nats.
+        ranks: Set and direction -> median rank on the held-out pairs.
+        phases: Name of the phase of each planned epoch.
+    """
+    figure, axes = _epoch_panels(2, phases)
+    _draw_curve(axes[0], loss, 'training', 0, color=CLEAN_COLOR)
+    axes[0].set_ylabel('Mean loss of an epoch\n(nats)')
+    for index, (name, curves) in enumerate(ranks.items()):
+        _draw_curve(axes[1], curves.rank, name, index)
+        band = curves.low.epoch, curves.low.value, curves.high.value
+        axes[1].fill_between(*band, color=_curve_color(index), alpha=0.2, linewidth=0, label=f'{name}, by chance')
+    axes[1].set_ylabel('Median rank of retrieval\n(log scale)')
+    scale_ranks(axes[1])
     _add_legends(figure, axes, phases)
     return figure
 
@@ -180,7 +217,7 @@ def similarity_histogram(
         label = f'{attack}: {len(attack_score):,} poisons'
         axis.stairs(np.histogram(attack_score, edges)[0], edges, fill=True, color=_curve_color(index), label=label)
         axis.set_ylabel('Poisons')
-        _label_integers(axis.yaxis, 3)
+        label_integers(axis.yaxis, 3)
     for axis in axes:
         axis.set_ylim(bottom=0)
     if mixture is not None:
@@ -224,7 +261,18 @@ def _new_figure(size: tuple[float, float]) -> Figure:
     return Figure(size, dpi=120, layout='constrained')
 
 
-def _label_integers(axis: Any, max_labels: int = 10) -> None:
+def scale_ranks(axis: Axes) -> None:
+    """Gives an axis of ranks a logarithmic scale with whole numbers, such as 20, 50 and 100."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    axis.set_yscale('log')
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axis.yaxis.set_major_formatter(ScalarFormatter())
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def label_integers(axis: Any, max_labels: int = 10) -> None:
+    """Labels an axis, as ``axes.xaxis``, at whole numbers alone."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(max_labels, integer=True))
@@ -238,7 +286,7 @@ def _epoch_panels(panels: int, phases: Sequence[str]) -> tuple[Figure, list[Axes
         for start, end, name in _phase_bands(phases):
             axis.axvspan(start, end, color=_phase_color(name, phases), linewidth=0, zorder=0)
         axis.set_xlim(-0.01 * len(phases), 1.01 * len(phases))  # keeps markers at the edges whole
-        _label_integers(axis.xaxis)
+        label_integers(axis.xaxis)
         axis.spines[['top', 'right']].set_visible(False)
     axes[-1].set_xlabel('Epochs trained')
     return figure, axes

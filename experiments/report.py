@@ -22,6 +22,7 @@ from experiments.meter_figure import leak_against_estimate
 from experiments.result_figures import success_against_accuracy, success_over_epochs
 from experiments.result_files import load, save
 from experiments.results import Result
+from experiments.retrieval_figure import retrieval_over_epochs
 from experiments.run_results import read_runs
 from experiments.tables import run_table
 
@@ -33,12 +34,18 @@ def main() -> None:
     parser.add_argument('--figure', type=Path, help='PNG file for success and accuracy over the epochs')
     parser.add_argument('--trade-off', type=Path, help='PNG file for final success against accuracy')
     parser.add_argument('--meter', type=Path, help='PNG file for the leak of each attack against its estimate')
+    parser.add_argument('--retrieval', type=Path, help='PNG file for loss and median rank of retrieval over the epochs')
     parser.add_argument('--save', type=Path, help='folder to save the results in, one small JSON file for each run')
     options = parser.parse_args()
     with short_errors(sys.argv):
         results = read_all(options.runs)
         print(run_table(results))
-        figures = {'figure': success_over_epochs, 'trade_off': success_against_accuracy, 'meter': leak_against_estimate}
+        figures = {
+            'figure': success_over_epochs,
+            'trade_off': success_against_accuracy,
+            'meter': leak_against_estimate,
+            'retrieval': retrieval_over_epochs,
+        }
         for option, draw in figures.items():
             if path := getattr(options, option):
                 save_figure(draw(results), path, dpi=150)

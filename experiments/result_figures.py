@@ -23,7 +23,7 @@ def success_over_epochs(results: Sequence[Result]) -> Figure:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (metric, title) in zip(axes, panels.items(), strict=True):
         _draw_panel(axis, group_repetitions(results), metric, title)
-    _draw_legend(figure)
+    draw_legend(figure)
     return figure
 
 
@@ -43,7 +43,7 @@ def success_against_accuracy(results: Sequence[Result]) -> Figure:
             _draw_points(axis, index, name + star(runs), runs, attack)
         axis.set(title=attack, xlabel='zero-shot accuracy', ylabel='attack success rate', ylim=(-0.03, 1.03))
         axis.grid(alpha=0.25)
-    _draw_legend(figure)
+    draw_legend(figure)
     return figure
 
 
@@ -52,7 +52,7 @@ def _accuracy_metric(results: Sequence[Result]) -> str:
     return next((run.accuracy_metric for run in results if run.series), results[0].accuracy_metric)
 
 
-def _draw_legend(figure: Figure) -> None:
+def draw_legend(figure: Figure) -> None:
     """One entry for each run that any panel shows."""
     entries = {
         name: handle for axis in figure.axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)

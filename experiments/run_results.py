@@ -27,6 +27,7 @@ from callbacks.metric_names import (
     CANARY_PREFIX,
     DETECTION_PREFIX,
     INSPECTION_PREFIX,
+    RETRIEVAL_PREFIX,
     ZERO_SHOT_PREFIX,
     ZERO_SHOT_TOP5_PREFIX,
     renamed_since_version_1,
@@ -37,7 +38,7 @@ from experiments.run_folder import DONE
 
 METRICS, CONFIG, MANIFEST, KEPT = 'metrics.csv', 'config.yaml', 'manifest.parquet', 'kept.json'
 LOSS = 'train/loss'
-EVALUATIONS = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, CANARY_PREFIX)
+EVALUATIONS = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, RETRIEVAL_PREFIX, CANARY_PREFIX)
 KEPT_PREFIXES = (*EVALUATIONS, DETECTION_PREFIX, INSPECTION_PREFIX, 'partition/', 'cost/')
 TRAINING_COSTS = ('cost/train_s', 'cost/sweep_s', 'cost/mixture_s')
 OF_EVALUATIONS = 'allow_untrained'  # an option of `validate`, `test` and `predict`, which train nothing
@@ -159,14 +160,25 @@ def _read_rows(version: Path) -> list[Row]:
 
 
 def _read_series(rows: Sequence[Row]) -> Series:
-    """Finite values of the metrics that tables and figures show, under their current names."""
+    """Finite values of the metrics that tables and figures show, under their current names, and the loss."""
     renamed = renamed_since_version_1(rows[0])
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for row in rows:
         for metric, value in row.items():
             if value and metric.startswith(KEPT_PREFIXES) and math.isfinite(float(value)):
                 values[renamed.get(metric, metric)][int(row['epoch']) + 1] = float(value)
+    if losses := _read_losses(rows):
+        values[LOSS] = losses
     return {metric: sorted(by_epoch.items()) for metric, by_epoch in sorted(values.items())}
+
+
+def _read_losses(rows: Sequence[Row]) -> dict[int, float]:
+    """The mean of the losses that were logged in each epoch."""
+    logged: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        if value := row.get(LOSS):
+            logged[int(row['epoch']) + 1].append(float(value))
+    return {epoch: sum(losses) / len(losses) for epoch, losses in logged.items()}
 
 
 def _caveats(rows: Sequence[Row], diverged: int | None, epochs: int, is_done: bool) -> Iterator[str]:

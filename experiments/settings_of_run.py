@@ -1,4 +1,4 @@
-"""Lets ``clipward inspect`` and ``protect`` take model and data from the ``config.yaml`` of a run."""
+"""Lets ``clipward inspect``, ``explain`` and ``protect`` take model and data from the ``config.yaml`` of a run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from experiments.subcommands import options_with_values
 
 FILE = 'config.yaml'
 WEIGHTS = ('pretrained', 'init_from')  # a trained model is told by its checkpoint; others need none
-LEFT_OUT: dict[str, tuple[str, ...]] = {  # by `inspect`: also what is done to training pairs
+LEFT_OUT: dict[str, tuple[str, ...]] = {  # by `inspect` and `explain`: also what is done to training pairs
     'model': WEIGHTS,
     'data': ('attacks', 'filters', 'trusted', 'canaries', 'image_views', 'caption_views'),
 }
 
 
 def add_settings_of_run(arguments: Sequence[str]) -> list[str]:
-    """Adds settings to a command that inspects a checkpoint, or publishes a store, and names no file of settings.
+    """Adds settings to a command that looks at checkpoints, or publishes a store, and names no file of settings.
 
-    Of a run that is inspected only model and data are taken, as the checkpoint may come from somebody who is not
+    Of a run that is looked at only model and data are taken, as the checkpoint may come from somebody who is not
     trusted: nothing that logs, calls back or reads poison. Even so its file names classes to make, among models and
     data sets alone. ``protect`` also takes the number of rounds, and the same from a given file of a run.
 
@@ -39,8 +39,8 @@ def add_settings_of_run(arguments: Sequence[str]) -> list[str]:
     given = dict(options_with_values(arguments))
     if {'config', 'c'} & {*given}:
         return _with_files_of_runs(arguments) if arguments[0] == 'protect' else list(arguments)
-    if arguments[0] == 'inspect' and 'ckpt_path' in given:
-        folders = Path(given['ckpt_path']).absolute().parents[:2]
+    if checkpoint := _checkpoint(arguments[0], given):
+        folders = Path(checkpoint).absolute().parents[:2]
     elif arguments[0] == 'protect' and 'store' in given:
         folders = [Path(given['store']).absolute().parent]
     else:
@@ -48,6 +48,13 @@ def add_settings_of_run(arguments: Sequence[str]) -> list[str]:
     file = next((folder / FILE for folder in folders if (folder / FILE).is_file()), None)
     added = [] if file is None else [f'--config={_settings_in(file, arguments[0])}']
     return [*arguments[:1], *added, *arguments[1:]]
+
+
+def _checkpoint(subcommand: str, given: Mapping[str, str]) -> str:
+    """The checkpoint whose run has the settings; of several models, that of the first."""
+    if subcommand == 'explain':
+        return next((value for option, value in given.items() if option.startswith('models.')), '')
+    return given.get('ckpt_path', '') if subcommand == 'inspect' else ''
 
 
 def _with_files_of_runs(arguments: Sequence[str]) -> list[str]:
@@ -66,7 +73,7 @@ def _settings_in(file: Path, subcommand: str) -> str:
     text = read_config(file)
     read_mapping(text, str(file))
     settings: Any = yaml.safe_load(text) or {}
-    left_out = LEFT_OUT if subcommand == 'inspect' else {'model': WEIGHTS, 'data': ()}
+    left_out = LEFT_OUT if subcommand != 'protect' else {'model': WEIGHTS, 'data': ()}
     taken = {part: _without(settings[part], left_out[part]) for part in left_out if part in settings}
     if subcommand == 'protect':
         taken['trainer'] = {'max_epochs': (settings.get('trainer') or {}).get('max_epochs')}

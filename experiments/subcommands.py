@@ -20,7 +20,7 @@ TRAINING = {  # methods of Lightning's trainer
     'predict': 'Run a trained model on every pair.',
 }
 TOOLS = (  # functions of `experiments.tools`
-    'export', 'harden', 'optimize_patch', 'rank_images', 'check_attacks', 'inspect', 'protect',
+    'export', 'harden', 'optimize_patch', 'rank_images', 'check_attacks', 'inspect', 'protect', 'explain',
 )  # fmt: skip
 SUBCOMMANDS = (*TRAINING, *TOOLS)
 NEED_WEIGHTS = ('validate', 'test', 'predict')  # random weights give no meaningful result here

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from callbacks.figure_files import save_figure
 from datamodules.files.writers import require_empty
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.noise_store import NoiseStore
 from datamodules.protection import protect_pairs
 from datamodules.publish import publish
 from datamodules.usage_error import UsageError
+from experiments.protection_sheet import protection_sheet, read_protected_pairs
 from experiments.tools.prepare import prepare_data_for
 from lightning_modules.clip import CLIP
 from lightning_modules.unlearnable import MEM
@@ -23,7 +25,8 @@ def protect(model: CLIP, datamodule: PairsDataModule, epochs: int, store: str, o
         datamodule: The clean pairs, which stay as they are.
         epochs: Rounds of the run.
         store: Folder of noise and triggers that the run has left.
-        out: Folder to write to; must be empty or not exist.
+        out: Folder to write to; must be empty or not exist. Some of its pictures are drawn beside the clean ones in
+            <out>_sheet.png, which is not for publication.
         heldout: Copy the held-out pairs too, which are not protected.
     """
     if not isinstance(model, MEM):
@@ -33,8 +36,11 @@ def protect(model: CLIP, datamodule: PairsDataModule, epochs: int, store: str, o
     protection = protect_pairs(prepare_data_for(model, datamodule), model.settings)
     protection.open(Path(store))
     summary = publish(protection, target, heldout)
+    sheet = target.resolve().with_name(f'{target.resolve().name}_sheet.png')
+    save_figure(protection_sheet(read_protected_pairs(target, protection.data)), sheet, dpi=150)
     print(
         f'{summary["pairs"]:,} pairs with {summary["pictures"]:,} pictures in {out}: noise of at most '
-        f'{summary["max_noise"]} levels of 255, {summary["captions_read_back"]:,} captions read as in the run.',
+        f'{summary["max_noise"]} levels of 255, {summary["captions_read_back"]:,} captions read as in the run.\n'
+        f'{sheet} shows some beside the clean ones: look at it, and keep it to yourself.',
         flush=True,
     )

@@ -76,10 +76,21 @@ def drawn(folder: Path) -> set[str]:
     return {path.name for path in (folder / 'figures').glob('*')}
 
 
+def test_draws_retrieval_beside_chance_once_it_was_measured() -> None:
+    drawer, data = Figures(), Data(sets())
+    assert 'retrieval' not in drawer._curves(data, [''])
+    names = [f'retrieval/val/{way}_medr{end}' for way in ('i2t', 't2i') for end in ('', '_chance_low', '_chance_high')]
+    drawer.history = {'loss': [[1.0, 4.0]], **{name: [[1.0, 50.0]] for name in names}}
+    loss, ranks = drawer._curves(data, [''])['retrieval'].axes
+    assert loss.lines[0].get_xydata().tolist() == [[1, 4]]
+    assert [line.get_label() for line in ranks.lines] == ['val, picture to text', 'val, text to picture']
+
+
 @pytest.mark.usefixtures('without_drawing')
 class TestHistory:
     def test_holds_the_metrics_of_each_epoch(self, tmp_path: Path) -> None:
         history = fit(tmp_path, 3)[0].history
+        assert [epoch for epoch, _ in history['loss']] == [1, 2, 3]
         assert history['zero_shot/heldout'] == [[epoch, pytest.approx(2 / 3)] for epoch in (1, 2, 3)]
         assert history['asr/badnet/rate'] == [[epoch, 0.5] for epoch in (1, 2, 3)]
         assert history['split/share'] == [[epoch, 0.5] for epoch in (2, 3)]

@@ -18,7 +18,9 @@ from callbacks.plots import (
     AttackCurves,
     Curve,
     PoisonedPair,
+    RankCurves,
     contact_sheet,
+    loss_and_ranks,
     mean_similarity,
     similarity_histogram,
     split_over_epochs,
@@ -41,6 +43,10 @@ def attack() -> AttackCurves:
     return AttackCurves(curve(), curve(0.0, 0.1, 0.2), curve(0.2, 0.3, 0.4), curve(0.01, 0.01, 0.01))
 
 
+def ranks() -> RankCurves:
+    return RankCurves(curve(300, 200, 90), curve(600, 590, 610), curve(700, 690, 720))
+
+
 def score() -> np.ndarray:
     values = np.random.default_rng(0).normal(0.3, 0.2, 500).astype(np.float32)
     values[7] = np.nan
@@ -58,6 +64,7 @@ def all_figures() -> dict[str, Figure]:
         'mean': mean_similarity({'clean': curve(), 'badnet': curve()}, {'clean': curve()}, PHASES),
         'split': split_over_epochs(curve(), curve(), {'badnet': curve()}, 0.001, PHASES),
         'histogram': similarity_histogram(score(), poisons, MIXTURE, 'After 6 epochs'),
+        'ranks': loss_and_ranks(curve(), {'val, picture to text': ranks()}, PHASES),
         'sheet': contact_sheet({'badnet': [pair(), pair()], 'targeted': [pair()]}),
     }
 
@@ -76,21 +83,21 @@ def panels(figure: Figure) -> Iterator[Axes]:
     return (axis for axis in figure.axes if axis.axison)
 
 
-@pytest.mark.parametrize('name', ['success', 'mean', 'split', 'histogram', 'sheet'])
+@pytest.mark.parametrize('name', ['success', 'ranks', 'mean', 'split', 'histogram', 'sheet'])
 def test_is_written_without_warnings(name: str) -> None:
     file = BytesIO()
     all_figures()[name].savefig(file)
     assert file.getvalue().startswith(b'\x89PNG')
 
 
-@pytest.mark.parametrize('name', ['success', 'mean', 'split', 'histogram'])
+@pytest.mark.parametrize('name', ['success', 'ranks', 'mean', 'split', 'histogram'])
 def test_every_panel_labels_its_y_axis_and_the_last_one_its_x_axis(name: str) -> None:
     axes = list(panels(all_figures()[name]))
     assert all(axis.get_ylabel() for axis in axes)
     assert axes[-1].get_xlabel()
 
 
-@pytest.mark.parametrize('name', ['success', 'mean', 'split', 'histogram'])
+@pytest.mark.parametrize('name', ['success', 'ranks', 'mean', 'split', 'histogram'])
 def test_legends_lie_beside_their_panels(name: str) -> None:
     figure = all_figures()[name]
     figure.draw_without_rendering()

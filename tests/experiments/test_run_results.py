@@ -40,7 +40,16 @@ class TestReadRun:
         assert read(write_version(tmp_path, 0, [{'epoch': 0, **epoch}, {'epoch': 1, **epoch}])).seconds == 13.0
 
     def test_keeps_only_metrics_of_tables_and_figures(self, tmp_path: Path) -> None:
-        assert list(read(write_version(tmp_path, 0, [{**MEASURED, 'train/loss': 3.0}])).series) == ['zero_shot/a']
+        assert list(read(write_version(tmp_path, 0, [{**MEASURED, 'train/lr': 3.0}])).series) == ['zero_shot/a']
+
+    def test_keeps_the_mean_loss_of_each_epoch(self, tmp_path: Path) -> None:
+        rows = [{'epoch': 0, 'train/loss': 3.0}, {'epoch': 0, 'train/loss': 2.0}, MEASURED]
+        rows += [{'epoch': 1, 'train/loss': 1.0}, {**MEASURED, 'epoch': 1}]
+        assert read(write_version(tmp_path, 0, rows)).series['train/loss'] == [(1, 2.5), (2, 1.0)]
+
+    def test_retrieval_alone_is_a_measurement(self, tmp_path: Path) -> None:
+        rows = [{'epoch': 0, 'retrieval/val/i2t_medr': 40.0}]
+        assert read(write_version(tmp_path, 0, rows)).series == {'retrieval/val/i2t_medr': [(1, 40.0)]}
 
     def test_counts_the_poisons_of_each_attack(self, tmp_path: Path) -> None:
         version = write_version(tmp_path, 0, [MEASURED])

@@ -56,6 +56,16 @@ def test_a_file_that_is_no_settings_is_refused_by_its_name(checkpoint: Path) -> 
         add_settings_of_run(['inspect', f'--ckpt_path={checkpoint}'])
 
 
+def test_several_models_have_the_settings_of_the_first(checkpoint: Path) -> None:
+    models = [f'--models.clean={checkpoint}', '--models.MEM=elsewhere/b.ckpt']
+    subcommand, config, *rest = add_settings_of_run(['explain', *models])
+    assert [subcommand, *rest] == ['explain', *models]
+    assert yaml.safe_load(config.removeprefix('--config='))['data'] == {
+        'class_path': 'ToyPairs', 'init_args': {'rows': 8}
+    }  # fmt: skip
+    assert add_settings_of_run(['explain', *models[::-1]]) == ['explain', *models[::-1]]
+
+
 class TestOfAStore:
     def test_are_model_data_and_rounds_of_the_run_that_it_is_in(self, checkpoint: Path) -> None:
         store = checkpoint.parents[1] / 'noise'

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datamodules.csv_pairs import CSVPairs
 from datamodules.pictures.noise_store import NoiseStore
 from datamodules.text.tokenizer import WordTokenizer
 from experiments import cli
+from experiments.protection_sheet import read_protected_pairs
 from tests.experiments.tool_runs import SIDE
 from tests.helpers.tiny import set_up, tiny_architecture
 
@@ -59,6 +61,16 @@ class TestProtect:
         store = NoiseStore.open(run / 'noise')
         expected = (data.images(rows).astype(int) + store.noise(store.unit[rows])).clip(0, 255)
         assert np.array_equal(again.images(rows), expected) and store.noise(store.unit).any()
+        pairs = read_protected_pairs(tmp_path / 'out', data, count=3)
+        shown = [again.table.captions(rows).index(pair.protected_caption) for pair in pairs]
+        assert len(pairs) == 3 and np.array_equal([pair.protected for pair in pairs], expected[shown])
+        assert np.array_equal([pair.clean for pair in pairs], data.images(np.array(shown)))
+
+    def test_draws_a_sheet_beside_what_is_published(self, run: Path, tmp_path: Path) -> None:
+        cli.main(['protect', f'--store={run}/noise', f'--out={tmp_path}/out'])
+        with Image.open(tmp_path / 'out_sheet.png') as sheet:
+            assert sheet.height > sheet.width > 500  # six rows of three pictures
+        assert not [*(tmp_path / 'out').glob('*sheet*')]
 
     def test_a_store_elsewhere_goes_with_the_settings_of_its_run(self, run: Path, tmp_path: Path) -> None:
         shutil.copytree(run / 'noise', tmp_path / 'mine')

@@ -1,0 +1,91 @@
+"""A sheet of protected pictures beside the clean ones, to see what was changed before anything is published."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from datamodules.pairs import PairsDataModule
+
+PICTURES = 6
+GAIN = 16  # noise of 8 levels then fills the range around mid-gray
+COLUMNS = ('clean', f'noise x {GAIN}, gray is none', 'protected')
+
+
+class ProtectedPair(NamedTuple):
+    """A pair before and after.
+
+    Attributes:
+        clean: The picture, uint8 (3, h, h).
+        protected: The published picture, uint8 (3, h, h).
+        caption: The caption.
+        protected_caption: The published caption.
+    """
+
+    clean: np.ndarray
+    protected: np.ndarray
+    caption: str
+    protected_caption: str
+
+
+def read_protected_pairs(folder: Path, data: PairsDataModule, count: int = PICTURES) -> list[ProtectedPair]:
+    """Some pairs of a published folder, spread evenly over its pictures, with the clean pictures.
+
+    Args:
+        folder: The folder, as :func:`datamodules.publish.publish` writes it.
+        data: The clean pairs, set up.
+        count: Number of pictures; all of them if there are fewer.
+    """
+    published = pq.read_table(folder / 'manifest.parquet', columns=['row', 'image', 'caption', 'protected_caption'])
+    _, first = np.unique(published['image'].to_numpy(), return_index=True)
+    chosen = np.unique(np.linspace(0, len(first) - 1, count).round().astype(np.int64))
+    pairs = published.take(pa.array(np.sort(first)[chosen])).to_pylist()
+    images = data.images(np.array([pair['row'] for pair in pairs]))
+    return [
+        ProtectedPair(image, _read(folder / pair['image']), pair['caption'], pair['protected_caption'])
+        for image, pair in zip(images, pairs, strict=True)
+    ]
+
+
+def _read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert('RGB')).transpose(2, 0, 1)
+
+
+def enlarge_noise(clean: np.ndarray, protected: np.ndarray) -> np.ndarray:
+    """The difference of two pictures, 16 times, around mid-gray: uint8, in the shape of both."""
+    noise = protected.astype(np.int64) - clean
+    return (128 + GAIN * noise).clip(0, 255).astype(np.uint8)
+
+
+def protection_sheet(pairs: Sequence[ProtectedPair]) -> Figure:
+    """Draws each pair as a row: clean, noise and protected, with the caption before and after below.
+
+    Args:
+        pairs: The pairs, at least one.
+    """
+    figure = Figure((6.6, 2.6 * len(pairs)), layout='constrained')
+    for number, (row, pair) in enumerate(zip(figure.subplots(len(pairs), 3, squeeze=False), pairs, strict=True)):
+        pictures = pair.clean, enlarge_noise(pair.clean, pair.protected), pair.protected
+        texts = pair.caption, '', pair.protected_caption
+        for axis, title, picture, text in zip(row, COLUMNS, pictures, texts, strict=True):
+            _draw(axis, picture, text, '' if number else title)
+    return figure
+
+
+def _draw(axis: Axes, picture: np.ndarray, text: str, title: str) -> None:
+    axis.imshow(picture.transpose(1, 2, 0), interpolation='nearest')
+    axis.set_title(title, fontsize=10)
+    # Captions are untrusted text: a dollar sign must not start a formula.
+    short = textwrap.shorten(text, 110, placeholder=' …')
+    axis.set_xlabel(textwrap.fill(short, 32), fontsize=7, parse_math=False)
+    axis.set(xticks=[], yticks=[])
