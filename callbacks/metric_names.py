@@ -70,10 +70,17 @@ def retrieval_metric(set_name: str, direction: Direction, what: RetrievalQuantit
     return f'{RETRIEVAL_PREFIX}{set_name}/{direction}_{what}'
 
 
+def parse_retrieval_set(metric: str) -> str | None:
+    """Name of the set that a measure of retrieval is of; ``None`` if it is another metric."""
+    name, _, rest = metric.removeprefix(RETRIEVAL_PREFIX).rpartition('/')
+    direction, _, what = rest.partition('_')
+    is_known = direction in get_args(Direction) and what in get_args(RetrievalQuantity)
+    return name if metric.startswith(RETRIEVAL_PREFIX) and name and is_known else None
+
+
 def retrieval_sets(metrics: Collection[str]) -> list[str]:
-    """Names of the sets that some metrics measure the median rank of retrieval on, in alphabetical order."""
-    names = {metric.removeprefix(RETRIEVAL_PREFIX).rpartition('/')[0] for metric in metrics}
-    return sorted(name for name in names if retrieval_metric(name, 'i2t', 'medr') in metrics)
+    """Names of the sets that some metrics measure retrieval on, in alphabetical order."""
+    return sorted({name for metric in metrics if (name := parse_retrieval_set(metric))})
 
 
 def canary_metric(what: str, canary: str | None = None) -> str:

@@ -39,7 +39,7 @@ from datamodules.rows.pair_sketch import hash_pairs, sketch
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
 from datamodules.rows.table import UNKNOWN, PairTable
 from datamodules.rows.trusted import find_trusted
-from datamodules.text.eda import EDA
+from datamodules.text.caption_views import CaptionViews
 from datamodules.text.prompts import check_class_names, check_templates, imagenet_classes, imagenet_templates
 from datamodules.text.token_cache import prompt_tokens, stored_tokens, warn_of_cut_captions
 from datamodules.text.tokenizer import ModelTokenizer, WordTokenizer
@@ -121,7 +121,7 @@ class PairsDataModule(L.LightningDataModule):
         classes_by_words: bool = False,
         templates: list[str] | None = None,
         image_views: ImageViews | list[ImageViews] | None = None,
-        caption_views: EDA | list[EDA | None] | None = None,
+        caption_views: CaptionViews | list[CaptionViews | None] | None = None,
         order: Order = 'interleaved',
         safe_weight: float = 1.0,
         follow_outside: bool = False,
@@ -231,6 +231,8 @@ class PairsDataModule(L.LightningDataModule):
             overlays.append(self._plant())
             self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), overlays)
         self.tokens = stored_tokens(self.table, self.tokenizer, self.cache_dir)
+        for rewriter in filter(None, self.caption_rewriters):
+            rewriter.study(caption.as_py() for caption in self.table.caption)
         if not self._rank:
             warn_of_cut_captions(self.table, self.tokens, self.tokenizer)
         self.partition = Partition(len(self.table), fingerprint)

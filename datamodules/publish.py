@@ -21,9 +21,10 @@ from datamodules.files.writers import require_empty
 from datamodules.pictures.protected import ProtectedPictures
 from datamodules.protection import Protection
 from datamodules.published_layouts import Layout, layout_of, write_new
+from datamodules.rows.subsets import random_rows
 from datamodules.text.allowed_tokens import words_of
 from datamodules.text.trigger_words import insert_words, tokens_with
-from datamodules.usage_error import UsageError
+from datamodules.usage_error import UsageError, check_number
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Caption(NamedTuple):
     reads_back: bool
 
 
-def publish(protection: Protection, folder: Path, heldout: bool = False) -> dict[str, Any]:
+def publish(protection: Protection, folder: Path, heldout: bool = False, share: float = 1.0) -> dict[str, Any]:
     """Writes the protected pairs of a store.
 
     The set of a Flickr datamodule keeps its layout: ``Images/<photo>.png``, the file of captions, the list of the
@@ -71,8 +72,8 @@ def publish(protection: Protection, folder: Path, heldout: bool = False) -> dict
     ``images/<row>.png`` after the first row of each picture. Pairs that share a picture and its noise share a file.
     Beside them:
 
-    - ``manifest.parquet``: for every pair its row, picture file and its source, unit of noise, caption before and
-      after, trigger words, whether the caption reads back, PSNR, and largest noise.
+    - ``manifest.parquet``: for every pair its row, picture file and its source, unit of noise, whether it is
+      protected, caption before and after, trigger words, whether the caption reads back, PSNR, and largest noise.
     - ``protection.json``: what the noise was made for, and that it is within eps.
 
     The folder has a temporary name until it is complete. Pairs that were left out of the run are left out here.
@@ -81,33 +82,46 @@ def publish(protection: Protection, folder: Path, heldout: bool = False) -> dict
         protection: The pairs and their store, opened.
         folder: Folder to write; must be missing or empty.
         heldout: Copy the held-out pairs too, without noise and triggers.
+        share: Share of the pictures that are protected, with all their captions, in (0, 1]; the others are published
+            as they are. They are drawn by the seed of the run, and a larger share has all those of a smaller one.
 
     Returns:
         The content of ``protection.json``.
 
     Raises:
-        UsageError: If the folder is in use, the disk is full, pairs are poisoned, or noise exceeds eps.
+        UsageError: If the folder is in use, the disk is full, pairs are poisoned, noise exceeds eps, or ``share`` is
+            out of its range.
     """
+    check_number('share', share, '(0, 1]')
     if protection.data.attacks and protection.data.poison:
         raise UsageError('data.attacks plants poisons, which would be published as yours: set it to {}.')
     rows, layout = np.flatnonzero(protection.store.unit >= 0), layout_of(protection.data)
     first, file = _files(protection, rows)
+    protected = _choose(protection, rows, share)
     with fill_atomically(require_empty(folder, 'out')) as temporary:
         side = protection.store.settings.size
         size = len(first) * (3 * side * side + _BYTES_BESIDE_PIXELS) + len(rows) * _BYTES_BESIDE_PIXELS
         check_space(temporary.parent, size, folder)
-        pictures = _write_pictures(temporary / layout.folder, protection, first, layout.names(first))
-        captions = list(_protect_captions(protection, rows))
+        pictures = _write_pictures(temporary / layout.folder, protection, first, layout.names(first), protected)
+        captions = list(_protect_captions(protection, rows, protected))
         names = [pictures.name[number] for number in file]
         layout.write(temporary, rows, names, [caption.protected for caption in captions], heldout)
-        lines = _list_pairs(protection, layout, rows, pictures, file, captions)
+        lines = _list_pairs(protection, layout, rows, protected, pictures, file, captions)
         pq.write_table(lines, temporary / 'manifest.parquet')
-        summary = _summarize(protection, pictures, captions)
+        summary = {'share': share, **_summarize(protection, pictures, captions)}
         (temporary / 'protection.json').write_text(json.dumps(summary, indent=1) + '\n', 'utf-8')
     return summary
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def _choose(protection: Protection, rows: np.ndarray, share: float) -> np.ndarray:
+    """Draws the pictures to protect; tells for each row of the table whether it shows one of them, bool (N,)."""
+    hashes = protection.data.picture_hashes()
+    pictures = np.unique(hashes[rows])
+    drawn = random_rows(len(pictures), max(1, round(share * len(pictures))), protection.settings.seed)
+    return np.isin(hashes, pictures[drawn])
 
 
 def _files(protection: Protection, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -125,10 +139,12 @@ def _number_strings(strings: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([np.asarray(chunk.indices).astype(np.int64) for chunk in encoded.chunks])
 
 
-def _write_pictures(temporary: Path, protection: Protection, rows: np.ndarray, names: list[str]) -> Pictures:
+def _write_pictures(
+    temporary: Path, protection: Protection, rows: np.ndarray, names: list[str], protected: np.ndarray
+) -> Pictures:
     data, store = protection.data, protection.store
     temporary.mkdir()
-    noisy = ProtectedPictures(data.images, store, rows)
+    noisy = ProtectedPictures(data.images, store, rows, protected[rows])
     loader = DataLoader(noisy, batch_size=None, **worker_options(data.num_workers))
     psnr, largest = np.empty(len(rows)), np.empty(len(rows), np.int64)
     for number, picture in enumerate(tqdm(loader, 'pictures', leave=False)):
@@ -145,12 +161,12 @@ def _write_pictures(temporary: Path, protection: Protection, rows: np.ndarray, n
 # --- captions -------------------------------------------------------------------------------------------------------
 
 
-def _protect_captions(protection: Protection, rows: np.ndarray) -> Iterator[Caption]:
+def _protect_captions(protection: Protection, rows: np.ndarray, protected: np.ndarray) -> Iterator[Caption]:
     for start in range(0, len(rows), _CAPTIONS_AT_ONCE):
         part = rows[start : start + _CAPTIONS_AT_ONCE]
         clean, triggers = protection.data.table.captions(part), protection.store.trigger(part)
         for caption, row, trigger in zip(clean, part.tolist(), triggers, strict=True):
-            yield _protect_caption(protection, caption, row, trigger)
+            yield _protect_caption(protection, caption, row, trigger if protected[row] else trigger[:0])
 
 
 def _protect_caption(protection: Protection, caption: str, row: int, trigger: np.ndarray) -> Caption:
@@ -168,6 +184,7 @@ def _list_pairs(
     protection: Protection,
     layout: Layout,
     rows: np.ndarray,
+    protected: np.ndarray,
     pictures: Pictures,
     file: np.ndarray,
     captions: list[Caption],
@@ -177,6 +194,7 @@ def _list_pairs(
         'image': [f'{layout.folder}/{pictures.name[number]}' for number in file],
         'source': protection.data.table.names().take(pa.array(rows)),
         'unit': protection.store.unit[rows],
+        'protected': protected[rows],
         'caption': [caption.clean for caption in captions],
         'protected_caption': [caption.protected for caption in captions],
         'trigger': [caption.words for caption in captions],

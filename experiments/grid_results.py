@@ -15,6 +15,7 @@ from experiments.method_figure import accuracy_against_worst_attack
 from experiments.method_table import method_table
 from experiments.result_files import DamagedResultError, load
 from experiments.results import Result, attacks_in
+from experiments.retrieval_table import is_retrieval_alone, retrieval_table
 from experiments.table_layout import TableLayout
 from experiments.tables import attack_table, run_table
 
@@ -67,11 +68,12 @@ def make_tables(grid: Grid, results: Path) -> str:
     """Markdown tables of the cells that are finished: for each data set, success by attack and method.
 
     Where no attack was measured, a row for each method says what was. If the grid names methods to show, tables of
-    these come first.
+    these come first. What was measured by retrieval alone is in one table of all data sets at the end.
     """
-    lines = []
-    for data in grid.data:
-        finished = _load_finished(grid, results, data)
+    lines, by_data = [], {data: _load_finished(grid, results, data) for data in grid.data}
+    for data, finished in by_data.items():
+        if finished and all(map(is_retrieval_alone, finished.values())):
+            continue
         if attacks_in(finished.values()):
             table = attack_table(by_method(finished), grid.undefended)
         else:
@@ -80,6 +82,8 @@ def make_tables(grid: Grid, results: Path) -> str:
         lines += [f'### {data}\n'] * bool(data)
         lines += [f'#### {title}\n\n{part}\n' for title, part in shown.items() if part]
         lines += ['#### All methods and attacks\n'] * bool(shown) + [table, '']
+    if retrieval := retrieval_table([result for finished in by_data.values() for result in finished.values()]):
+        lines += ['### Retrieval\n', retrieval, '']
     return '\n'.join(lines)
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from datamodules.pictures.cache import Pictures, read_pictures
 from datamodules.rows.partition import Draw
 from datamodules.rows.table import PairTable
+from datamodules.text.caption_views import CaptionViews
 
 CLEAN = -1
 STORED = -2
@@ -38,12 +39,6 @@ class PairBatch(NamedTuple):
     row: Tensor
     cross_modal: int
     epoch: int
-
-
-class CaptionViews(Protocol):
-    """Rewrites a caption at random, as determined by the key (seed, epoch, row, view) alone."""
-
-    def __call__(self, caption: str, *, key: tuple[int, ...]) -> str: ...
 
 
 class Tokenizer(Protocol):

@@ -36,10 +36,11 @@ class ProtectedPictures(Dataset[ProtectedPicture]):
         images: Clean pictures by row.
         store: The noise.
         rows: Rows that have noise, (P,).
+        protected: Whether to add it, bool (P,).
     """
 
-    def __init__(self, images: OverlaidPictures, store: NoiseStore, rows: np.ndarray) -> None:
-        self.images, self.store, self.rows = images, store, rows
+    def __init__(self, images: OverlaidPictures, store: NoiseStore, rows: np.ndarray, protected: np.ndarray) -> None:
+        self.images, self.store, self.rows, self.protected = images, store, rows, protected
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,9 +48,11 @@ class ProtectedPictures(Dataset[ProtectedPicture]):
     def __getitem__(self, position: int) -> ProtectedPicture:
         row = self.rows[position : position + 1]
         clean = self.images(row)[0].astype(np.int16)
-        protected = (clean + self.store.noise(self.store.unit[row])[0]).clip(0, _BRIGHTEST)
-        largest = int(np.abs(protected - clean).max())
-        return ProtectedPicture(as_png(protected.astype(np.uint8)), psnr(clean, protected), largest)
+        noise = self.store.noise(self.store.unit[row])[0] * self.protected[position]
+        changed = (clean + noise).clip(0, _BRIGHTEST)
+        return ProtectedPicture(
+            as_png(changed.astype(np.uint8)), psnr(clean, changed), int(np.abs(changed - clean).max())
+        )
 
 
 def psnr(clean: np.ndarray, changed: np.ndarray) -> float:

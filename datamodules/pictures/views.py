@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from datamodules.pictures.augment import CleanView, ImageViews, normalize
-from datamodules.pictures.batches import CLEAN, CaptionViews, PairBatch
+from datamodules.pictures.batches import CLEAN, PairBatch
+from datamodules.text.caption_views import CaptionViews
 from datamodules.usage_error import UsageError
 
 Makers = tuple[ImageViews, ...]  # one for all views, or one for each

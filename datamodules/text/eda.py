@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Literal, get_args
 
+from datamodules.text.caption_views import CaptionViews
 from datamodules.usage_error import UsageError
 
 Operation = Literal['synonym', 'insertion', 'swap', 'deletion']
@@ -75,7 +76,7 @@ def _mix(x: int) -> int:
 Edit = Callable[[list[str], float, Draws], list[str]]  # words, alpha, random numbers -> words; may change the list
 
 
-class EDA:
+class EDA(CaptionViews):
     """Easy data augmentation (EDA, Wei & Zou, 2019) of captions as in SafeCLIP: one of four small random edits.
 
     Each edit is equally likely:

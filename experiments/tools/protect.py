@@ -10,14 +10,22 @@ from datamodules.pairs import PairsDataModule
 from datamodules.pictures.noise_store import NoiseStore
 from datamodules.protection import protect_pairs
 from datamodules.publish import publish
-from datamodules.usage_error import UsageError
+from datamodules.usage_error import UsageError, check_number
 from experiments.protection_sheet import protection_sheet, read_protected_pairs
 from experiments.tools.prepare import prepare_data_for
 from lightning_modules.clip import CLIP
 from lightning_modules.unlearnable import MEM
 
 
-def protect(model: CLIP, datamodule: PairsDataModule, epochs: int, store: str, out: str, heldout: bool = False) -> None:
+def protect(
+    model: CLIP,
+    datamodule: PairsDataModule,
+    epochs: int,
+    store: str,
+    out: str,
+    heldout: bool = False,
+    share: float = 1.0,
+) -> None:
     """Write the pairs that a run of MEM, EM or UAP has protected as pictures and captions for publication.
 
     Args:
@@ -28,14 +36,17 @@ def protect(model: CLIP, datamodule: PairsDataModule, epochs: int, store: str, o
         out: Folder to write to; must be empty or not exist. Some of its pictures are drawn beside the clean ones in
             <out>_sheet.png, which is not for publication.
         heldout: Copy the held-out pairs too, which are not protected.
+        share: Share of the pictures to protect, in (0, 1]; the others are written as they are. Drawn by the seed of the
+            run.
     """
     if not isinstance(model, MEM):
         raise UsageError(f'{type(model).__name__} protects no pairs: give the config.yaml of a run of MEM, EM or UAP.')
     target = require_empty(Path(out), 'out')
+    check_number('share', share, '(0, 1]')
     NoiseStore.open(Path(store)).check_whole(epochs)  # before hours of decoding
     protection = protect_pairs(prepare_data_for(model, datamodule), model.settings)
     protection.open(Path(store))
-    summary = publish(protection, target, heldout)
+    summary = publish(protection, target, heldout, share)
     sheet = target.resolve().with_name(f'{target.resolve().name}_sheet.png')
     save_figure(protection_sheet(read_protected_pairs(target, protection.data)), sheet, dpi=150)
     print(

@@ -7,12 +7,16 @@ import pytest
 
 from callbacks.metric_names import (
     AsrQuantity,
+    Direction,
+    RetrievalQuantity,
     asr_metric,
     detection_metric,
     detector_seconds,
     parse_asr_metric,
     parse_detection_metric,
+    parse_retrieval_set,
     renamed_since_version_1,
+    retrieval_metric,
     zero_shot_metric,
     zero_shot_top5_metric,
 )
@@ -81,3 +85,14 @@ class TestRenamedSinceVersion1:
     @pytest.mark.parametrize('current', ['asr/badnet/n', 'zero_shot_top5/a'])
     def test_current_names_stay(self, current: str) -> None:
         assert renamed_since_version_1([current, 'zero_shot/a', 'zero_shot/a_top5']) == {}
+
+
+class TestRetrievalMetric:
+    @pytest.mark.parametrize('name', ['heldout', 'a/b', 'i2t_r1'])
+    def test_parsing_returns_the_set(self, name: str) -> None:
+        for direction, what in product(get_args(Direction), get_args(RetrievalQuantity)):
+            assert parse_retrieval_set(retrieval_metric(name, direction, what)) == name
+
+    @pytest.mark.parametrize('metric', ['retrieval/a', 'retrieval//i2t_r1', 'retrieval/a/i2t_r2', 'zero_shot/a/i2t_r1'])
+    def test_other_names_are_not_parsed(self, metric: str) -> None:
+        assert parse_retrieval_set(metric) is None

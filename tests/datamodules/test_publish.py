@@ -126,6 +126,29 @@ class TestAsCSV:
         assert lines[7]['image'] == 'images/1.png' and lines[7]['unit'] == lines[1]['unit']
         assert summary['settings']['fingerprint'] == protection.data.table.fingerprint
 
+    @pytest.mark.parametrize('share', [0.3, 0.6])
+    def test_a_share_of_the_pictures_is_protected_with_all_their_captions(self, share: float, tmp_path: Path) -> None:
+        protection = protect(tmp_path, tiny(tmp_path, TwoCaptions))
+        summary = publish(protection, tmp_path / 'out', share=share)
+        lines = pq.read_table(tmp_path / 'out/manifest.parquet').to_pylist()
+        protected = np.array([line['protected'] for line in lines])
+        assert np.array_equal(protected[:6], protected[6:])  # the two captions of each picture
+        assert protected[:6].sum() == round(6 * share) == 6 - summary['pictures_unchanged']
+        for line in lines:
+            is_changed = line['max_noise'] > 0, line['trigger'] != '', line['protected_caption'] != line['caption']
+            assert {*is_changed} == {line['protected']}
+        again = set_up(CSVPairs(str(tmp_path / 'out/train.csv'), **sizes(tmp_path)))
+        shown, clean = again.images(np.arange(12)), protection.data.images(np.arange(12))
+        assert np.array_equal((shown != clean).any((1, 2, 3)), protected)
+
+    def test_a_larger_share_has_the_pictures_of_a_smaller_one(self, tmp_path: Path) -> None:
+        protection, protected = protect(tmp_path, tiny(tmp_path)), []
+        for share in (0.3, 0.6):
+            publish(protection, tmp_path / f'{share}', share=share)
+            lines = pq.read_table(tmp_path / f'{share}/manifest.parquet', columns=['row', 'protected']).to_pylist()
+            protected.append({line['row'] for line in lines if line['protected']})
+        assert protected[0] < protected[1]
+
     def test_without_words_captions_stay(self, tmp_path: Path) -> None:
         protection = protect(tmp_path, tiny(tmp_path), trigger_length=0)
         assert publish(protection, tmp_path / 'out')['captions_changed'] == 0
@@ -194,6 +217,11 @@ class TestRefused:
         attack = BadNet(target='dog', count=2, size=3, captions='templates')
         data = TinyPairs(rows=12, heldout_rows=4, **sizes(tmp_path, class_names='imagenet', attacks={'patch': attack}))
         self.check_refused('plants poisons', protect(tmp_path, data), tmp_path / 'out')
+
+    @pytest.mark.parametrize('share', [0, 1.5])
+    def test_a_share_out_of_range(self, share: float, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r'share must lie in \(0, 1\]'):
+            publish(protect(tmp_path, tiny(tmp_path)), tmp_path / 'out', share=share)
 
     def test_a_full_disk_before_anything_is_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         protection = protect(tmp_path, tiny(tmp_path))

@@ -13,8 +13,10 @@ from jsonargparse import Namespace
 
 from callbacks.repartition import SafeRiskyRepartition
 from datamodules.attacks.base import Poisoning
+from datamodules.pictures.augment import CleanView
 from datamodules.text.prompts import imagenet_classes
 from experiments import cli
+from experiments.grid_file import Cell, read_grid
 from experiments.parser import Parser
 from experiments.subcommands import SLOTS
 from lightning_modules.clip import CLIP
@@ -310,6 +312,22 @@ class TestOverlays:
     def test_the_paper_slows_down_to_a_hundredth(self) -> None:
         model = config_of('safeclip_cc3m.yaml', 'presets/paper.yaml').model.init_args
         assert model.slow_lr == pytest.approx(0.01 * model.lr)
+
+
+ARENA = read_grid(EXPERIMENTS / 'grids/flickr8k_arena.yaml')
+
+
+class TestGrids:
+    @pytest.mark.parametrize(
+        'cell', [cell for cell in ARENA.cells() if cell.data == 'mem3'], ids=lambda cell: cell.method
+    )
+    def test_a_counter_measure_can_be_constructed_and_reads_the_protected_pairs(self, cell: Cell) -> None:
+        config = resolve(*ARENA.command(cell)[1:])
+        data = _fit_parser().instantiate(Namespace(data=config.data)).data
+        assert data.root == 'protected/mem3' and data.heldout_split == 'test'
+        views = (*data.view_makers, *data.caption_rewriters)
+        is_changed = any(view is not None and not isinstance(view, CleanView) for view in views)
+        assert is_changed == (cell.method != 'none') and config.callbacks.retrieval is not None
 
 
 class TestAttacks:

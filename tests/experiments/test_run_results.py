@@ -51,6 +51,10 @@ class TestReadRun:
         rows = [{'epoch': 0, 'retrieval/val/i2t_medr': 40.0}]
         assert read(write_version(tmp_path, 0, rows)).series == {'retrieval/val/i2t_medr': [(1, 40.0)]}
 
+    def test_reads_a_run_that_measured_retrieval_alone(self, tmp_path: Path) -> None:
+        ranks = {'epoch': 0, 'retrieval/heldout/i2t_medr': 12.5}
+        assert read(write_version(tmp_path, 0, [ranks])).series == {'retrieval/heldout/i2t_medr': [(1, 12.5)]}
+
     def test_counts_the_poisons_of_each_attack(self, tmp_path: Path) -> None:
         version = write_version(tmp_path, 0, [MEASURED])
         pq.write_table(pa.table({'attack': ['badnet', 'tdpa', 'badnet']}), version / 'manifest.parquet')

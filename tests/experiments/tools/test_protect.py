@@ -87,6 +87,7 @@ class TestRefused:
             (['--trainer.max_epochs=3'], 'holds noise after 2 of 3 rounds: let clipward fit go on'),
             (['--data.scene_seed=9'], 'holds noise of fingerprint='),
             (['--model.eps=4'], 'holds noise of eps=8, not 4'),
+            (['--share=0'], 'share must lie in (0, 1], got 0'),
             (['--model=CLIP'], 'CLIP protects no pairs: give the config.yaml of a run of MEM, EM or UAP'),
         ],
     )
