@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from callbacks.metric_names import Direction, RetrievalQuantity, retrieval_metric, retrieval_sets
+from callbacks.metric_names import Direction, RetrievalQuantity, retrieval_metric
 from callbacks.plots import COLORS, DIRECTIONS, MARKERS, label_integers, scale_ranks
 from datamodules.usage_error import UsageError
 from experiments.result_figures import draw_legend
 from experiments.results import Result, group_repetitions, star
+from experiments.retrieval_table import measured_sets
 from experiments.run_results import LOSS
 
 
@@ -21,7 +22,7 @@ def retrieval_over_epochs(results: Sequence[Result]) -> Figure:
     Raises:
         UsageError: If no run measured retrieval.
     """
-    sets = retrieval_sets([metric for result in results for metric in result.series])
+    sets = measured_sets(results)
     if not sets:
         raise UsageError('--retrieval needs a run with held-out pairs and callbacks.retrieval, and none of these is.')
     panels: list[tuple[str, Direction]] = [(name, way) for name in sets for way in DIRECTIONS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from callbacks.metric_names import Direction, RetrievalQuantity, parse_retrieval_set, retrieval_metric
+from callbacks.metric_names import Direction, RetrievalQuantity, retrieval_metric, retrieval_sets
 from experiments.results import Result, group_repetitions, star
 from experiments.tables import format_notes, format_table
 
@@ -44,21 +44,21 @@ def retrieval_table(results: Sequence[Result]) -> str:
     Returns:
         The table; empty if no run measured retrieval.
     """
-    measured = [result for result in results if retrieval_sets([result])]
+    measured = [result for result in results if measured_sets([result])]
     groups = group_repetitions(measured)
-    rows = [_row(label + star(runs), name, runs) for label, runs in groups.items() for name in retrieval_sets(runs)]
+    rows = [_row(label + star(runs), name, runs) for label, runs in groups.items() for name in measured_sets(runs)]
     return format_table([_head(), *rows]) + format_notes(rows, groups.values()) if rows else ''
 
 
-def retrieval_sets(results: Sequence[Result]) -> list[str]:
+def measured_sets(results: Sequence[Result]) -> list[str]:
     """Sets that any run measured retrieval on, in alphabetical order."""
-    return sorted({name for run in results for metric in run.series if (name := parse_retrieval_set(metric))})
+    return retrieval_sets([metric for run in results for metric in run.series])
 
 
 def is_retrieval_alone(result: Result) -> bool:
     """Whether retrieval is all that a run measured: neither zero-shot accuracy nor the success of attacks."""
     measured_else = result.attacks or result.last(result.accuracy_metric) is not None
-    return bool(retrieval_sets([result])) and not measured_else
+    return bool(measured_sets([result])) and not measured_else
 
 
 def find_evaluations(result: Result, name: str) -> Evaluations:
