@@ -20,6 +20,7 @@ from datamodules.files.byte_counts import format_bytes
 from datamodules.pairs import PairsDataModule
 from datamodules.rows.partition import DROPPED
 from lightning_modules.clip import CLIP
+from lightning_modules.roclip import RoCLIP
 
 MAX_PHASES = 6  # lines; phases that take turns more often are summed up by their names
 MAX_RATE_SAMPLES = 500  # steps of a phase at which the learning rate is looked up; a cosine is smooth in between
@@ -96,7 +97,7 @@ def describe(trainer: L.Trainer, module: CLIP, data: PairsDataModule) -> str:
 
 
 def cautions(module: CLIP, epochs: int, trained: int, trusted: int = 0) -> list[str]:
-    """Where a resumed run goes on, what may change on the way, and whether the modalities are ever compared."""
+    """Where a resumed run goes on, what may change on the way, and what a defense has too few epochs for."""
     lines = [_line('resumes', f'after epoch {trained}', f'of {epochs}')] if trained else []
     if extra := getattr(module, 'extra_slow_epochs', 0):
         lines.append(_line('slow', f'up to {extra} more', 'taken from the mixed phase, if the split cannot be trusted'))
@@ -104,6 +105,11 @@ def cautions(module: CLIP, epochs: int, trained: int, trusted: int = 0) -> list[
         remedy = 'raise trainer.max_epochs, or lower model.unimodal_epochs'
         lack = 'compare trusted pairs alone' if trusted else 'never compare a picture with its caption'
         lines.append(_line('beware', f'epochs 1 to {epochs}', f'{lack}: {remedy}'))
+    if isinstance(module, RoCLIP) and not any(module.phase(epoch) == 'matching' for epoch in range(epochs)):
+        remedy = 'raise trainer.max_epochs, or lower model.match_every'
+        lines.append(
+            _line('beware', f'epochs 1 to {epochs}', f'never match a picture with a caption of the pool: {remedy}')
+        )
     return lines
 
 

@@ -64,6 +64,12 @@ def test_warns_of_a_run_that_never_compares_pictures_with_captions(safeclip: Saf
     assert 'compare trusted pairs alone' in cautions(safeclip, 2, 0, trusted=5)[0]
 
 
+def test_warns_of_a_run_that_never_matches_pictures_with_the_pool() -> None:
+    roclip = RoCLIP(match_every=7, architecture='tiny_toy.json')
+    assert 'lower model.match_every' in cautions(roclip, 6, 0)[0]
+    assert not cautions(roclip, 7, 0)
+
+
 def test_says_how_long_the_slow_phase_may_become(safeclip: SafeCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(safeclip, 'extra_slow_epochs', 2)
     (line,) = cautions(safeclip, 9, 0)
