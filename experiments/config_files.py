@@ -15,6 +15,7 @@ from experiments.config_text import read_mapping
 
 SHIPPED = Path(__file__).parent
 RUN_NAME_FOLDERS = ('methods', 'data')  # the names of files in these folders make up a run's name, in this order
+NO_CONFIGS = ('grids', 'sweeps')  # folders of files for other commands
 DEFAULT_RUN_NAME = 'run'
 
 
@@ -41,7 +42,7 @@ def find_config(name: str, *folders: Path) -> Path:
 
 
 def _similar_names(name: str) -> list[str]:
-    shipped = sorted(path for path in SHIPPED.rglob('*.yaml') if path.parent.name != 'grids')
+    shipped = sorted(path for path in SHIPPED.rglob('*.yaml') if path.parent.name not in NO_CONFIGS)
     stems = {path.stem for path in shipped}
     close = [Path(name).stem] if Path(name).stem in stems else get_close_matches(Path(name).stem, stems)
     return [path.relative_to(SHIPPED).as_posix() for stem in close for path in shipped if path.stem == stem]

@@ -6,8 +6,9 @@ A cell of a grid is one method on one data set under one set of attacks, with on
 ``clipward fit`` in its own folder. A method may start from the weights of another one, or be trained on the pairs that
 another one's ledger keeps; it then comes after it. Finished cells are skipped, and killed cells resume from their last
 checkpoint. If a cell fails, the others still run, and the exit status is 1. A grid that is told to end takes its runs
-with it. Several grids may share their folders: a cell that one of them runs is left to it. A finished cell leaves one
-small JSON file. The table.md beside these files, and its figure, are made from them alone, so the runs can be deleted.
+with it. Several grids may share their folders: a cell that one of them runs is left to it. ``--array I/N`` deals the
+cells to the tasks of a job array. A finished cell leaves one small JSON file. The table.md beside these files, and its
+figure, are made from them alone, so the runs can be deleted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from experiments.config_files import SHIPPED
 from experiments.errors import short_errors
 from experiments.grid_file import Cell, Grid, read_grid
 from experiments.grid_results import load_result, of_cell, result_file, write_report
+from experiments.job_array import cells_of, read_task
 from experiments.kept_pairs import OPTION as FILTER_OPTION
 from experiments.option_check import check_options
 from experiments.result_files import save
@@ -75,18 +77,19 @@ class GridRunner:
     def __init__(self, grid: Grid, runs: Path, results: Path, extra: Sequence[str], children: Children) -> None:
         self.grid, self.runs, self.results, self.extra, self.children = grid, runs, results, extra, children
 
-    def run_all(self, pool: Executor) -> Iterator[Outcome]:
-        """Runs all cells; those that need a file of another cell come after it.
+    def run_all(self, pool: Executor, cells: Collection[Cell]) -> Iterator[Outcome]:
+        """Runs cells; those that need a file of another cell come after it.
 
         Args:
             pool: Threads, each for one run at a time.
+            cells: The cells to run.
 
         Yields:
             The outcome of each cell. A cell that another grid runs has two, the second when that one has ended.
         """
-        for cells in self.grid.waves():
+        for wave in self.grid.waves():
             elsewhere = []
-            for outcome in pool.map(self.run, cells):
+            for outcome in pool.map(self.run, [cell for cell in wave if cell in cells]):
                 yield outcome
                 if outcome.state == 'elsewhere':
                     elsewhere.append(outcome.cell)
@@ -237,6 +240,9 @@ def main() -> None:
     parser.add_argument('grid', type=Path, help='YAML file, or the name of a shipped one')
     parser.add_argument('--jobs', type=int, default=1, help='number of runs at a time, with one thread each')
     parser.add_argument('--runs', type=Path, help='folder of the runs (default: runs/<name of the file>)')
+    parser.add_argument(
+        '--array', default='1/1', metavar='I/N', help='train what falls to task I of the N tasks of a job array'
+    )
     parser.add_argument('--results', type=Path, help='folder of the results (default: <runs>/results)')
     options, extra = parser.parse_known_args()
     with short_errors(sys.argv), ended_by_signals('Stopped. The same command goes on from here.'):
@@ -246,10 +252,11 @@ def main() -> None:
             raise UsageError(f'{given[0]}: the grid sets this for each cell; leave it out.')
         if extra:
             check_options('fit', ['fit', *extra])
+        task = read_task(options.array)
         grid = read_grid(find_grid(options.grid))
         check_commands(grid)
         runs = options.runs or Path('runs', options.grid.stem)
-        train_all(grid, runs, options.results or runs / 'results', extra, options.jobs)
+        train_all(grid, cells_of(grid, task), runs, options.results or runs / 'results', extra, options.jobs)
 
 
 def check_commands(grid: Grid) -> None:
@@ -266,8 +273,8 @@ def check_commands(grid: Grid) -> None:
             raise UsageError(f'{name}: {error}') from error
 
 
-def train_all(grid: Grid, runs: Path, results: Path, extra: Sequence[str], jobs: int) -> None:
-    """Trains the cells of a grid, then prints and writes its tables.
+def train_all(grid: Grid, cells: Collection[Cell], runs: Path, results: Path, extra: Sequence[str], jobs: int) -> None:
+    """Trains cells of a grid, then prints and writes its tables.
 
     Raises:
         SystemExit: If a cell failed.
@@ -275,12 +282,12 @@ def train_all(grid: Grid, runs: Path, results: Path, extra: Sequence[str], jobs:
     """
     failed = []
     with ThreadPoolExecutor(jobs) as pool, Children() as children:
-        for outcome in GridRunner(grid, runs, results, extra, children).run_all(pool):
+        for outcome in GridRunner(grid, runs, results, extra, children).run_all(pool, cells):
             print(f'{outcome.cell.name}: {outcome.text}', flush=True)
             failed += [outcome.cell.name] * (outcome.state == 'failed')
     print(write_report(grid, results))
     if failed:
-        raise SystemExit(f'{len(failed)} of {len(grid.cells())} cells failed: {", ".join(failed)}')
+        raise SystemExit(f'{len(failed)} of {len(cells)} cells failed: {", ".join(failed)}')
 
 
 if __name__ == '__main__':

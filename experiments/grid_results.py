@@ -48,20 +48,27 @@ def load_result(results: Path, cell: Cell) -> Result | None:
 def write_report(grid: Grid, results: Path) -> str:
     """Writes ``table.md`` beside the results, and the figure of each data set if the grid names methods to show.
 
+    Where another grid saves a result meanwhile, both are written again, so that the last one to end leaves all.
+
     Returns:
         The tables.
 
     Raises:
         UsageError: If a file cannot be written.
     """
-    tables = make_tables(grid, results)
-    write_text(results / 'table.md', tables)
-    if grid.table:
-        for data in grid.data:
-            cells = by_method(_load_finished(grid, results, data))
-            if figure := accuracy_against_worst_attack(cells, grid.table):
-                save_figure(figure, results / f'{data or "table"}.png', dpi=150)
+    written, tables = None, make_tables(grid, results)
+    while written != tables:
+        write_text(results / 'table.md', tables)
+        _draw(grid, results)
+        written, tables = tables, make_tables(grid, results)
     return tables
+
+
+def _draw(grid: Grid, results: Path) -> None:
+    for data in grid.data if grid.table else ():
+        cells = by_method(_load_finished(grid, results, data))
+        if grid.table and (figure := accuracy_against_worst_attack(cells, grid.table)):
+            save_figure(figure, results / f'{data or "table"}.png', dpi=150)
 
 
 def make_tables(grid: Grid, results: Path) -> str:

@@ -56,4 +56,4 @@ class CleanCLIP(CLIP):
     def in_modal_loss(self, views: Tensor) -> Tensor:
         """Cross-entropy of finding the augmentation of each example among those of the batch, of views (2, b, D)."""
         augmented, first = self.gather(views[1])
-        return one_way(views[0], augmented, self.logit_scale, first)
+        return one_way(views[0], augmented, self.logit_scale, first, self.tile_size)

@@ -31,6 +31,8 @@ from lightning_modules.schedules import Schedule, restart_from_peaks
 from lightning_modules.towers import build_towers
 from lightning_modules.weights import EARLIER_PAIRS, check_method, check_weights, load_weights, trained_pairs
 
+MIXED = {'bf16-mixed': torch.bfloat16, '16-mixed': torch.float16}
+MAX_SENT_IN_FULL = 8192  # pairs of a batch over all processes
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al., 2021: keeps the logits from growing without bound
 
 
@@ -75,6 +77,8 @@ class CLIP(L.LightningModule):
         chunk_size: Pairs per process whose activations are kept at a time. The towers then take a batch in chunks,
             twice, and the loss still contrasts all pairs of the batch (as open_clip's ``--accum-freq``; Gao et al.,
             2021). Batch normalization sees a chunk at a time. Defaults to the whole batch.
+        tile_size: Pairs per process whose similarities to a batch, or to a pool, are in memory at a time; the loss is
+            the same. By default, batches over all processes of more than 8,192 pairs need no more memory for them.
 
     Attributes:
         towers: The open_clip model.
@@ -100,6 +104,7 @@ class CLIP(L.LightningModule):
         compile: bool = False,
         grad_checkpointing: bool = False,
         chunk_size: int | None = None,
+        tile_size: int | None = None,
     ) -> None:
         super().__init__()
         if views not in (1, 2):
@@ -110,9 +115,11 @@ class CLIP(L.LightningModule):
         for beta in betas:
             check_number('model.betas', beta, '[0, 1)')
         check_number('model.chunk_size', chunk_size, '[1, inf)')
+        check_number('model.tile_size', tile_size, '[1, inf)')
         self.architecture, self.lr, self.warmup_steps = architecture, lr, warmup_steps
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
-        self.views, self.channels_last, self.chunk_size = views, channels_last, chunk_size
+        self.views, self.channels_last = views, channels_last
+        self.chunk_size, self.tile_size = chunk_size, tile_size
         self.untrained = pretrained is None and init_from is None
         self.towers, self.width, self.tokenizer = build_towers(architecture, pretrained)
         self.normalization = Normalization.of(self.towers.visual.preprocess_cfg)
@@ -233,20 +240,24 @@ class CLIP(L.LightningModule):
             image, text = image[:1], text[:1]
         (all_image, first), (all_text, _) = self.gather(image[0]), self.gather(text[-1])
         if self.views == 1:
-            return info_nce(image[0], text[0], self.logit_scale, all_image, all_text, first)
+            return info_nce(image[0], text[0], self.logit_scale, all_image, all_text, first, self.tile_size)
         all_image_2 = self.gather(image[1]).rows
-        to_text = one_way(image[0], all_text, self.logit_scale, first)
-        return (to_text + one_way(text[0], all_image_2, self.logit_scale, first)) / 2
+        to_text = one_way(image[0], all_text, self.logit_scale, first, self.tile_size)
+        return (to_text + one_way(text[0], all_image_2, self.logit_scale, first, self.tile_size)) / 2
 
     def gather(self, rows: Tensor) -> Gathered:
         """Gathers the rows of all processes in rank order, with gradient.
 
         DDP averages gradients over processes, so that each parameter gets the gradient that one process would compute.
+        In mixed precision the embeddings of a large batch are sent in 16 bits, as are their gradients.
         """
-        if self.trainer.world_size == 1:
+        world = self.trainer.world_size
+        if world == 1:
             return Gathered(rows, 0)
-        gathered: Any = self.all_gather(rows, sync_grads=torch.is_grad_enabled())  # (W, b, D)
-        return Gathered(gathered.flatten(0, 1), self.global_rank * len(rows))
+        is_large = world * len(rows) > MAX_SENT_IN_FULL and rows.is_floating_point()
+        sent = rows.to(MIXED.get(self.trainer.precision, rows.dtype)) if is_large else rows
+        gathered: Any = self.all_gather(sent, sync_grads=torch.is_grad_enabled())  # (W, b, D)
+        return Gathered(gathered.flatten(0, 1).to(rows.dtype), self.global_rank * len(rows))
 
     def _embed(self, batch: Pairs) -> tuple[Tensor, Tensor]:
         """Embeds all views of a batch, each modality in one pass: (V, B, ...) -> (V, B, D)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.usage_error import UsageError
+from lightning_modules.tiles import tiles
 
 PoolSize = int | Literal['auto']
 MAX_AUTO_SIZE = 65_536  # embeddings
@@ -54,11 +55,12 @@ class NeighborPool(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     @torch.no_grad()
-    def nearest(self, query: Tensor) -> tuple[Tensor, Tensor]:
+    def nearest(self, query: Tensor, tile_size: int | None = None) -> tuple[Tensor, Tensor]:
         """Finds the embedding with the largest cosine to each query.
 
         Args:
             query: Unit-norm embeddings, (b, D).
+            tile_size: Queries whose cosines are in memory at a time, as for :func:`lightning_modules.tiles.tiles`.
 
         Returns:
             The neighbors, (b, D), and their index in the pool, int64 (b,). While the pool is empty, the queries
@@ -67,7 +69,8 @@ class NeighborPool(nn.Module):
         _, filled = self._place
         if not filled:
             return query.detach(), torch.full((len(query),), -1, device=query.device)
-        index = (query.float() @ self.rows[:filled].T).argmax(1)
+        rows, parts = self.rows[:filled], tiles(len(query), filled, tile_size)
+        index = torch.cat([(query[part].float() @ rows.T).argmax(1) for part in parts])
         return self.rows[index], index
 
     @torch.no_grad()

@@ -100,7 +100,7 @@ class RoCLIP(CLIP):
         """
         pool, pooled_tokens = self.pools['text'], self.pools['tokens']
         with torch.autocast(self.device.type, enabled=False):  # in bfloat16 similar captions would tie
-            matched, index = pool.nearest(image.flatten(0, 1))
+            matched, index = pool.nearest(image.flatten(0, 1), self.tile_size)
         has_match = (index >= 0)[:, None]
         if self.text_gradient == 'matched':
             tokens = pooled_tokens.rows[index].long().where(has_match, batch.tokens.flatten(0, 1))

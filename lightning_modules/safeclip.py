@@ -144,7 +144,7 @@ class SafeCLIP(CLIP):
         terms = []
         for replaced, other in ((0, 1), (1, 0))[: 2 if self.nn_roles == 'both' else 1]:
             # Looked up for all ranks: their pools are equal, so each computes the same neighbors and sends nothing.
-            all_neighbors, _ = pool.nearest(gathered[replaced].rows)
+            all_neighbors, _ = pool.nearest(gathered[replaced].rows, self.tile_size)
             first = gathered[replaced].first
             neighbors = all_neighbors[first : first + views.shape[1]]
             terms.append(self._neighbor_loss(views[other], gathered[other].rows, neighbors, all_neighbors, first))
@@ -155,7 +155,7 @@ class SafeCLIP(CLIP):
         self, view: Tensor, all_view: Tensor, neighbors: Tensor, all_neighbors: Tensor, first: int
     ) -> Tensor:
         return nearest_neighbor_loss(
-            view, neighbors, self.logit_scale, self.nn_direction, all_view, all_neighbors, first
+            view, neighbors, self.logit_scale, self.nn_direction, all_view, all_neighbors, first, self.tile_size
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

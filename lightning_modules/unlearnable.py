@@ -282,7 +282,7 @@ class MEM(CLIP):
         with token_embeddings(self.towers) as leaves:
             text = embed(self.towers.encode_text, captions.with_trigger(trigger))
         with self._exact():
-            loss = info_nce(image, self._gather_shares(text, batch).rows, self.logit_scale)
+            loss = info_nce(image, self._gather_shares(text, batch).rows, self.logit_scale, tile_size=self.tile_size)
             gradient = pixel_gradient(loss, leaves[0])  # (b, T, W)
             slot = captions.place[:, None] + torch.arange(trigger.shape[1], device=self.device)
             gradient = gradient.gather(1, slot[..., None].expand(-1, -1, gradient.shape[-1]))
@@ -364,7 +364,8 @@ class MEM(CLIP):
     def _noise_loss(self, batch: Batch, pixels: Tensor, text: Tensor) -> Tensor:
         image = self.encode_image(from_pixels(pixels))
         with self._exact():
-            return info_nce(self._gather_shares(image, batch).rows, text, self.logit_scale)
+            gathered = self._gather_shares(image, batch).rows
+            return info_nce(gathered, text, self.logit_scale, tile_size=self.tile_size)
 
     def _shown(self, batch: Batch, levels: Tensor, number: int) -> Iterator[Tensor]:
         """The views of pictures that a step averages over, in [0, 1]."""

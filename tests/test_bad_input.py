@@ -375,6 +375,9 @@ class TestArguments:
         assert line.startswith('model.pool_size=7 is smaller than a batch of 8')
         assert 'take at least data.batch_size, or auto' in line
 
+    def test_a_tile_without_rows(self, refused: RefusedFit) -> None:
+        assert refused('--model.tile_size=0') == 'model.tile_size must be at least 1, got 0.'
+
     def test_a_batch_size_that_ranks_cannot_share(self, refused: RefusedFit, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(PairsDataModule, '_world', 2)
         assert refused('--data.batch_size=7') == 'data.batch_size=7 must be a multiple of the 2 processes.'

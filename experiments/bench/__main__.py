@@ -21,6 +21,7 @@ from experiments.bench import (
     neighbors,
     phases,
     run,
+    scale,
     split,
     start,
     step,
@@ -45,6 +46,7 @@ MEASUREMENTS = {  # these two first: they measure memory, to which the others wo
     'phases': phases.measure,
     'run': run.measure,
     'defenses': defenses.measure,
+    'scale': scale.measure,
 }
 COLUMNS = ('measurement', 'measured', 'target', '')
 

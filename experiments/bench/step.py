@@ -9,10 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.usage_error import UsageError
-from experiments.bench.measure import Memory, Result, best_of, seconds
+from experiments.bench.measure import Memory, Result, best_of, in_new_process, seconds
 from lightning_modules import clip
 from lightning_modules.clip import CLIP
 from lightning_modules.losses import info_nce
@@ -34,7 +31,6 @@ MODEL, MODEL_IMAGE_SIZE = 'RN50', 224
 MEMORY_MODEL, MEMORY_BATCH, CHUNK_SIZE = 'ViT-S-16', 128, 32
 FP32, BF16 = ('32-true', 'fp32'), ('bf16-mixed', 'amp_bf16')  # the same precision by our name and by open_clip's
 WORDS = ('person', 'dog', 'boat', 'on', 'a', 'the', 'in', 'red', 'with', 'tree')  # one token each
-MALLOC_OPTION = 'MALLOC_MMAP_THRESHOLD_'
 PEER_LAUNCHER = (
     'import sys, open_clip; open_clip.add_model_config(sys.argv.pop(1)); '
     'from open_clip_train.main import main; main(sys.argv[1:])'
@@ -143,35 +139,18 @@ def train_step(model: CLIP, batch: Any, packed: bool = True) -> None:
 
 def measure_memory() -> Iterator[Result]:
     """Memory and time of a step whose activations are recomputed, over one that keeps them."""
-    whole_memory, whole_time = in_new_process({})
+    costs = partial(in_new_process, memory_and_seconds, MEMORY_MODEL, MEMORY_BATCH)
+    whole_memory, whole_time = costs({})
     settings: dict[str, tuple[dict[str, Any], float | None]] = {
         f'in chunks of {CHUNK_SIZE}': ({'chunk_size': CHUNK_SIZE}, 1 / 3),
         'with grad_checkpointing': ({'grad_checkpointing': True}, None),
         'with both': ({'chunk_size': CHUNK_SIZE, 'grad_checkpointing': True}, 1 / 3),
     }
     for name, (arguments, target) in settings.items():
-        memory, time = in_new_process(arguments)
+        memory, time = costs(arguments)
         step = f'step of {MEMORY_MODEL}, {MEMORY_BATCH} pairs, {name}'
         yield Result(f'{step}: most memory over that of the whole', memory / whole_memory, target=target)
         yield Result(f'{step}: time over that of the whole', time / whole_time)
-
-
-def in_new_process(arguments: Mapping[str, Any]) -> tuple[float, float]:
-    """Result of :func:`memory_and_seconds` in a process of its own, which returns the memory that it frees."""
-    with gives_memory_back(), ProcessPoolExecutor(1, get_context('spawn')) as pool:
-        return pool.submit(memory_and_seconds, MEMORY_MODEL, MEMORY_BATCH, arguments).result()
-
-
-@contextmanager
-def gives_memory_back() -> Iterator[None]:
-    """Lets processes that start meanwhile return all but small blocks as they free them; glibc would keep more."""
-    before = os.environ.get(MALLOC_OPTION)
-    os.environ[MALLOC_OPTION] = '262144'
-    try:
-        yield
-    finally:
-        del os.environ[MALLOC_OPTION]
-        os.environ |= {} if before is None else {MALLOC_OPTION: before}
 
 
 def memory_and_seconds(architecture: str, pairs: int, arguments: Mapping[str, Any]) -> tuple[float, float]:

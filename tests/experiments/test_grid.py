@@ -199,7 +199,7 @@ class TestTwoGrids:
         states = []
         with ThreadPoolExecutor(1) as pool:
             with lock(tmp_path / 'runs/clip-badnet-d1-t1'):
-                outcomes = grid.run_all(pool)
+                outcomes = grid.run_all(pool, grid.grid.cells())
                 states += [next(outcomes), next(outcomes)]
                 save(attacked_result('clip-badnet', 1, 1, 200), tmp_path / 'results/clip-badnet-d1-t1.json')
             states += outcomes
@@ -247,10 +247,27 @@ class TestMain:
         assert '| badnet: attack not established | - | 0.005 [0.001, 0.028] (0.100) |' in printed
         assert (tmp_path / 'results/table.md').read_text() in printed
 
+    def test_the_tasks_of_an_array_train_all_cells_once_and_leave_one_table(
+        self,
+        tmp_path: Path,
+        started: list[Sequence[str]],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        methods = {'clip': [], 'safeclip': [], 'roclip': []}
+        grid = write_grid(tmp_path, methods=methods, data=None, attacks=None, arguments=[], seeds=[1, 2])
+        for task, trained in [('1/2', 3), ('2/2', 6), ('1/2', 6)]:
+            self.main(tmp_path, monkeypatch, f'--array={task}')
+            assert len(started) == trained
+        names = {word.removeprefix('--name=') for command in started for word in command if word.startswith('--name=')}
+        assert names == {cell.name for cell in grid.cells()}
+        assert all(f'| {method} |' in (tmp_path / 'results/table.md').read_text() for method in methods)
+
     @pytest.mark.parametrize(
         ('option', 'message'),
         [
             ('--jobs=0', '--jobs must be at least 1, got 0.'),
+            ('--array=9/8', '--array=9/8: tasks are counted from 1, so the first number must lie in 1 to 8.'),
             ('--name=mine', '--name=mine: the grid sets this for each cell; leave it out.'),
         ],
     )

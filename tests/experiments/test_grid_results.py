@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.files.atomic import write_text
+from experiments import grid_results
 from experiments.grid_file import Grid
 from experiments.grid_results import costs, make_tables, write_report
 from experiments.result_files import save
@@ -66,6 +68,21 @@ class TestTableOfMethods:
         assert sorted(path.name for path in tmp_path.glob('*.png')) == ['coco.png', 'toy.png']
         write_report(write_grid(tmp_path, data=None, seeds=[1], table=TABLE), tmp_path)
         assert not (tmp_path / 'table.png').exists()  # no cell of this grid has finished
+
+
+def test_a_result_that_another_grid_saves_while_the_table_is_written_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = write_grid(tmp_path, data=None, seeds=[1])
+    save(attacked_result('clip', 1, 1, 200), tmp_path / 'clip-badnet-d1-t1.json')
+
+    def write_late(path: Path, text: str) -> None:
+        write_text(path, text)
+        save(attacked_result('cleanclip', 1, 1, 200), tmp_path / 'cleanclip-badnet-d1-t1.json')
+
+    monkeypatch.setattr(grid_results, 'write_text', write_late)
+    tables = write_report(grid, tmp_path)
+    assert 'cleanclip' in tables and tables == (tmp_path / 'table.md').read_text()
 
 
 def test_a_grid_without_attacks_has_a_row_for_each_method(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from datamodules.pictures.augment import SimCLRViews
 from datamodules.rows.filters import CleanSubset
 from datamodules.rows.partition import RISKY
 from datamodules.text.eda import EDA
+from lightning_modules import clip as clip_module
 from lightning_modules.cleanclip import CleanCLIP
 from lightning_modules.clip import CLIP
 from lightning_modules.par import PAR
@@ -164,6 +165,10 @@ def transformer_results(folder: Path, **settings: Any) -> dict[str, Any]:
         'cross-modal, in chunks': train_one_epoch(
             clip(views=2, chunk_size=3, grad_checkpointing=True), augmented(folder), **settings
         ),
+        'cross-modal, in tiles': train_one_epoch(
+            clip(views=2, chunk_size=3, tile_size=2), augmented(folder), **settings
+        ),
+        'cross-modal, sent in 16 bits': sent_in_16_bits(clip(tile_size=2), folder, settings),
         'unimodal, pool': train_one_epoch(safeclip(**unimodal), augmented(folder), **settings),
         'unimodal, as released': train_one_epoch(
             safeclip(**unimodal, nn_direction='view_rows', nn_roles='first'), augmented(folder), **settings
@@ -172,6 +177,7 @@ def transformer_results(folder: Path, **settings: Any) -> dict[str, Any]:
         'unimodal, trusted pairs': train_one_epoch(
             safeclip(**unimodal), augmented(folder, trusted=CleanSubset(12)), **settings
         ),
+        'unimodal, in tiles': train_one_epoch(safeclip(**unimodal, tile_size=3), augmented(folder), **settings),
         'within each modality, one way': train_one_epoch(
             build_with_seed(CleanCLIP, architecture=tiny), augmented(folder), **settings
         ),
@@ -185,6 +191,13 @@ def transformer_results(folder: Path, **settings: Any) -> dict[str, Any]:
             roclip(text_gradient='matched', views=2, chunk_size=3), augmented(folder), **settings
         ),
     }
+
+
+def sent_in_16_bits(module: CLIP, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """An epoch in mixed precision, of batches that count as large."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clip_module, 'MAX_SENT_IN_FULL', BATCH - 1)
+        return train_one_epoch(module, augmented(folder), precision='bf16-mixed', **settings)
 
 
 def pushed(architecture: str) -> PAR:

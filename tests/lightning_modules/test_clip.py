@@ -18,6 +18,7 @@ from datamodules.pictures.augment import SimCLRViews
 from datamodules.pictures.batches import PairBatch
 from datamodules.text.eda import EDA
 from datamodules.usage_error import UsageError
+from lightning_modules import clip as clip_module
 from lightning_modules.clip import CLIP, MAX_LOGIT_SCALE, Pairs, check_norms, check_strategy, most_accumulated
 from lightning_modules.schedules import warmup_cosine
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, TinyPairs, tiny_architecture, trainer, unit_rows
@@ -169,6 +170,21 @@ class TestLoss:
         model = on_one_process(clip(tmp_path))
         image, text = unit_rows(6, 4, seed=0).view(1, 6, 4), unit_rows(6, 4, seed=1).view(1, 6, 4)
         assert model.losses(image, text, cross_modal=4).keys() == {'cross_modal'}
+
+    def test_a_large_batch_is_sent_in_the_16_bits_of_mixed_precision(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(clip_module, 'MAX_SENT_IN_FULL', 7)
+        model, sent = clip(tmp_path), []
+        model._trainer = SimpleNamespace(world_size=2, global_rank=1, precision='bf16-mixed')
+        monkeypatch.setattr(model, 'all_gather', lambda rows, **_: sent.append(rows.dtype) or torch.stack([rows, rows]))
+        rows = torch.tensor([[1.0], [1.001], [2], [3]])
+        gathered, first = model.gather(rows)
+        assert gathered.dtype == torch.float32 and first == 4
+        assert gathered[:, 0].tolist() == [1, 1, 2, 3, 1, 1, 2, 3]
+        assert torch.equal(model.gather(rows[:3]).rows[:3], rows[:3])  # a small batch, then tokens
+        assert model.gather(torch.tensor([40_001] * 4)).rows.tolist() == [40_001] * 8
+        assert sent == [torch.bfloat16, torch.float32, torch.int64]
 
     @pytest.mark.parametrize('views', [0, 3])
     def test_refuses_numbers_of_views_other_than_1_and_2(self, views: int) -> None:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from datamodules.usage_error import UsageError
+from lightning_modules import tiles
 from lightning_modules.losses import Direction, info_nce, nearest_neighbor_loss, one_way
 from tests.helpers.tiny import unit_rows
 
@@ -128,3 +130,90 @@ class TestNearestNeighborLoss:
             for p in (slice(0, 3), slice(3, 6))
         ]
         assert torch.stack(halves).mean().item() == approximately(whole.item())
+
+
+class TestTiles:
+    """A loss in tiles, which computes its own gradient, against the same loss without them."""
+
+    def inputs(self, batch: int = 7, dim: int = 5, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+        rows = [unit_rows(batch, dim, seed).to(dtype) for seed in (0, 1)]
+        return [tensor.requires_grad_() for tensor in (*rows, SHARP.to(dtype).clone())]
+
+    def of_a_rank(self, image: Tensor, text: Tensor, scale: Tensor, tile_size: int | None = 2) -> Tensor:
+        return info_nce(image[2:6], text[2:6], scale, image, text, 2, tile_size)
+
+    @pytest.mark.parametrize('direction', ['view_rows', 'nn_rows', 'symmetric'])
+    def test_gradients_are_those_of_the_loss(self, direction: Direction) -> None:
+        def loss(view: Tensor, neighbor: Tensor, scale: Tensor) -> Tensor:
+            return nearest_neighbor_loss(
+                view[2:6], neighbor[2:6], scale / 10, direction, view, neighbor, 2, tile_size=3
+            )
+
+        assert torch.autograd.gradcheck(loss, self.inputs())
+
+    @pytest.mark.parametrize('frozen', [0, 1, 2])
+    def test_gradients_are_those_of_the_loss_if_an_input_has_none(self, frozen: int) -> None:
+        inputs = self.inputs()
+        inputs[frozen].requires_grad_(False)
+        trained = [tensor for tensor in inputs if tensor.requires_grad]
+        gradients = torch.autograd.grad(self.of_a_rank(*inputs), trained)
+        for gradient, expected in zip(
+            gradients, torch.autograd.grad(self.of_a_rank(*inputs, None), trained), strict=True
+        ):
+            assert torch.allclose(gradient, expected, atol=1e-12)
+
+    @pytest.mark.parametrize('tile_size', [1, 100, 299])
+    def test_are_exact_in_float32(self, tile_size: int) -> None:
+        exact, single = self.inputs(300, 64), self.inputs(300, 64, torch.float32)
+        expected, loss = info_nce(*exact), info_nce(*single, tile_size=tile_size)
+        assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected.item(), rel=1e-6)
+        gradients = torch.autograd.grad(loss, single)
+        for gradient, reference in zip(gradients, torch.autograd.grad(expected, exact), strict=True):
+            assert (gradient - reference).abs().max() < 1e-6
+
+    def test_are_computed_in_float32_under_autocast_and_from_half_precision(self) -> None:
+        image, text, scale = (tensor.detach().bfloat16() for tensor in self.inputs())
+        image.requires_grad_()
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            loss = self.of_a_rank(image, text, scale)
+        loss.backward()
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(
+            self.of_a_rank(image.float(), text.float(), scale.float(), None).item(), rel=1e-6
+        )
+        assert image.grad is not None and image.grad.dtype == torch.bfloat16
+
+    def test_nothing_is_differentiated_without_gradients(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        inputs = self.inputs()
+        expected = self.of_a_rank(*inputs).item()
+        monkeypatch.delattr(torch, 'mm')  # of the gradients alone
+        with torch.no_grad():
+            assert self.of_a_rank(*inputs).item() == expected
+
+    def test_a_loss_can_be_weighted_and_summed(self) -> None:
+        inputs = self.inputs()
+        losses = [3 * self.of_a_rank(*inputs, size) + self.of_a_rank(*inputs, size) for size in (2, None)]
+        one, other = (torch.autograd.grad(loss, inputs[0])[0] for loss in losses)
+        assert torch.allclose(one, other, atol=1e-12)
+
+    def test_keep_no_similarities_for_the_backward_pass(self) -> None:
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+            info_nce(*self.inputs(64, 2), tile_size=8)
+        assert max(kept) == 64 * 2  # of 64 x 64
+
+    def test_large_batches_are_divided_and_others_keep_every_bit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        inputs = self.inputs(40, 5, torch.float32)
+        logits = inputs[2] * inputs[0] @ inputs[1].T
+        plain = torch.nn.functional.cross_entropy(logits, torch.arange(40))
+        assert torch.equal(one_way(*inputs), plain)
+        monkeypatch.setattr(tiles, 'WHOLE', 40 * 40 - 1)
+        monkeypatch.setattr(tiles, 'TILE', 3 * 40)
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+            assert one_way(*inputs).item() == pytest.approx(plain.item(), rel=1e-6)
+        assert max(kept) < 40 * 40
+
+    def test_refuse_a_size_below_one(self) -> None:
+        with pytest.raises(UsageError, match=r'^tile_size must be at least 1, got 0\.$'):
+            self.of_a_rank(*self.inputs(), 0)

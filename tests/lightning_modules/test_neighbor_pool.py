@@ -71,6 +71,13 @@ class TestNearest:
         assert near.tolist() == [[1, 0], [0, 1], [0, 1], [-1, 0]]
         assert index.tolist() == [0, 1, 1, 2]
 
+    @pytest.mark.parametrize('tile_size', [1, 3, 8])
+    def test_tiles_change_nothing(self, tile_size: int) -> None:
+        pool, query = NeighborPool(20, 4), unit_rows(8, 4, seed=0).float()
+        pool.enqueue(unit_rows(20, 4, seed=1).float())
+        near, index = pool.nearest(query, tile_size)
+        assert torch.equal(index, (query @ pool.rows.T).argmax(1)) and torch.equal(near, pool.rows[index])
+
     def test_never_returns_an_empty_row(self) -> None:
         pool = NeighborPool(5, 2)
         pool.enqueue(torch.tensor([[1.0, 0]]))

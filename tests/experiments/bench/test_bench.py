@@ -11,10 +11,12 @@ from experiments.bench import __main__ as bench
 from experiments.bench import (
     bookkeeping,
     epochs,
+    large_batches,
     mixture,
     neighbors,
     phases,
     run,
+    scale,
     split,
     start,
     step,
@@ -48,15 +50,19 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'phases': (phases, {'SCALES': (phases.Scale('tiny_toy.json', 32, (40, 30), {}, 4, 3),), 'MAX_REST': 100}),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
     'words': (words, {'MODEL': 'tiny_toy.json', 'PAIRS': 4}),
+    'scale': (scale, {}),
 }
+TINY_PARTS: list[tuple[ModuleType, dict[str, Any]]] = [  # of scale
+    (large_batches, {'BATCH': 2048, 'WIDTH': 4, 'POOL': 32, 'QUERIES': 8, 'POOL_WIDTH': 4}),
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', TINY)
 def test_prints_every_result(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    module, sizes = TINY[name]
-    for constant, value in sizes.items():
-        monkeypatch.setattr(module, constant, value)
+    for module, sizes in [TINY[name], *TINY_PARTS]:
+        for constant, value in sizes.items():
+            monkeypatch.setattr(module, constant, value)
     results = bench.main(['--only', name, '--against', str(start.THIS_CHECKOUT)])
     printed = capsys.readouterr().out.splitlines()[2:]
     assert printed == [bench.format_line(result.cells()) for result in results]

@@ -1,0 +1,18 @@
+"""What must not grow with the size of a run, one part after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from experiments.bench import large_batches
+from experiments.bench.measure import Result
+
+PARTS = [
+    large_batches.measure,
+]
+
+
+def measure() -> Iterator[Result]:
+    """Measures each part."""
+    for part in PARTS:
+        yield from part()
