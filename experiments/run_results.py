@@ -237,8 +237,11 @@ def _without_seeds(value: Any) -> Any:
 
 
 def _may_differ(key: str, value: Any) -> bool:
-    """Whether repetitions may differ in a setting; the ledger of an earlier run is that of a run with their seeds."""
-    return key in NOT_SETTINGS or (key == 'file' and Path(str(value)).name == LEDGER)
+    """Whether repetitions may differ in a setting.
+
+    The ledger of an earlier run is that of a run with their seeds. What is not set, a run of an earlier release may lack.
+    """
+    return value is None or key in NOT_SETTINGS or (key == 'file' and Path(str(value)).name == LEDGER)
 
 
 def _read_method(version: Path) -> str:

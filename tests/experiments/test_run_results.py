@@ -104,6 +104,12 @@ class TestReadRun:
 
         assert settings(0, 0.1, 1) == settings(1, 0.1, 2) != settings(2, 0.2, 1)
 
+    def test_an_option_that_a_later_release_has_added_does_not_matter_unless_it_is_set(self, tmp_path: Path) -> None:
+        def settings(number: int, data: dict[str, object]) -> str:
+            return read(write_version(tmp_path, number, [MEASURED], data={'init_args': data})).settings
+
+        assert settings(0, {}) == settings(1, {'trusted': None}) != settings(2, {'trusted': 'KeyList'})
+
     @pytest.mark.parametrize(
         ('name', 'content'),
         [
