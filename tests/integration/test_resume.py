@@ -77,6 +77,11 @@ class TestRunThatDied:
         assert [epoch.number for epoch in resumed.trace.epochs] == resumed.trace.validations == remaining
         assert all(len(epoch.rows) == STEPS for epoch in resumed.trace.epochs)
 
+    def test_leaves_last_and_one_other_checkpoint(self, tmp_path: Path) -> None:
+        """Lightning never deletes a file that it resumed from, other than ``last.ckpt``; see findings/."""
+        run(tmp_path, resume=run_until_death(tmp_path, PLACES['mixed']))
+        assert len([*last(tmp_path).parent.glob('*.ckpt')]) == 2
+
     def test_resumes_with_trusted_pairs(self, tmp_path: Path) -> None:
         def data() -> TinyPairs:
             return pairs(tmp_path, trusted=CleanSubset(6))
