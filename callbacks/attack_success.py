@@ -65,24 +65,26 @@ class AttackSuccessRate(EvaluationTally):
         for index, attack in enumerate(sets):
             if attack.target is not None and index in counts:
                 hits, n = counts[index].tolist()
-                metrics |= self._measure_success(attack.name, hits, n)
+                quantities = measure_success(hits, n, self.confidence)
                 clean = clean_set_for(attack, sets)
                 if clean is not None and clean in counts:
-                    metrics |= _measure_clean(attack.name, counts[clean], attack.label, attack.target)
+                    quantities |= measure_clean(counts[clean], attack.label, attack.target)
+                metrics |= {asr_metric(attack.name, what): value for what, value in quantities.items()}
         return metrics
 
-    def _measure_success(self, attack: str, hits: int, n: int) -> dict[str, float]:
-        low, high = wilson_interval(hits, n, self.confidence)
-        values: dict[AsrQuantity, float] = {'rate': hits / n} if n else {}
-        values |= {'low': low, 'high': high, 'hits': hits, 'n': n}
-        return {asr_metric(attack, what): value for what, value in values.items()}
+
+def measure_success(hits: int, n: int, confidence: float = 0.95) -> dict[AsrQuantity, float]:
+    """Rate, bounds and counts of an attack that succeeds on ``hits`` of ``n`` images."""
+    low, high = wilson_interval(hits, n, confidence)
+    rate: dict[AsrQuantity, float] = {'rate': hits / n} if n else {}
+    return {**rate, 'low': low, 'high': high, 'hits': hits, 'n': n}
 
 
-def _measure_clean(attack: str, matrix: Tensor, label: np.ndarray, target: np.ndarray) -> dict[str, float]:
+def measure_clean(matrix: Tensor, label: np.ndarray, target: np.ndarray) -> dict[AsrQuantity, float]:
+    """Clean rate of an attack and recall of its target classes, as far as clean images tell; see :func:`clean_rate`."""
     rate, recall = clean_rate(matrix, label, target), target_recall(matrix, target)
     values: dict[AsrQuantity, float] = {} if math.isnan(rate) else {'clean': rate}
-    values |= {'recall': recall.share, 'recall_n': recall.images} if recall.images else {}
-    return {asr_metric(attack, what): value for what, value in values.items()}
+    return {**values, 'recall': recall.share, 'recall_n': recall.images} if recall.images else values
 
 
 def clean_rate(matrix: Tensor, label: np.ndarray, target: np.ndarray) -> float:

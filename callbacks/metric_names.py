@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple, cast, get_args
 
 AsrQuantity = Literal['rate', 'clean', 'low', 'high', 'hits', 'n', 'recall', 'recall_n']
+Head = Literal['prompts', 'probe', 'knn']  # the classifier that an attack is to deceive
 Direction = Literal['i2t', 't2i']  # from picture to text, from text to picture
 RetrievalQuantity = Literal[
     'r1', 'r1_low', 'r1_high',
@@ -20,6 +21,9 @@ RetrievalQuantity = Literal[
 ]  # fmt: skip
 
 ASR_PREFIX = 'asr/'
+HEAD_PREFIXES: dict[Head, str] = {'prompts': ASR_PREFIX, 'probe': 'asr_probe/', 'knn': 'asr_knn/'}
+PROBE_PREFIX = 'probe/'
+KNN_PREFIX = 'knn/'
 ZERO_SHOT_PREFIX = 'zero_shot/'
 ZERO_SHOT_TOP5_PREFIX = 'zero_shot_top5/'
 RETRIEVAL_PREFIX = 'retrieval/'
@@ -42,9 +46,9 @@ class AsrName(NamedTuple):
     what: AsrQuantity
 
 
-def asr_metric(attack: str, what: AsrQuantity) -> str:
-    """Name of an attack success metric: ``asr/<attack>/<what>``."""
-    return f'{ASR_PREFIX}{attack}/{what}'
+def asr_metric(attack: str, what: AsrQuantity, head: Head = 'prompts') -> str:
+    """Name of an attack success metric: ``asr/<attack>/<what>``, or ``asr_<head>/...`` through another classifier."""
+    return f'{HEAD_PREFIXES[head]}{attack}/{what}'
 
 
 def parse_asr_metric(metric: str) -> AsrName | None:
@@ -63,6 +67,16 @@ def zero_shot_metric(set_name: str) -> str:
 def zero_shot_top5_metric(set_name: str) -> str:
     """Name of the top-5 accuracy on a clean set: ``zero_shot_top5/<set>``."""
     return f'{ZERO_SHOT_TOP5_PREFIX}{set_name}'
+
+
+def probe_metric(set_name: str) -> str:
+    """Name of the accuracy of a linear probe on a clean set: ``probe/<set>``."""
+    return f'{PROBE_PREFIX}{set_name}'
+
+
+def knn_metric(set_name: str) -> str:
+    """Name of the accuracy of the nearest neighbors' vote on a clean set: ``knn/<set>``."""
+    return f'{KNN_PREFIX}{set_name}'
 
 
 def retrieval_metric(set_name: str, direction: Direction, what: RetrievalQuantity) -> str:

@@ -5,36 +5,28 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
-from PIL import EpsImagePlugin, Image
 from torch.utils.data import Dataset
 
 from datamodules.files.class_folders import list_images_by_class, read_class_names
-from datamodules.files.quoting import quote
-from datamodules.files.reading import clean_captions, require_folder, require_path
+from datamodules.files.reading import clean_captions, is_utf8, require_folder, require_path
 from datamodules.pairs import PairsDataModule
-from datamodules.pictures.identity import identify_array, identify_files, identify_pixels
-from datamodules.pictures.images import FolderImages, UnreadableImage
-from datamodules.pictures.modes import to_rgb
+from datamodules.pictures.images import FolderImages
+from datamodules.pictures.torchvision_sets import DatasetImages, read_labels
 from datamodules.rows.draws import bits
 from datamodules.rows.subsets import balanced_rows, random_rows
-from datamodules.rows.table import ImageOpener, PairTable, digest_strings
+from datamodules.rows.table import ImageOpener, PairTable
 from datamodules.text.prompts import check_templates, fill_templates, imagenet_templates
 from datamodules.usage_error import UsageError, check_number
 
 log = logging.getLogger(__name__)
 
 _TRAIN, _HELDOUT = 0, 1  # random streams that captions are drawn from
-_LABEL_ATTRIBUTES = ('targets', 'labels', '_labels')  # of torchvision's data sets; reading them decodes no image
-_PATH_ATTRIBUTES = ('samples', '_samples', '_image_files', '_images', 'images')  # paths, or tuples of path and label
 _LOCATION_ARGUMENTS = ('root', 'download')  # arguments of a data set that do not change which pictures it has
 
 
@@ -155,7 +147,7 @@ class CaptionedImages(PairsDataModule):
     def _read_dataset(self, kwargs: Mapping[str, Any], argument: str, stream: int) -> PairTable:
         assert self.dataset is not None
         data = _open_dataset(self.dataset, kwargs, argument)
-        label = _read_labels(data, f'data.dataset={self.dataset!r}')
+        label = read_labels(data, f'data.dataset={self.dataset!r}')
         classes = getattr(data, 'classes', ())
         names = [name if isinstance(name, str) else name[0] for name in classes]  # ImageNet has tuples of synonyms
         rows = np.flatnonzero(label >= 0)  # the unlabeled part of STL-10 has -1
@@ -176,45 +168,12 @@ class CaptionedImages(PairsDataModule):
             raise UsageError(
                 f'data.class_names must name the {count} classes of the data, in order; got {len(classes)}.'
             )
-        if unusable := next((name for name in classes if not _is_utf8(name)), None):
+        if unusable := next((name for name in classes if not is_utf8(name)), None):
             raise UsageError(f'the class {unusable!r} is not UTF-8: rename its folder, or set data.class_names.')
         captions = [fill_templates(name, self.caption_templates) for name in classes]
         choice = bits(len(label), self.caption_seed, stream) % np.uint64(len(self.caption_templates))
         captions = [captions[c][t] for c, t in zip(label.tolist(), choice.tolist(), strict=True)]
         return PairTable(images, clean_captions(pa.array(captions, pa.string())), label, classes, opener=opener)
-
-
-class DatasetImages:
-    """Pictures of a torchvision data set; a reference is ``<name of the set>:<index>``."""
-
-    def __init__(self, data: Dataset[Any]) -> None:
-        self.data = data
-
-    def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
-        """Hashes all pixels if in memory, else sizes and modification times of files, else pixels of a few pictures."""
-        pixels, files = getattr(self.data, 'data', None), _list_files(self.data)
-        if isinstance(pixels, np.ndarray | torch.Tensor):
-            return identify_array(np.asarray(pixels))
-        if files is None:
-            return identify_pixels(self, references)
-        root = Path(str(getattr(self.data, 'root', '')))
-        names = pa.array([os.path.relpath(file, root) for file in files], pa.string())
-        return digest_strings(names) + identify_files(root, names)
-
-    @cached_property
-    def _files(self) -> list[str] | None:
-        return _list_files(self.data)
-
-    def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
-        row = int(reference.rpartition(':')[2])
-        if self._files is not None and not os.path.isfile(self._files[row]):  # a FIFO would wait for ever
-            raise UnreadableImage(f'{quote(self._files[row])} is not a regular file', 'not a file')
-        EpsImagePlugin.gs_binary = False  # whatever a file is called, PIL may take it for EPS and start Ghostscript
-        try:
-            picture: Image.Image = self.data[row][0]
-            return to_rgb(picture)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UnreadableImage(str(error)) from error
 
 
 # --- opening torchvision data sets ----------------------------------------------------------------------------------
@@ -254,47 +213,3 @@ def _select_other_part(dataset: str, kwargs: Mapping[str, Any]) -> dict[str, Any
     if 'split' in parameters and kwargs.get('split', parameters['split'].default) != 'test':
         return {'split': 'test'}
     return {}
-
-
-def _list_files(data: Any) -> list[str] | None:
-    """Lists the paths of the images; ``None`` if the data set does not list them, or one is not UTF-8."""
-    stored = next((getattr(data, name) for name in _PATH_ATTRIBUTES if hasattr(data, name)), None)
-    entries = [entry[0] if isinstance(entry, tuple) else entry for entry in stored or ()]
-    if not entries or not all(isinstance(entry, str | Path) and _is_utf8(str(entry)) for entry in entries):
-        return None
-    return [str(entry) for entry in entries]
-
-
-def _is_utf8(path: str) -> bool:
-    return path.encode(errors='replace') == path.encode(errors='surrogateescape')
-
-
-def _read_labels(data: Any, source: str) -> np.ndarray:
-    """Reads the label of each image, int64 (N,); by decoding every image where the data set keeps no labels.
-
-    Raises:
-        UsageError: If there is not one class number for each image.
-    """
-    stored = next((getattr(data, name) for name in _LABEL_ATTRIBUTES if hasattr(data, name)), None)
-    labels = [_label_of(data, row) for row in range(len(data))] if stored is None else stored
-    if (numbers := _as_class_numbers(labels)) is None or numbers.shape != (len(data),):
-        raise UsageError(f'{source} has not one class number for each image: give a data set for classification.')
-    return numbers
-
-
-def _as_class_numbers(labels: Any) -> np.ndarray | None:
-    """Returns whole numbers as an array, ``None`` if some labels are none."""
-    try:
-        with np.errstate(invalid='ignore'):
-            given = np.asarray(labels)
-            numbers = given.astype(np.int64)
-    except (TypeError, ValueError):
-        return None
-    return numbers if bool(np.all(numbers == given)) else None
-
-
-def _label_of(data: Any, row: int) -> Any:
-    try:
-        return data[row][1]
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        return -1  # the image cannot be decoded

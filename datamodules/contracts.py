@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -108,6 +109,7 @@ class Truth(Protocol):
         heldout_name: Name of the held-out set in metrics.
         clean_heldout_rows: Rows that :meth:`heldout_dataloader` reads over all processes, ascending, int64.
         canary_count: Number of canary pairs, which are the last rows and belong to no attack.
+        cache_dir: Folder of the caches.
     """
 
     manifest: Manifest
@@ -118,6 +120,7 @@ class Truth(Protocol):
     partition: Partition
     heldout_name: str
     clean_heldout_rows: np.ndarray
+    cache_dir: Path
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -130,6 +133,12 @@ class Truth(Protocol):
 
     def picture_hashes(self) -> np.ndarray:
         """A hash of each row's stored picture, int64 (N,), equal for equal pixels."""
+
+    def evaluation_dataloader(self, source: EvaluationSet) -> DataLoader[EvalBatch]:
+        """Reads this process's share of the pictures of an evaluation set or of its training split, in order.
+
+        All processes read equally many. Process r of W reads pictures r, r + W, r + 2 W and so on.
+        """
 
     def predict_dataloader(self) -> DataLoader[PairBatch]:
         """Reads this process's share of the pairs that are trained on, without augmentation, in order of their rows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ from datamodules.attacks.poisoned_pictures import name_poisoned_pictures, render
 from datamodules.attacks.poisoned_table import poison_table
 from datamodules.attacks.pool import translate_labels
 from datamodules.evaluation.heldout import heldout_loader
-from datamodules.evaluation.labeled import build_labeled_set, read_labeled_folder
+from datamodules.evaluation.labeled import FolderOfClasses, LabeledSet, build_labeled_set
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, check_set_names, evaluation_loader
 from datamodules.evaluation.words import label_by_words
 from datamodules.files.array_cache import stored_array
@@ -78,7 +78,7 @@ class PairsDataModule(L.LightningDataModule):
             may know your settings.
         heldout_name: Name of the held-out set in metrics.
         labeled: Further sets for zero-shot accuracy, by name. Each is a folder with one folder of images per class,
-            ``<class>/*.jpg``.
+            ``<class>/*.jpg``, or ``ClassFolders`` or ``DownstreamSet``, which also have pictures to train a probe on.
         class_names: Classes of the zero-shot classifier if the data set does not define any: a list of names, which
             differ in more than case, or ``imagenet`` for the 1,000 classes of ImageNet.
         classes_by_words: Measure zero-shot accuracy on held-out pictures without labels. The class of a picture is the
@@ -116,7 +116,7 @@ class PairsDataModule(L.LightningDataModule):
         canaries: dict[str, Canary | None] | None = None,
         canary_seed: int | None = None,
         heldout_name: str = 'heldout',
-        labeled: dict[str, str] | None = None,
+        labeled: dict[str, LabeledSet | str] | None = None,  # in this order: the name of a class is text, too
         class_names: list[str] | Literal['imagenet'] = 'imagenet',
         classes_by_words: bool = False,
         templates: list[str] | None = None,
@@ -333,7 +333,7 @@ class PairsDataModule(L.LightningDataModule):
     def canary_dataloader(self) -> DataLoader[EvalBatch]:
         """Reads this process's share of the pictures on which canaries are measured, see :class:`Canaries`."""
         assert self.planted is not None
-        return evaluation_loader(self.planted.evaluation, self.eval_batch_size, self._rank, self._world)
+        return self.evaluation_dataloader(self.planted.evaluation)
 
     def canary_prompts(self) -> torch.Tensor:
         """Tokens of captions of each canary, int64 (C, P, T)."""
@@ -428,8 +428,12 @@ class PairsDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[PairBatch]:
         return self.sweep_dataloader()
 
+    def evaluation_dataloader(self, source: EvaluationSet) -> DataLoader[EvalBatch]:
+        """Reads this process's share of the pictures of an evaluation set, in order."""
+        return evaluation_loader(source, self.eval_batch_size, self._rank, self._world)
+
     def val_dataloader(self) -> list[DataLoader[EvalBatch]]:
-        return [evaluation_loader(s, self.eval_batch_size, self._rank, self._world) for s in self.evaluation_sets]
+        return [self.evaluation_dataloader(source) for source in self.evaluation_sets]
 
     def test_dataloader(self) -> list[DataLoader[EvalBatch]]:
         return self.val_dataloader()
@@ -559,13 +563,25 @@ class PairsDataModule(L.LightningDataModule):
             if self.classes_by_words:  # most pictures have no label
                 labeled = np.flatnonzero(label != UNKNOWN)
                 images, label = images[labeled], label[labeled]
-            sets.append(EvaluationSet(self.heldout_name, images, label, None, self.classes, self.templates))
-        for name, folder in self.labeled.items():
-            table = leave_out_outside(read_labeled_folder(folder, f'data.labeled.{name}'), self.follow_outside)
-            sets.append(build_labeled_set(name, table, *self.pictures.decode(table), self.templates))
+            train = self._training_split(pool)
+            sets.append(
+                EvaluationSet(self.heldout_name, images, label, None, self.classes, self.templates, train=train)
+            )
+        for name, given in self.labeled.items():
+            source = FolderOfClasses(given) if isinstance(given, str) else given
+            sets.append(build_labeled_set(name, source, self.pictures.decode, self.templates, self.follow_outside))
         for name in self.manifest.attacks:
             sets.append(self.attacks[name].evaluation(name, self.manifest.poisons(name), pool, self.pictures))
         return sets
+
+    def _training_split(self, pool: AttackPool) -> Callable[[], EvaluationSet] | None:
+        """The clean training pictures with their labels, for a probe; ``None`` if none has a label."""
+        label = pool.labels('train', np.arange(len(self.source)))
+        label[list(self.pictures.unreadable['train'])] = UNKNOWN
+        if (label == UNKNOWN).all():
+            return None
+        pictures = self.pictures.pictures['train']
+        return lambda: EvaluationSet(self.heldout_name, pictures, label, None, self.classes, self.templates)
 
     def _check_batch_size(self, stage: str) -> None:
         if self.batch_size % self._world:

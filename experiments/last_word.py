@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
@@ -12,7 +13,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.ledger import FILE as LEDGER
-from callbacks.metric_names import ZERO_SHOT_PREFIX, asr_metric
+from callbacks.metric_names import PROBE_PREFIX, ZERO_SHOT_PREFIX, Head, asr_metric
 from datamodules.contracts import canaries_of, pairs_of
 from datamodules.rows.partition import DROPPED, SAFE
 from experiments.checkpoint_choice import FOLDER, run_of
@@ -50,14 +51,23 @@ def quoted(path: str | Path) -> str:
 
 
 def _results(values: dict[str, float]) -> list[str]:
-    sets = [name for name in values if name.startswith(ZERO_SHOT_PREFIX)]
-    lines = [f'  {"accuracy":<12} {values[name]:.3f} on {name.removeprefix(ZERO_SHOT_PREFIX)}' for name in sets]
+    lines = []
+    for prefix, label in ((ZERO_SHOT_PREFIX, 'accuracy'), (PROBE_PREFIX, 'linear probe')):
+        sets = [name for name in values if name.startswith(prefix)]
+        lines += [f'  {label:<12} {values[name]:.3f} on {name.removeprefix(prefix)}' for name in sets]
     for attack in measured_attacks(values):
-        rate, clean = (values.get(asr_metric(attack, what), float('nan')) for what in ('rate', 'clean'))
-        lines.append(f'  {attack:<12} {rate:.1%} success, {clean:.1%} on clean pictures')
+        lines.append(f'  {attack:<12} {_success(values, attack)}')
+        through: dict[Head, str] = {'probe': 'linear probe', 'knn': 'k-NN'}
+        measured = [head for head in through if asr_metric(attack, 'rate', head) in values]
+        lines += [f'  {"":<12} {_success(values, attack, head)}, through the {through[head]}' for head in measured]
         if reason := why_success_says_little(attack, values):
             lines.append(f'  {"":<12} {reason}')
     return lines
+
+
+def _success(values: Mapping[str, float], attack: str, head: Head = 'prompts') -> str:
+    rate, clean = (values.get(asr_metric(attack, what, head), float('nan')) for what in ('rate', 'clean'))
+    return f'{rate:.1%} success, {clean:.1%} on clean pictures'
 
 
 def safe_side(trainer: L.Trainer) -> str:

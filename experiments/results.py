@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from callbacks.metric_names import ZERO_SHOT_PREFIX, parse_asr_metric, zero_shot_metric
+from callbacks.metric_names import PROBE_PREFIX, ZERO_SHOT_PREFIX, parse_asr_metric, probe_metric, zero_shot_metric
 
 TRUSTED = 'partition/trusted'  # logged with each split: 1 if what was measured does not speak against it
 LEAK_PREFIX = 'partition/leak/'  # and the name of an attack: share of its poisons on the safe side
@@ -64,8 +64,16 @@ class Result:
     @property
     def accuracy_metric(self) -> str:
         """Name of the zero-shot accuracy on the clean set that is first in alphabetical order."""
-        metrics = (metric for metric in self.series if metric.startswith(ZERO_SHOT_PREFIX))
-        return next(metrics, zero_shot_metric('heldout'))
+        return self._first_metric(ZERO_SHOT_PREFIX, zero_shot_metric('heldout'))
+
+    @property
+    def probe_metric(self) -> str:
+        """Name of the accuracy of a probe on the set of :attr:`accuracy_metric`, or on the first set that has one."""
+        same_set = probe_metric(self.accuracy_metric.removeprefix(ZERO_SHOT_PREFIX))
+        return same_set if same_set in self.series else self._first_metric(PROBE_PREFIX, same_set)
+
+    def _first_metric(self, prefix: str, default: str) -> str:
+        return next((metric for metric in self.series if metric.startswith(prefix)), default)
 
     @property
     def distrusted_after(self) -> int | None:

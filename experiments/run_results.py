@@ -23,10 +23,12 @@ import yaml
 
 from callbacks.ledger import FILE as LEDGER
 from callbacks.metric_names import (
-    ASR_PREFIX,
     CANARY_PREFIX,
     DETECTION_PREFIX,
+    HEAD_PREFIXES,
     INSPECTION_PREFIX,
+    KNN_PREFIX,
+    PROBE_PREFIX,
     RETRIEVAL_PREFIX,
     ZERO_SHOT_PREFIX,
     ZERO_SHOT_TOP5_PREFIX,
@@ -38,7 +40,8 @@ from experiments.run_folder import DONE
 
 METRICS, CONFIG, MANIFEST, KEPT = 'metrics.csv', 'config.yaml', 'manifest.parquet', 'kept.json'
 LOSS = 'train/loss'
-EVALUATIONS = (ASR_PREFIX, ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, RETRIEVAL_PREFIX, CANARY_PREFIX)
+ACCURACIES = (ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, PROBE_PREFIX, KNN_PREFIX)
+EVALUATIONS = (*HEAD_PREFIXES.values(), *ACCURACIES, RETRIEVAL_PREFIX, CANARY_PREFIX)
 KEPT_PREFIXES = (*EVALUATIONS, DETECTION_PREFIX, INSPECTION_PREFIX, 'partition/', 'cost/')
 TRAINING_COSTS = ('cost/train_s', 'cost/sweep_s', 'cost/mixture_s')
 OF_EVALUATIONS = 'allow_untrained'  # an option of `validate`, `test` and `predict`, which train nothing
@@ -239,7 +242,7 @@ def _without_seeds(value: Any) -> Any:
 def _may_differ(key: str, value: Any) -> bool:
     """Whether repetitions may differ in a setting.
 
-    The ledger of an earlier run is that of a run with their seeds. What is not set, a run of an earlier release may lack.
+    The ledger of an earlier run is that of a run with their seeds. A run of an earlier release may lack what is not set.
     """
     return value is None or key in NOT_SETTINGS or (key == 'file' and Path(str(value)).name == LEDGER)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from callbacks.attack_success import MIN_ESTABLISHED_RATE, MIN_RECALL, is_unsaid
 from callbacks.intervals import wilson_interval
-from callbacks.metric_names import asr_metric
+from callbacks.metric_names import Head, asr_metric
 from experiments.results import (
     LEAK_PREFIX,
     Result,
@@ -28,6 +28,7 @@ from experiments.results import (
 
 MIN_IMAGES_FOR_A_RATE = 101  # below, an attack's success is shown as hits of all images
 UNSAID = '†'
+THROUGH: dict[Head, str] = {'probe': 'through a probe', 'knn': 'through k-NN'}
 
 
 def run_table(results: Sequence[Result]) -> str:
@@ -39,13 +40,17 @@ def run_table(results: Sequence[Result]) -> str:
     attacks = attacks_in(results)
     split_alone = [] if attacks else attacks_in_splits(results)
     has_filters = any(run.kept is not None for run in results)
+    has_probe = any(run.probe_metric in run.series for run in results)
     head = [
         'run',
         'seeds',
         *['pairs kept'] * has_filters,
         'zero-shot',
+        *['probe'] * has_probe,
         *(f'{attack} ASR [95 %] (clean)' for attack in attacks),
     ]
+    through = through_features(results, attacks)
+    head += [f'{attack} ASR {THROUGH[by]} [95 %] (clean)' for attack, by in through]
     recalled = [a for a in attacks if last_values(results, asr_metric(a, 'recall'))]
     head += [f'recall of its target, {attack}' for attack in recalled]
     head += ['first split: share', *(f'leak {attack}' for attack in [*attacks, *split_alone])]
@@ -53,7 +58,7 @@ def run_table(results: Sequence[Result]) -> str:
     head += ['last split: share', 'contamination', 'training, s']
     groups = group_repetitions(results)
     rows = [
-        _run_row(label + star(runs), runs, attacks, split_alone, recalled, has_filters)
+        _run_row(label + star(runs), runs, attacks, through, split_alone, recalled, has_filters, has_probe)
         for label, runs in groups.items()
     ]
     return format_table([head, *rows]) + format_notes(rows, groups.values())
@@ -63,17 +68,20 @@ def _run_row(
     label: str,
     runs: Sequence[Result],
     attacks: Sequence[str],
+    through: Sequence[tuple[str, Head]],
     split_alone: Sequence[str],
     recalled: Sequence[str],
     has_filters: bool,
+    has_probe: bool,
 ) -> list[str]:
     row = [
         label,
         str(len(runs)),
         *[_kept(runs)] * has_filters,
         format_spread(last_values(runs, runs[0].accuracy_metric)),
+        *[format_spread(last_values(runs, runs[0].probe_metric))] * has_probe,
     ]
-    row += [_success(runs, attack) for attack in attacks]
+    row += [_success(runs, attack) for attack in attacks] + [_success(runs, attack, by) for attack, by in through]
     row += [format_spread(last_values(runs, asr_metric(attack, 'recall'))) for attack in recalled]
     row += [format_spread(first_values(runs, 'partition/share'))]
     row += [format_spread(first_values(runs, f'{LEAK_PREFIX}{attack}')) for attack in [*attacks, *split_alone]]
@@ -100,11 +108,17 @@ def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended
             label = _label(attack, attack_set, is_alone=len(attacks) == 1) + ': attack not established' * weak
             cells_of_row = [attack_cell(runs_of.get(method, ()), attack) for method in methods]
             rows.append([label, _format_poisons(runs_of, attack), *cells_of_row])
+            for _, by in through_features([run for runs in runs_of.values() for run in runs], [attack]):
+                cells_of_row = [_success(runs_of.get(method, ()), attack, by) for method in methods]
+                rows.append([_label(f'{attack} {THROUGH[by]}', attack_set), '', *cells_of_row])
         kept = [_kept(runs_of.get(method, ())) for method in methods]
         if any(cell != '-' for cell in kept):
             rows.append([_label('pairs kept', attack_set), '', *kept])
         accuracy = [format_spread(_accuracies(runs_of.get(method, ()))) for method in methods]
         rows.append([_label('zero-shot accuracy', attack_set), '', *accuracy])
+        probed = [_probe_accuracies(runs_of.get(method, ())) for method in methods]
+        if any(probed):
+            rows.append([_label('probe accuracy', attack_set), '', *map(format_spread, probed)])
     every_cell = (runs for runs_of in cells.values() for runs in runs_of.values())
     return format_table(rows) + format_notes(rows[1:], every_cell)
 
@@ -114,17 +128,23 @@ def attack_cell(runs: Sequence[Result], attack: str) -> str:
     return _success(runs, attack) + star(runs)
 
 
-def _success(runs: Sequence[Result], attack: str) -> str:
-    hits, n = _hits_and_images(runs, attack)
+def through_features(results: Iterable[Result], attacks: Sequence[str]) -> list[tuple[str, Head]]:
+    """The attacks whose success was also measured on the features of the image tower, and by which classifiers."""
+    measured = {metric for result in results for metric in result.series}
+    return [(attack, head) for attack in attacks for head in THROUGH if asr_metric(attack, 'n', head) in measured]
+
+
+def _success(runs: Sequence[Result], attack: str, head: Head = 'prompts') -> str:
+    hits, n = _hits_and_images(runs, attack, head)
     if not n:
         return '-'
     low, high = wilson_interval(hits, n)
-    clean = last_values(runs, asr_metric(attack, 'clean'))
+    clean = last_values(runs, asr_metric(attack, 'clean', head))
     if n < MIN_IMAGES_FOR_A_RATE:
         success = f'{hits}/{n} [{low:.2f}, {high:.2f}]'
     else:
         success = f'{hits / n:.3f} [{low:.3f}, {high:.3f}]'
-    mark = UNSAID if is_unsaid(hits / n, _recall(runs, attack)) else ''
+    mark = UNSAID if is_unsaid(hits / n, _recall(runs, attack, head)) else ''
     return success + (f' ({sum(clean) / len(clean):.3f})' if clean else '') + mark
 
 
@@ -140,14 +160,14 @@ def _kept(runs: Sequence[Result]) -> str:
     return '; '.join([format_spread([run.kept for run in filtered if run.kept is not None]), *poisons])
 
 
-def _hits_and_images(runs: Sequence[Result], attack: str) -> tuple[int, int]:
-    hits, n = (sum(last_values(runs, asr_metric(attack, what))) for what in ('hits', 'n'))
+def _hits_and_images(runs: Sequence[Result], attack: str, head: Head = 'prompts') -> tuple[int, int]:
+    hits, n = (sum(last_values(runs, asr_metric(attack, what, head))) for what in ('hits', 'n'))
     return int(hits), int(n)
 
 
-def _recall(runs: Sequence[Result], attack: str) -> float:
+def _recall(runs: Sequence[Result], attack: str, head: Head) -> float:
     """Mean recall of the attack's target class; NaN if no run measured it."""
-    values = last_values(runs, asr_metric(attack, 'recall'))
+    values = last_values(runs, asr_metric(attack, 'recall', head))
     return sum(values) / len(values) if values else math.nan
 
 
@@ -159,6 +179,10 @@ def success_rate(runs: Sequence[Result], attack: str) -> float:
 
 def _accuracies(runs: Sequence[Result]) -> list[float]:
     return last_values(runs, runs[0].accuracy_metric) if runs else []
+
+
+def _probe_accuracies(runs: Sequence[Result]) -> list[float]:
+    return last_values(runs, runs[0].probe_metric) if runs else []
 
 
 def _format_poisons(runs_of: Mapping[str, Sequence[Result]], attack: str) -> str:

@@ -20,9 +20,12 @@ ID_FILE = 'wandb_id'  # in the run's folder, for a resumed run to go on with
 QUIET = {'silent': True}  # W&B would print six lines about itself; where the log is, the run says
 EPOCH_METRICS = (
     'asr/*',
+    'asr_probe/*',
+    'asr_knn/*',
     'zero_shot/*',
     'zero_shot_top5/*',
     'probe/*',
+    'knn/*',
     'retrieval/*',
     'detect/*',
     'inspect/*',

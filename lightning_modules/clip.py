@@ -158,12 +158,17 @@ class CLIP(L.LightningModule):
         """Inverse temperature, between 1 and 100."""
         return self.towers.logit_scale.exp()
 
-    def encode_image(self, image: Tensor) -> Tensor:
-        """Unit-norm float32 embeddings (B, D) of images (B, 3, H, W) that are normalized as CLIP's own."""
+    def image_features(self, image: Tensor) -> Tensor:
+        """Output of the image tower, float32 (B, D), for images (B, 3, H, W) that are normalized as CLIP's own."""
         image = self.normalization(image)
         if self.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
-        return embed(self.towers.encode_image, image)
+        with attention(image.device):
+            return self.towers.encode_image(image).float()
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Unit-norm float32 embeddings (B, D) of images (B, 3, H, W), as for :meth:`image_features`."""
+        return F.normalize(self.image_features(image), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Unit-norm float32 embeddings (B, D) of tokens (B, T)."""

@@ -369,6 +369,22 @@ class TestAttacks:
 # --- batches, pools and arguments -----------------------------------------------------------------------------------
 
 
+class TestLabeledSets:
+    def test_without_a_split_or_a_class(self, refused: RefusedFit, tmp_path: Path) -> None:
+        animals = ('--data.labeled.animals=ClassFolders', f'--data.labeled.animals.root={tmp_path}/animals')
+        for name in ('train/cat', 'train/dog'):
+            write_picture(tmp_path / 'animals' / name / '0.png', 1)
+        assert "/animals' has no folder test or val: put <class>/*.jpg into it" in refused(*animals)
+        write_picture(tmp_path / 'animals/test/cat/0.png', 2)
+        probe = '--callbacks.linear_probe=LinearProbe'
+        assert "has images of 1 of the 2 classes, and none of 'dog': complete it" in refused(*animals, probe)
+
+    def test_with_nothing_to_train_a_probe_on(self, refused: RefusedFit, tmp_path: Path) -> None:
+        captions_alone = write_csv_pairs(tmp_path, 'image,caption\n0.jpg,a dog\n1.jpg,a cat\n')
+        said = refused(*captions_alone, '--data.batch_size=2', '--callbacks.linear_probe=LinearProbe')
+        assert said.startswith('callbacks.linear_probe needs labeled pictures to train on: give data.labeled a set')
+
+
 class TestArguments:
     def test_a_neighbor_pool_smaller_than_a_batch(self, refused: RefusedFit) -> None:
         line = refused(*SAFECLIP, '--model.pool_size=7')

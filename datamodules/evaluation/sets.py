@@ -6,14 +6,18 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.pictures.cache import Pictures, read_pictures
+from datamodules.pictures.copies import picture_hashes
 from datamodules.usage_error import UsageError
+
+Metric = Literal['accuracy', 'mean_per_class']  # share of right answers: over all images, or the mean over the classes
 
 
 class EvalBatch(NamedTuple):
@@ -38,19 +42,24 @@ class EvaluationSet:
 
     Attributes:
         name: Name of the set in metrics, such as ``zero_shot/<name>`` or ``asr/<name>/rate``.
-        pictures: Stored pictures, uint8 (N, 3, h, w), or a function that makes them when they are first read.
+        pictures: Stored pictures, uint8 (N, 3, h, w), on disk or in memory, or a function that makes them when they are
+            first read.
         label: True class of each image, int64 (N,); -1 where unknown.
         target: Target class of the attack for each image, int64 (N,); ``None`` in a clean set.
         classes: Class names of the zero-shot classifier.
         templates: Prompts with one ``{}`` each, filled with a class name and averaged.
+        metric: What is reported of a clean set.
+        train: Makes the training split of a clean set, for a probe; ``None`` if there is none.
     """
 
     name: str
-    pictures: np.ndarray | Callable[[], np.ndarray]
+    pictures: Pictures | Callable[[], np.ndarray]
     label: np.ndarray
     target: np.ndarray | None
     classes: tuple[str, ...]
     templates: tuple[str, ...]
+    metric: Metric = 'accuracy'
+    train: Callable[[], EvaluationSet] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -58,7 +67,16 @@ class EvaluationSet:
     @cached_property
     def images(self) -> np.ndarray:
         """Stored pictures, uint8 (N, 3, h, w), in memory or memory-mapped."""
-        return self.pictures() if callable(self.pictures) else self.pictures
+        return cast('np.ndarray', self.pictures() if callable(self.pictures) else self.pictures)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Stored pictures of some images, uint8 (n, 3, h, w)."""
+        return read_pictures(self.images, rows)
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """A hash of each stored picture, int64 (N,), equal for equal pixels."""
+        return picture_hashes(self.read, len(self))
 
     @property
     def kind(self) -> Literal['zero_shot', 'asr']:
@@ -104,7 +122,7 @@ class _Batches(Dataset[EvalBatch]):
         rows = np.minimum(rows, len(self.source) - 1)
         target = np.full(len(rows), -1) if self.source.target is None else self.source.target[rows]
         return EvalBatch(
-            torch.from_numpy(np.ascontiguousarray(self.source.images[rows])),
+            torch.from_numpy(np.ascontiguousarray(self.source.read(rows))),
             torch.from_numpy(self.source.label[rows].astype(np.int64)),
             torch.from_numpy(target.astype(np.int64)),
             torch.from_numpy(valid),

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
-from datamodules.pictures.batches import OverlaidPictures
-
 Copies = Literal['apart', 'together']  # how pairs with one picture are judged: each for itself, or all by the worst
 _PICTURES_AT_ONCE = 256
 
 
-def picture_hashes(images: OverlaidPictures, rows: int) -> np.ndarray:
-    """Hashes each row's stored picture to 64 bits, int64 (rows,): equal for equal pixels, otherwise different."""
+def picture_hashes(images: Callable[[np.ndarray], np.ndarray], rows: int) -> np.ndarray:
+    """Hashes each row's stored picture to 64 bits, int64 (rows,): equal for equal pixels, otherwise different.
+
+    Args:
+        images: Gives the pictures of some rows, uint8 (n, 3, h, w).
+        rows: Number of rows.
+    """
     hashes = np.empty(rows, np.int64)
     for start in tqdm(range(0, rows, _PICTURES_AT_ONCE), 'hashing pictures', leave=False, disable=rows < 200_000):
         chunk = np.arange(start, min(start + _PICTURES_AT_ONCE, rows))

@@ -59,7 +59,7 @@ def check_templates(templates: Sequence[str], argument: str) -> tuple[str, ...]:
     return checked
 
 
-def check_class_names(names: Sequence[str]) -> None:
+def check_class_names(names: Sequence[str], argument: str = 'data.class_names') -> None:
     """Refuses names that prompts cannot tell apart; ImageNet's own two are left to those who use its classes.
 
     Raises:
@@ -72,7 +72,7 @@ def check_class_names(names: Sequence[str]) -> None:
         text = ' '.join(unicodedata.normalize('NFC', name).casefold().split())
         if not text or text in seen:
             fault = f'both {seen[text]!r} and {name!r}' if text else f'the name {name!r}'
-            raise UsageError(f'data.class_names has {fault}: give each class a name that prompts can tell from others.')
+            raise UsageError(f'{argument} has {fault}: give each class a name that prompts can tell from others.')
         seen[text] = name
 
 

@@ -20,6 +20,7 @@ from experiments.bench import (
     mixture,
     neighbors,
     phases,
+    probe,
     run,
     scale,
     split,
@@ -41,6 +42,7 @@ MEASUREMENTS = {  # these two first: they measure memory, to which the others wo
     'views': views.measure,
     'triggers': triggers.measure,
     'words': words.measure,
+    'probe': probe.measure,
     'start': start.measure,
     'step': step.measure,
     'phases': phases.measure,
@@ -80,6 +82,7 @@ def main(args: list[str] | None = None) -> list[Result]:
     )
     parser.add_argument('--pairs', type=int, default=run.PAIRS, help='pairs of run and defenses (default: %(default)s)')
     parser.add_argument('--pictures', type=Path, metavar='PATH', help='folder of CIFAR-10 for both (default: drawn)')
+    parser.add_argument('--features', type=int, default=probe.FEATURES, help='features of probe (default: %(default)s)')
     options = parser.parse_args(args)
     check(options)
     measurements: dict[str, Callable[[], Iterator[Result]]] = {
@@ -88,6 +91,7 @@ def main(args: list[str] | None = None) -> list[Result]:
         'step': partial(step.measure, options.peer),
         'run': partial(run.measure, options.against, options.pairs, options.pictures),
         'defenses': partial(defenses.measure, options.pairs, options.pictures),
+        'probe': partial(probe.measure, options.features),
     }
     torch.set_num_threads(options.threads)
     silence_lightning()
@@ -108,6 +112,7 @@ def check(options: argparse.Namespace) -> None:
     if options.peer is not None:
         step.check_peer(options.peer)
     run.check(options.pairs, options.pictures)
+    probe.check(options.features)
 
 
 def silence_lightning() -> None:

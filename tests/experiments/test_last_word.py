@@ -35,6 +35,16 @@ def test_says_what_was_measured_where_it_is_and_how_to_go_on(tmp_path: Path) -> 
     assert f'--config {tmp_path}/config.yaml --ckpt_path={checkpoint} --trainer.max_epochs=13' in said
 
 
+def test_says_what_was_measured_on_features(tmp_path: Path) -> None:
+    through_probe = {'probe/heldout': 0.9, 'asr_probe/badnet/rate': 0.5, 'asr_probe/badnet/clean': 0.01}
+    metrics = {name: torch.tensor(value) for name, value in (MEASURED | through_probe).items()}
+    trainer: Any = SimpleNamespace(callback_metrics=metrics, current_epoch=3, loggers=[], should_stop=False)
+    lines = last_word(trainer, tmp_path).splitlines()
+    assert '  linear probe 0.900 on heldout' in lines
+    attack = lines.index('  badnet       25.0% success, 3.0% on clean pictures')
+    assert lines[attack + 1].strip() == '50.0% success, 1.0% on clean pictures, through the linear probe'
+
+
 def test_says_whether_the_splits_could_be_trusted(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(callback_metrics={}, current_epoch=8, loggers=[], should_stop=True, max_epochs=30)
     names = 'epoch,partition/trusted,partition/null_leak,canary/evident_leak'

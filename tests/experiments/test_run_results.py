@@ -47,6 +47,11 @@ class TestReadRun:
         rows += [{'epoch': 1, 'train/loss': 1.0}, {**MEASURED, 'epoch': 1}]
         assert read(write_version(tmp_path, 0, rows)).series['train/loss'] == [(1, 2.5), (2, 1.0)]
 
+    def test_keeps_what_probes_measured(self, tmp_path: Path) -> None:
+        names = ('asr_knn/badnet/n', 'asr_probe/badnet/n', 'knn/a', 'probe/a')
+        row = {'epoch': 0, **dict.fromkeys(names, 1.0)}
+        assert tuple(read(write_version(tmp_path, 0, [row])).series) == names
+
     def test_retrieval_alone_is_a_measurement(self, tmp_path: Path) -> None:
         rows = [{'epoch': 0, 'retrieval/val/i2t_medr': 40.0}]
         assert read(write_version(tmp_path, 0, rows)).series == {'retrieval/val/i2t_medr': [(1, 40.0)]}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from callbacks.intervals import wilson_interval
 from experiments.results import Result
 from experiments.tables import attack_cell, attack_table, run_table
@@ -43,6 +45,30 @@ class TestUnsaidTarget:
         head, _, clip, safeclip = run_table([attacked_result('clip', 1, 1, 200), unsaid(0.5)]).splitlines()
         column = head.split(' | ').index('recall of its target, badnet')
         assert [row.split(' | ')[column] for row in (clip, safeclip)] == ['-', '0.500']
+
+
+class TestFeatures:
+    def run(self) -> Result:
+        run = attacked_result('clip', 1, 3, 16)
+        attacked = {f'asr_probe/badnet/{what}': x for what, x in (('hits', 150), ('n', 200), ('clean', 0.05))}
+        metrics = {'probe/a': 0.1, 'probe/heldout': 0.9, **attacked}
+        return replace(run, series={**run.series, **{metric: [(4, float(x))] for metric, x in metrics.items()}})
+
+    def test_a_run_has_columns_of_what_a_probe_measured_where_any_did(self) -> None:
+        head, _, *rows = run_table([self.run(), attacked_result('other', 1, 1, 16)]).splitlines()
+        columns = {'probe': ['0.900', '-'], 'badnet ASR through a probe [95 %] (clean)': ['0.750 [', '-']}
+        for name, values in columns.items():
+            column = head.split(' | ').index(name)
+            assert [row.split(' | ')[column][:7] for row in rows] == values
+        plain = run_table([attacked_result('other', 1, 1, 16)])
+        assert 'probe' not in plain and 'k-NN' not in plain
+
+    def test_an_attack_has_a_row_for_each_classifier_of_features(self) -> None:
+        table = attack_table({'': {'clip': [self.run()], 'other': [attacked_result('other', 1, 1, 16)]}})
+        low, high = wilson_interval(150, 200)
+        assert f'| badnet through a probe |  | 0.750 [{low:.3f}, {high:.3f}] (0.050) | - |' in table
+        assert '| probe accuracy |  | 0.900 | - |' in table
+        assert 'probe' not in attack_table({'': {'clip': [attacked_result('clip', 1, 1, 16)]}})
 
 
 class TestRunTable:

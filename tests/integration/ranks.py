@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from callbacks.linear_probe import LinearProbe
 from callbacks.sweep import sweep
 from datamodules.pictures.augment import SimCLRViews
 from datamodules.rows.filters import CleanSubset
@@ -25,7 +26,7 @@ from lightning_modules.par import PAR
 from lightning_modules.roclip import RoCLIP
 from lightning_modules.safeclip import SafeCLIP
 from tests.helpers.tiny import CONTEXT_LENGTH, TinyPairs, tiny_architecture, trainer, write_json
-from tests.integration.runs import BATCH, PLACES, Died, Run, last, run
+from tests.integration.runs import BATCH, PLACES, Died, Run, last, pairs, run
 
 TOGETHER: dict[str, Any] = {'strategy': 'ddp', 'devices': 2}
 Module = TypeVar('Module', bound=CLIP)
@@ -222,6 +223,14 @@ def resnet_results(folder: Path, **settings: Any) -> dict[str, Any]:
     }
 
 
+def probe_results(folder: Path, **settings: Any) -> dict[str, float]:
+    """What a probe and the nearest neighbors reach, and attacks through them."""
+    model = build_with_seed(CLIP, architecture=tiny_architecture(folder, 'probed'))
+    running = trainer(callbacks=[LinearProbe()], **settings)
+    running.validate(model, pairs(folder), verbose=False)
+    return {name: float(value) for name, value in running.callback_metrics.items()}
+
+
 def build_with_seed(kind: type[Module], **kwargs: Any) -> Module:
     torch.manual_seed(0)
     return kind(lr=0.0, **kwargs)
@@ -245,7 +254,8 @@ def run_on_two(folder: Path) -> None:
     buffers = SentBuffers()
     whole = run(folder, watch=[buffers], **TOGETHER)
     results = {**transformer_results(folder, **TOGETHER), **resnet_results(folder, **TOGETHER), **results_of(whole)}
-    save_results(folder, {**results, 'sent': buffers.sent, 'ignored': buffers.ignored})
+    probed = probe_results(folder, **TOGETHER)
+    save_results(folder, {**results, 'sent': buffers.sent, 'ignored': buffers.ignored, 'probed': probed})
 
 
 def resume_on_two(folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from tests.integration.processes import read_tracebacks, run_in_processes
 from tests.integration.ranks import (
     largest_difference,
+    probe_results,
     resnet_results,
     results_of,
     resume_on_two,
@@ -161,6 +162,11 @@ class TestRun:
             counted = [name for name in one if name.startswith(('asr/', 'zero_shot/', 'partition/leak'))]
             assert len(counted) > 5
             assert {name: two[name] for name in counted} == pytest.approx({name: one[name] for name in counted})
+
+    def test_probes_equal_those_of_one_process(self, together: tuple[Results, Results], tmp_path: Path) -> None:
+        one, (first, second) = probe_results(tmp_path), (rank['probed'] for rank in together)
+        assert {'probe/heldout', 'asr_probe/badnet/rate', 'asr_knn/badnet/clean'} <= one.keys()
+        assert first == second == pytest.approx(one)
 
     def test_processes_share_the_pairs_of_each_batch(self, together: tuple[Results, Results], alone: Results) -> None:
         pairs = zip(*(rank['rows'] for rank in together), strict=True)

@@ -15,6 +15,7 @@ from experiments.bench import (
     mixture,
     neighbors,
     phases,
+    probe,
     run,
     scale,
     split,
@@ -49,6 +50,7 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'defenses': (run, {'PAIRS': run.FEWEST_PAIRS, 'OPTIONS': (*run.OPTIONS, '--trainer.max_epochs=8')}),
     'phases': (phases, {'SCALES': (phases.Scale('tiny_toy.json', 32, (40, 30), {}, 4, 3),), 'MAX_REST': 100}),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
+    'probe': (probe, {'WIDTH': 16, 'TEST_FEATURES': 50}),
     'words': (words, {'MODEL': 'tiny_toy.json', 'PAIRS': 4}),
     'scale': (scale, {}),
 }
@@ -83,6 +85,7 @@ def test_every_measurement_is_offered() -> None:
         '--peer=nowhere',
         '--peer=true',
         '--pairs=64',
+        '--features=9',
         '--pictures=tests',
     ],
 )
