@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from datamodules.files.byte_counts import parse_bytes
 from datamodules.files.opening import RefusedFile, open_file
 from datamodules.files.reading import (
     MAX_CAPTION_CHARACTERS,
@@ -23,9 +24,11 @@ from datamodules.files.reading import (
     list_images,
     require_path,
 )
+from datamodules.files.remote_addresses import check_addresses
+from datamodules.files.remote_shards import CopyRules, check_copies, open_shards
 from datamodules.files.sample_texts import choose_caption, parse_metadata
 from datamodules.files.shard_index import index_shards
-from datamodules.files.shards import find_shards, holds_shards, is_pattern
+from datamodules.files.shards import holds_shards, is_pattern
 from datamodules.files.text_files import TextFiles
 from datamodules.files.text_lines import read_text_lines
 from datamodules.files.text_tables import Layout, read_columns, read_rows
@@ -61,17 +64,19 @@ class CC3M(PairsDataModule):
       folder of images, with ``<line><tab><file>`` in each line. Lines without an image are left out.
     - The output folder of img2dataset with ``--output_format files``: ``00000/000000000.jpg`` and so on. Captions
       come from ``00000.parquet`` if it exists, else from the ``.txt`` or ``.json`` file beside each image.
-    - Tar shards, as a folder or a pattern; :class:`datamodules.webdataset.WebDatasetPairs` describes them.
+    - Tar shards, as a folder, a pattern or an address; :class:`datamodules.webdataset.WebDatasetPairs` describes them.
 
     Args:
         root: Training pairs: the published list ``<list>.tsv`` with its images named by line (``000000000.jpg``) in
             ``<list>/`` or ``images/`` beside it; a folder with one such list; an output folder of img2dataset; or a
-            folder or pattern of tar shards, such as ``cc3m-{00000..00331}.tar``.
+            folder, pattern or address of tar shards, such as ``cc3m-{00000..00331}.tar``.
         validation: Validation pairs, in any form that ``root`` may have. Attacks take their images from them. By
             default nothing is held out.
         subset: Number of pairs to draw at random, or ``CC1M`` or ``CC100K``; by default all are used. With one
             seed, a smaller subset is part of every larger one.
         subset_seed: Seed that draws the subset.
+        cache_limit: Most bytes that copies of remote shards may take in ``cache_dir``, such as ``200GB``; see
+            :class:`datamodules.webdataset.WebDatasetPairs`.
         **kwargs: Arguments of :class:`PairsDataModule`.
     """
 
@@ -81,15 +86,26 @@ class CC3M(PairsDataModule):
         validation: str | None = None,
         subset: int | Literal['CC1M', 'CC100K'] | None = None,
         subset_seed: int = 0,
+        cache_limit: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_addresses(root, 'data.root')
+        check_addresses(validation, 'data.validation')
         self.root, self.validation = root, validation
         self.subset, self.subset_seed = subset, subset_seed
+        self.cache_limit = parse_bytes(cache_limit, 'data.cache_limit')
+
+    def prepare_data(self) -> None:
+        """Asks servers whether their shards have changed, then works like that of :class:`PairsDataModule`."""
+        check_copies(self.root, 'data.root', self.cache_dir)
+        check_copies(self.validation, 'data.validation', self.cache_dir)
+        super().prepare_data()
 
     def load_table(self) -> PairTable:
         """Reads the training pairs, or a subset of them, in the order of the list, folders or shards."""
-        table = read_cc3m(self.root, 'data.root', self.cache_dir, self.follow_outside)
+        rules = CopyRules(self.cache_dir, self.cache_limit, at_random=self.cache == 'none')
+        table = read_cc3m(self.root, 'data.root', rules, self.follow_outside)
         if self.subset is None:
             return table
         count = SUBSETS[self.subset] if isinstance(self.subset, str) else self.subset
@@ -99,16 +115,17 @@ class CC3M(PairsDataModule):
         """Reads the validation pairs, if ``validation`` names any."""
         if self.validation is None:
             return None
-        return read_cc3m(self.validation, 'data.validation', self.cache_dir, self.follow_outside)
+        rules = CopyRules(self.cache_dir, self.cache_limit)
+        return read_cc3m(self.validation, 'data.validation', rules, self.follow_outside)
 
 
-def read_cc3m(location: str, argument: str, cache_dir: Path, follow_outside: bool = False) -> PairTable:
+def read_cc3m(location: str, argument: str, rules: CopyRules, follow_outside: bool = False) -> PairTable:
     """Reads pairs of CC3M in whatever form they are stored.
 
     Args:
-        location: A list, a folder, or a pattern of tar files.
+        location: A list, a folder, or a pattern or an address of tar files.
         argument: Name of the argument that holds the location, for messages.
-        cache_dir: Folder for the index of tar files.
+        rules: Folder for the index of tar files and for copies of remote ones.
         follow_outside: Whether to read caption files to which links lead out of the location.
 
     Raises:
@@ -116,8 +133,8 @@ def read_cc3m(location: str, argument: str, cache_dir: Path, follow_outside: boo
     """
     source = f'{argument}={location!r}'
     if is_pattern(location) or holds_shards(location):
-        shards = find_shards(location, argument)
-        index = index_shards(shards, cache_dir, source)
+        shards = open_shards(location, argument, rules)
+        index = index_shards(shards, rules.cache_dir, source)
         return shard_table(index, shards)
     path = require_path(location, argument)
     if not path.is_dir():

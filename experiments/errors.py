@@ -68,7 +68,10 @@ def message_of(error: BaseException) -> str:
     if key is not None:
         first, _, rest = str(key).partition('.')
         return f'{rest if first in SUBCOMMANDS else key}: {_of_interpolation(error)}'
-    return ' '.join(str(error).split())
+    text = str(error)
+    if text.startswith('Caught '):  # in a loader worker, whose traceback torch puts before the message
+        text = text.rpartition(f'{type(error).__name__}: ')[2]
+    return ' '.join(text.split())
 
 
 def _of_interpolation(error: BaseException) -> str:

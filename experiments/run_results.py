@@ -242,7 +242,7 @@ def _without_seeds(value: Any) -> Any:
 def _may_differ(key: str, value: Any) -> bool:
     """Whether repetitions may differ in a setting.
 
-    The ledger of an earlier run is that of a run with their seeds. A run of an earlier release may lack what is not set.
+    The ledger of an earlier run is that of a run with their seeds. Earlier releases lack what is not set.
     """
     return value is None or key in NOT_SETTINGS or (key == 'file' and Path(str(value)).name == LEDGER)
 

@@ -9,6 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
 import lightning as L
 import pytest
 import torch
@@ -22,6 +23,7 @@ from experiments import cli
 from experiments.command_line import CommandLine
 from lightning_modules.clip import CLIP
 from lightning_modules.safeclip import SafeCLIP
+from tests.helpers.file_server import serve
 from tests.helpers.parameters import first_fast
 from tests.helpers.picture_files import bomb, truncated_photo, write_picture
 from tests.helpers.published import write_coco, write_flickr, write_visual_genome
@@ -465,13 +467,32 @@ class StreamedPairs(L.LightningDataModule):
         return DataLoader(Streamed())
 
 
+class TestRemoteShards:
+    def test_an_address_that_needs_a_package_that_is_not_there(self, refused: RefusedFit) -> None:
+        fsspec.register_implementation('absent', 'absent.FileSystem', errtxt='Install absent to read it')
+        line = refused('--data=WebDatasetPairs', '--data.shards=absent://bucket/{0..9}.tar')
+        assert line == (
+            "data.shards: 'absent://bucket/0.tar' needs a package that is not installed: Install absent to read it."
+        )
+
+    def test_a_bucket_without_rights(self, refused: RefusedFit) -> None:
+        with serve({}) as server:
+            server.status = 403
+            line = refused('--data=CC3M', f'--data.root={server.address}/{{0..9}}.tar')
+        assert line.startswith(f"data.root: '{server.address}/0.tar' may not be read (ClientResponseError: ")
+        assert line.endswith('give fsspec the rights, see docs/data.md.')
+
+    def test_a_limit_that_is_no_number(self, refused: RefusedFit) -> None:
+        line = refused('--data=WebDatasetPairs', '--data.shards=memory://0.tar', '--data.cache_limit=much')
+        assert line == "data.cache_limit='much' is no number of bytes: write it as in 200GB."
+
+
 @pytest.mark.filterwarnings('ignore:You defined a `validation_step` but have no `val_dataloader`')
 class TestStreams:
-    @pytest.mark.parametrize('shards', ['pipe:cat a.tar', 'https://a.org/a.tar'])
-    def test_shards_given_as_a_stream(self, shards: str, refused: RefusedFit) -> None:
-        line = refused('--data=WebDatasetPairs', *SAFECLIP, f'--data.shards={shards}')
-        assert line.startswith(f"data.shards='{shards}' is a stream, but SafeCLIP needs row ids")
-        assert line.endswith('download them and name the files.')
+    def test_shards_given_as_a_stream(self, refused: RefusedFit) -> None:
+        line = refused('--data=WebDatasetPairs', *SAFECLIP, '--data.shards=pipe:cat a.tar')
+        assert line.startswith("data.shards='pipe:cat a.tar' is a stream, but SafeCLIP needs row ids")
+        assert line.endswith('name these or their addresses.')
 
     def test_a_datamodule_without_a_table_on_the_command_line(self, refused: RefusedFit) -> None:
         name = f'{__name__}.StreamedPairs'

@@ -53,6 +53,30 @@ def write_atomically(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
 
 
 @contextmanager
+def continue_atomically(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
+    """Works like :func:`write_atomically`, but a block that fails or is killed can go on where it ended.
+
+    The temporary file is ``<path>.part``: what earlier blocks wrote is still in it. Only one process may do this at a
+    time.
+
+    Args:
+        path: The file to write or replace. Missing parent folders are created.
+        remedy: What the user can do if the folder cannot be written, for the message.
+
+    Raises:
+        UsageError: If the disk is full, or its folder cannot be written.
+    """
+    path = Path(path)
+    make_folder(path.parent, remedy)
+    temporary = path.with_name(f'{path.name}.part')
+    with _explain_failures(path, temporary, remedy):
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, path)
+        _flush_to_disk(path.parent)
+
+
+@contextmanager
 def fill_atomically(folder: str | Path) -> Iterator[Path]:
     """Yields an empty temporary folder beside ``folder``, and renames it to ``folder`` when the block ends.
 
@@ -159,7 +183,17 @@ def _temporary_path(path: Path, remedy: str) -> Iterator[Path]:
     remove_leftovers_in(path.parent)
     temporary = path.with_name(f'{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp')
     try:
-        yield temporary
+        with _explain_failures(path, temporary, remedy):
+            yield temporary
+    finally:
+        _remove(temporary)
+
+
+@contextmanager
+def _explain_failures(path: Path, temporary: Path, remedy: str) -> Iterator[None]:
+    """Turns what the system raises while a file is written into a sentence for the user."""
+    try:
+        yield
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise UsageError(
@@ -168,8 +202,6 @@ def _temporary_path(path: Path, remedy: str) -> Iterator[Path]:
         if error.filename == str(temporary) and error.errno != errno.ENOENT:  # a block that writes nothing is a bug
             raise UsageError(f'{path} cannot be written ({error.strerror}): {remedy}.') from error
         raise
-    finally:
-        _remove(temporary)
 
 
 def remove_leftovers_in(folder: Path) -> None:

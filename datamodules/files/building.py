@@ -34,16 +34,24 @@ def make_once(path: Path, make: Callable[[Path], None]) -> None:
     if os.path.exists(path):  # unlike Path.exists, also false if the name is not allowed
         return
     make_folder(path.parent, REMEDY)
-    with _only_process(path.with_name(f'{path.name}.lock')):
+    with only_process(path.with_name(f'{path.name}.lock')):
         if not path.exists():  # another process may have made it meanwhile
             with write_atomically(path, REMEDY) as temporary:
                 make(temporary)
 
 
 @contextmanager
-def _only_process(lock: Path) -> Iterator[None]:
-    """Waits until no other process holds the lock. The system takes it from a process that dies."""
-    file = _acquire(lock)
+def only_process(lock: Path, level: int = logging.WARNING) -> Iterator[None]:
+    """Waits until no other process or thread holds a lock. The system takes it from a process that dies.
+
+    Args:
+        lock: File that stands for the lock; removed with it.
+        level: Level at which waiting is logged.
+
+    Raises:
+        UsageError: If the file cannot be created.
+    """
+    file = _acquire(lock, level)
     try:
         yield
     finally:
@@ -52,13 +60,13 @@ def _only_process(lock: Path) -> Iterator[None]:
         os.close(file)
 
 
-def _acquire(lock: Path) -> int:
+def _acquire(lock: Path, level: int) -> int:
     while True:
         try:
             file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise UsageError(f'{lock.with_suffix("")} cannot be written ({error.strerror}): {REMEDY}.') from error
-        _wait_for(file, lock)
+        _wait_for(file, lock, level)
         try:
             if os.path.samestat(lock.stat(), os.fstat(file)):
                 return file
@@ -67,11 +75,11 @@ def _acquire(lock: Path) -> int:
         os.close(file)
 
 
-def _wait_for(file: int, lock: Path) -> None:
+def _wait_for(file: int, lock: Path, level: int) -> None:
     try:
         _flock(file, 'LOCK_EX', 'LOCK_NB')
     except BlockingIOError:
-        log.warning('waiting for another process that makes %s', lock.with_suffix(''))
+        log.log(level, 'waiting for another process that makes %s', lock.with_suffix(''))
         _flock(file, 'LOCK_EX')
 
 

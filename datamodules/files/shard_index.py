@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,15 +21,15 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from datamodules.files.arrow_cache import stored_table
-from datamodules.files.file_states import identify_files
 from datamodules.files.left_behind import is_left_behind
 from datamodules.files.left_out import LeftOut
 from datamodules.files.natural_order import natural_order
 from datamodules.files.quoting import quote
 from datamodules.files.reading import clean_captions
 from datamodules.files.sample_texts import MAX_TEXT_BYTES, choose_caption, parse_metadata, text_under
-from datamodules.files.shard_references import format_reference
-from datamodules.files.shards import shards_root
+from datamodules.files.shard_references import format_reference, strip_keys
+from datamodules.files.shards import ShardFolder
+from datamodules.files.shared_table import shared_table
 from datamodules.files.tar_members import DamagedTarError, TarMember, walk_members
 from datamodules.usage_error import UsageError
 
@@ -75,11 +74,11 @@ class _Report:
         return [counted.describe(self.total[things]) for things, counted in self.left_out.items() if len(counted)]
 
 
-def index_shards(shards: Sequence[Path], cache_dir: Path, source: str, keys: MetadataKeys | None = None) -> pa.Table:
+def index_shards(shards: ShardFolder, cache_dir: Path, source: str, keys: MetadataKeys | None = None) -> pa.Table:
     """Lists the usable pairs of shards, from a stored index if there is one, and logs what is left out.
 
     Args:
-        shards: Tar files, sorted.
+        shards: The shards.
         cache_dir: Folder of the indices.
         source: How the user named the shards, as ``data.<argument>=<value>``, for messages.
         keys: Where caption and class stand in a sample's metadata.
@@ -91,22 +90,36 @@ def index_shards(shards: Sequence[Path], cache_dir: Path, source: str, keys: Met
     Raises:
         UsageError: If no pair is usable.
     """
-    root, keys = shards_root(shards), keys or MetadataKeys()
-    named = {os.path.relpath(shard, root): shard for shard in shards}
-    content = identify_files(root, pa.array(filter(_is_utf8, named), pa.string()))
-    digest = hashlib.sha256(repr((_VERSION, keys, [*named], content)).encode()).hexdigest()[:16]
-    index = stored_table(cache_dir / f'shards-{digest}.arrow', lambda: _build_index(named, keys, source))
+    keys = keys or MetadataKeys()
+    content = shards.identity(pa.array(filter(_is_utf8, shards.names), pa.string()))
+    digest = hashlib.sha256(repr((_VERSION, keys, shards.names, content)).encode()).hexdigest()[:16]
+    name = f'shards-{digest}.arrow'
+
+    def make() -> pa.Table:
+        if shards.folder_address is None:
+            return _build_index(shards, keys, source)
+        address = f'{shards.folder_address}{name}'
+        return shared_table(address, lambda: _build_index(shards, keys, source), lambda table: _fits(table, shards))
+
+    index = stored_table(cache_dir / name, make)
     for line in json.loads(index.schema.metadata[_LEFT_OUT]):
         log.warning('%s: %s', source, line)
     return index
 
 
-def _build_index(shards: Mapping[str, Path], keys: MetadataKeys, source: str) -> pa.Table:
-    report = _Report(len(shards))
-    progress = tqdm(shards.items(), 'indexing', leave=False, disable=len(shards) < 20)
-    pairs = pa.concat_tables([_index_shard(shard, name, keys, report) for name, shard in progress])
+def _fits(index: pa.Table, shards: ShardFolder) -> bool:
+    """Whether a table may be the index of these shards, and names no other file."""
+    if not index.schema.equals(_SCHEMA) or _LEFT_OUT not in (index.schema.metadata or {}):
+        return False
+    return set(pc.unique(strip_keys(index['image'])).to_pylist()) <= set(shards.names)
+
+
+def _build_index(shards: ShardFolder, keys: MetadataKeys, source: str) -> pa.Table:
+    report = _Report(len(shards.names))
+    progress = tqdm(shards.names, 'indexing', leave=False, disable=len(shards.names) < 20)
+    pairs = pa.concat_tables([_index_shard(shards, name, keys, report) for name in progress])
     if not len(pairs):
-        reasons = ', '.join(report.lines()) or f'its {len(shards)} shards are empty'
+        reasons = ', '.join(report.lines()) or f'its {len(shards.names)} shards are empty'
         raise UsageError(f'{source} has no usable pair: {reasons}.')
     return pairs.replace_schema_metadata({_LEFT_OUT: json.dumps(report.lines())})
 
@@ -118,16 +131,16 @@ def _is_utf8(name: str) -> bool:
     return name.encode(errors='replace') == name.encode(errors='surrogateescape')
 
 
-def _index_shard(shard: Path, name: str, keys: MetadataKeys, report: _Report) -> pa.Table:
+def _index_shard(shards: ShardFolder, name: str, keys: MetadataKeys, report: _Report) -> pa.Table:
     """Lists the pairs of one shard in the order of their keys."""
     if not _is_utf8(name):
         report.left_out['shards'].add('have a name that is not UTF-8', quote(name))
         return _SCHEMA.empty_table()
-    members = _list_members(shard, name, report)
-    samples, further = _pair(members)
-    _report_samples(samples, further, name, report)
-    complete = sorted((key for key, sample in samples.items() if 'picture' in sample), key=natural_order)
-    with open(shard, 'rb', buffering=0) as file:
+    with shards.open(name) as file:
+        members = _list_members(file, name, report)
+        samples, further = _pair(members)
+        _report_samples(samples, further, name, report)
+        complete = sorted((key for key, sample in samples.items() if 'picture' in sample), key=natural_order)
         rows = [_read_sample(file, name, key, samples[key], members, keys) for key in complete]
     pairs = pa.Table.from_pylist(rows, _SCHEMA)
     pairs = pairs.set_column(1, _SCHEMA.field('caption'), clean_captions(pairs['caption']))
@@ -136,11 +149,11 @@ def _index_shard(shard: Path, name: str, keys: MetadataKeys, report: _Report) ->
     return pairs.filter(has_caption)
 
 
-def _list_members(shard: Path, name: str, report: _Report) -> dict[str, TarMember]:
+def _list_members(file: BinaryIO, name: str, report: _Report) -> dict[str, TarMember]:
     """Lists pictures, captions and metadata by their path in the shard."""
     members: dict[str, TarMember] = {}
     try:
-        for member in walk_members(shard):
+        for member in walk_members(file):
             path = posixpath.normpath(member.name) if '/' in member.name else member.name
             if _extension(path) not in _RANK:
                 continue

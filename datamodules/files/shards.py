@@ -8,16 +8,54 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
+import pyarrow as pa
+
+from datamodules.files.file_states import identify_files
 from datamodules.files.left_behind import is_left_behind
 from datamodules.files.left_out import LeftOut
 from datamodules.files.natural_order import natural_order
 from datamodules.files.quoting import quote
+from datamodules.files.remote_addresses import is_address
 from datamodules.usage_error import UsageError
 
 _COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.tar.zst', '.tar.zstd')
 _MAX_SHARDS = 1_000_000  # of a range in braces: more are a typing error
 _RANGE = re.compile(r'\{(\d{1,18})\.\.(\d{1,18})\}')
+
+
+class ShardFolder:
+    """Tar shards below a folder, by their paths relative to it.
+
+    Args:
+        root: The folder.
+        shards: The files, sorted; none where all that is done is to open some of them.
+
+    Attributes:
+        names: Path of each shard relative to the folder.
+        is_remote: Whether the shards are copies of remote ones.
+        folder_address: Address of the folder of remote ones, if their index may lie there too.
+    """
+
+    is_remote = False
+    folder_address: str | None = None
+
+    def __init__(self, root: str | Path, shards: Sequence[Path] = ()) -> None:
+        self.root = Path(root)
+        self.names = [os.path.relpath(shard, root) for shard in shards]
+
+    def open(self, name: str) -> BinaryIO:
+        """Opens a shard.
+
+        Raises:
+            FileNotFoundError: If it is missing.
+        """
+        return open(self.root / name, 'rb', buffering=0)
+
+    def identity(self, names: pa.Array | pa.ChunkedArray) -> bytes:
+        """What tells whether some shards have changed; see :func:`datamodules.files.file_states.identify_files`."""
+        return identify_files(self.root, names)
 
 
 def find_shards(patterns: str | Sequence[str], argument: str) -> list[Path]:
@@ -54,18 +92,18 @@ def is_pattern(path: str) -> bool:
 
 
 def _is_stream(path: str) -> bool:
-    return re.match(r'pipe:|[a-z][a-z0-9+.-]+://', path, re.IGNORECASE) is not None
+    return path.lower().startswith('pipe:') or is_address(path)
 
 
 def _expand_pattern(pattern: str, argument: str) -> list[str]:
     if _is_stream(pattern):
         raise UsageError(
             f'{argument}={pattern!r} is a stream, but SafeCLIP needs row ids, which a stream does not have: '
-            f'shards must be local files, so download them and name the files.'
+            f'write the shards to files, and name these or their addresses.'
         )
     if os.path.isdir(pattern):
         return _list_shards(Path(pattern), argument)
-    return [name for expanded in _expand_range(pattern, argument) for name in _expand_wildcards(expanded)]
+    return [name for expanded in expand_range(pattern, argument) for name in _expand_wildcards(expanded)]
 
 
 def holds_shards(folder: str) -> bool:
@@ -77,7 +115,12 @@ def holds_shards(folder: str) -> bool:
         return False
 
 
-def _expand_range(pattern: str, argument: str) -> list[str]:
+def expand_range(pattern: str, argument: str) -> list[str]:
+    """Works like :func:`expand_braces`, and refuses ranges that are a typing error.
+
+    Raises:
+        UsageError: If the pattern names over a million shards.
+    """
     sizes = [int(last) - int(first) + 1 for first, last in _RANGE.findall(pattern)]
     if math.prod(sizes) > _MAX_SHARDS:
         raise UsageError(f'{argument}={pattern!r} names over {_MAX_SHARDS:,} shards: check the range in braces.')
@@ -136,5 +179,5 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def shards_root(shards: Sequence[Path]) -> Path:
-    """Returns the folder that image references are relative to."""
+    """Returns the folder that names of shards, and references to their pictures, are relative to."""
     return Path(os.path.commonpath([shard.parent for shard in shards]))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 _BLOCK = 512
@@ -43,32 +42,31 @@ class TarMember(NamedTuple):
     is_file: bool
 
 
-def walk_members(path: Path) -> Iterator[TarMember]:
-    """Yields the members of a tar file in their order.
+def walk_members(file: BinaryIO) -> Iterator[TarMember]:
+    """Yields the members of an opened tar file in their order.
 
     Raises:
         DamagedTarError: If the file is cut, broken, compressed, or no tar; after all members that come before.
         OSError: If the file cannot be read.
     """
-    with open(path, 'rb', buffering=0) as file:
-        end, position = file.seek(0, os.SEEK_END), 0
-        attributes: dict[bytes, bytes] = {}
-        while any(block := _read(file, position, _BLOCK)):
-            name, size, kind = _parse_header(block, position)
-            size = _parse_size(attributes.get(b'size'), size, position)
-            size = 0 if kind in _WITHOUT_CONTENT else size
-            content = _content_offset(file, kind, block, position)
-            if content + size > end:
-                raise DamagedTarError(f'cut off at byte {end:,}, within a member')
-            position, start = content + -(-size // _BLOCK) * _BLOCK, position
-            if kind in (_LONG_NAME, _ATTRIBUTES, _LONG_LINK, _GLOBAL):
-                attributes |= _read_attributes(file, kind, content, size, start)
-                continue
-            if kind != _FOLDER:
-                is_sparse = any(key.startswith(b'GNU.sparse') for key in attributes)
-                yield TarMember(_decode(attributes.get(b'path', name)), content, size, kind in _FILES and not is_sparse)
-            attributes = {}
-        _check_end(file, block, position)
+    end, position = file.seek(0, os.SEEK_END), 0
+    attributes: dict[bytes, bytes] = {}
+    while any(block := _read(file, position, _BLOCK)):
+        name, size, kind = _parse_header(block, position)
+        size = _parse_size(attributes.get(b'size'), size, position)
+        size = 0 if kind in _WITHOUT_CONTENT else size
+        content = _content_offset(file, kind, block, position)
+        if content + size > end:
+            raise DamagedTarError(f'cut off at byte {end:,}, within a member')
+        position, start = content + -(-size // _BLOCK) * _BLOCK, position
+        if kind in (_LONG_NAME, _ATTRIBUTES, _LONG_LINK, _GLOBAL):
+            attributes |= _read_attributes(file, kind, content, size, start)
+            continue
+        if kind != _FOLDER:
+            is_sparse = any(key.startswith(b'GNU.sparse') for key in attributes)
+            yield TarMember(_decode(attributes.get(b'path', name)), content, size, kind in _FILES and not is_sparse)
+        attributes = {}
+    _check_end(file, block, position)
 
 
 def _read(file: BinaryIO, position: int, size: int) -> bytes:

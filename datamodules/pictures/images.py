@@ -20,6 +20,7 @@ from PIL import Image, _imaging
 from datamodules.files.confinement import are_inside
 from datamodules.files.opening import Fault, fault_of, open_file
 from datamodules.files.shard_references import find_place, strip_keys, strip_places
+from datamodules.files.shards import ShardFolder
 from datamodules.pictures.identity import identify_array, identify_files, identify_samples
 from datamodules.pictures.modes import to_rgb
 
@@ -165,10 +166,17 @@ class TarImages:
     """Members of tar shards; a reference is ``<shard>:<key>:<offset>:<size>`` with the shard relative to the root.
 
     A missing shard is an error, not an unreadable image, because it contains ten thousand pairs.
+
+    Args:
+        shards: The shards, or the folder that references are relative to.
+
+    Attributes:
+        root: That folder.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+    def __init__(self, shards: ShardFolder | str | Path) -> None:
+        self.shards = shards if isinstance(shards, ShardFolder) else ShardFolder(shards)
+        self.root = self.shards.root
 
     def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         size = int(reference.rpartition(':')[2])
@@ -178,17 +186,18 @@ class TarImages:
 
     def _read(self, reference: str) -> bytes:
         shard, offset, size = find_place(reference)
-        with open(self.root / shard, 'rb') as file:
+        with self.shards.open(shard) as file:
             file.seek(offset)
             return file.read(size)
 
     def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
-        """Hashes sizes and modification times of the shards, and a few members; not the location of the root.
+        """Hashes what tells changed shards, and a few members of local ones; not the location of the root.
 
         Raises:
             FileNotFoundError: If a shard is missing.
         """
-        return identify_files(self.root, strip_keys(references)) + identify_samples(references, self._read)
+        shards = self.shards.identity(strip_keys(references))
+        return shards if self.shards.is_remote else shards + identify_samples(references, self._read)
 
     def names(self, references: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
         """Shard and key of each reference, ``<shard>:<key>``, by which a pair can be found again in any download."""

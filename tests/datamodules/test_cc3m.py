@@ -14,6 +14,7 @@ import pytest
 from datamodules.cc3m import CC3M, find_columns
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
+from tests.helpers.file_server import serve
 from tests.helpers.mutations import assert_one_sentence, mutations
 from tests.helpers.picture_files import number_of, picture, write_picture
 from tests.helpers.published import samples, write_list, write_part, write_shard
@@ -218,6 +219,16 @@ class TestShards:
         write_shard(tmp_path / 'train' / '00001.tar', samples(range(2, 4)))
         module = CC3M(str(tmp_path / pattern), cache_dir=str(tmp_path / 'cache'))
         assert numbers(module.load_table()) == [0, 1, 2, 3]
+
+    def test_remote_ones_are_copied(self, tmp_path: Path) -> None:
+        write_shard(tmp_path / '0.tar', samples(range(3)))
+        with serve({'0.tar': (tmp_path / '0.tar').read_bytes()}) as server:
+            data = CC3M(f'{server.address}/0.tar', cache_limit='1 MB', cache_dir=str(tmp_path / 'cache'))
+            assert numbers(data.load_table()) == [0, 1, 2]
+
+    def test_secrets_in_addresses_are_refused(self) -> None:
+        with pytest.raises(UsageError, match=r'^data\.root: the password or query in the address of .https://a\.org/0'):
+            CC3M('https://me:word@a.org/0.tar')
 
     def test_training_and_validation_shards_are_not_mixed(self, tmp_path: Path) -> None:
         for part in ('train', 'validation'):

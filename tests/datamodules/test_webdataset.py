@@ -2,16 +2,24 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from datamodules.files import shard_index
 from datamodules.rows.filters import KeyList
 from datamodules.rows.table import UNKNOWN
+from datamodules.usage_error import UsageError
 from datamodules.webdataset import WebDatasetPairs
+from tests.helpers.file_server import FileServer, serve
 from tests.helpers.picture_files import number_of, picture
 from tests.helpers.published import samples, write_shard
+from tests.helpers.tiny import set_up
 
 
 @pytest.fixture
@@ -91,3 +99,97 @@ class TestIndex:
         pairs(root).load_table()
         pairs(root, labels_from='class').load_table()
         assert len(list((root / 'cache').glob('shards-*.arrow'))) == 3  # another time alone makes no other index
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[FileServer]:
+    """Serves five shards of three pairs, the last of which repeats the third."""
+    contents = [path.read_bytes() for path in sorted((root / 'shards').iterdir())]
+    with serve({f'{number:05d}.tar': contents[min(number, 2)] for number in range(5)}) as server:
+        yield server
+
+
+def remote(root: Path, server: FileServer, last: int = 4, **arguments: Any) -> WebDatasetPairs:
+    shards = f'{server.address}/{{00000..0000{last}}}.tar'
+    return WebDatasetPairs(shards, cache_dir=str(root / 'remote'), class_names=['cat'], batch_size=8, **arguments)
+
+
+class TestRemote:
+    def test_pairs_are_those_of_local_shards(self, root: Path, server: FileServer) -> None:
+        local, copied = pairs(root).load_table(), remote(root, server, last=2).load_table()
+        assert copied.fingerprint == local.fingerprint and copied.image.equals(local.image)
+        assert [number_of(copied.open(row)) for row in range(9)] == list(range(9))
+
+    @pytest.mark.parametrize('workers', [0, 2])
+    def test_pictures_are_stored_within_the_limit(self, workers: int, root: Path, server: FileServer) -> None:
+        limit = 3 * max(map(len, server.files.values()))
+        data = set_up(remote(root, server, cache_limit=limit, num_workers=workers))
+        stored = data.pictures('train', np.arange(15)).reshape(15, -1).mean(1) / 20
+        assert stored.round().astype(int).tolist() == [*range(9), 6, 7, 8, 6, 7, 8]
+        copies = [path for path in (root / 'remote').rglob('*') if path.suffix in ('.tar', '.part')]
+        assert 0 < sum(path.stat().st_size for path in copies) <= limit
+
+    def test_stored_pictures_need_no_copies(self, root: Path, server: FileServer) -> None:
+        limit = 3 * max(map(len, server.files.values()))
+        set_up(remote(root, server, cache_limit=limit))
+        for path in (root / 'remote').rglob('*.tar'):
+            path.unlink()
+        server.requests.clear()
+        assert len(set_up(remote(root, server, cache_limit=limit)).table) == 15
+        assert set(server.requests) == {'HEAD'} and not list((root / 'remote').rglob('*.tar'))
+
+    def test_without_stored_pictures_a_limit_is_refused(self, root: Path, server: FileServer) -> None:
+        limit = 3 * max(map(len, server.files.values()))
+        with pytest.raises(UsageError, match=r'over data\.cache_limit=.* with data\.cache=none'):
+            set_up(remote(root, server, cache_limit=limit, cache='none'))
+
+    def test_a_shard_that_changed_on_the_server_ends_the_run(self, root: Path, server: FileServer) -> None:
+        set_up(remote(root, server))
+        server.files['00001.tar'] = server.files['00002.tar']
+        with pytest.raises(UsageError, match=r"/00001\.tar' has changed on its server"):
+            set_up(remote(root, server))
+
+    def test_fewer_shards_than_processes_are_enough(
+        self, root: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_shard(root / 'one.tar', samples(range(8)))
+        server.files['00000.tar'] = (root / 'one.tar').read_bytes()
+        rows = []
+        monkeypatch.setattr(WebDatasetPairs, '_world', 4)
+        for rank in range(4):
+            monkeypatch.setattr(WebDatasetPairs, '_rank', rank)
+            rows += [batch.row for batch in set_up(remote(root, server, last=0)).sweep_dataloader()]
+        assert np.concatenate(rows).tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+    def test_the_index_lies_beside_the_shards_for_other_machines(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = fsspec.filesystem('memory')
+        for path in (root / 'shards').iterdir():
+            store.pipe(f'/indexed/{path.name}', path.read_bytes())
+        address = 'memory://indexed/{00000..00002}.tar'
+        first = pairs(root, address).load_table()
+        assert len(store.glob('/indexed/shards-*.arrow')) == 1
+        monkeypatch.setattr(shard_index, '_build_index', lambda *_: pytest.fail('was indexed again'))
+        second = WebDatasetPairs(address, cache_dir=str(root / 'another')).load_table()
+        assert second.fingerprint == first.fingerprint and second.image.equals(first.image)
+
+    def test_an_index_that_names_other_files_is_not_used(self, root: Path) -> None:
+        store = fsspec.filesystem('memory')
+        store.pipe('/forged/00000.tar', (root / 'shards/00000.tar').read_bytes())
+        pairs(root, 'memory://forged/00000.tar').load_table()
+        (index,) = store.glob('/forged/shards-*.arrow')
+        with pa.ipc.open_file(store.cat(index)) as stream:
+            table = stream.read_all()
+        forged = table.set_column(0, 'image', pa.array(['../../private.tar:0:0:9'] * 3))
+        with store.open(index, 'wb') as file, pa.ipc.new_file(file, forged.schema) as stream:
+            stream.write_table(forged)
+        again = WebDatasetPairs('memory://forged/00000.tar', cache_dir=str(root / 'another')).load_table()
+        assert number_of(again.open(2)) == 2
+
+    @pytest.mark.parametrize('argument', ['shards', 'validation'])
+    def test_secrets_are_refused_before_anything_is_saved(self, argument: str) -> None:
+        given = {'shards': '0.tar', argument: 'https://a.org/0.tar?sig=word'}
+        with pytest.raises(UsageError, match=rf'^data\.{argument}: the password or query .* \$NAME') as refused:
+            WebDatasetPairs(**given)
+        assert 'sig' not in str(refused.value)

@@ -10,10 +10,12 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.pictures.augment import ImageViews
 from datamodules.rows.table import PairTable
 from datamodules.toy_pairs import ToyPairs
+from datamodules.usage_error import UsageError
 from experiments.cli import main
 from experiments.errors import fail, message_of, users_mistake
 from lightning_modules.losses import info_nce
@@ -38,6 +40,16 @@ def refused_by_interpolation() -> None:
 
 def called_wrongly() -> None:
     info_nce(None, None, None)
+
+
+class Refusing(Dataset[int]):
+    """A data set whose files are gone."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, row: int) -> int:
+        raise UsageError('data.shards: a shard is gone.')
 
 
 def raised_by(call: Callable[[], object]) -> Exception:
@@ -120,6 +132,12 @@ class TestMessageOf:
 
     def test_is_one_line(self) -> None:
         assert message_of(raised_by(refused_by_the_trainer)) == 'no such accelerator'
+
+    def test_of_a_loader_worker_is_its_sentence_alone(self) -> None:
+        loader = DataLoader(Refusing(), num_workers=1)
+        error = raised_by(lambda: list(loader))
+        assert isinstance(error, UsageError) and 'Traceback' in str(error)
+        assert message_of(error) == 'data.shards: a shard is gone.'
 
 
 def test_fail_writes_one_line_and_exits_as_after_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:

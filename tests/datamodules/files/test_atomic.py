@@ -11,6 +11,7 @@ import pytest
 
 from datamodules.files import atomic
 from datamodules.files.atomic import (
+    continue_atomically,
     fill_atomically,
     remove_leftovers_in,
     reserve_space,
@@ -37,6 +38,25 @@ def start_hanging_writer(path: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, '-c', HANG, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == 'writing\n'
     return process
+
+
+class TestContinuedFile:
+    def test_goes_on_where_a_failed_block_ended(self, tmp_path: Path) -> None:
+        path = tmp_path / 'new' / 'a.txt'
+        with pytest.raises(KeyboardInterrupt), continue_atomically(path) as temporary:
+            temporary.write_text('half')
+            raise KeyboardInterrupt
+        assert not path.exists()
+        with continue_atomically(path) as temporary:
+            temporary.write_text(temporary.read_text() + ' and half')
+        assert path.read_text() == 'half and half' and list(path.parent.iterdir()) == [path]
+
+    def test_a_full_disk_is_one_sentence(self, tmp_path: Path) -> None:
+        with (
+            pytest.raises(UsageError, match=r'no space is left on the disk of .*a\.txt.*: free some, or buy one'),
+            continue_atomically(tmp_path / 'a.txt', 'buy one'),
+        ):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class TestFile:

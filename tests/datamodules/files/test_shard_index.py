@@ -15,7 +15,7 @@ import pytest
 
 from datamodules.files.sample_texts import MAX_TEXT_BYTES
 from datamodules.files.shard_index import MetadataKeys, index_shards
-from datamodules.files.shards import find_shards
+from datamodules.files.shards import ShardFolder, find_shards, shards_root
 from datamodules.usage_error import UsageError
 from tests.helpers.mutations import mutations
 from tests.helpers.picture_files import picture
@@ -23,7 +23,8 @@ from tests.helpers.published import samples, write_shard
 
 
 def index(folder: Path, keys: MetadataKeys | None = None) -> pa.Table:
-    return index_shards(find_shards(str(folder), 'data.shards'), folder / 'cache', 'data.shards', keys)
+    shards = find_shards(str(folder), 'data.shards')
+    return index_shards(ShardFolder(shards_root(shards), shards), folder / 'cache', 'data.shards', keys)
 
 
 def index_members(folder: Path, members: dict[str, bytes], keys: MetadataKeys | None = None) -> list[tuple[str, str]]:
@@ -185,7 +186,7 @@ class TestDamage:
             write_shard(tmp_path / 'x.tar', captioned('a'))
             (tmp_path / 'x.tar').rename(tmp_path / name)
         shards = find_shards([str(tmp_path / '*.tar')], 'data.shards')
-        assert len(index_shards(shards, tmp_path, 'data.shards')) == 1
+        assert len(index_shards(ShardFolder(tmp_path, shards), tmp_path, 'data.shards')) == 1
         assert r"1 of 2 shards have a name that is not UTF-8; first: '\udce9.tar'" in caplog.text
 
 
@@ -208,7 +209,7 @@ def test_any_damage_is_counted_or_refused_in_one_sentence(tmp_path: Path, caplog
         shard.write_bytes(with_valid_checksums(content) if number % 2 else content)
         caplog.clear()
         try:
-            pairs = index_shards([shard], tmp_path / f'cache{number}', 'data.shards')
+            pairs = index_shards(ShardFolder(shard.parent, [shard]), tmp_path / f'cache{number}', 'data.shards')
         except UsageError as error:
             assert '\n' not in str(error) and 'no usable pair' in str(error)
             continue

@@ -62,11 +62,9 @@ class TestPatterns:
             assert f' of 7 shards are {line}' in caplog.text
         assert holds_shards(str(root / 'shards')) and not holds_shards(str(root))
 
-    @pytest.mark.parametrize(
-        'url', ['pipe:cat a.tar', 'https://a.org/{0..9}.tar', 's3://a/b.tar', 'HTTP://a.org/b.tar']
-    )
+    @pytest.mark.parametrize('url', ['pipe:cat a.tar', 'PIPE:cat a.tar'])
     def test_streams_are_rejected(self, url: str) -> None:
-        with pytest.raises(ValueError, match=r'data\.shards=.* SafeCLIP needs row ids.* shards must be local files'):
+        with pytest.raises(ValueError, match=r'data\.shards=.* SafeCLIP needs row ids.* write the shards to files'):
             find_shards(url, 'data.shards')
 
     def test_bad_input_is_reported_in_one_sentence(self, root: Path) -> None:

@@ -41,7 +41,8 @@ def walk(path: Path) -> tuple[list[TarMember], str]:
     """Walks to the end or to the damage, and returns what was damaged."""
     members: list[TarMember] = []
     try:
-        members.extend(walk_members(path))  # which keeps those before an error
+        with path.open('rb') as file:
+            members.extend(walk_members(file))  # which keeps those before an error
     except DamagedTarError as error:
         return members, str(error)
     return members, ''

@@ -16,6 +16,7 @@ from experiments.bench import (
     neighbors,
     phases,
     probe,
+    remote_shards,
     run,
     scale,
     split,
@@ -56,6 +57,7 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
 }
 TINY_PARTS: list[tuple[ModuleType, dict[str, Any]]] = [  # of scale
     (large_batches, {'BATCH': 2048, 'WIDTH': 4, 'POOL': 32, 'QUERIES': 8, 'POOL_WIDTH': 4}),
+    (remote_shards, {'SHARDS': 4, 'PAIRS': 4, 'PHOTOS': 2, 'SIZE': 32, 'REPEATS': 1}),
 ]
 
 
