@@ -133,6 +133,11 @@ def detector_seconds(detector: str) -> str:
     return f'{DETECTION_PREFIX}{detector}/seconds'
 
 
+def flagged_metric(score: str, what: Literal['flagged', 'false_alarms']) -> str:
+    """Name of the number of pairs that stand out in a score, or of clean ones among them: ``detect/<score>/<what>``."""
+    return f'{DETECTION_PREFIX}{score}/{what}'
+
+
 def inspection_metric(what: str) -> str:
     """Name of what the inspection of a trained model found: ``inspect/<what>``."""
     return f'{INSPECTION_PREFIX}{what}'

@@ -98,10 +98,21 @@ class ShuffledPairs:
         if self._embeddings is None:
             self._embeddings = torch.zeros(shape, device=trainer.strategy.root_device)
         image, text = trainer.strategy.reduce(self._embeddings, reduce_op='sum')
-        shifts = range(1, SHUFFLES + 1)
-        null = torch.cat([compare_with_others(image, text, shift) for shift in shifts]).cpu()
-        has_same_words = np.concatenate([agreement_of_words(self._words, shift) > SAME_WORDS for shift in shifts])
-        return null.masked_fill(torch.from_numpy(has_same_words), float('nan'))
+        return shuffled_similarities(image, text, self._words).cpu()
+
+
+def shuffled_similarities(image: Tensor, text: Tensor, words: csr_array) -> Tensor:
+    """Similarity of each picture to the captions of ``SHUFFLES`` other pairs, as :meth:`ShuffledPairs.similarities`.
+
+    Args:
+        image: Unit-norm embeddings of the views of the pictures, (V, S, D), in random order; zero where unknown.
+        text: The same of the captions.
+        words: What :func:`weigh_words` returns for the captions.
+    """
+    shifts = range(1, SHUFFLES + 1)
+    null = torch.cat([compare_with_others(image, text, shift) for shift in shifts])
+    has_same_words = np.concatenate([agreement_of_words(words, shift) > SAME_WORDS for shift in shifts])
+    return null.masked_fill(torch.from_numpy(has_same_words).to(null.device), float('nan'))
 
 
 def compare_with_others(image: Tensor, text: Tensor, shift: int) -> Tensor:

@@ -34,7 +34,7 @@ from datamodules.pictures.copies import picture_hashes
 from datamodules.pictures.shared import warn_of_shared_pictures
 from datamodules.pictures.store import PictureStore
 from datamodules.pictures.views import as_makers, as_rewriters, check_views, clean_view, make_views
-from datamodules.rows.filters import Filter, apply_filters, mask_digest
+from datamodules.rows.filters import Filter, apply_filters, dropped_by_any, mask_digest
 from datamodules.rows.pair_sketch import hash_pairs, sketch
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
 from datamodules.rows.table import UNKNOWN, PairTable
@@ -224,7 +224,8 @@ class PairsDataModule(L.LightningDataModule):
         overlays = [(self.manifest.rows(), render_poisoned_pictures(self.attacks, self.manifest, self.pictures))]
         self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), overlays)
         self.planted = None  # not yet, also when this is called again: filters judge the pairs alone
-        self.filtered = apply_filters(self.filters, self.table, self.manifest.rows(), self.picture_hashes)
+        self.drops = apply_filters(self.filters, self.table, self.manifest.rows(), self.picture_hashes)
+        self.filtered = dropped_by_any(self.drops, len(self.table))
         self.trusted_rows = self._find_trusted(stage)
         fingerprint = self.table.fingerprint  # of the pairs without canaries
         if self.canaries and stage != 'predict':  # which scores the pairs of a user, and nothing else

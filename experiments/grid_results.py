@@ -9,6 +9,7 @@ from pathlib import Path
 
 from callbacks.figure_files import save_figure
 from datamodules.files.atomic import write_text
+from experiments.audit_table import audit_table
 from experiments.detection_tables import detector_table, inspection_table
 from experiments.grid_file import Cell, Grid
 from experiments.method_figure import accuracy_against_worst_attack
@@ -89,6 +90,8 @@ def make_tables(grid: Grid, results: Path) -> str:
         lines += [f'### {data}\n'] * bool(data)
         lines += [f'#### {title}\n\n{part}\n' for title, part in shown.items() if part]
         lines += ['#### All methods and attacks\n'] * bool(shown) + [table, '']
+        if audit := audit_table(by_method(finished)):
+            lines += ['#### Audit\n', audit, '']
     if retrieval := retrieval_table([result for finished in by_data.values() for result in finished.values()]):
         lines += ['### Retrieval\n', retrieval, '']
     return '\n'.join(lines)

@@ -1,4 +1,4 @@
-"""Lets ``clipward inspect``, ``explain`` and ``protect`` take model and data from the ``config.yaml`` of a run."""
+"""Lets subcommands that look at a run take its model and data from its ``config.yaml``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from experiments.config_text import read_mapping
 from experiments.subcommands import options_with_values
 
 FILE = 'config.yaml'
+FROM_FILES = ('protect', 'audit', 'clean')  # take model and data from a given file of a run, poisons and filters too
 WEIGHTS = ('pretrained', 'init_from')  # a trained model is told by its checkpoint; others need none
 LEFT_OUT: dict[str, tuple[str, ...]] = {  # by `inspect` and `explain`: also what is done to training pairs
     'model': WEIGHTS,
@@ -25,7 +26,8 @@ def add_settings_of_run(arguments: Sequence[str]) -> list[str]:
 
     Of a run that is looked at only model and data are taken, as the checkpoint may come from somebody who is not
     trusted: nothing that logs, calls back or reads poison. Even so its file names classes to make, among models and
-    data sets alone. ``protect`` also takes the number of rounds, and the same from a given file of a run.
+    data sets alone. ``protect`` also takes the number of rounds, and the same from a given file of a run, as do
+    ``audit`` and ``clean``.
 
     Args:
         arguments: Arguments of a command, the subcommand first.
@@ -38,7 +40,7 @@ def add_settings_of_run(arguments: Sequence[str]) -> list[str]:
     """
     given = dict(options_with_values(arguments))
     if {'config', 'c'} & {*given}:
-        return _with_files_of_runs(arguments) if arguments[0] == 'protect' else list(arguments)
+        return _with_files_of_runs(arguments) if arguments[0] in FROM_FILES else list(arguments)
     if checkpoint := _checkpoint(arguments[0], given):
         folders = Path(checkpoint).absolute().parents[:2]
     elif arguments[0] == 'protect' and 'store' in given:
@@ -58,13 +60,13 @@ def _checkpoint(subcommand: str, given: Mapping[str, str]) -> str:
 
 
 def _with_files_of_runs(arguments: Sequence[str]) -> list[str]:
-    """Replaces each file of a run by what ``protect`` takes from it: it also has options of ``fit`` alone."""
+    """Replaces each file of a run by what the subcommand takes from it: it also has options of ``fit`` alone."""
     replaced: list[str] = []
     for argument in arguments:
         option, equals, value = argument.rpartition('=') if argument.startswith('-') else ('', '', argument)
         is_value = option in ('--config', '-c') or (not option and replaced and replaced[-1] in ('--config', '-c'))
         if is_value and not is_text(value) and Path(value).name == FILE and Path(value).is_file():
-            argument = f'{option}{equals}{_settings_in(Path(value), "protect")}'
+            argument = f'{option}{equals}{_settings_in(Path(value), arguments[0])}'
         replaced.append(argument)
     return replaced
 
@@ -73,7 +75,7 @@ def _settings_in(file: Path, subcommand: str) -> str:
     text = read_config(file)
     read_mapping(text, str(file))
     settings: Any = yaml.safe_load(text) or {}
-    left_out = LEFT_OUT if subcommand != 'protect' else {'model': WEIGHTS, 'data': ()}
+    left_out = {'model': WEIGHTS, 'data': ()} if subcommand in FROM_FILES else LEFT_OUT
     taken = {part: _without(settings[part], left_out[part]) for part in left_out if part in settings}
     if subcommand == 'protect':
         taken['trainer'] = {'max_epochs': (settings.get('trainer') or {}).get('max_epochs')}

@@ -20,7 +20,8 @@ TRAINING = {  # methods of Lightning's trainer
     'predict': 'Run a trained model on every pair.',
 }
 TOOLS = (  # functions of `experiments.tools`
-    'export', 'harden', 'optimize_patch', 'rank_images', 'check_attacks', 'inspect', 'protect', 'explain',
+    'export', 'harden', 'optimize_patch', 'rank_images', 'check_attacks', 'inspect', 'protect', 'explain', 'audit',
+    'clean',
 )  # fmt: skip
 SUBCOMMANDS = (*TRAINING, *TOOLS)
 NEED_WEIGHTS = ('validate', 'test', 'predict')  # random weights give no meaningful result here

@@ -125,7 +125,7 @@ class CLIP(L.LightningModule):
         self.normalization = Normalization.of(self.towers.visual.preprocess_cfg)
         self.trained_pairs: list[Tensor] = []
         if init_from is not None:
-            self._start_from(load_weights(self, init_from))
+            self.start_from(load_weights(self, init_from))
         if channels_last:
             self.towers.visual.to(memory_format=torch.channels_last)
         if compile:
@@ -410,7 +410,8 @@ class CLIP(L.LightningModule):
             check_method(self, checkpoint['state_dict'])
         self.strict_loading = is_resumed  # evaluation needs the towers alone, whatever method has trained them
 
-    def _start_from(self, checkpoint: Mapping[str, Any]) -> None:
+    def start_from(self, checkpoint: Mapping[str, Any]) -> None:
+        """Takes from a checkpoint what belongs to its weights, once these are loaded."""
         self.adopt_normalization(checkpoint)
         self.trained_pairs = trained_pairs(checkpoint)
 

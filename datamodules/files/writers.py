@@ -12,7 +12,7 @@ import csv
 import io
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +25,7 @@ from datamodules.usage_error import UsageError
 
 PAIRS_PER_SHARD = 10_000  # as in img2dataset
 WrittenPair = tuple[int, np.ndarray | bytes, str]  # row, picture, caption
+Sample = tuple[str, Mapping[str, bytes]]  # key, and members by extension
 
 
 def write_csv(
@@ -69,16 +70,35 @@ def write_shards(folder: Path, pairs: Iterable[WrittenPair], pairs_per_shard: in
     Raises:
         UsageError: If the folder is not empty, or ``pairs_per_shard`` is not positive.
     """
-    if pairs_per_shard < 1:
-        raise UsageError(f'pairs_per_shard must be at least 1, got {pairs_per_shard}.')
+    named = (
+        (f'{int(row):09d}', {'png': as_png(picture), 'txt': caption.encode()}) for row, picture, caption in pairs
+    )  # no dot in a key: for WebDataset, the extension starts at the first one
+    return write_samples(folder, named, pairs_per_shard)
+
+
+def write_samples(folder: Path, samples: Iterable[Sample], samples_per_shard: int = PAIRS_PER_SHARD) -> int:
+    """Writes WebDataset shards ``00000.tar`` and so on.
+
+    Args:
+        folder: Folder to write; created if missing.
+        samples: Key of each sample, without a dot, and its members by extension.
+        samples_per_shard: Samples in each shard except the last.
+
+    Returns:
+        Number of samples written.
+
+    Raises:
+        UsageError: If the folder is not empty, or the number of samples in a shard is not positive.
+    """
+    if samples_per_shard < 1:
+        raise UsageError(f'pairs_per_shard must be at least 1, got {samples_per_shard}.')
     require_empty(folder).mkdir(parents=True, exist_ok=True)
     count = 0
-    for number, shard in groupby(enumerate(pairs), lambda numbered: numbered[0] // pairs_per_shard):
+    for number, shard in groupby(enumerate(samples), lambda numbered: numbered[0] // samples_per_shard):
         with tarfile.open(folder / f'{number:05d}.tar', 'w') as tar:
-            for _, (row, picture, caption) in shard:
-                key = f'{int(row):09d}'  # no dot: for WebDataset, the extension starts at the first one
-                _add_member(tar, f'{key}.png', as_png(picture))
-                _add_member(tar, f'{key}.txt', caption.encode())
+            for _, (key, members) in shard:
+                for extension, content in members.items():
+                    _add_member(tar, f'{key}.{extension}', content)
                 count += 1
     return count
 
@@ -129,10 +149,10 @@ def as_png(picture: np.ndarray | bytes) -> bytes:
 
 
 @contextmanager
-def open_csv(path: Path) -> Iterator[Any]:
+def open_csv(path: Path, delimiter: str = ',') -> Iterator[Any]:
     """Opens a CSV file for writing, in UTF-8 with Unix line ends, and yields its ``csv.writer``."""
     with path.open('w', newline='', encoding='utf-8') as file:
-        yield csv.writer(file, lineterminator='\n')
+        yield csv.writer(file, delimiter=delimiter, lineterminator='\n')
 
 
 def require_empty(folder: Path, argument: str = 'folder') -> Path:

@@ -153,6 +153,16 @@ class FolderImages:
     def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         return decode_file(self.root / reference, min_side, None if self.follow_outside else self.folder)
 
+    def read(self, reference: str) -> bytes:
+        """Content of a file, as it is.
+
+        Raises:
+            UnreadableImage: As for :func:`decode_file`.
+        """
+        folder = None if self.follow_outside else self.folder
+        with _errors_as_unreadable(), open_file(self.root / reference, MAX_FILE_BYTES, folder) as file:
+            return file.read()
+
     def are_inside(self, references: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Tells which references lead to a file inside the folder after links are followed, bool (N,)."""
         return are_inside(self.root, (reference.as_py() for reference in references), self.folder)
@@ -182,9 +192,10 @@ class TarImages:
         size = int(reference.rpartition(':')[2])
         if size > MAX_FILE_BYTES:
             raise UnreadableImage(f'{size:,} bytes, over the limit of {MAX_FILE_BYTES:,}', 'too large')
-        return decode(self._read(reference), min_side)
+        return decode(self.read(reference), min_side)
 
-    def _read(self, reference: str) -> bytes:
+    def read(self, reference: str) -> bytes:
+        """Content of a member, as it is."""
         shard, offset, size = find_place(reference)
         with self.shards.open(shard) as file:
             file.seek(offset)
@@ -197,7 +208,7 @@ class TarImages:
             FileNotFoundError: If a shard is missing.
         """
         shards = self.shards.identity(strip_keys(references))
-        return shards if self.shards.is_remote else shards + identify_samples(references, self._read)
+        return shards if self.shards.is_remote else shards + identify_samples(references, self.read)
 
     def names(self, references: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
         """Shard and key of each reference, ``<shard>:<key>``, by which a pair can be found again in any download."""

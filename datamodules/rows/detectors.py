@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.rows import density, outliers
-from datamodules.rows.draws import permutation
 from datamodules.rows.embeddings import Points, Rows, distinct
 from datamodules.rows.neighbors import Nearest, nearest
+from datamodules.rows.subsets import random_parts
 from datamodules.usage_error import UsageError
 
 Scores: TypeAlias = NDArray[np.float64]
@@ -23,7 +23,6 @@ DetectorName: TypeAlias = ByDensity | ByGroup
 DETECTORS: tuple[DetectorName, ...] = (*get_args(ByDensity), *get_args(ByGroup))
 Modality = Literal['image', 'text', 'pair']
 _CAPTION_BLOCK = 1024  # pairs whose neighbors' captions are read at once; 34 MB for 16 neighbors in 512 dimensions
-_BATCH_KEY = 0x6261_7463  # key of the draw of batches
 _OF_GROUP: dict[str, Callable[[Points], Scores]] = {
     'spectral_signatures': outliers.spectral_signatures,
     'activation_clustering': outliers.activation_clustering,
@@ -121,14 +120,13 @@ class Detector:
     def _parts(self, captions: Points) -> list[Rows]:
         """Points that are compared with each other."""
         count = len(captions)
-        batches = 1 if self.batch is None else max(1, count // self.batch)
-        parts = np.array_split(permutation(count, _BATCH_KEY), batches) if batches > 1 else [np.arange(count)]
+        parts = random_parts(count, self.batch)
         if self.needed or self.groups == 1:
-            return [np.sort(part) for part in parts]
+            return parts
         if self.groups > count:
             raise UsageError(f'groups={self.groups} is more than the {count:,} embedded pairs: give fewer.')
         group = outliers.caption_groups(captions, self.groups)
-        return [np.sort(part[group[part] == number]) for part in parts for number in np.unique(group[part])]
+        return [part[group[part] == number] for part in parts for number in np.unique(group[part])]
 
     def _score(self, points: Points, captions: Points) -> Scores:
         if self.name in _OF_GROUP:

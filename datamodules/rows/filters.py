@@ -10,7 +10,7 @@ import hashlib
 import logging
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import Literal
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 TIE_KEY = 0x6669_6C74  # of the hash that ranks pairs of equal score; any number would do, but it must never change
 LEDGER = pa.schema({'key': pa.string(), 'caption': pa.string(), 'similarity': pa.float32(), 'side': pa.string()})
 P_VALUE = 'p_value'  # of a pair in a ledger: null where it is not known
-LEDGER_WITH_P_VALUES = LEDGER.append(pa.field(P_VALUE, pa.float32()))
 _UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, TokenError, BadZipFile, MemoryError, UserWarning)
 UIDS = np.dtype('<u8,<u8')  # the two halves of a DataComp uid, as its subset files hold them
 
@@ -183,7 +182,7 @@ class LedgerFilter(Filter):
         return lines.filter(pc.not_equal(lines['side'], 'dropped').fill_null(True)).combine_chunks()
 
     def _read(self, file: str) -> pa.Table:
-        lines = read_lines(file, self.max_p is not None)
+        lines = read_lines(file, () if self.max_p is None else (P_VALUE,))
         if self.max_p is not None and P_VALUE not in lines.column_names:
             raise UsageError(
                 f'data.filters: file={file!r} has no p-values, which max_p needs: give the ledger of a run of this '
@@ -251,8 +250,8 @@ class KeyList(Filter):
 
 def apply_filters(
     filters: Mapping[str, Filter], table: PairTable, poisons: np.ndarray, pictures: Callable[[], np.ndarray]
-) -> np.ndarray:
-    """Marks the rows that any filter drops, bool (N,), and logs how many each of them drops.
+) -> dict[str, np.ndarray]:
+    """Marks the rows that each filter drops, bool (N,), by its name, and logs how many.
 
     Args:
         filters: Rules by name.
@@ -263,14 +262,18 @@ def apply_filters(
     Raises:
         UsageError: If no pair is left.
     """
-    dropped = np.zeros(len(table), bool)
+    drops: dict[str, np.ndarray] = {}
     for name, rule in filters.items():
-        by_rule = dropped_by(rule, table, poisons, pictures)
-        log.warning('data.filters.%s drops %d of %d pairs', name, by_rule.sum(), len(by_rule))
-        dropped |= by_rule
-    if len(table) and dropped.all():
+        drops[name] = dropped_by(rule, table, poisons, pictures)
+        log.warning('data.filters.%s drops %d of %d pairs', name, drops[name].sum(), len(table))
+    if len(table) and dropped_by_any(drops, len(table)).all():
         raise UsageError(f'data.filters drop all {len(table):,} pairs: loosen or remove one of {", ".join(filters)}.')
-    return dropped
+    return drops
+
+
+def dropped_by_any(drops: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
+    """Marks the rows that any filter drops, bool (N,), of what :func:`apply_filters` returns."""
+    return np.any([np.zeros(rows, bool), *drops.values()], axis=0)
 
 
 def dropped_by(rule: Filter, table: PairTable, poisons: np.ndarray, pictures: Callable[[], np.ndarray]) -> np.ndarray:
@@ -301,8 +304,12 @@ def _mask(rows: np.ndarray, count: int) -> np.ndarray:
     return mask
 
 
-def read_lines(file: str, with_p_values: bool = False) -> pa.Table:
-    """Reads what a filter needs of a ledger, in the order of its lines; p-values where wanted and there.
+def read_lines(file: str, further: Sequence[str] = ()) -> pa.Table:
+    """Reads what a filter needs of a ledger, in the order of its lines.
+
+    Args:
+        file: Path of the ledger.
+        further: Columns of numbers to read as well, where they are there.
 
     Raises:
         UsageError: If the file is missing or is not a ledger.
@@ -310,7 +317,8 @@ def read_lines(file: str, with_p_values: bool = False) -> pa.Table:
     if '://' not in file and not Path(file).is_file():
         raise UsageError(f'data.filters: there is no file={file!r}: give the ledger.parquet that a run has written.')
     try:
-        wanted = LEDGER_WITH_P_VALUES if with_p_values and P_VALUE in pq.read_schema(file).names else LEDGER
+        present = pq.read_schema(file).names if further else []
+        wanted = pa.schema([*LEDGER, *((name, pa.float32()) for name in further if name in present)])
         return pq.read_table(file, columns=wanted.names).cast(wanted)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         reason = str(error).partition('\n')[0]
@@ -343,10 +351,10 @@ def match_lines(lines: pa.Table, table: PairTable, file: str | list[str]) -> np.
         raise UsageError(f'data.filters: file={file!r} has none of these pairs: give a ledger of this data.')
     by_pair = np.argsort(first_alike, kind='stable')
     start, end = (np.searchsorted(first_alike, first, side, by_pair) for side in ('left', 'right'))
-    return np.where(first < 0, -1, by_pair[np.minimum(start + _earlier_alike(first), end - 1)])
+    return np.where(first < 0, -1, by_pair[np.minimum(start + earlier_alike(first), end - 1)])
 
 
-def _earlier_alike(values: np.ndarray) -> np.ndarray:
+def earlier_alike(values: np.ndarray) -> np.ndarray:
     """How many equal values stand before each value, int64 (N,)."""
     order = np.argsort(values, kind='stable')
     earlier = np.empty(len(values), np.int64)

@@ -8,6 +8,8 @@ import torch
 from datamodules.rows.draws import mix, permutation
 from datamodules.usage_error import UsageError
 
+_PARTS_KEY = 0x6261_7463  # key of the draw of parts
+
 
 def random_rows(rows: int, count: int, seed: int) -> np.ndarray:
     """Draws rows without replacement, ascending, int64 (count,).
@@ -74,6 +76,18 @@ def random_rows_per_group(sizes: np.ndarray, count: int, seed: int, start: int =
     key = mix(mix(torch.tensor(seed)) ^ torch.from_numpy(group + start))
     order = np.lexsort((mix(key + torch.from_numpy(position)).numpy(), group))  # random within a group
     return np.sort(order[position < count])
+
+
+def random_parts(count: int, least: int | None) -> list[np.ndarray]:
+    """Splits the numbers 0 to count - 1 at random into parts of at least ``least``, each ascending, int64.
+
+    Args:
+        count: How many numbers.
+        least: Smallest size of a part; ``None`` for a single one.
+    """
+    parts = 1 if least is None else max(1, count // least)
+    order = permutation(count, _PARTS_KEY) if parts > 1 else np.arange(count)
+    return [np.sort(part) for part in np.array_split(order, parts)]
 
 
 def _check_count(rows: int, count: int) -> None:

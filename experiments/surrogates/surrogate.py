@@ -25,7 +25,7 @@ def load_trained(model: CLIP, ckpt_path: str | None, device: torch.device) -> CL
         UsageError: If the model's weights are random.
     """
     if ckpt_path is not None:
-        model.adopt_normalization(load_weights(model, ckpt_path, 'ckpt_path'))
+        model.start_from(load_weights(model, ckpt_path, 'ckpt_path'))
     elif model.untrained:
         raise UsageError(
             'random weights tell nothing: give --ckpt_path, --model.init_from, or --model.pretrained with '

@@ -17,6 +17,14 @@ def prepare_data_for(model: CLIP, data: PairsDataModule) -> PairsDataModule:
     return data
 
 
+def prepare_data_to_score(model: CLIP, data: PairsDataModule) -> PairsDataModule:
+    """The same without canaries, which are no pairs of the user's."""
+    data.adapt_to(model)
+    data.prepare_data()
+    data.setup('predict')
+    return data
+
+
 def clean_surrogate(model: CLIP, data: PairsDataModule, ckpt_path: str | None, device: torch.device) -> Surrogate:
     """A trained model with clean pairs; an attack on them may need the very file that is being made."""
     surrogate = load_trained(model, ckpt_path, device)

@@ -19,6 +19,7 @@ from datamodules.rows.filters import (
     PictureFold,
     RandomSubset,
     apply_filters,
+    dropped_by_any,
     mask_digest,
 )
 from datamodules.rows.table import PairTable
@@ -48,7 +49,7 @@ def rows_kept_by(rule: Filter, rows: int = ROWS) -> list[int]:
 def apply(filters: dict[str, Filter]) -> np.ndarray:
     """Pictures of which each is that of two pairs, half a table apart."""
     hashes = np.random.default_rng(1).integers(-(2**63), 2**63, ROWS // 2)
-    return apply_filters(filters, table(), POISONS, lambda: np.tile(hashes, 2))
+    return dropped_by_any(apply_filters(filters, table(), POISONS, lambda: np.tile(hashes, 2)), ROWS)
 
 
 class TestRandomSubset:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.rows.subsets import balanced_rows, random_rows, random_rows_per_group
+from datamodules.rows.subsets import balanced_rows, random_parts, random_rows, random_rows_per_group
 
 
 class TestRandomRows:
@@ -70,3 +70,16 @@ class TestRandomRowsPerGroup:
     def test_every_row_is_equally_likely(self) -> None:
         drawn = random_rows_per_group(np.full(6000, 3), 1, seed=0) % 3
         assert np.abs(np.bincount(drawn) - 2000).max() < 150  # four standard deviations
+
+
+class TestRandomParts:
+    def test_hold_each_number_once_and_are_large_enough(self) -> None:
+        parts = random_parts(1000, 300)
+        assert [len(part) for part in parts] == [334, 333, 333]
+        assert sorted(np.concatenate(parts)) == [*range(1000)]
+        assert all((np.diff(part) > 0).all() for part in parts) and parts[0].tolist() != [*range(334)]
+
+    @pytest.mark.parametrize('least', [None, 4, 7])
+    def test_a_small_set_is_one_part(self, least: int | None) -> None:
+        (part,) = random_parts(7, least)
+        assert part.tolist() == [*range(7)]

@@ -1,0 +1,51 @@
+"""HTML pages in one file, which load nothing from elsewhere, and in which nothing that they show can run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+
+def render_page(folder: Path, name: str, **values: Any) -> str:
+    """Fills ``<name>.html`` with values, each of which is escaped, and with ``<name>.css`` and ``<name>.js``.
+
+    The template places ``policy``, a Content-Security-Policy, before anything else, then ``style`` and ``script``. A
+    browser then runs this script alone, told by its hash, applies this style alone, and fetches nothing.
+
+    Args:
+        folder: Folder of the three files.
+        name: Their name, without an ending.
+        values: What the template shows. Attributes must be quoted there.
+    """
+    loader = FileSystemLoader(folder)
+    environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True)
+    style, script = ((folder / f'{name}.{ending}').read_text(encoding='utf-8') for ending in ('css', 'js'))
+    own = {'policy': policy(style, script), 'style': Markup(style), 'script': Markup(script)}  # our own files
+    return environment.get_template(f'{name}.html').render(**own, **values)
+
+
+def policy(style: str, script: str) -> str:
+    """A Content-Security-Policy that allows one style, one script, and pictures that are part of the page."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        f"base-uri 'none'; form-action 'none'"
+    )
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A picture as part of a page.
+
+    Args:
+        content: The encoded picture.
+        kind: Its form, such as ``jpeg``.
+    """
+    return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
+
+
+def _digest(text: str) -> str:
+    return f'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'
