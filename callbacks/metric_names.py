@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple, cast, get_args
 
 AsrQuantity = Literal['rate', 'clean', 'low', 'high', 'hits', 'n', 'recall', 'recall_n']
-Head = Literal['prompts', 'probe', 'knn']  # the classifier that an attack is to deceive
+Head = Literal['prompts', 'probe', 'knn', 'retrieval']  # what an attack is to deceive
 Direction = Literal['i2t', 't2i']  # from picture to text, from text to picture
 RetrievalQuantity = Literal[
     'r1', 'r1_low', 'r1_high',
@@ -21,7 +21,9 @@ RetrievalQuantity = Literal[
 ]  # fmt: skip
 
 ASR_PREFIX = 'asr/'
-HEAD_PREFIXES: dict[Head, str] = {'prompts': ASR_PREFIX, 'probe': 'asr_probe/', 'knn': 'asr_knn/'}
+HEAD_PREFIXES: dict[Head, str] = {
+    'prompts': ASR_PREFIX, 'probe': 'asr_probe/', 'knn': 'asr_knn/', 'retrieval': 'asr_retrieval/',
+}  # fmt: skip
 PROBE_PREFIX = 'probe/'
 KNN_PREFIX = 'knn/'
 ZERO_SHOT_PREFIX = 'zero_shot/'
@@ -47,14 +49,15 @@ class AsrName(NamedTuple):
 
 
 def asr_metric(attack: str, what: AsrQuantity, head: Head = 'prompts') -> str:
-    """Name of an attack success metric: ``asr/<attack>/<what>``, or ``asr_<head>/...`` through another classifier."""
+    """Name of an attack success metric: ``asr/<attack>/<what>``, or ``asr_<head>/...`` by other means than prompts."""
     return f'{HEAD_PREFIXES[head]}{attack}/{what}'
 
 
-def parse_asr_metric(metric: str) -> AsrName | None:
-    """Attack and quantity of a metric; ``None`` if it does not measure an attack's success."""
-    attack, _, what = metric.removeprefix(ASR_PREFIX).rpartition('/')
-    if not metric.startswith(ASR_PREFIX) or not attack or what not in get_args(AsrQuantity):
+def parse_asr_metric(metric: str, head: Head = 'prompts') -> AsrName | None:
+    """Attack and quantity of a metric; ``None`` if it does not measure an attack's success by these means."""
+    prefix = HEAD_PREFIXES[head]
+    attack, _, what = metric.removeprefix(prefix).rpartition('/')
+    if not metric.startswith(prefix) or not attack or what not in get_args(AsrQuantity):
         return None
     return AsrName(attack, cast('AsrQuantity', what))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from callbacks.at_evaluation import AtEvaluation
 from callbacks.intervals import wilson_interval
-from callbacks.metric_names import Direction, RetrievalQuantity, retrieval_metric
+from callbacks.metric_names import Direction, RetrievalQuantity, asr_metric, retrieval_metric
+from callbacks.retrieval_attacks import AttackedPictures, CaptionPool, measure_success
 from callbacks.retrieval_ranks import (
     Ranks,
     hit_rate,
@@ -52,6 +53,16 @@ class Retrieval(AtEvaluation):
     - ``above_chance``: (``medr_chance`` - ``medr``) / ``medr_chance``, 0 for chance and near 1 for a perfect model;
     - ``tied``: share of the queries with a wrong candidate exactly as similar as the best right answer.
 
+    The pictures of attacks are compared with the same captions. Success is a caption that names the attack's target
+    among the most similar ones; pictures that show the target do not count. Logged for each attack as
+    ``asr_retrieval/<attack>/<quantity>``:
+
+    - ``rate``, ``low``, ``high``, ``hits`` and ``n``: rate of success, ends of its 95 % Wilson interval, successes, and
+      pictures;
+    - ``clean``: rate of clean held-out pictures that do not show the target, the mean over the pictures of the attack;
+    - ``recall`` and ``recall_n``: rate of clean pictures that do show a target, the mean over targets, and how many
+      there are.
+
     Nothing is logged without held-out pairs. Pictures that cannot be read, or that attacks take from the held-out
     ones, are left out.
 
@@ -59,26 +70,54 @@ class Retrieval(AtEvaluation):
         by_class: Call every caption right that is of a picture of the same class, such as all captions that name the
             same person. Captions of pictures of unknown class are still right by their words.
         permutations: Number of permutations that show what chance reaches.
+        attack_top: How many of the most similar captions an attack succeeds with.
     """
 
-    def __init__(self, by_class: bool = False, permutations: int = 100) -> None:
+    def __init__(self, by_class: bool = False, permutations: int = 100, attack_top: int = 1) -> None:
         check_number('callbacks.retrieval.permutations', permutations, '[1, inf)')
-        self.by_class, self.permutations = by_class, permutations
+        check_number('callbacks.retrieval.attack_top', attack_top, '[1, inf)')
+        self.by_class, self.permutations, self.attack_top = by_class, permutations, attack_top
+        self.attacked = AttackedPictures()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != 'predict' and truth_of(trainer).heldout is None:
             rank_zero_info('Retrieval is not measured: the data holds out no pairs.')
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.attacked = AttackedPictures()
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        truth = truth_of(trainer)
+        if truth.heldout is not None and truth.evaluation_sets[dataloader_idx].kind == 'asr':
+            self.attacked.add(dataloader_idx, outputs['image'], batch)
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
 
     def measure(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
         truth = truth_of(trainer)
         if truth.heldout is None or not len(rows := truth.clean_heldout_rows):
             return {}
         embedded = embed_pairs(trainer, module, truth.heldout_dataloader(), len(truth.heldout), 'retrieval')
-        embedded = Embeddings(*(part[rows] for part in embedded))
+        embedded, pairs = Embeddings(*(part[rows] for part in embedded)), truth.heldout.take(rows)
         say_unembedded(truth.heldout_name, embedded)
         device = module.device if module.device.type == 'cuda' else 'cpu'  # others may lack float64
-        measured = measure_retrieval(embedded, truth.heldout.take(rows), self.by_class, self.permutations, device)
-        return {retrieval_metric(truth.heldout_name, *name): value for name, value in measured.items()}
+        measured = measure_retrieval(embedded, pairs, self.by_class, self.permutations, device)
+        metrics = {retrieval_metric(truth.heldout_name, *name): value for name, value in measured.items()}
+        for index, attacked in self.attacked.gather(module).items():
+            attack = truth.evaluation_sets[index]
+            pool = CaptionPool(pairs, embedded, number_pictures(pairs), attack.classes, device)
+            success = measure_success(attacked, pool, self.attack_top)
+            metrics |= {asr_metric(attack.name, what, 'retrieval'): value for what, value in success.items()}
+        return metrics
 
 
 Measured = dict[tuple[Direction, RetrievalQuantity], float]

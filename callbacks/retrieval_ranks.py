@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 SCORES_AT_ONCE = 2**22  # similarities in memory, with their sorted copy and its indices about 100 MB
+FEW_ANSWERS = 16  # assignments of answers up to which the similarities are not sorted
 ROUNDING = 1e-9  # of shares of queries, where the chances of tied answers are added up
 
 
@@ -105,11 +106,23 @@ def _rank(scores: Tensor, places: Iterable[NDArray[np.int64]]) -> Ranks:
     """Ranks of q queries with similarities (q, C), for the places of their right answers, K of (q, A)."""
     found = [_best(scores, torch.from_numpy(each).to(scores.device)) for each in places]
     best, right_tied = (torch.stack(part, 1) for part in zip(*found, strict=True))
-    ascending = scores.sort(1).values
-    up_to_best, below_best = (torch.searchsorted(ascending, best, right=right) for right in (True, False))
-    wrong_tied = (up_to_best - below_best - right_tied).clamp(min=0)  # without a usable answer nothing is tied
-    ranks = Ranks(scores.shape[1] - up_to_best, wrong_tied, right_tied)
+    ahead, tied = (_compare if best.shape[1] <= FEW_ANSWERS else _compare_sorted)(scores, best)
+    ranks = Ranks(ahead, (tied - right_tied).clamp(min=0), right_tied)  # without a usable answer nothing is tied
     return Ranks(*(part.T.cpu() for part in ranks))
+
+
+def _compare(scores: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
+    """How many scores of each query, (q, C), are above and how many equal to each of its K limits, (q, K) each."""
+    limits = [limit[:, None] for limit in best.T]
+    above, equal = ([compare(scores, limit).sum(1) for limit in limits] for compare in (torch.gt, torch.eq))
+    return torch.stack(above, 1), torch.stack(equal, 1)
+
+
+def _compare_sorted(scores: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for any number of limits: sorting takes as long as comparing with twenty-five of them."""
+    ascending = scores.sort(1).values
+    up_to, below = (torch.searchsorted(ascending, best, right=right) for right in (True, False))
+    return scores.shape[1] - up_to, up_to - below
 
 
 def _best(scores: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:

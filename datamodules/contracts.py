@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -92,6 +93,15 @@ class Prompts(Protocol):
 
     def prompt_tokens(self) -> list[torch.Tensor]:
         """Tokens of the prompts of each evaluation set, int64 (C, P, T)."""
+
+    def kept_array(self, name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> np.ndarray:
+        """An array that is made once and kept for later runs, float32.
+
+        Args:
+            name: Its name, which must determine its content.
+            shape: Its shape.
+            fill: Writes the content in place, if there is none yet.
+        """
 
 
 class Truth(Protocol):

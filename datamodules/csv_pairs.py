@@ -41,6 +41,8 @@ class CSVPairs(PairsDataModule):
         root: Folder that image paths are relative to. Defaults to the folder of the file.
         image_column: Column of image paths. Defaults to ``filepath`` (open_clip) or ``image`` (CleanCLIP).
         caption_column: Column of captions. Defaults to ``title`` (open_clip) or ``caption`` (CleanCLIP).
+        id_column: Column that says which picture a caption belongs to: rows with one id share the first path that any
+            of them has, and the others may leave it empty. By default, rows with one path share a picture.
         label_column: Column of classes, as names or as indices into ``class_names``. Empty fields, -1 and nan are no
             class. By default pairs have no class.
         separator: Character between fields. Defaults to that of Excel's line ``sep=;``, else a tab if the header has
@@ -68,6 +70,7 @@ class CSVPairs(PairsDataModule):
         root: str | None = None,
         image_column: str | None = None,
         caption_column: str | None = None,
+        id_column: str | None = None,
         label_column: str | None = None,
         separator: str | None = None,
         **kwargs: Any,
@@ -80,7 +83,7 @@ class CSVPairs(PairsDataModule):
             )
         self.train, self.validation, self.root = train, validation, root
         self.image_column, self.caption_column, self.label_column = image_column, caption_column, label_column
-        self.separator = separator
+        self.id_column, self.separator = id_column, separator
 
     def load_table(self) -> PairTable:
         """Reads the training pairs, in the order of the file."""
@@ -107,9 +110,11 @@ class CSVPairs(PairsDataModule):
         """Reads the columns ``image``, ``caption`` and, if pairs have classes, ``label``."""
         image = self.image_column or _find_column(_IMAGE_COLUMNS, 'image', layout.names, source)
         caption = self.caption_column or _find_column(_CAPTION_COLUMNS, 'caption', layout.names, source)
-        names = {'image': image, 'caption': caption} | ({'label': self.label_column} if self.label_column else {})
+        names = {'image': image, 'caption': caption, 'label': self.label_column, 'id': self.id_column}
+        names = {name: found for name, found in names.items() if found}
         rows = read_columns(file, layout, list(names.values()), source).rename_columns(list(names))
-        return rows.set_column(0, 'image', pc.utf8_trim_whitespace(rows['image']))
+        rows = rows.set_column(0, 'image', pc.utf8_trim_whitespace(rows['image']))
+        return share_paths(rows, source) if self.id_column else rows
 
 
 def _find_column(known: Sequence[str], kind: str, names: Sequence[str], source: str) -> str:
@@ -122,6 +127,37 @@ def _find_column(known: Sequence[str], kind: str, names: Sequence[str], source: 
             f'needs one as its first line.'
         )
     return present[0]
+
+
+def share_paths(rows: pa.Table, source: str) -> pa.Table:
+    """Gives each row the first path of its id; a row without an id keeps its own.
+
+    Args:
+        rows: Table with the columns ``image``, ``caption`` and ``id``.
+        source: What was read, as ``data.<argument>=<value>``.
+
+    Raises:
+        UsageError: If a caption has an id that no path has.
+
+    Example:
+        >>> rows = pa.table({'id': ['7', '7', ''], 'image': ['', 'a.jpg', 'b.jpg'], 'caption': ['dog', 'pet', 'cat']})
+        >>> share_paths(rows, 'data.train')['image'].to_pylist()
+        ['a.jpg', 'a.jpg', 'b.jpg']
+    """
+    own = pc.utf8_trim_whitespace(rows['id'])
+    names = pc.if_else(pc.equal(own, ''), rows['image'], own).combine_chunks()
+    number = np.asarray(names.dictionary_encode().indices)
+    has_path = np.flatnonzero(pc.not_equal(rows['image'], ''))
+    first = np.full(len(rows), -1)
+    first[number[has_path[::-1]]] = has_path[::-1]  # NumPy keeps the last of several values for one index
+    lost = np.flatnonzero((first[number] < 0) & np.asarray(pc.not_equal(rows['caption'], '')))
+    if len(lost):
+        raise UsageError(
+            f'{source}: no row with the id {own[int(lost[0])].as_py()!r} has a path, and {len(lost):,} captions lack '
+            f'their picture: give the path in one row of each id.'
+        )
+    paths = rows['image'].take(pa.array(np.where(first[number] < 0, 0, first[number])))
+    return rows.set_column(rows.schema.get_field_index('image'), 'image', paths)
 
 
 def _check_images(pairs: pa.Table, root: Path, source: str) -> None:

@@ -244,6 +244,7 @@ class PairsDataModule(L.LightningDataModule):
         if self.heldout is not None:
             self.clean_heldout_rows = np.flatnonzero(~pool.of_taken_images('heldout'))
         self.evaluation_sets = self._evaluation_sets(pool)
+        self._prompts: dict[tuple[tuple[str, ...], tuple[str, ...]], torch.Tensor] = {}
         self._check_batch_size(stage)
 
     def adapt_to(self, model: L.LightningModule | None) -> None:
@@ -441,7 +442,15 @@ class PairsDataModule(L.LightningDataModule):
 
     def prompt_tokens(self) -> list[torch.Tensor]:
         """Tokens of the prompts of each evaluation set, int64 (C, P, T)."""
-        return [prompt_tokens(s.classes, s.templates, self.tokenizer) for s in self.evaluation_sets]
+        for each in self.evaluation_sets:
+            if (each.classes, each.templates) not in self._prompts:
+                tokens = prompt_tokens(each.classes, each.templates, self.tokenizer)
+                self._prompts[each.classes, each.templates] = tokens
+        return [self._prompts[each.classes, each.templates] for each in self.evaluation_sets]
+
+    def kept_array(self, name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> np.ndarray:
+        """An array that is made once and kept in ``cache_dir``, float32; its name must determine its content."""
+        return stored_array(self.cache_dir / f'{name}.npy', shape, np.float32, fill)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augments and normalizes the pictures of a batch, on the device."""

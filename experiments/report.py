@@ -17,6 +17,7 @@ from pathlib import Path
 
 from callbacks.figure_files import save_figure
 from datamodules.usage_error import UsageError
+from experiments.clip_benchmark import write_records
 from experiments.errors import short_errors
 from experiments.meter_figure import leak_against_estimate
 from experiments.result_figures import success_against_accuracy, success_over_epochs
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument('--meter', type=Path, help='PNG file for the leak of each attack against its estimate')
     parser.add_argument('--retrieval', type=Path, help='PNG file for loss and median rank of retrieval over the epochs')
     parser.add_argument('--save', type=Path, help='folder to save the results in, one small JSON file for each run')
+    parser.add_argument('--clip-benchmark', type=Path, help="folder to save them in as CLIP_benchmark's JSON files")
     options = parser.parse_args()
     with short_errors(sys.argv):
         results = read_all(options.runs)
@@ -52,6 +54,8 @@ def main() -> None:
                 print(f'figure: {path}')
         if options.save:
             save_all(results, options.save)
+        if options.clip_benchmark:
+            write_records(results, options.clip_benchmark)
 
 
 def read_all(paths: Sequence[Path]) -> list[Result]:

@@ -15,7 +15,7 @@ from experiments.subcommands import options_with_values
 FILE = 'config.yaml'
 FROM_FILES = ('protect', 'audit', 'clean')  # take model and data from a given file of a run, poisons and filters too
 WEIGHTS = ('pretrained', 'init_from')  # a trained model is told by its checkpoint; others need none
-LEFT_OUT: dict[str, tuple[str, ...]] = {  # by `inspect` and `explain`: also what is done to training pairs
+LEFT_OUT: dict[str, tuple[str, ...]] = {  # by all but `protect`: also what is done to training pairs
     'model': WEIGHTS,
     'data': ('attacks', 'filters', 'trusted', 'canaries', 'image_views', 'caption_views'),
 }
@@ -56,7 +56,7 @@ def _checkpoint(subcommand: str, given: Mapping[str, str]) -> str:
     """The checkpoint whose run has the settings; of several models, that of the first."""
     if subcommand == 'explain':
         return next((value for option, value in given.items() if option.startswith('models.')), '')
-    return given.get('ckpt_path', '') if subcommand == 'inspect' else ''
+    return given.get('ckpt_path', '') if subcommand in ('inspect', 'export_model') else ''
 
 
 def _with_files_of_runs(arguments: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ TRAINING = {  # methods of Lightning's trainer
 }
 TOOLS = (  # functions of `experiments.tools`
     'export', 'harden', 'optimize_patch', 'rank_images', 'check_attacks', 'inspect', 'protect', 'explain', 'audit',
-    'clean',
+    'clean', 'export_model',
 )  # fmt: skip
 SUBCOMMANDS = (*TRAINING, *TOOLS)
 NEED_WEIGHTS = ('validate', 'test', 'predict')  # random weights give no meaningful result here

@@ -28,7 +28,7 @@ from experiments.results import (
 
 MIN_IMAGES_FOR_A_RATE = 101  # below, an attack's success is shown as hits of all images
 UNSAID = '†'
-THROUGH: dict[Head, str] = {'probe': 'through a probe', 'knn': 'through k-NN'}
+THROUGH: dict[Head, str] = {'probe': 'through a probe', 'knn': 'through k-NN', 'retrieval': 'through retrieval'}
 
 
 def run_table(results: Sequence[Result]) -> str:
@@ -123,9 +123,9 @@ def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended
     return format_table(rows) + format_notes(rows[1:], every_cell)
 
 
-def attack_cell(runs: Sequence[Result], attack: str) -> str:
+def attack_cell(runs: Sequence[Result], attack: str, head: Head = 'prompts') -> str:
     """Success over all images of all seeds, with its interval and the rate on clean images."""
-    return _success(runs, attack) + star(runs)
+    return _success(runs, attack, head) + star(runs)
 
 
 def through_features(results: Iterable[Result], attacks: Sequence[str]) -> list[tuple[str, Head]]:
@@ -162,7 +162,7 @@ def _kept(runs: Sequence[Result]) -> str:
 
 def _hits_and_images(runs: Sequence[Result], attack: str, head: Head = 'prompts') -> tuple[int, int]:
     hits, n = (sum(last_values(runs, asr_metric(attack, what, head))) for what in ('hits', 'n'))
-    return int(hits), int(n)
+    return round(hits), int(n)
 
 
 def _recall(runs: Sequence[Result], attack: str, head: Head) -> float:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import lightning as L
@@ -22,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from datamodules.contracts import prompts_of
 from datamodules.usage_error import UsageError, check_number
 from lightning_modules.checkpoint_version import add_version, check_version
+from lightning_modules.classifiers import Classifiers, identify_text_tower
 from lightning_modules.divergence import DivergenceWatch
 from lightning_modules.losses import info_nce, one_way
 from lightning_modules.normalization import Normalization
@@ -29,7 +31,7 @@ from lightning_modules.packed_text import can_be_packed, encode_packed, run_pack
 from lightning_modules.recompute import frozen_statistics, recompute, recompute_towers
 from lightning_modules.schedules import Schedule, restart_from_peaks
 from lightning_modules.towers import build_towers
-from lightning_modules.weights import EARLIER_PAIRS, check_method, check_weights, load_weights, trained_pairs
+from lightning_modules.weights import EARLIER_PAIRS, check_method, check_weights, load_start, trained_pairs
 
 MIXED = {'bf16-mixed': torch.bfloat16, '16-mixed': torch.float16}
 MAX_SENT_IN_FULL = 8192  # pairs of a batch over all processes
@@ -61,8 +63,10 @@ class CLIP(L.LightningModule):
             its text tower; ``RN50-quickgelu`` uses QuickGELU, as OpenAI's weights do. With several processes, a ResNet
             normalizes over each process's share of the batch, so its loss differs slightly from that of a single
             process; on GPUs, ``trainer.sync_batchnorm: true`` removes the difference. Other models are not affected.
-        pretrained: Weights to start from: a file or an open_clip tag. By default, weights are random.
-        init_from: Clipward checkpoint to take the initial weights from. Its settings and training progress are ignored.
+        pretrained: Weights to start from: an open_clip tag, or a file of open_clip, its trainer, OpenAI or Clipward. By
+            default, weights are random.
+        init_from: Clipward checkpoint, or another such file, to take the initial weights from. Its settings and
+            training progress are ignored.
         lr: Peak learning rate of AdamW.
         warmup_steps: Steps of linear warm-up. Defaults to a tenth of all steps, at most 10,000.
         weight_decay: Weight decay of matrices. Vectors and scalars (norms, biases, the logit scale) are not decayed.
@@ -121,11 +125,13 @@ class CLIP(L.LightningModule):
         self.views, self.channels_last = views, channels_last
         self.chunk_size, self.tile_size = chunk_size, tile_size
         self.untrained = pretrained is None and init_from is None
-        self.towers, self.width, self.tokenizer = build_towers(architecture, pretrained)
+        file = pretrained if pretrained is not None and Path(pretrained).is_file() else None
+        self.towers, self.width, self.tokenizer = build_towers(architecture, pretrained if file is None else None)
         self.normalization = Normalization.of(self.towers.visual.preprocess_cfg)
         self.trained_pairs: list[Tensor] = []
-        if init_from is not None:
-            self.start_from(load_weights(self, init_from))
+        for argument, path in (('model.pretrained', file), ('model.init_from', init_from)):
+            if path is not None:
+                self.start_from(load_start(self, self.towers, path, argument))
         if channels_last:
             self.towers.visual.to(memory_format=torch.channels_last)
         if compile:
@@ -137,6 +143,7 @@ class CLIP(L.LightningModule):
         self._run_packed = torch.compile(run_packed, dynamic=True) if compile else run_packed
         self._encode_padded = torch.compile(self.towers.encode_text) if compile else self.towers.encode_text
         self.classifiers: list[Tensor] = []
+        self.known_classifiers = Classifiers()
         self.configured: list[dict[str, Any]] = []  # settings of each group of parameters at the start
         self.divergence = DivergenceWatch()
 
@@ -356,8 +363,12 @@ class CLIP(L.LightningModule):
         self.stop_if_diverged()  # also where an epoch is evaluated before its end
 
     def on_validation_epoch_start(self) -> None:
-        with self.trainer.strategy.precision_plugin.forward_context():
-            self.classifiers = [self.classifier(tokens) for tokens in prompts_of(self.trainer).prompt_tokens()]
+        prompts, trainer = prompts_of(self.trainer), self.trainer
+        tower = identify_text_tower(self.towers, trainer.precision, self.device.type, self.packs_text)
+        keep = None if trainer.state.fn == 'fit' else prompts.kept_array  # of weights that no longer change
+        with trainer.strategy.precision_plugin.forward_context():
+            known = self.known_classifiers.build(prompts.prompt_tokens(), self, tower, keep)
+        self.classifiers = [classifier.to(self.device) for classifier in known]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Embeds the images of an evaluation set and compares them with its classes.

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from datamodules.usage_error import UsageError
-from lightning_modules.weights import check_finite, load_pretrained
+from lightning_modules.weights import check_finite
 
 CLIP_VOCABULARY = 49_408  # of CLIP's byte-pair tokenizer, which the datamodules bring
 NEEDED = {'embed_dim': int, 'vision_cfg': dict, 'text_cfg': dict}  # settings of a model, and their types
 UNUSED = ('logit_bias', 'text_decoder')  # of SigLIP's loss and of CoCa's captioning
-SAVED_FOR_HUGGING_FACE = 'open_clip_config.json'  # name of the file in the folder of such a model
+SAVED_FOR_HUGGING_FACE = 'open_clip_config.json'  # name of the settings in the folder of such a model
 
 
 class Tokenizer(NamedTuple):
@@ -46,18 +46,20 @@ class Towers(NamedTuple):
     tokenizer: Tokenizer | None
 
 
-def build_towers(architecture: str, pretrained: str | None) -> Towers:
+def build_towers(architecture: str, tag: str | None = None) -> Towers:
     """Builds both towers with open_clip, from a model name or a JSON file.
+
+    Args:
+        architecture: The name or file.
+        tag: Weights of open_clip to download; random ones by default.
 
     Raises:
         UsageError: If open_clip cannot build the model, load its tokenizer or find the weights.
     """
     import open_clip  # takes seconds
 
-    name, config = _find_model(architecture)
+    name, config = find_model(architecture)
     tokenizer = _find_tokenizer(architecture, name, config)
-    file = pretrained if pretrained is not None and Path(pretrained).is_file() else None
-    tag = pretrained if file is None else None
     if tag is not None:
         _download(name, tag)
     try:
@@ -65,11 +67,9 @@ def build_towers(architecture: str, pretrained: str | None) -> Towers:
     except Exception as error:  # whatever its settings make open_clip, timm or torch raise
         raise UsageError(f'model.architecture={architecture!r} cannot be built: {_reason(error)}') from error
     _check_square(architecture, model.visual.image_size)
-    if file is not None:
-        load_pretrained(model, file)
     _freeze_unused(model)
-    if pretrained is not None:
-        check_finite(model.state_dict(), f'model.pretrained={pretrained!r}')
+    if tag is not None:
+        check_finite(model.state_dict(), f'model.pretrained={tag!r}')
     return Towers(model, config['embed_dim'], tokenizer)
 
 
@@ -80,8 +80,12 @@ def _freeze_unused(model: Any) -> None:
             part.requires_grad_(False)
 
 
-def _find_model(architecture: str) -> tuple[str, dict[str, Any]]:
-    """The name by which open_clip knows a model, and its settings."""
+def find_model(architecture: str) -> tuple[str, dict[str, Any]]:
+    """The name by which open_clip knows a model, and its settings in open_clip's format.
+
+    Raises:
+        UsageError: If there is no such model.
+    """
     import open_clip
 
     if architecture.endswith('.json'):

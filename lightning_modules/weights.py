@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from datamodules.usage_error import UsageError
 from lightning_modules.checkpoint_version import check_version
+from lightning_modules.torchscript import is_torchscript, read_torchscript
 
 EARLIER_PAIRS = 'earlier_pairs'  # in a checkpoint: what its initial weights were trained on
 PREFIX = 'towers.'  # of the weights that every model of this package has
@@ -79,29 +80,65 @@ def trained_pairs(checkpoint: Mapping[str, Any]) -> list[Tensor]:
     return [*checkpoint.get(EARLIER_PAIRS, []), *(state['trained_pairs'] for state in states)]
 
 
-def load_pretrained(towers: nn.Module, path: str) -> None:
-    """Loads a file of open_clip's weights.
+def load_start(module: nn.Module, towers: nn.Module, path: str, argument: str) -> dict[str, Any]:
+    """Loads the weights that a run starts from: of a checkpoint of Clipward, or of open_clip or OpenAI.
+
+    Args:
+        module: The module that has the towers.
+        towers: The towers.
+        path: The file.
+        argument: The argument that named it, for messages.
+
+    Returns:
+        The whole of a checkpoint of Clipward; nothing for other weights.
 
     Raises:
-        UsageError: If the file does not hold the weights of these towers.
+        UsageError: If the file does not hold weights of this architecture, or those of a run that diverged.
+    """
+    if not Path(path).is_file() or _is_clipward(path):
+        return load_weights(module, path, argument)
+    load_pretrained(towers, path, argument)
+    return {}
+
+
+def _is_clipward(path: str) -> bool:
+    """Whether a file is a checkpoint of Clipward; reads little of it."""
+    try:
+        checkpoint = torch.load(path, map_location='cpu', mmap=True, weights_only=True)
+        return any(name.startswith(PREFIX) for name in checkpoint['state_dict'])
+    except Exception:  # whatever it is then, it is told by what reads it
+        return False
+
+
+def load_pretrained(towers: nn.Module, path: str, argument: str = 'model.pretrained') -> None:
+    """Loads a file of open_clip's or OpenAI's weights; prefixes of open_clip's trainer are removed.
+
+    Raises:
+        UsageError: If the file does not hold the weights of these towers, or those of a run that diverged.
     """
     from open_clip.factory import load_checkpoint  # takes seconds
 
+    named = f'{argument}={path!r}'
     try:
-        load_checkpoint(towers, path)
+        if is_torchscript(path):
+            towers.load_state_dict(read_torchscript(path))
+        else:
+            load_checkpoint(towers, path)
     except Exception as error:  # a damaged file can make any part of open_clip or torch fail
-        raise UsageError(f'model.pretrained={path!r} {_why_not_pretrained(path)}') from error
+        raise UsageError(f'{named} {_why_not_pretrained(path)}') from error
+    check_finite(towers.state_dict(), named)
 
 
 def _why_not_pretrained(path: str) -> str:
     from open_clip.factory import load_state_dict
 
     try:
-        names = list(load_state_dict(path))
+        weights = read_torchscript(path) if is_torchscript(path) else load_state_dict(path)
+        names = [name for name, tensor in weights.items() if isinstance(tensor, Tensor)]
     except Exception as error:
         return _why_unreadable(error)
-    if any(name.startswith(PREFIX) for name in names):
-        return 'is a checkpoint of Clipward: give it as model.init_from.'
+    if not names:
+        return 'holds no weights: give a file that open_clip, OpenAI or Clipward has saved from a model.'
     return 'holds weights of another architecture: set model.architecture to the one that they belong to.'
 
 

@@ -21,6 +21,8 @@ from experiments.bench import (
     neighbors,
     phases,
     probe,
+    prompts,
+    retrieval,
     run,
     scale,
     split,
@@ -49,6 +51,8 @@ MEASUREMENTS = {  # these two first: they measure memory, to which the others wo
     'run': run.measure,
     'defenses': defenses.measure,
     'scale': scale.measure,
+    'retrieval': retrieval.measure,
+    'prompts': prompts.measure,
 }
 COLUMNS = ('measurement', 'measured', 'target', '')
 
@@ -80,6 +84,9 @@ def main(args: list[str] | None = None) -> list[Result]:
     parser.add_argument(
         '--peer', type=Path, metavar='PYTHON', help='Python with open_clip_torch[training], to compare steps'
     )
+    parser.add_argument(
+        '--clip-benchmark', type=Path, metavar='PYTHON', help='Python with clip-benchmark, to compare retrieval'
+    )
     parser.add_argument('--pairs', type=int, default=run.PAIRS, help='pairs of run and defenses (default: %(default)s)')
     parser.add_argument('--pictures', type=Path, metavar='PATH', help='folder of CIFAR-10 for both (default: drawn)')
     parser.add_argument('--features', type=int, default=probe.FEATURES, help='features of probe (default: %(default)s)')
@@ -89,6 +96,7 @@ def main(args: list[str] | None = None) -> list[Result]:
         **MEASUREMENTS,
         'start': partial(start.measure, options.against),
         'step': partial(step.measure, options.peer),
+        'retrieval': partial(retrieval.measure, options.clip_benchmark),
         'run': partial(run.measure, options.against, options.pairs, options.pictures),
         'defenses': partial(defenses.measure, options.pairs, options.pictures),
         'probe': partial(probe.measure, options.features),
@@ -111,6 +119,8 @@ def check(options: argparse.Namespace) -> None:
         start.check_checkout(options.against)
     if options.peer is not None:
         step.check_peer(options.peer)
+    if options.clip_benchmark is not None:
+        retrieval.check_peer(options.clip_benchmark)
     run.check(options.pairs, options.pictures)
     probe.check(options.features)
 

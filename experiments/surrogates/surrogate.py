@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +25,26 @@ def load_trained(model: CLIP, ckpt_path: str | None, device: torch.device) -> CL
     Raises:
         UsageError: If the model's weights are random.
     """
-    if ckpt_path is not None:
-        model.start_from(load_weights(model, ckpt_path, 'ckpt_path'))
-    elif model.untrained:
+    read_weights(model, ckpt_path)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def read_weights(model: CLIP, ckpt_path: str | None) -> dict[str, Any]:
+    """Loads the checkpoint into the model, if one is given, and returns all that it holds.
+
+    Raises:
+        UsageError: If the model's weights are random.
+    """
+    if ckpt_path is None and model.untrained:
         raise UsageError(
             'random weights tell nothing: give --ckpt_path, --model.init_from, or --model.pretrained with '
             '--model.architecture.'
         )
-    return model.to(device).eval().requires_grad_(False)
+    if ckpt_path is None:
+        return {}
+    checkpoint = load_weights(model, ckpt_path, 'ckpt_path')
+    model.start_from(checkpoint)
+    return checkpoint
 
 
 class Surrogate:

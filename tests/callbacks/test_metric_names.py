@@ -8,6 +8,7 @@ import pytest
 from callbacks.metric_names import (
     AsrQuantity,
     Direction,
+    Head,
     RetrievalQuantity,
     asr_metric,
     detection_metric,
@@ -28,7 +29,7 @@ ATTACKS = ('badnet', 'badnet_clean', 'clean', 'rate', 'badnet/clean', 'n', 'asr/
 
 class TestAsrMetric:
     def test_names_of_different_attacks_never_collide(self) -> None:
-        names = [asr_metric(attack, what) for attack, what in product(ATTACKS, QUANTITIES)]
+        names = [asr_metric(*name) for name in product(ATTACKS, QUANTITIES, get_args(Head))]
         assert len(set(names)) == len(names)
 
     @pytest.mark.parametrize(('attack', 'what'), [*product(ATTACKS, QUANTITIES)])
@@ -40,6 +41,11 @@ class TestAsrMetric:
     )
     def test_other_names_are_not_parsed(self, metric: str) -> None:
         assert parse_asr_metric(metric) is None
+
+    def test_success_by_other_means_is_parsed_as_such(self) -> None:
+        name = asr_metric('badnet', 'rate', 'retrieval')
+        assert name == 'asr_retrieval/badnet/rate' and parse_asr_metric(name) is None
+        assert parse_asr_metric(name, 'retrieval') == ('badnet', 'rate')
 
 
 class TestDetectionMetric:

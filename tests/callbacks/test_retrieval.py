@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from callbacks.metric_names import Direction, RetrievalQuantity
 from callbacks.retrieval import Measured, Retrieval, measure_retrieval, number_meanings, number_pictures
 from callbacks.sweep import Embeddings
+from datamodules.attacks.badnet import BadNet
 from datamodules.pictures.images import ArrayImages
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
@@ -133,7 +134,7 @@ def run(
     getattr(running, stage)(model, datamodule=pairs, **({} if stage == 'fit' else {'verbose': False}))
     file = folder / 'log' / 'metrics.csv'
     rows = list(csv.DictReader(file.read_text().splitlines())) if file.exists() else []
-    names = sorted({name for row in rows for name in row if name.startswith('retrieval/')})
+    names = sorted({name for row in rows for name in row if name.startswith(('retrieval/', 'asr_retrieval/'))})
     return {name: [float(row[name]) for row in rows if row[name]] for name in names}
 
 
@@ -146,6 +147,19 @@ def test_is_measured_in_every_kind_of_run(stage: str, is_labeled: bool, tmp_path
     assert {len(values) for values in logged.values()} == {2 if stage == 'fit' else 1}
     assert logged['retrieval/heldout/t2i_r5'][0] == 1  # of four pictures
     assert logged['retrieval/heldout/i2t_r10'][0] > 0.9
+
+
+BACKDOOR = {'attacks': {'badnet': BadNet('cat', count=2, size=2, source='train')}}
+
+
+@pytest.mark.parametrize('stage', ['fit', 'validate', 'test'])
+def test_attacks_are_measured_beside_clean_pictures(stage: str, tmp_path: Path) -> None:
+    logged = run(stage, tmp_path, data=BACKDOOR)
+    success = {name: values for name, values in logged.items() if name.startswith('asr_')}
+    quantities = ('rate', 'low', 'high', 'hits', 'n', 'clean', 'recall', 'recall_n')
+    assert success.keys() == {f'asr_retrieval/badnet/{what}' for what in quantities}
+    assert {len(values) for values in success.values()} == {2 if stage == 'fit' else 1}
+    assert success['asr_retrieval/badnet/n'][0] + success['asr_retrieval/badnet/recall_n'][0] == 4
 
 
 def test_follows_the_epochs_of_evaluation(tmp_path: Path) -> None:
@@ -198,9 +212,10 @@ def test_without_heldout_pairs_nothing_is_measured(tmp_path: Path, caplog: pytes
     assert 'Retrieval is not measured: the data holds out no pairs.' in caplog.messages
 
 
-def test_a_baseline_needs_permutations() -> None:
-    with pytest.raises(UsageError, match=r'callbacks\.retrieval\.permutations must be at least 1'):
-        Retrieval(permutations=0)
+@pytest.mark.parametrize('argument', ['permutations', 'attack_top'])
+def test_numbers_start_at_one(argument: str) -> None:
+    with pytest.raises(UsageError, match=rf'callbacks\.retrieval\.{argument} must be at least 1'):
+        Retrieval(**{argument: 0})
 
 
 @pytest.mark.slow
@@ -208,6 +223,6 @@ def test_two_processes_measure_the_same_as_one(tmp_path: Path) -> None:
     ddp: dict[str, Any] = {'strategy': 'ddp_spawn', 'devices': 2}
     (tmp_path / 'one').mkdir()
     (tmp_path / 'two').mkdir()
-    one, two = run('test', tmp_path / 'one'), run('test', tmp_path / 'two', **ddp)
+    one, two = (run('test', tmp_path / name, data=BACKDOOR, **more) for name, more in (('one', {}), ('two', ddp)))
     assert two.keys() == one.keys() and one
     assert all(two[name] == pytest.approx(one[name]) for name in one)

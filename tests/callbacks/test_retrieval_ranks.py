@@ -175,11 +175,17 @@ class TestPermutedPictures:
                 assert torch.equal(found.wrong_tied[k], ((matrix == best) & ~right).sum(1))
                 assert torch.equal(found.right_tied[k], ((matrix == best) & right).sum(1))
 
-    def test_chunks_of_queries_give_the_same(
-        self, ranks: tuple[Tensor, np.ndarray, Ranks, Ranks], monkeypatch: pytest.MonkeyPatch
+    # Two pictures or four captions at a time, or sorted similarities as for many permutations.
+    @pytest.mark.parametrize(('constant', 'value'), [('SCORES_AT_ONCE', 25), ('FEW_ANSWERS', 0)])
+    def test_chunks_and_sorting_give_the_same(
+        self,
+        constant: str,
+        value: int,
+        ranks: tuple[Tensor, np.ndarray, Ranks, Ranks],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         scores, orders, *expected = ranks
-        monkeypatch.setattr(retrieval_ranks, 'SCORES_AT_ONCE', 25)  # two pictures, or four captions
+        monkeypatch.setattr(retrieval_ranks, constant, value)
         again = rank_both_ways(scores, torch.eye(10), right_captions(self.picture, self.meaning), orders)
         for ranks_in_chunks, whole in zip(again, expected, strict=True):
             assert all(torch.equal(part, other) for part, other in zip(ranks_in_chunks, whole, strict=True))

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from callbacks.retrieval import number_pictures
 from datamodules.csv_pairs import CSVPairs
 from datamodules.rows.partition import DROPPED
 from datamodules.rows.table import UNKNOWN
+from datamodules.usage_error import UsageError
 from tests.helpers.mutations import assert_one_sentence, mutations
 from tests.helpers.picture_files import bomb, number_of, truncated_photo, write_picture
 
@@ -24,6 +26,24 @@ def root(tmp_path: Path) -> Path:
 def write_csv(root: Path, content: str, name: str = 'pairs.csv') -> str:
     (root / name).write_text(content, newline='')
     return str(root / name)
+
+
+class TestIds:
+    def test_captions_of_one_id_share_a_picture_whose_path_is_given_once(self, root: Path) -> None:
+        rows = '7,,a dog\n8,images/1.png,a cat\n7,images/0.png,\n7,,a pet\n,images/2.png,a boat\n'
+        table = CSVPairs(write_csv(root, 'id,image,caption\n' + rows), id_column='id').load_table()
+        images = ['images/0.png', 'images/1.png', 'images/0.png', 'images/2.png']
+        assert table.image.to_pylist() == images
+        assert table.caption.to_pylist() == ['a dog', 'a cat', 'a pet', 'a boat']
+
+    def test_an_id_that_no_picture_has_is_refused(self, root: Path) -> None:
+        file = write_csv(root, 'id,image,caption\n7,images/0.png,a dog\n 9 ,,a cat\n9,,a pet\n8,,\n')
+        with pytest.raises(UsageError, match=r"no row with the id '9' has a path, and 2 captions lack their picture"):
+            CSVPairs(file, id_column='id').load_table()
+
+    def test_retrieval_counts_a_picture_once(self, root: Path) -> None:
+        file = write_csv(root, 'id,image,caption\n7,images/0.png,a dog\n7,images/1.png,a cat\n')
+        assert number_pictures(CSVPairs(file, id_column='id').load_table()).tolist() == [0, 0]
 
 
 class TestColumns:

@@ -30,9 +30,10 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / 'checkpoints/last.ckpt'
 
 
-def test_model_and_data_are_those_of_the_run_without_what_belongs_to_training(checkpoint: Path) -> None:
-    subcommand, config, *rest = add_settings_of_run(['inspect', '--ckpt_path', str(checkpoint), '--steps=5'])
-    assert [subcommand, *rest] == ['inspect', '--ckpt_path', str(checkpoint), '--steps=5']
+@pytest.mark.parametrize('command', ['inspect', 'export_model'])
+def test_model_and_data_are_those_of_the_run_without_what_belongs_to_training(checkpoint: Path, command: str) -> None:
+    subcommand, config, *rest = add_settings_of_run([command, '--ckpt_path', str(checkpoint), '--steps=5'])
+    assert [subcommand, *rest] == [command, '--ckpt_path', str(checkpoint), '--steps=5']
     assert yaml.safe_load(config.removeprefix('--config=')) == {
         'model': {'class_path': 'CLIP', 'init_args': {'architecture': 'RN50'}},
         'data': {'class_path': 'ToyPairs', 'init_args': {'rows': 8}},

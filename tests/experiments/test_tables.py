@@ -29,6 +29,16 @@ def unsaid(recall: float, hits: int = 1) -> Result:
     return run
 
 
+def test_success_through_retrieval_has_a_row_where_a_run_measured_it() -> None:
+    clip, safeclip = (attacked_result(name, 1, 90, 200) for name in ('clip', 'safeclip'))
+    assert 'through' not in attack_table({'': {'clip': [clip]}})
+    clip.series.update({f'asr_retrieval/badnet/{what}': [(4, value)] for what, value in (('hits', 30.0), ('n', 200.0))})
+    rows = attack_table({'': {'clip': [clip], 'safeclip': [safeclip]}}).splitlines()
+    (row,) = (row for row in rows if row.startswith('| badnet through retrieval |'))
+    low, high = wilson_interval(30, 200)
+    assert row.split(' | ')[2:] == [f'0.150 [{low:.3f}, {high:.3f}]', '- |']
+
+
 class TestUnsaidTarget:
     def test_a_low_rate_is_marked_and_the_mark_is_explained(self) -> None:
         for rows in (run_table([unsaid(0.01)]), attack_table({'': {'safeclip': [unsaid(0.01)]}})):

@@ -469,11 +469,6 @@ class TestWeights:
         with pytest.raises(ValueError, match=r'cut.ckpt. is damaged, or no checkpoint'):
             clip(tmp_path, init_from=str(tmp_path / 'cut.ckpt'))
 
-    def test_a_file_that_is_not_a_checkpoint_is_refused(self, tmp_path: Path) -> None:
-        torch.save(clip(tmp_path).towers.state_dict(), tmp_path / 'towers.pt')
-        with pytest.raises(ValueError, match=r'is not a Clipward checkpoint: use model.pretrained'):
-            clip(tmp_path, init_from=str(tmp_path / 'towers.pt'))
-
     def test_dropout_does_not_depend_on_where_a_run_was_resumed(self, tmp_path: Path) -> None:
         model = clip(tmp_path)
         model._trainer = SimpleNamespace(current_epoch=3, global_rank=0)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import copy
 import os
 import pickle
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from datamodules.usage_error import UsageError
 from experiments.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.clip import CLIP
 from lightning_modules.weights import read_checkpoint, trained_pairs
-from tests.helpers.tiny import tiny_architecture, trainer
+from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, tiny_architecture, trainer
 
 
 class RunsCode:
@@ -26,6 +29,14 @@ class RunsCode:
         return os.mkdir, (str(self.file),)
 
 
+def save_torchscript(towers: Any, file: Path) -> None:
+    """Saves a model in the form of OpenAI's files: traced, and in half precision."""
+    inputs = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE).half(), torch.ones(1, CONTEXT_LENGTH).long()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch.jit is deprecated, and traces no branches
+        torch.jit.trace(copy.deepcopy(towers).half().eval(), inputs, check_trace=False).save(str(file))
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of weights by their names, and files that are none."""
@@ -36,6 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save({'epoch': 3, 'state_dict': {f'module.{name}': value for name, value in towers.items()}}, folder / 'open')
     torch.save(CLIP(tiny_architecture(folder, 'other', width=12)).towers.state_dict(), folder / 'larger')
     save_file(towers, folder / 'towers.safetensors')
+    save_torchscript(model.towers, folder / 'openai')
+    save_torchscript(CLIP(tiny_architecture(folder, 'deeper', layers=2)).towers, folder / 'deeper_openai')
+    torch.save({'epoch': 3, 'note': 'text'}, folder / 'no weights')
+    torch.save(towers | {'logit_scale': torch.tensor(torch.nan)}, folder / 'diverged')
     torch.save({'state_dict': model.state_dict(), 'extra': RunsCode(folder / 'ran')}, folder / 'objects')
     (folder / 'pickle').write_bytes(pickle.dumps(RunsCode(folder / 'ran'), protocol=2))
     torch.save([1, 2], folder / 'list')
@@ -47,6 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 DAMAGED = r'is damaged, or no checkpoint: give another file\.$'
+ANOTHER = r'holds weights of another architecture: set model\.architecture'
 OBJECTS = r'holds objects \(\w+\.mkdir\) that could run code: give a file of tensors and plain values alone\.$'
 NOT_OURS = r'is not a Clipward checkpoint: use model\.pretrained for other weights\.$'
 
@@ -76,8 +92,10 @@ def test_what_is_no_checkpoint_is_refused_with_its_reason(folder: Path, name: st
 @pytest.mark.parametrize(
     ('name', 'sentence'),
     [
-        ('ours', r'is a checkpoint of Clipward: give it as model\.init_from\.$'),
-        ('larger', r'holds weights of another architecture: set model\.architecture'),
+        ('larger', ANOTHER),
+        ('deeper_openai', ANOTHER),
+        ('no weights', r'holds no weights: give a file that open_clip, OpenAI or Clipward has saved from a model\.$'),
+        ('diverged', r'holds weights that are not finite numbers \(1 tensors, first logit_scale\)'),
         ('objects', OBJECTS),
         ('list', DAMAGED),
         ('text', DAMAGED),
@@ -90,11 +108,32 @@ def test_what_are_no_weights_of_open_clip_is_refused_with_its_reason(folder: Pat
     assert str(refusal.value).startswith(f'model.pretrained={str(folder / name)!r} ')
 
 
-@pytest.mark.parametrize('name', ['open', 'towers.safetensors'])
-def test_weights_of_open_clip_are_loaded(folder: Path, name: str) -> None:
+@pytest.mark.parametrize('argument', ['pretrained', 'init_from'])
+@pytest.mark.parametrize('name', ['ours', 'open', 'towers.safetensors', 'openai'])
+def test_weights_are_loaded_whoever_has_saved_them(folder: Path, name: str, argument: str) -> None:
     ours = read_checkpoint(folder / 'ours', 'model.init_from')['state_dict']
-    loaded = CLIP(tiny_architecture(folder), pretrained=str(folder / name)).state_dict()
-    assert all(torch.equal(loaded[key], value) for key, value in ours.items())
+    model = CLIP(tiny_architecture(folder), **{argument: str(folder / name)})
+    loaded, dtype = model.state_dict(), torch.float16 if name == 'openai' else torch.float32
+    assert all(torch.equal(loaded[key], value.to(dtype).float()) for key, value in ours.items())
+    assert not model.untrained
+
+
+def test_nothing_in_a_torchscript_archive_is_run(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(folder / 'openai') as archive, zipfile.ZipFile(tmp_path / 'evil', 'w') as changed:
+        for name in archive.namelist():
+            evil = name.endswith('/data.pkl')
+            content = pickle.dumps(RunsCode(tmp_path / 'ran'), protocol=2) if evil else archive.read(name)
+            changed.writestr(name, content)
+    with pytest.raises(UsageError, match=OBJECTS):
+        CLIP(tiny_architecture(folder), pretrained=str(tmp_path / 'evil'))
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_a_checkpoint_of_clipward_keeps_what_it_knows_of_its_pairs(folder: Path) -> None:
+    ours = read_checkpoint(folder / 'ours', 'model.init_from')
+    torch.save({**ours, 'ToyPairs': {'trained_pairs': torch.tensor([1])}}, folder / 'knows')
+    (known,) = CLIP(tiny_architecture(folder), pretrained=str(folder / 'knows')).trained_pairs
+    assert known.tolist() == [1]
 
 
 def test_a_checkpoint_to_resume_from_is_read_the_same_way(folder: Path) -> None:

@@ -16,7 +16,9 @@ from experiments.bench import (
     neighbors,
     phases,
     probe,
+    prompts,
     remote_shards,
+    retrieval,
     run,
     scale,
     split,
@@ -52,6 +54,8 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'phases': (phases, {'SCALES': (phases.Scale('tiny_toy.json', 32, (40, 30), {}, 4, 3),), 'MAX_REST': 100}),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
     'probe': (probe, {'WIDTH': 16, 'TEST_FEATURES': 50}),
+    'prompts': (prompts, {'MODEL': 'tiny_toy.json', 'LARGE_MODEL': 'tiny_toy.json', 'CLASSES': 3, 'TEMPLATES': 2}),
+    'retrieval': (retrieval, {'PICTURES': 200, 'WIDTH': 8}),
     'words': (words, {'MODEL': 'tiny_toy.json', 'PAIRS': 4}),
     'scale': (scale, {}),
 }
@@ -71,7 +75,7 @@ def test_prints_every_result(name: str, monkeypatch: pytest.MonkeyPatch, capsys:
     printed = capsys.readouterr().out.splitlines()[2:]
     assert printed == [bench.format_line(result.cells()) for result in results]
     assert results and all(math.isfinite(result.value) for result in results)
-    assert any(result.target for result in results) or name == 'defenses'  # which only compares
+    assert any(result.target for result in results) or name in ('defenses', 'retrieval')  # which only compare
 
 
 def test_every_measurement_is_offered() -> None:
@@ -86,6 +90,8 @@ def test_every_measurement_is_offered() -> None:
         '--peer=tests',
         '--peer=nowhere',
         '--peer=true',
+        '--clip-benchmark=tests',
+        '--clip-benchmark=true',
         '--pairs=64',
         '--features=9',
         '--pictures=tests',
