@@ -1,4 +1,4 @@
-"""Figures of a run, redrawn while it trains, in its folder and in W&B if that is used."""
+"""Figures of a run, redrawn while it trains, in its folder, and in W&B and TensorBoard if these are used."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from callbacks import plots
 from callbacks.figure_files import save_figure
+from callbacks.figure_loggers import send_figure
 from callbacks.harmless import Harmless
 from callbacks.metric_names import (
     ASR_PREFIX,
@@ -39,7 +39,7 @@ ATTACK_CURVES: tuple[AsrQuantity, ...] = ('rate', 'low', 'high', 'clean')
 
 
 class Figures(Callback):
-    """Draws the progress of a run into ``figures/`` of its folder, and sends the figures to W&B.
+    """Draws the progress of a run into ``figures/`` of its folder, and sends the figures to loggers.
 
     - ``poisons.png``: some poisoned pairs of each attack, drawn once when training starts;
     - ``success.png``: attack success and zero-shot accuracy against the epochs trained;
@@ -280,6 +280,4 @@ def _folder(trainer: L.Trainer) -> Path | None:
 def _save(trainer: L.Trainer, folder: Path, name: str, figure: plots.Figure, key: str | None = None) -> None:
     path = folder / f'{name}.png'
     save_figure(figure, path)
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(f'figures/{key or name}', [str(path)], step=trainer.global_step)
+    send_figure(trainer, f'figures/{key or name}', path)

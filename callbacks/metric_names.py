@@ -32,6 +32,10 @@ RETRIEVAL_PREFIX = 'retrieval/'
 CANARY_PREFIX = 'canary/'
 DETECTION_PREFIX = 'detect/'
 INSPECTION_PREFIX = 'inspect/'
+COST_PREFIX = 'cost/'
+EPOCH_SECONDS = 'cost/train_s'
+SWEEP_SECONDS, MIXTURE_SECONDS = 'cost/sweep_s', 'cost/mixture_s'
+VIEWS = 'cost/views'
 
 _OF_VERSION_1: tuple[AsrQuantity, ...] = ('rate', 'clean', 'low', 'high', 'hits', 'n')
 
@@ -144,6 +148,16 @@ def flagged_metric(score: str, what: Literal['flagged', 'false_alarms']) -> str:
 def inspection_metric(what: str) -> str:
     """Name of what the inspection of a trained model found: ``inspect/<what>``."""
     return f'{INSPECTION_PREFIX}{what}'
+
+
+def phase_seconds(phase: str) -> str:
+    """Name of the seconds of an epoch of a phase: ``cost/train_s/<phase>``."""
+    return f'{EPOCH_SECONDS}/{phase}'
+
+
+def parse_phase(metric: str) -> str | None:
+    """Name of the phase whose epochs a metric times; ``None`` if it is another metric."""
+    return metric.removeprefix(phase_seconds('')) if metric.startswith(phase_seconds('')) else None
 
 
 def renamed_since_version_1(metrics: Collection[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
+from callbacks.metric_names import MIXTURE_SECONDS, SWEEP_SECONDS
 from callbacks.mismatches import Mismatches
 from callbacks.mixture import fit_mixture
 from callbacks.scores import Clean, Score
@@ -219,7 +220,7 @@ class Repartition(L.Callback, ABC):
         score, mismatches = self._measure(trainer, module, epoch, candidates)
         measured = time.perf_counter()
         split = self._decide_together(trainer, score.numpy(), candidates, mismatches)
-        seconds = {'cost/sweep_s': measured - start, 'cost/mixture_s': time.perf_counter() - measured}
+        seconds = {SWEEP_SECONDS: measured - start, MIXTURE_SECONDS: time.perf_counter() - measured}
         metrics = self._follow(trainer, module, epoch, score, split)
         for name, value in (metrics | seconds).items():
             module.log(name, value, sync_dist=True)  # only the timings differ between ranks

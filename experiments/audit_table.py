@@ -10,12 +10,12 @@ from callbacks.metric_names import detection_metric, flagged_metric, parse_detec
 from datamodules.pair_scores import NAMES
 from experiments.method_table import Cells
 from experiments.results import Result, last_values
-from experiments.tables import format_table
+from experiments.table_forms import Table
 
 SCORES = (*NAMES, ALL)
 
 
-def audit_table(cells: Cells) -> str:
+def audit_table(cells: Cells) -> Table:
     """A row for each score on the embeddings of each method's model, a column for each attack and each clean set.
 
     Of an attack, it says which share of the poisons is among the 2 % most suspicious pairs, and the average precision;
@@ -37,7 +37,7 @@ def audit_table(cells: Cells) -> str:
         for score in SCORES if last_values(everywhere, flagged_metric(ALL, 'flagged')) else ():
             found = [_found(everywhere, score, attack) for attack in attacks]
             rows.append([method, score, *found, *(_false_alarms(of, score) for of in runs.values())])
-    return format_table(rows) if len(rows) > 1 else ''
+    return Table.of(rows)
 
 
 def _attacks_in(runs: Sequence[Result]) -> list[str]:

@@ -27,7 +27,7 @@ from experiments.option_check import check_options  # noqa: E402
 from experiments.quick_imports import only_describes, quick_imports  # noqa: E402
 from experiments.sections import move_sections  # noqa: E402
 from experiments.settings_of_run import add_settings_of_run  # noqa: E402
-from experiments.subcommands import DESCRIPTION, SUBCOMMANDS, find_subcommand, summarize  # noqa: E402
+from experiments.subcommands import DESCRIPTION, PLAIN_TOOLS, SUBCOMMANDS, find_subcommand, summarize  # noqa: E402
 from experiments.versions import describe_versions  # noqa: E402
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def main(args: Sequence[str] | None = None, command_line: type[CommandLine] | No
 
 
 def answer_quickly(arguments: Sequence[str]) -> list[str]:
-    """Prints help, or refuses a misspelled word, if that is all there is to do.
+    """Prints help, refuses a misspelled word or runs a tool without a model, if that is all there is to do.
 
     Returns:
         Otherwise the arguments, with the subcommand first.
@@ -80,6 +80,11 @@ def answer_quickly(arguments: Sequence[str]) -> list[str]:
         arguments = add_settings_of_run(move_sections(arguments, subcommand))
         answer_help(arguments)
         check_options(subcommand, arguments)
+        if subcommand in PLAIN_TOOLS:
+            from experiments.plain_tools import run_plain_tool
+
+            run_plain_tool(arguments)
+            raise SystemExit(0)
     return arguments
 
 

@@ -44,6 +44,7 @@ from experiments.subcommands import (
     summarize,
 )
 from experiments.trainer_check import check_seeds, check_trainer, refused_by_lightning
+from experiments.wandb_files import WandbFiles
 from lightning_modules.clip import CLIP
 
 NOTHING_MEASURED = (
@@ -199,8 +200,9 @@ class CommandLine(LightningCLI):
         config['plugins'] = _with_checkpoint_io(config.get('plugins'))
         if self.subcommand not in TOOLS:  # tools have no run folder
             config['logger'] = with_run_log(config.get('logger'))
+        ours = [self.run_folder, TrainingPlan(), WandbFiles()]
         with refused_by_lightning():
-            return self._instantiate_trainer(config, [self.run_folder, TrainingPlan(), *filter(None, slot_callbacks)])
+            return self._instantiate_trainer(config, [*ours, *filter(None, slot_callbacks)])
 
     # --- running ----------------------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ def train_all(folder: Path) -> None:
 def show(folder: Path) -> None:
     """Prints the table of the newest run of each model and draws its figure."""
     results = [read_runs(versions(folder / name)[-1])[0] for name in reversed(RUNS)]
-    table = run_table(results)
+    table = str(run_table(results))
     write_text(folder / 'table.md', table + '\n')
     save_figure(success_over_epochs(results), folder / 'demo.png', dpi=150)
     print(f'\n{table}\n\nFigure: {folder / "demo.png"}')

@@ -1,4 +1,4 @@
-"""Markdown tables of what finds poisoned pairs and backdoored models."""
+"""Tables of what finds poisoned pairs and backdoored models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from callbacks.metric_names import (
 from experiments.inspection import WORDS
 from experiments.method_table import Cells, runs_of
 from experiments.results import Result, last_values
+from experiments.table_forms import Table
 from experiments.table_layout import TableLayout
-from experiments.tables import format_table
 
 QUANTITIES = {'auroc': 'AUROC', 'ap': 'AP', 'leak_2': 'leak at 2 %', 'leak_10': 'leak at 10 %'}
 
 
-def detector_table(cells: Cells, layout: TableLayout, undefended: str | None = None) -> str:
-    """A Markdown table with a row for each detector on the embeddings of each method's model.
+def detector_table(cells: Cells, layout: TableLayout, undefended: str | None = None) -> Table:
+    """A table with a row for each detector on the embeddings of each method's model.
 
     Its quantities are means over seeds, then over attacks; the AUROC of each attack follows. The time is that of the
     detector over a training of the undefended method.
@@ -42,7 +42,7 @@ def detector_table(cells: Cells, layout: TableLayout, undefended: str | None = N
     for method, name in layout.methods.items():
         runs = runs_of(cells, method)
         rows += [[name, *_detector_row(runs, detector, layout, training)] for detector in detectors_in(runs)]
-    return format_table(rows) if len(rows) > 1 else ''
+    return Table.of(rows)
 
 
 def detectors_in(runs: Sequence[Result]) -> list[str]:
@@ -62,8 +62,8 @@ def _detector_row(runs: Sequence[Result], detector: str, layout: TableLayout, tr
     return [detector, *map(_format, [*over_attacks, *means['auroc']]), extra]
 
 
-def inspection_table(cells: Cells, layout: TableLayout) -> str:
-    """A Markdown table of the verdicts on each method's models, apart for those in which some attack succeeds.
+def inspection_table(cells: Cells, layout: TableLayout) -> Table:
+    """A table of the verdicts on each method's models, apart for those in which some attack succeeds.
 
     Args:
         cells: Set of attacks -> method -> runs, repetitions with other seeds.
@@ -78,7 +78,7 @@ def inspection_table(cells: Cells, layout: TableLayout) -> str:
         for is_attacked in (True, False):
             if runs := [run for run in inspected if _is_attacked(run) == is_attacked]:
                 rows.append([name, 'yes' if is_attacked else 'no', *_verdicts(runs)])
-    return format_table(rows) if len(rows) > 1 else ''
+    return Table.of(rows)
 
 
 def _is_attacked(run: Result) -> bool:

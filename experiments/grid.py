@@ -122,6 +122,13 @@ class GridRunner:
     def _command(self, cell: Cell) -> str:
         return shlex.join([*self.grid.command(cell), *self.extra])
 
+    def _labels(self, cell: Cell) -> dict[str, str]:
+        """Group and tags of a cell in W&B, which reads them from the environment."""
+        return {
+            'WANDB_RUN_GROUP': self.runs.name,
+            'WANDB_TAGS': ','.join(filter(None, (cell.method, cell.data, cell.attack))),
+        }
+
     def _recorded_command(self, cell: Cell) -> str:
         """The command that started the run in a cell's folder; empty if it is not known."""
         file = self.runs / cell.name / COMMAND
@@ -195,7 +202,7 @@ class GridRunner:
         if not last_checkpoint(folder):
             write_text(folder / COMMAND, self._command(cell))
         arguments = [*self.grid.command(cell), *self.extra, *of_folder]
-        environment = {'OMP_NUM_THREADS': '1', 'WANDB_MODE': 'offline', **os.environ}
+        environment = {'OMP_NUM_THREADS': '1', 'WANDB_MODE': 'offline', **self._labels(cell), **os.environ}
         # The run holds the lock too: should this process be killed, no other grid starts the cell beside it.
         self.children.run(
             [sys.executable, '-m', 'experiments.cli', *arguments], folder / 'log.txt', environment, [held]

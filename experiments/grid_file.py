@@ -242,6 +242,8 @@ def _check(grid: Grid, path: Path) -> None:
             f'{path}: table shows training time over that of the undefended method: name it as undefended.'
         )
     cells = grid.cells()
+    if not cells:
+        raise UsageError(f'{path} has no cell: no method and no data set has the seeds of an attack; give them some.')
     for cell in cells:
         for needed in grid.methods[cell.method].needs:
             if replace(cell, method=needed) not in cells:

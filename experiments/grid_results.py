@@ -14,9 +14,11 @@ from experiments.detection_tables import detector_table, inspection_table
 from experiments.grid_file import Cell, Grid
 from experiments.method_figure import accuracy_against_worst_attack
 from experiments.method_table import method_table
+from experiments.paired import difference_table
 from experiments.result_files import DamagedResultError, load
 from experiments.results import Result, attacks_in
 from experiments.retrieval_table import is_retrieval_alone, retrieval_table
+from experiments.table_forms import Table
 from experiments.table_layout import TableLayout
 from experiments.tables import attack_table, run_table
 
@@ -76,28 +78,31 @@ def make_tables(grid: Grid, results: Path) -> str:
     """Markdown tables of the cells that are finished: for each data set, success by attack and method.
 
     Where no attack was measured, a row for each method says what was. If the grid names methods to show, tables of
-    these come first. What was measured by retrieval alone is in one table of all data sets at the end.
+    these come first. Differences from the undefended method follow if there are two seeds. What was measured by
+    retrieval alone is in one table of all data sets at the end.
     """
-    lines, by_data = [], {data: _load_finished(grid, results, data) for data in grid.data}
+    lines: list[str] = []
+    by_data = {data: _load_finished(grid, results, data) for data in grid.data}
     for data, finished in by_data.items():
-        if finished and all(map(is_retrieval_alone, finished.values())):
+        if all(map(is_retrieval_alone, finished.values())):  # or none has finished
             continue
-        if attacks_in(finished.values()):
-            table = attack_table(by_method(finished), grid.undefended)
-        else:
-            table = run_table([*finished.values()])
+        cells = by_method(finished)
+        has_attacks = bool(attacks_in(finished.values()))
+        table = attack_table(cells, grid.undefended) if has_attacks else run_table([*finished.values()])
         shown = _shown_tables(grid, finished, grid.table) if grid.table else {}
         lines += [f'### {data}\n'] * bool(data)
         lines += [f'#### {title}\n\n{part}\n' for title, part in shown.items() if part]
-        lines += ['#### All methods and attacks\n'] * bool(shown) + [table, '']
+        lines += ['#### All methods and attacks\n'] * bool(shown) + [str(table), '']
         if audit := audit_table(by_method(finished)):
-            lines += ['#### Audit\n', audit, '']
+            lines += ['#### Audit\n', str(audit), '']
+        if differences := difference_table(cells, grid.undefended):
+            lines += ['#### Differences over the same seeds\n', str(differences), '']
     if retrieval := retrieval_table([result for finished in by_data.values() for result in finished.values()]):
-        lines += ['### Retrieval\n', retrieval, '']
-    return '\n'.join(lines)
+        lines += ['### Retrieval\n', str(retrieval), '']
+    return '\n'.join(lines) or 'No cell has finished, so there is no table.\n'
 
 
-def _shown_tables(grid: Grid, finished: Finished, layout: TableLayout) -> dict[str, str]:
+def _shown_tables(grid: Grid, finished: Finished, layout: TableLayout) -> dict[str, Table]:
     cells = by_method(finished)
     return {
         'Methods': method_table(cells, layout, costs(grid, finished), grid.undefended),

@@ -21,6 +21,7 @@ from experiments.checkpoint_io import LAST
 from experiments.measurements import measured_attacks, why_success_says_little
 from experiments.results import TRUSTED
 from experiments.run_folder import DONE
+from experiments.tensorboard_run import FOLDER as TENSORBOARD
 from experiments.wandb_run import wandb_runs
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def last_word(trainer: L.Trainer, folder: Path) -> str:
         lines.append(f'  {"safe side":<12} {safe_side(trainer)}')
     lines += _trust(folder)
     files = {'checkpoint': f'{FOLDER}/{LAST}', 'metrics': 'metrics.csv', 'ledger': LEDGER, 'figures': 'figures'}
+    files['TensorBoard'] = TENSORBOARD
     lines += [f'  {name:<12} {folder / file}' for name, file in files.items() if (folder / file).exists()]
     lines += [f'  {"W&B":<12} wandb sync {quoted(path)}' for path in _offline_logs(trainer)]
     if state != 'Done:':

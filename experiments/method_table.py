@@ -1,7 +1,6 @@
-"""A Markdown table with a row for each method, over all sets of attacks that it was trained under.
+"""A table with a row for each method, over all sets of attacks that it was trained under.
 
-Cells are those of :mod:`experiments.tables`. Behind an attack's success over the images of all seeds stand the rates of
-the best and the worst seed.
+Cells are those of :mod:`experiments.tables`.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from callbacks.attack_success import MIN_ESTABLISHED_RATE
-from callbacks.metric_names import asr_metric
 from experiments.results import Result, attacks_in, last_values
+from experiments.table_forms import Table
 from experiments.table_layout import TableLayout
-from experiments.tables import attack_cell, format_notes, format_spread, format_table, success_rate
+from experiments.tables import attack_cell, format_spread, notes, success_rate
 
 Cells = Mapping[str, Mapping[str, Sequence[Result]]]  # set of attacks -> method -> runs, repetitions with other seeds
 
 
-def method_table(cells: Cells, layout: TableLayout, costs: Mapping[str, float], undefended: str | None = None) -> str:
-    """A Markdown table with a row for each method and a column for each attack.
+def method_table(cells: Cells, layout: TableLayout, costs: Mapping[str, float], undefended: str | None = None) -> Table:
+    """A table with a row for each method and a column for each attack.
 
     Args:
         cells: Set of attacks -> method -> runs, repetitions with other seeds.
@@ -40,17 +39,17 @@ def method_table(cells: Cells, layout: TableLayout, costs: Mapping[str, float], 
     for method, name in layout.methods.items():
         runs = runs_of(cells, method)
         seeds = len({(run.data_seed, run.seed) for run in runs})
-        successes = [_success(runs_under(cells, method, attack), attack) for attack in layout.attacks]
+        successes = [attack_cell(runs_under(cells, method, attack), attack) for attack in layout.attacks]
         rows.append([name, str(seeds), format_spread(accuracies(runs)), *successes, _format_cost(costs[method])])
     shown = (runs.get(method, ()) for runs in cells.values() for method in layout.methods)
-    return format_table(rows) + format_notes(rows[1:], shown) + _format_unmeasured(cells, layout)
+    return Table.of(rows, notes(rows[1:], shown)).with_notes(_unmeasured(cells, layout))
 
 
-def _format_unmeasured(cells: Cells, layout: TableLayout) -> str:
+def _unmeasured(cells: Cells, layout: TableLayout) -> str:
     """Names the attacks without a measurement, which may be misspelled; without them there is no figure either."""
     measured = attacks_in(run for runs in cells.values() for of in runs.values() for run in of)
     missing = [attack for attack in layout.attacks if attack not in measured]
-    return f'\n\nNo run has measured {", ".join(missing)}.' if missing else ''
+    return f'No run has measured {", ".join(missing)}.' if missing else ''
 
 
 def runs_of(cells: Cells, method: str | None) -> list[Result]:
@@ -70,12 +69,6 @@ def accuracies(runs: Sequence[Result]) -> list[float]:
     for run in runs:
         by_seeds[run.data_seed, run.seed] += last_values([run], run.accuracy_metric)
     return [fmean(values) for values in by_seeds.values() if values]
-
-
-def _success(runs: Sequence[Result], attack: str) -> str:
-    rates = last_values(runs, asr_metric(attack, 'rate'))
-    spread = f'; seeds {min(rates):.3f} to {max(rates):.3f}' if len(rates) > 1 else ''
-    return attack_cell(runs, attack) + spread
 
 
 def _format_cost(cost: float) -> str:

@@ -1,19 +1,24 @@
-"""The bar that shows how far an epoch has come."""
+"""The bar that shows how far an epoch has come, what the run has measured, and the time that is left of it."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, SupportsFloat
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm, convert_inf
 
+from callbacks.metric_names import ZERO_SHOT_PREFIX, asr_metric
+from experiments.measurements import measured_attacks
+
 
 class NamedProgressBar(TQDMProgressBar):
-    """Lightning's bar with epochs counted from 1, as in the plan, and the names of the sets that are measured.
-
-    Our own lines can be drawn below it.
+    """Lightning's bar with the results so far, the time left of the run, epochs counted from 1, and names of sets.
 
     Args:
         refresh_rate: Batches from one drawing to the next.
@@ -21,12 +26,22 @@ class NamedProgressBar(TQDMProgressBar):
 
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
+        self._began = 0.0
+        self._first_step = 0  # of this process
+        self._planned_steps = math.inf
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        super().on_train_start(trainer, *_)
+        self._began, self._first_step = time.monotonic(), trainer.global_step
+        self._planned_steps = trainer.estimated_stepping_batches
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """The numbers beside the bar, without the version of the run, which is printed at the start."""
+        """What stands beside the bar, without the version of the run, which is printed at the start."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop('v_num', None)
-        return metrics
+        done, planned = trainer.global_step - self._first_step, self._planned_steps - self._first_step
+        left = time_left(time.monotonic() - self._began, done, planned)
+        return {**({'left': left} if left else {}), **metrics, **results(trainer.callback_metrics)}
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         super().on_train_epoch_start(trainer, *_)
@@ -51,6 +66,31 @@ class NamedProgressBar(TQDMProgressBar):
     ) -> None:
         if self.has_dataloader_changed(dataloader_idx):
             _begin(self.predict_progress_bar, self.total_predict_batches_current_dataloader, 'Predicting')
+
+
+def time_left(seconds: float, done: int, planned: float) -> str:
+    """How long a run will still take, as ``1:02:03``; empty if that cannot be known.
+
+    Args:
+        seconds: How long it has taken until now, evaluation and splits included.
+        done: Steps in this time.
+        planned: Steps in all.
+    """
+    if not done or math.isinf(planned):
+        return ''
+    return str(timedelta(seconds=round(seconds / done * max(0.0, planned - done))))
+
+
+def results(metrics: Mapping[str, SupportsFloat]) -> dict[str, str]:
+    """The newest accuracy, size of the safe side, and success of each attack beside the rate on clean pictures."""
+    accuracy = next((float(metrics[name]) for name in metrics if name.startswith(ZERO_SHOT_PREFIX)), None)
+    shown = {} if accuracy is None else {'accuracy': f'{accuracy:.3f}'}
+    if 'partition/share' in metrics:
+        shown['safe'] = f'{float(metrics["partition/share"]):.0%}'
+    for attack in measured_attacks(metrics):
+        rate, clean = (float(metrics.get(asr_metric(attack, what), math.nan)) for what in ('rate', 'clean'))
+        shown[attack] = f'{rate:.0%} (clean {clean:.0%})'
+    return shown
 
 
 def with_progress_bar(callbacks: Any, enabled: bool) -> list[Callback]:

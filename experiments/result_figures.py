@@ -13,14 +13,17 @@ from datamodules.usage_error import UsageError
 from experiments.results import Result, attacks_in, group_repetitions, star
 
 MAX_LEGEND_COLUMNS = 5
+MAX_COLUMNS = 3  # of panels
 
 
 def success_over_epochs(results: Sequence[Result]) -> Figure:
-    """Success of each attack with its interval, and accuracy, against the epochs trained: one curve for each run."""
+    """Success of each attack, and accuracy, against the epochs trained: one curve for each run.
+
+    A run without repetitions has the interval of its images, several show their spread themselves.
+    """
     panels = {asr_metric(attack, 'rate'): f'{attack}: attack success rate' for attack in attacks_in(results)}
     panels[_accuracy_metric(results)] = 'zero-shot accuracy'
-    figure = Figure(figsize=(3.6 * len(panels), 3.4), layout='constrained')
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure, axes = _panels(len(panels), 3.6, 3.0)
     for axis, (metric, title) in zip(axes, panels.items(), strict=True):
         _draw_panel(axis, group_repetitions(results), metric, title)
     draw_legend(figure)
@@ -36,8 +39,7 @@ def success_against_accuracy(results: Sequence[Result]) -> Figure:
     attacks = attacks_in(results)
     if not attacks:
         raise UsageError('--trade-off needs a run that measured an attack, and none of these did.')
-    figure = Figure(figsize=(4.4 * len(attacks), 3.8), layout='constrained')
-    axes = figure.subplots(1, len(attacks), squeeze=False)[0]
+    figure, axes = _panels(len(attacks), 4.0, 3.4)
     for axis, attack in zip(axes, attacks, strict=True):
         for index, (name, runs) in enumerate(group_repetitions(results).items()):
             _draw_points(axis, index, name + star(runs), runs, attack)
@@ -45,6 +47,17 @@ def success_against_accuracy(results: Sequence[Result]) -> Figure:
         axis.grid(alpha=0.25)
     draw_legend(figure)
     return figure
+
+
+def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Panels in rows of at most three, each of a size in inches."""
+    columns = min(count, MAX_COLUMNS)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows + 0.4), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, list(axes[:count])
 
 
 def _accuracy_metric(results: Sequence[Result]) -> str:
@@ -75,6 +88,8 @@ def _draw_panel(axis: Axes, rows: Mapping[str, Sequence[Result]], metric: str, t
     for index, (name, runs) in enumerate(rows.items()):
         for repetition, run in enumerate(runs):
             _draw_curve(axis, index, run, metric, label=None if repetition else name + star(runs))
+        if len(runs) == 1:
+            _draw_interval(axis, index, runs[0], metric)
     axis.set(title=title, xlabel='epochs trained', ylim=(-0.03, 1.03))
     axis.grid(alpha=0.25)
 
@@ -83,10 +98,13 @@ def _draw_curve(axis: Axes, index: int, run: Result, metric: str, label: str | N
     color, marker, points = _color(index), MARKERS[index % len(MARKERS)], run.series.get(metric, [])
     if points:
         axis.plot(*zip(*points, strict=True), color=color, marker=marker, markersize=4, alpha=0.85, label=label)
+
+
+def _draw_interval(axis: Axes, index: int, run: Result, metric: str) -> None:
     if name := parse_asr_metric(metric):
         low, high = (run.series.get(asr_metric(name.attack, bound), []) for bound in ('low', 'high'))
         epochs, lower, upper = [epoch for epoch, _ in low], [value for _, value in low], [value for _, value in high]
-        axis.fill_between(epochs, lower, upper, color=color, alpha=0.1, linewidth=0)
+        axis.fill_between(epochs, lower, upper, color=_color(index), alpha=0.1, linewidth=0)
 
 
 def _color(index: int) -> str:

@@ -1,4 +1,4 @@
-"""A Markdown table of retrieval: what models reach that were trained on protected pairs, and what chance does."""
+"""A table of retrieval: what models reach that were trained on protected pairs, and what chance does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from callbacks.metric_names import Direction, RetrievalQuantity, retrieval_metric, retrieval_sets
 from experiments.results import Result, group_repetitions, star
-from experiments.tables import format_notes, format_table
+from experiments.table_forms import Table
+from experiments.tables import notes
 
 DIRECTIONS: Mapping[Direction, str] = {'i2t': 'image to text', 't2i': 'text to image'}
 
@@ -34,8 +35,8 @@ R10 = Quantity('R@10', 'r10', 'r10_low', 'r10_high', 3)
 CHANCE = Quantity('MedR of chance', 'medr_chance', 'medr_chance_low', 'medr_chance_high', 1)
 
 
-def retrieval_table(results: Sequence[Result]) -> str:
-    """A Markdown table with a row for each run, or for all its repetitions with other seeds.
+def retrieval_table(results: Sequence[Result]) -> Table:
+    """A table with a row for each run, or for all its repetitions with other seeds.
 
     For each direction it says the median rank and R@10 after the last epoch and after the best one, and the median rank
     that chance reaches. The best epoch of a run is the one with the largest sum of ``above_chance`` in both directions.
@@ -47,7 +48,7 @@ def retrieval_table(results: Sequence[Result]) -> str:
     measured = [result for result in results if measured_sets([result])]
     groups = group_repetitions(measured)
     rows = [_row(label + star(runs), name, runs) for label, runs in groups.items() for name in measured_sets(runs)]
-    return format_table([_head(), *rows]) + format_notes(rows, groups.values()) if rows else ''
+    return Table.of([_head(), *rows], notes(rows, groups.values()))
 
 
 def measured_sets(results: Sequence[Result]) -> list[str]:

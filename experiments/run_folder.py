@@ -19,6 +19,7 @@ from experiments.checkpoint_choice import FOLDER
 from experiments.folder_lock import FolderLock
 from experiments.run_log import HISTORY, RunLog, history, restore_history
 from experiments.run_place import Place, claim
+from experiments.tensorboard_run import tensorboard_runs
 from experiments.wandb_run import wandb_runs
 
 DONE = 'DONE'  # Lightning 2.6 exits with status 0 when a job is terminated, so the status proves nothing
@@ -67,6 +68,8 @@ class RunFolder(Callback):
         self.path = resumed or claim(place)
         self._lock = FolderLock(self.path)
         log.use_folder(self.path)
+        for board in tensorboard_runs(trainer):
+            board.use_folder(self.path)
         for logger in wandb_runs(trainer):
             logger.use_folder(self.path)
             logger.use_name(place.parent.name, seeds)
@@ -93,6 +96,8 @@ class RunFolder(Callback):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != 'fit':
             return
+        for board in tensorboard_runs(trainer) if self._resumes and trainer.is_global_zero else ():
+            board.go_on_from(checkpoint['global_step'])
         if HISTORY in checkpoint:  # not if an earlier release has saved it
             restore_history(trainer, checkpoint[HISTORY])
         if self._resumes:  # perhaps after the folder was moved, or in another spelling

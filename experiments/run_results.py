@@ -24,12 +24,16 @@ import yaml
 from callbacks.ledger import FILE as LEDGER
 from callbacks.metric_names import (
     CANARY_PREFIX,
+    COST_PREFIX,
     DETECTION_PREFIX,
+    EPOCH_SECONDS,
     HEAD_PREFIXES,
     INSPECTION_PREFIX,
     KNN_PREFIX,
+    MIXTURE_SECONDS,
     PROBE_PREFIX,
     RETRIEVAL_PREFIX,
+    SWEEP_SECONDS,
     ZERO_SHOT_PREFIX,
     ZERO_SHOT_TOP5_PREFIX,
     renamed_since_version_1,
@@ -42,8 +46,8 @@ METRICS, CONFIG, MANIFEST, KEPT = 'metrics.csv', 'config.yaml', 'manifest.parque
 LOSS = 'train/loss'
 ACCURACIES = (ZERO_SHOT_PREFIX, ZERO_SHOT_TOP5_PREFIX, PROBE_PREFIX, KNN_PREFIX)
 EVALUATIONS = (*HEAD_PREFIXES.values(), *ACCURACIES, RETRIEVAL_PREFIX, CANARY_PREFIX)
-KEPT_PREFIXES = (*EVALUATIONS, DETECTION_PREFIX, INSPECTION_PREFIX, 'partition/', 'cost/')
-TRAINING_COSTS = ('cost/train_s', 'cost/sweep_s', 'cost/mixture_s')
+KEPT_PREFIXES = (*EVALUATIONS, DETECTION_PREFIX, INSPECTION_PREFIX, 'partition/', COST_PREFIX)
+TRAINING_COSTS = (EPOCH_SECONDS, SWEEP_SECONDS, MIXTURE_SECONDS)
 OF_EVALUATIONS = 'allow_untrained'  # an option of `validate`, `test` and `predict`, which train nothing
 TRAINER_SETTINGS = ('max_steps', 'limit_train_batches', 'precision', 'accumulate_grad_batches', 'gradient_clip_val')
 SEEDS = ('seed', 'pool_seed', 'canary_seed', 'fold')  # the fold of targeted poisons is drawn by the seed, too
@@ -75,6 +79,11 @@ def finished_version(folder: Path) -> Path | None:
     return next((version for version in reversed(versions(folder)) if is_finished(version)), None)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run's name, or of one of its versions."""
+    return bool(versions(folder)) or (folder / CONFIG).exists() or (folder / METRICS).exists()
+
+
 def read_runs(folder: Path) -> list[Result]:
     """Reads the training runs of a folder.
 
@@ -90,6 +99,11 @@ def read_runs(folder: Path) -> list[Result]:
     """
     runs = {version: read_run(version) for version in versions(folder) or [folder]}
     trained = {version: run for version, run in runs.items() if run is not None}
+    if not trained and any((version / CONFIG).exists() and not is_finished(version) for version in runs):
+        raise UsageError(
+            f'{folder} holds no measurement, since its run did not finish: resume it with --ckpt_path=last, or leave '
+            f'it out.'
+        )
     if not trained:
         raise UsageError(f'{folder} holds no run that was trained and measured: give a folder such as runs/clip_toy.')
     if len(trained) == 1:

@@ -21,8 +21,9 @@ TRAINING = {  # methods of Lightning's trainer
 }
 TOOLS = (  # functions of `experiments.tools`
     'export', 'harden', 'optimize_patch', 'rank_images', 'check_attacks', 'inspect', 'protect', 'explain', 'audit',
-    'clean', 'export_model',
+    'clean', 'export_model', 'dashboard',
 )  # fmt: skip
+PLAIN_TOOLS = ('dashboard',)  # those that need neither a model nor data
 SUBCOMMANDS = (*TRAINING, *TOOLS)
 NEED_WEIGHTS = ('validate', 'test', 'predict')  # random weights give no meaningful result here
 MEASURE = ('validate', 'test')  # print what they measured

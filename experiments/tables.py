@@ -1,15 +1,16 @@
-"""Markdown tables of results.
+"""Tables of results.
 
 Runs that differ by their seeds alone share a cell. Hits and counts of an attack are added up, so the interval is that
-of all images together. Other numbers are means, followed by the smallest and the largest value. A star marks what comes
-from a run that is not a whole one, a dagger a success that is low because the model hardly ever says the target class;
-lines below the table say why.
+of all images together; the standard deviation of the runs' rates, of which it says nothing, stands behind it. Other
+numbers are means, followed by the smallest and the largest value. A star marks what comes from a run that is not whole,
+a dagger a success that is low because the model hardly ever says the target class; lines below the table say why.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import stdev
 
 from callbacks.attack_success import MIN_ESTABLISHED_RATE, MIN_RECALL, is_unsaid
 from callbacks.intervals import wilson_interval
@@ -25,14 +26,15 @@ from experiments.results import (
     last_values,
     star,
 )
+from experiments.table_forms import Table
 
 MIN_IMAGES_FOR_A_RATE = 101  # below, an attack's success is shown as hits of all images
 UNSAID = '†'
 THROUGH: dict[Head, str] = {'probe': 'through a probe', 'knn': 'through k-NN', 'retrieval': 'through retrieval'}
 
 
-def run_table(results: Sequence[Result]) -> str:
-    """A Markdown table with a row for each run, or for all its repetitions with other seeds.
+def run_table(results: Sequence[Result]) -> Table:
+    """A table with a row for each run, or for all its repetitions with other seeds.
 
     If no attack's success was measured, as in runs that end at their first split, it says how well the split's scores
     tell the poisons.
@@ -41,13 +43,15 @@ def run_table(results: Sequence[Result]) -> str:
     split_alone = [] if attacks else attacks_in_splits(results)
     has_filters = any(run.kept is not None for run in results)
     has_probe = any(run.probe_metric in run.series for run in results)
+    groups = group_repetitions(results)
+    deviation = ' ± sd' * any(len(runs) > 1 for runs in groups.values())
     head = [
         'run',
         'seeds',
         *['pairs kept'] * has_filters,
         'zero-shot',
         *['probe'] * has_probe,
-        *(f'{attack} ASR [95 %] (clean)' for attack in attacks),
+        *(f'{attack} ASR [95 %]{deviation} (clean)' for attack in attacks),
     ]
     through = through_features(results, attacks)
     head += [f'{attack} ASR {THROUGH[by]} [95 %] (clean)' for attack, by in through]
@@ -56,12 +60,11 @@ def run_table(results: Sequence[Result]) -> str:
     head += ['first split: share', *(f'leak {attack}' for attack in [*attacks, *split_alone])]
     head += [f'AUROC {attack}' for attack in split_alone]
     head += ['last split: share', 'contamination', 'training, s']
-    groups = group_repetitions(results)
     rows = [
         _run_row(label + star(runs), runs, attacks, through, split_alone, recalled, has_filters, has_probe)
         for label, runs in groups.items()
     ]
-    return format_table([head, *rows]) + format_notes(rows, groups.values())
+    return Table.of([head, *rows], notes(rows, groups.values()))
 
 
 def _run_row(
@@ -91,8 +94,8 @@ def _run_row(
     return [*row, f'{sum(run.seconds for run in runs) / len(runs):.0f}']
 
 
-def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended: str | None = None) -> str:
-    """A Markdown table with a row for each attack and a column for each method.
+def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended: str | None = None) -> Table:
+    """A table with a row for each attack and a column for each method.
 
     Args:
         cells: Set of attacks -> method -> runs, repetitions with other seeds.
@@ -105,26 +108,26 @@ def attack_table(cells: Mapping[str, Mapping[str, Sequence[Result]]], undefended
         attacks = attacks_in(run for runs in runs_of.values() for run in runs)
         for attack in attacks:
             weak = success_rate(runs_of.get(undefended or '', ()), attack) < MIN_ESTABLISHED_RATE
-            label = _label(attack, attack_set, is_alone=len(attacks) == 1) + ': attack not established' * weak
+            label = row_label(attack, attack_set, is_alone=len(attacks) == 1) + ': attack not established' * weak
             cells_of_row = [attack_cell(runs_of.get(method, ()), attack) for method in methods]
             rows.append([label, _format_poisons(runs_of, attack), *cells_of_row])
             for _, by in through_features([run for runs in runs_of.values() for run in runs], [attack]):
                 cells_of_row = [_success(runs_of.get(method, ()), attack, by) for method in methods]
-                rows.append([_label(f'{attack} {THROUGH[by]}', attack_set), '', *cells_of_row])
+                rows.append([row_label(f'{attack} {THROUGH[by]}', attack_set), '', *cells_of_row])
         kept = [_kept(runs_of.get(method, ())) for method in methods]
         if any(cell != '-' for cell in kept):
-            rows.append([_label('pairs kept', attack_set), '', *kept])
+            rows.append([row_label('pairs kept', attack_set), '', *kept])
         accuracy = [format_spread(_accuracies(runs_of.get(method, ()))) for method in methods]
-        rows.append([_label('zero-shot accuracy', attack_set), '', *accuracy])
+        rows.append([row_label('zero-shot accuracy', attack_set), '', *accuracy])
         probed = [_probe_accuracies(runs_of.get(method, ())) for method in methods]
         if any(probed):
-            rows.append([_label('probe accuracy', attack_set), '', *map(format_spread, probed)])
+            rows.append([row_label('probe accuracy', attack_set), '', *map(format_spread, probed)])
     every_cell = (runs for runs_of in cells.values() for runs in runs_of.values())
-    return format_table(rows) + format_notes(rows[1:], every_cell)
+    return Table.of(rows, notes(rows[1:], every_cell))
 
 
 def attack_cell(runs: Sequence[Result], attack: str, head: Head = 'prompts') -> str:
-    """Success over all images of all seeds, with its interval and the rate on clean images."""
+    """Success over all images of all seeds with its interval, the seeds' deviation, and the rate on clean images."""
     return _success(runs, attack, head) + star(runs)
 
 
@@ -145,7 +148,13 @@ def _success(runs: Sequence[Result], attack: str, head: Head = 'prompts') -> str
     else:
         success = f'{hits / n:.3f} [{low:.3f}, {high:.3f}]'
     mark = UNSAID if is_unsaid(hits / n, _recall(runs, attack, head)) else ''
-    return success + (f' ({sum(clean) / len(clean):.3f})' if clean else '') + mark
+    of_clean = f' ({sum(clean) / len(clean):.3f})' if clean else ''
+    return success + _deviation(last_values(runs, asr_metric(attack, 'rate', head))) + of_clean + mark
+
+
+def _deviation(values: Sequence[float]) -> str:
+    """Standard deviation over seeds, of the population that they are a sample of."""
+    return f' ± {stdev(values):.3f}' if len(values) > 1 else ''
 
 
 def _kept(runs: Sequence[Result]) -> str:
@@ -191,7 +200,8 @@ def _format_poisons(runs_of: Mapping[str, Sequence[Result]], attack: str) -> str
     return ' to '.join(map(str, sorted(counts))) or '-'
 
 
-def _label(row: str, attack_set: str, is_alone: bool = False) -> str:
+def row_label(row: str, attack_set: str, is_alone: bool = False) -> str:
+    """What a row is of, and under which set of attacks; the set alone for its only attack."""
     if not attack_set:
         return row
     return attack_set if is_alone else f'{row} ({attack_set})'
@@ -205,29 +215,16 @@ def format_spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f'{mean} ({min(values):.3f} to {max(values):.3f})'
 
 
-def format_notes(rows: Iterable[Sequence[str]], cells: Iterable[Sequence[Result]]) -> str:
-    """What the marks of a table mean, a line each below it; nothing if there are none.
+def notes(rows: Iterable[Sequence[str]], cells: Iterable[Sequence[Result]]) -> Iterator[str]:
+    """What the marks of a table mean, a line each.
 
     Args:
         rows: Rows of the table without its head; what is in their first column marks nothing.
         cells: Runs that share a cell.
     """
-    lines = [f'* {_printable(sentence)}' for runs in cells for sentence in caveats(runs)]
+    yield from (f'* {sentence}' for runs in cells for sentence in caveats(runs))
     if any(UNSAID in cell for row in rows for cell in row[1:]):
-        lines.append(
+        yield (
             f'{UNSAID} the target class is recognized in less than {MIN_RECALL:.0%} of its clean images, so low '
             f'success proves little.'
         )
-    return '\n\n' + '\n'.join(lines) if lines else ''
-
-
-def format_table(rows: Iterable[Sequence[str]]) -> str:
-    """Rows, the head first, as a Markdown table."""
-    head, *body = rows
-    lines = (head, ['---'] * len(head), *body)
-    return '\n'.join(f'| {" | ".join(_printable(cell).replace("|", "/") for cell in row)} |' for row in lines)
-
-
-def _printable(text: str) -> str:
-    """Names of runs come from files: none may forge a row or send a terminal what it obeys."""
-    return ''.join(letter if letter.isprintable() else '?' for letter in text)

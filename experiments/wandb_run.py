@@ -61,6 +61,8 @@ class WandbRun(WandbLogger):
         notes: A longer description of the run.
         prefix: What the names of all metrics begin with.
         log_model: Upload checkpoints: the best ones at the end, or ``all`` as they are written. Not offline.
+        log_data: Log tables of poisons and of the least similar pairs, with pictures and captions, and the manifest and
+            the ledger of all pairs as artifacts.
         init: Further arguments of ``wandb.init``.
     """
 
@@ -77,6 +79,7 @@ class WandbRun(WandbLogger):
         notes: str | None = None,
         prefix: str = '',
         log_model: Literal['all'] | bool = False,
+        log_data: bool = True,
         init: dict[str, Any] | None = None,
     ) -> None:
         # Spelled out: to find the arguments behind `**kwargs`, the parser would import wandb for each command.
@@ -92,7 +95,7 @@ class WandbRun(WandbLogger):
         offline = offline_by_environment() if offline is None else offline
         super().__init__(save_dir=save_dir or '.', offline=offline, **of_logger, **of_run)
         self._wandb_init.pop('anonymous')  # it warns of this argument, which Lightning always gives
-        self.in_run_folder = save_dir is None
+        self.in_run_folder, self.log_data = save_dir is None, log_data
         self.harmless = Harmless('logging to W&B')
         self._id_file: Path | None = None
         self.started = self._waits_for_start = False

@@ -37,6 +37,7 @@ QUIET = [  # Lightning 2.6 warns about a small machine, and about itself on a ne
 class Batch(NamedTuple):
     row: Tensor
     similarity: Tensor
+    tokens: Tensor = torch.zeros(1, BATCH, 2, dtype=torch.int64)
 
 
 def evaluation_set(name: str, label: list[int], target: list[int] | None, classes: int = len(CLASSES)) -> EvaluationSet:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
 
 from callbacks import epoch_cost
 from callbacks.epoch_cost import EpochCost
-from tests.callbacks.observed import QUIET, ROWS, Answers, Data, evaluation_set, trainer
+from tests.callbacks.observed import QUIET, ROWS, Answers, Batch, Data, evaluation_set, trainer
 
 pytestmark = QUIET
 
@@ -61,6 +62,8 @@ def test_times_each_part_of_an_epoch_separately(tmp_path: Path, monkeypatch: pyt
     assert costs(tmp_path, monkeypatch) == pytest.approx(
         {
             'cost/train_s': STEPS * (WAIT + STEP),
+            'cost/train_s/unimodal': STEPS * (WAIT + STEP),
+            'cost/views': 1.0,
             'cost/evaluation_s': EVALUATION,
             'cost/data_wait': WAIT / (WAIT + STEP),
             'cost/pairs_per_s': ROWS / (STEPS * (WAIT + STEP)),
@@ -72,6 +75,15 @@ def test_evaluation_within_an_epoch_is_not_training(tmp_path: Path, monkeypatch:
     metrics = costs(tmp_path, monkeypatch, val_check_interval=0.5)
     assert metrics['cost/train_s'] == pytest.approx(STEPS * (WAIT + STEP))
     assert metrics['cost/evaluation_s'] == pytest.approx(2 * EVALUATION)
+
+
+def test_counts_the_views_of_a_pair_over_steps_with_one_and_steps_with_two(tmp_path: Path) -> None:
+    one, two = Batch(torch.arange(10), torch.zeros(10)), Batch(torch.arange(5), torch.zeros(5), torch.zeros(2, 5, 2))
+    data = Data()
+    data.train_dataloader = lambda: DataLoader([one, two, two], batch_size=None)  # type: ignore[method-assign]
+    run = trainer(tmp_path, [EpochCost()], epochs=1)
+    run.fit(Answers(), datamodule=data)
+    assert run.callback_metrics['cost/views'].item() == pytest.approx(1.5)
 
 
 def test_logs_no_evaluation_seconds_without_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ class FakeRun:
     """Stands for a W&B run: keeps what it was told."""
 
     def __init__(self, **settings: Any) -> None:
-        self.settings, self.metrics, self.logged = settings, {}, []
+        self.settings, self.metrics, self.logged, self.artifacts = settings, {}, [], []
         self.config = self
         self.id, self.name, self.offline = settings.get('id') or 'fake', 'fake', False
         self.disabled = os.environ.get('WANDB_MODE') == 'disabled'
@@ -49,6 +49,9 @@ class FakeRun:
 
     def log(self, values: dict[str, Any], **_: Any) -> None:
         self.logged.append(values)
+
+    def log_artifact(self, artifact: Any) -> None:
+        self.artifacts.append(artifact)
 
 
 @pytest.fixture(scope='session')

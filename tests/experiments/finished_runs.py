@@ -58,3 +58,26 @@ def attacked_result(
     values = {f'asr/badnet/{what}': value for what, value in badnet.items()} | {'zero_shot/heldout': accuracy}
     series = {metric: [(4, float(value))] for metric, value in values.items()}
     return Result(name, seed, 4, series, seconds=10.0, **fields)
+
+
+def timed_result(
+    name: str, seed: int, seconds: dict[str, list[float]], sweeps: dict[int, float], views: float
+) -> Result:
+    """Result of a run whose epochs were timed.
+
+    Args:
+        name: Name of the run.
+        seed: Its seed.
+        seconds: Phase -> seconds of its epochs, in order.
+        sweeps: Epochs trained -> seconds of a sweep.
+        views: Augmented views of a pair in each epoch.
+    """
+    series: dict[str, list[tuple[int, float]]] = {'cost/sweep_s': [*sweeps.items()]} if sweeps else {}
+    series |= {'cost/train_s': [], 'cost/views': []}
+    for phase, times in seconds.items():
+        first = len(series['cost/train_s']) + 1
+        series[f'cost/train_s/{phase}'] = [*enumerate(times, first)]
+        series['cost/train_s'] += series[f'cost/train_s/{phase}']
+        series['cost/views'] += [(epoch, views) for epoch in range(first, first + len(times))]
+    total = sum(map(sum, seconds.values())) + sum(sweeps.values())
+    return Result(name, seed, len(series['cost/train_s']), series, total)

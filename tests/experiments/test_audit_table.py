@@ -18,17 +18,17 @@ def run(attack: str | None, leak: float = 0.25, alarms: float = 7) -> Result:
 
 def test_says_what_each_score_finds_of_each_attack_and_how_often_it_is_wrong() -> None:
     cells = {'badnet': {'clip': [run('badnet'), run('badnet', 0.05)]}, 'none': {'clip': [run(None, alarms=12)]}}
-    head, _, *lines = audit_table(cells).splitlines()
+    head, _, *lines = str(audit_table(cells)).splitlines()
     assert head == '| model | score | badnet: in the first 2 % (AP) | false alarms, badnet | false alarms, none |'
     assert len(lines) == len(NAMES) + 1 and lines[-1] == '| clip | suspicion | 0.85 (0.500) | 7 | 12 |'
 
 
 def test_what_a_model_did_not_measure_is_left_open() -> None:
     cells = {'badnet': {'clip': [run('badnet')], 'safeclip': []}, 'tdpa': {'safeclip': [run('tdpa')]}}
-    lines = audit_table(cells).splitlines()
+    lines = str(audit_table(cells)).splitlines()
     assert '| clip | detail | 0.75 (0.500) | - | 7 | - |' in lines
     assert '| safeclip | detail | - | 0.75 (0.500) | - | 7 |' in lines
 
 
 def test_is_empty_where_no_run_measured_it() -> None:
-    assert audit_table({'badnet': {'clip': [Result('run', 1, 30, {'zero_shot/heldout': [(30, 0.5)]}, 60.0)]}}) == ''
+    assert not audit_table({'badnet': {'clip': [Result('run', 1, 30, {'zero_shot/heldout': [(30, 0.5)]}, 60.0)]}})

@@ -32,28 +32,28 @@ class TestDetectorTable:
             'four': {'clip': [detected('badnet', 0.8), detected('badnet', 0.6, seed=2)]},
             'filters': {'clip': [detected('wanet', 0.9)]},
         }
-        head, _, row = detector_table(cells, LAYOUT, 'clip').splitlines()
+        head, _, row = str(detector_table(cells, LAYOUT, 'clip')).splitlines()
         shown = 'AUROC | AP | leak at 2 % | leak at 10 % | AUROC BadNet | AUROC WaNet | extra training time'
         assert head == f'| model | detector | {shown} |'
         assert row == '| CLIP | lof | 0.800 | 0.250 | 0.500 | 0.125 | 0.700 | 0.900 | 5.0% |'
 
     def test_leaves_open_what_was_not_measured(self) -> None:
         similarity = run_with({detection_metric('similarity', 'badnet', 'auroc'): 0.7})
-        *_, row = detector_table({'': {'safeclip': [similarity]}}, LAYOUT, 'clip').splitlines()
+        *_, row = str(detector_table({'': {'safeclip': [similarity]}}, LAYOUT, 'clip')).splitlines()
         assert row == '| SafeCLIP | similarity | 0.700 | - | - | - | 0.700 | - | - |'
 
     def test_is_empty_without_detectors(self) -> None:
-        assert detector_table({'': {'clip': [attacked_result('clip', 1, 1, 200)]}}, LAYOUT) == ''
+        assert not detector_table({'': {'clip': [attacked_result('clip', 1, 1, 200)]}}, LAYOUT)
 
 
 class TestInspectionTable:
     def test_counts_verdicts_apart_for_models_in_which_an_attack_succeeds(self) -> None:
         runs = [inspected(2, 1, hits=100), inspected(0, 2, hits=150), inspected(1, 3, hits=99)]
         without = attacked_result('clip', 4, 200, 200)
-        head, _, attacked, other = inspection_table({'': {'clip': [*runs, without]}}, LAYOUT).splitlines()
+        head, _, attacked, other = str(inspection_table({'': {'clip': [*runs, without]}}, LAYOUT)).splitlines()
         assert head.startswith('| model | an attack at 0.5 or more | runs | no sign of a backdoor | suspicious |')
         assert attacked == '| CLIP | yes | 2 | 1 | 0 | 1 | 15 |'
         assert other == '| CLIP | no | 1 | 0 | 1 | 0 | 30 |'
 
     def test_is_empty_without_inspections(self) -> None:
-        assert inspection_table({'': {'clip': [attacked_result('clip', 1, 1, 200)]}}, LAYOUT) == ''
+        assert not inspection_table({'': {'clip': [attacked_result('clip', 1, 1, 200)]}}, LAYOUT)

@@ -48,6 +48,18 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     return commands
 
 
+def test_runs_of_a_grid_are_a_group_in_wandb_with_their_names_as_tags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, str] = {}
+    monkeypatch.setattr(Children, 'run', lambda _, command, log, environment, inherited: given.update(environment))
+    make_runner(tmp_path).run(CELL)
+    assert (given['WANDB_RUN_GROUP'], given['WANDB_TAGS']) == ('runs', 'clip,toy,badnet')
+    monkeypatch.setenv('WANDB_TAGS', 'mine')
+    make_runner(tmp_path).run(CELL)
+    assert given['WANDB_TAGS'] == 'mine'
+
+
 def make_runner(folder: Path, *extra: str, **changed: Any) -> GridRunner:
     return GridRunner(write_grid(folder, **changed), folder / 'runs', folder / 'results', extra, Children())
 

@@ -97,6 +97,8 @@ class TestReadGrid:
                 {'methods': {'clip': {'ledger': 'clip', 'predict': 'clip'}}},
                 'methods.clip: predict trains nothing: leave out',
             ),
+            ({'methods': {'clip': {'seeds': [7]}}}, 'grid.yaml has no cell: no method and no data set has the seeds'),
+            ({'seeds': []}, 'seeds must be a list of numbers'),
             ({'methods': {'clip': [], 'clip-a': []}, 'data': {'a-b': [], 'b': []}}, 'two cells are named clip-a-b'),
         ],
     )

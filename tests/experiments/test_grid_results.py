@@ -93,6 +93,19 @@ def test_a_grid_without_attacks_has_a_row_for_each_method(tmp_path: Path) -> Non
     assert rows[:1] + rows[2:] == ['| run', '| clip', '| cleanclip']
 
 
+def test_a_grid_none_of_whose_cells_has_finished_says_so(tmp_path: Path) -> None:
+    assert write_report(write_grid(tmp_path), tmp_path) == 'No cell has finished, so there is no table.\n'
+
+
+def test_two_seeds_are_compared_with_those_of_the_undefended_method(tmp_path: Path) -> None:
+    grid = write_grid(tmp_path, data=None)
+    for cell in grid.cells():
+        save(attacked_result('x', 1, 180 if cell.method == 'clip' else 20, 200), tmp_path / f'{cell.name}.json')
+    *_, head, _, badnet, _, _, note = make_tables(grid, tmp_path).strip().splitlines()
+    assert head == '| difference from clip | seeds | cleanclip |'
+    assert badnet == '| badnet | 2 | -0.800 [-0.800, -0.800] |' and 'paired t-test' in note
+
+
 def test_tables_leave_out_damaged_results(tmp_path: Path) -> None:
     grid = write_grid(tmp_path, methods={'clip': []}, data=None, seeds=[1, 2])
     save(attacked_result('clip', 1, 1, 200), tmp_path / 'clip-badnet-d1-t1.json')

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 
-from experiments.progress_bar import NamedProgressBar, set_name, with_progress_bar
+from experiments.progress_bar import NamedProgressBar, set_name, time_left, with_progress_bar
 
 
 class TestWithProgressBar:
@@ -31,6 +32,28 @@ def test_epochs_are_counted_from_1() -> None:
     bar.on_train_epoch_start(trainer)
     assert bar.train_progress_bar.desc == 'Epoch 1: '
     bar.train_progress_bar.close()
+
+
+def test_says_what_was_measured_last_and_how_long_the_run_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = {'zero_shot/heldout': 0.5854, 'partition/share': 0.34, 'asr/badnet/rate': 0.125, 'asr/badnet/clean': 0.03}
+    trainer: Any = SimpleNamespace(
+        callback_metrics=metrics, progress_bar_metrics={}, loggers=[], global_step=40, estimated_stepping_batches=100
+    )
+    bar, clock = NamedProgressBar(), iter([10.0, 130.0])
+    monkeypatch.setattr('experiments.progress_bar.time', SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr('lightning.pytorch.callbacks.TQDMProgressBar.on_train_start', lambda *_: None)
+    bar.on_train_start(trainer)  # resumed after 40 steps
+    trainer.global_step = 60
+    assert bar.get_metrics(trainer, trainer) == {
+        'left': '0:04:00',
+        'accuracy': '0.585',
+        'safe': '34%',
+        'badnet': '12% (clean 3%)',
+    }
+
+
+def test_says_nothing_of_the_time_of_a_run_without_an_end_or_a_step() -> None:
+    assert time_left(10.0, 0, 100) == time_left(10.0, 5, math.inf) == ''
 
 
 def test_a_set_is_shown_by_its_name() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.report import main
 from experiments.result_files import save
-from tests.experiments.finished_runs import attacked_result, write_version
+from tests.experiments.finished_runs import attacked_result, timed_result, write_version
 
 
 @pytest.fixture
@@ -58,9 +58,30 @@ def test_runs_of_one_name_that_are_not_repetitions_are_named_by_their_folders(
     assert '--save: two runs have one name and one seed' in capsys.readouterr().err
 
 
+def test_compares_seeds_and_costs_with_the_first_run_or_the_one_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], report: Callable[..., None]
+) -> None:
+    for seed in (1, 2):
+        for name, seconds in (('clip', 10.0), ('safeclip', 15.0)):
+            run = timed_result(name, seed, {'clip': [seconds]}, {}, views=1)
+            run.series.update(attacked_result(name, seed, 150 if name == 'clip' else 50, 200).series)
+            save(run, tmp_path / f'{name}_{seed}.json')
+    report(tmp_path, '--cost')
+    printed = capsys.readouterr().out
+    assert '| difference from clip | seeds | safeclip |' in printed and '| safeclip | 1 | 15 | +50.0% |' in printed
+    report(tmp_path, '--cost', '--against=safeclip')
+    assert '| badnet | 2 | +0.500 [+0.500, +0.500] |' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
+        (
+            '--report={}/r.pdf',
+            'error: {}/r.pdf has no ending of a report: give a file that ends in .html, .md or .tex.',
+        ),
+        ('--against=none', "error: --against: 'none' is none of the runs: toy."),
+        ('--cost', 'error: no time of toy was measured: train with callbacks.epoch_cost'),
         ('--figure={}/file/f.png', 'error: {}/file cannot be created as a folder'),
         ('--figure={}/f.xyz', 'error: {}/f.xyz has no ending of a picture'),
         ('--trade-off={}/t.png', 'error: --trade-off needs a run that measured an attack'),

@@ -17,6 +17,13 @@ class TestSuccessOverEpochs:
         labels = [line.get_label() for line in figure.axes[0].lines]
         assert [label for label in labels if not str(label).startswith('_')] == ['clip', 'safeclip']
 
+    def test_has_at_most_three_panels_in_a_row(self) -> None:
+        run = attacked_result('clip', 1, 1, 200)
+        for attack in ('a', 'b', 'c'):
+            run.series.update({f'asr/{attack}/hits': [(4, 1.0)], f'asr/{attack}/rate': [(4, 0.5)]})
+        grid = success_over_epochs([run]).axes[0].get_gridspec()
+        assert (grid.nrows, grid.ncols, len(success_over_epochs([run]).axes)) == (2, 3, 5)
+
     def test_names_runs_that_the_first_panel_does_not_show(self) -> None:
         diverged = Result('lost', 1, 4, {}, 1.0, caveat='diverged')
         plain = Result('plain', 1, 4, {'zero_shot/heldout': [(4, 0.5)]}, 1.0, caveat='not finished')
@@ -24,9 +31,10 @@ class TestSuccessOverEpochs:
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ['clip', 'plain*']
         assert success_over_epochs([diverged]).legends == []
 
-    def test_shades_the_interval_of_each_run(self) -> None:
-        run = attacked_result('clip', 1, 1, 200)
+    def test_shades_the_interval_of_a_run_without_repetitions(self) -> None:
+        run, other = attacked_result('clip', 1, 1, 200), attacked_result('clip', 2, 1, 200)
         run.series.update({'asr/badnet/low': [(4, 0.001), (5, 0.2)], 'asr/badnet/high': [(4, 0.03), (5, 0.4)]})
+        assert not success_over_epochs([run, other]).axes[0].collections
         (band,) = success_over_epochs([run]).axes[0].collections
         (path,) = band.get_paths()
         corners = {tuple(corner.tolist()) for corner in path.vertices}

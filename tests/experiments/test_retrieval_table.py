@@ -45,7 +45,7 @@ def test_the_best_epoch_is_the_one_with_the_lowest_ranks_in_both_directions() ->
 
 
 def test_has_last_and_best_epoch_of_both_directions_with_intervals() -> None:
-    head, _, row = (cells(line) for line in retrieval_table([result('clip')]).splitlines())
+    head, _, row = (cells(line) for line in str(retrieval_table([result('clip')])).splitlines())
     assert dict(zip(head, row, strict=True)) == {
         'run': 'clip', 'set': 'test', 'seeds': '1', 'best epoch': '2',
         'image to text: MedR, last': '200.0 [180.0, 220.0]',
@@ -63,13 +63,13 @@ def test_has_last_and_best_epoch_of_both_directions_with_intervals() -> None:
 
 
 def test_repetitions_share_a_row_with_the_spread_of_their_seeds() -> None:
-    table = retrieval_table([result('clip', 1), result('clip', 2, scale=1.5), result('mem3')])
+    table = str(retrieval_table([result('clip', 1), result('clip', 2, scale=1.5), result('mem3')]))
     rows = [cells(line) for line in table.splitlines()[2:]]
     assert [row[0] for row in rows] == ['clip', 'mem3'] and rows[0][2:5] == ['2', '2, 2', '250.0 (200.0 to 300.0)']
 
 
 def test_is_empty_without_retrieval() -> None:
-    assert retrieval_table([Result('clip', 1, 1, {'zero_shot/heldout': [(1, 0.5)]}, 1.0)]) == ''
+    assert not retrieval_table([Result('clip', 1, 1, {'zero_shot/heldout': [(1, 0.5)]}, 1.0)])
 
 
 class TestInTheReportOfAGrid:

@@ -194,6 +194,11 @@ class TestReadRuns:
         with pytest.raises(UsageError, match='holds no run that was trained and measured: give a folder such as'):
             read_runs(tmp_path)
 
+    def test_names_a_run_that_ended_before_it_measured_anything(self, tmp_path: Path) -> None:
+        write_version(tmp_path, 0, [{'epoch': 0, 'train/loss': 1.0}], is_finished=False)
+        with pytest.raises(UsageError, match='no measurement, since its run did not finish: resume it with'):
+            read_runs(tmp_path)
+
 
 def test_versions_are_ordered_by_number_not_by_clock(tmp_path: Path) -> None:
     for number in (10, 9):
