@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -53,9 +53,10 @@ class AttackedPictures:
         """Pictures of each set that count, of all processes; each process has as many batches as the others."""
         gathered = {}
         for index, batches in sorted(self.batches.items()):
-            image, target = (module.all_gather(torch.cat(part)) for part in zip(*batches, strict=True))
-            image, target = image.flatten(0, -2), target.flatten()
-            gathered[index] = Attacked(image[target != UNCOUNTED], target[target != UNCOUNTED])
+            parts: Any = (module.all_gather(torch.cat(part)) for part in zip(*batches, strict=True))
+            image, target = parts
+            counts = target.flatten() != UNCOUNTED
+            gathered[index] = Attacked(image.flatten(0, -2)[counts], target.flatten()[counts])
         return gathered
 
 

@@ -110,8 +110,8 @@ class CSVPairs(PairsDataModule):
         """Reads the columns ``image``, ``caption`` and, if pairs have classes, ``label``."""
         image = self.image_column or _find_column(_IMAGE_COLUMNS, 'image', layout.names, source)
         caption = self.caption_column or _find_column(_CAPTION_COLUMNS, 'caption', layout.names, source)
-        names = {'image': image, 'caption': caption, 'label': self.label_column, 'id': self.id_column}
-        names = {name: found for name, found in names.items() if found}
+        others = {'label': self.label_column, 'id': self.id_column}
+        names = {'image': image, 'caption': caption} | {name: each for name, each in others.items() if each}
         rows = read_columns(file, layout, list(names.values()), source).rename_columns(list(names))
         rows = rows.set_column(0, 'image', pc.utf8_trim_whitespace(rows['image']))
         return share_paths(rows, source) if self.id_column else rows

@@ -19,11 +19,9 @@ from datamodules.files.atomic import write_text
 from experiments.results import Result
 
 LANGUAGE = 'en'
-RECALLS: dict[str, tuple[Direction, RetrievalQuantity]] = {
-    f'{theirs}_retrieval_recall@{k}': (ours, what)
-    for theirs, ours in (('image', 't2i'), ('text', 'i2t'))
-    for k, what in ((1, 'r1'), (5, 'r5'), (10, 'r10'))
-}
+WAYS: dict[str, Direction] = {'image': 't2i', 'text': 'i2t'}  # by what is retrieved
+NEAREST: dict[int, RetrievalQuantity] = {1: 'r1', 5: 'r5', 10: 'r10'}
+RECALLS = {f'{found}_retrieval_recall@{k}': (way, what) for found, way in WAYS.items() for k, what in NEAREST.items()}
 
 
 def records(result: Result) -> Iterator[dict[str, Any]]:

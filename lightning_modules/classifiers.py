@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -70,12 +70,12 @@ def identify_text_tower(towers: nn.Module, *settings: object) -> str:
     return digest(repr(settings).encode(), *parts)
 
 
-def _bytes(weight: Tensor) -> memoryview:
-    return memoryview(weight.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+def _bytes(weight: Tensor) -> np.ndarray:
+    return weight.cpu().contiguous().view(-1).view(torch.uint8).numpy()
 
 
-def digest(*parts: bytes | memoryview) -> str:
-    """Hash of some parts (16 hexadecimal digits)."""
+def digest(*parts: Any) -> str:
+    """Hash of some parts, bytes or arrays (16 hexadecimal digits)."""
     hashed = hashlib.sha256()
     for part in parts:
         hashed.update(part)

@@ -71,7 +71,8 @@ def draw(pictures: int, captions: int, width: int, noise: float = 2.0) -> Given:
     image = random.standard_normal((pictures, width), np.float32)
     picture = np.repeat(np.arange(pictures), captions)
     text = image[picture] + noise * random.standard_normal((len(picture), width), np.float32)
-    return Given(*(torch.nn.functional.normalize(torch.from_numpy(x), dim=-1) for x in (image, text)), picture)
+    image, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
+    return Given(torch.from_numpy(image), torch.from_numpy(text), picture)
 
 
 def main(name: str, file: Path) -> None:

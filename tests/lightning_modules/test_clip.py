@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import lightning as L
+import open_clip
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from datamodules.pictures.augment import SimCLRViews
 from datamodules.pictures.batches import PairBatch
 from datamodules.text.eda import EDA
+from datamodules.text.token_cache import prompt_tokens
+from datamodules.text.tokenizer import WordTokenizer
 from datamodules.usage_error import UsageError
 from lightning_modules import clip as clip_module
 from lightning_modules.clip import CLIP, MAX_LOGIT_SCALE, Pairs, check_norms, check_strategy, most_accumulated
@@ -360,6 +363,15 @@ class TestEvaluation:
         classifier = model.classifier(torch.arange(4).view(2, 2, 1))
         expected = torch.tensor([[0.8944271910, 0.4472135955], [0, 1]])
         assert torch.allclose(classifier, expected, atol=1e-6)
+
+    def test_the_classifier_is_that_of_open_clip(self, tmp_path: Path) -> None:
+        model, classes, templates = clip(tmp_path).eval(), ['cat', 'hot dog', 'boat'], ['a photo of a {}.', 'the {}']
+        tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+        theirs = open_clip.build_zero_shot_classifier(
+            model.towers, tokenizer, classes, [template.format for template in templates]
+        )
+        tokens = prompt_tokens(classes, templates, WordTokenizer(model.context_length))
+        assert torch.allclose(model.classifier(tokens), theirs.T, rtol=0, atol=1e-6)
 
     def test_logits_are_the_cosines_to_every_class(self, tmp_path: Path) -> None:
         model, data, watch = clip(tmp_path), pairs(tmp_path, heldout_rows=15), Watch()

@@ -54,7 +54,7 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     'phases': (phases, {'SCALES': (phases.Scale('tiny_toy.json', 32, (40, 30), {}, 4, 3),), 'MAX_REST': 100}),
     'triggers': (triggers, {'PICTURES': 2, 'REPEATS': 1, 'SIZE': 32}),
     'probe': (probe, {'WIDTH': 16, 'TEST_FEATURES': 50}),
-    'prompts': (prompts, {'MODEL': 'tiny_toy.json', 'LARGE_MODEL': 'tiny_toy.json', 'CLASSES': 3, 'TEMPLATES': 2}),
+    'prompts': (prompts, {'TEMPLATES': {'tiny_toy.json': 2}, 'CLASSES': 3}),
     'retrieval': (retrieval, {'PICTURES': 200, 'WIDTH': 8}),
     'words': (words, {'MODEL': 'tiny_toy.json', 'PAIRS': 4}),
     'scale': (scale, {}),
