@@ -120,6 +120,7 @@ def _keys(table: PairTable, kept: Mask) -> pa.Table:
 
 
 def _write_csv(path: Path, table: PairTable, kept: Mask) -> None:
+    assert isinstance(table.opener, FolderImages)  # as _check makes sure
     root = table.opener.root.resolve()
     with open_csv(path, '\t') as lines:
         lines.writerow(['filepath', 'title'])

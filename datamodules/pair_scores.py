@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.pictures.batches import OverlaidPictures
 from datamodules.pictures.fine_detail import patterns, salient_windows, window_sides
 from datamodules.pictures.thumbnails import REACH, thumbnails
-from datamodules.rows.detectors import Detector
+from datamodules.rows.detectors import Detector, DetectorName
 from datamodules.rows.embeddings import Points, Rows, distinct
 from datamodules.rows.look_alikes import join, look_alikes
 from datamodules.rows.recurrence import recurrence
@@ -23,7 +23,7 @@ from datamodules.usage_error import UsageError
 
 COMPARED = 20_000  # pairs that each one is compared with, at random; twice as many take twice the time
 NAMES = ('similarity', 'density', 'copies', 'pattern', 'detail')
-DENSITY = 'dao'  # of the detectors that look at neighbors alone, the one of Huang et al. (ICLR 2025)
+DENSITY: DetectorName = 'dao'  # of the detectors that look at neighbors alone, the one of Huang et al. (ICLR 2025)
 _PICTURES_AT_ONCE = 256
 
 MakeVectors: TypeAlias = Callable[[NDArray[np.uint8]], Tensor]  # pictures (B, 3, h, w) -> vectors (B, D)

@@ -43,8 +43,8 @@ def _markdown(path: Path, title: str, sections: Sections) -> str:
 def _latex(path: Path, title: str, sections: Sections) -> str:
     parts = [r'% needs \usepackage{booktabs} and \usepackage{graphicx}']
     for section, figure in _with_figures(path, sections):
-        is_table = isinstance(section.content, Table)
-        content = latex(section.content) if is_table else rf'\includegraphics[width=\linewidth]{{{figure}}}'
+        drawn = rf'\includegraphics[width=\linewidth]{{{figure}}}'
+        content = latex(section.content) if isinstance(section.content, Table) else drawn
         parts.append(f'% {section.title}\n{content}')
     return '\n\n'.join(parts) + '\n'
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def render_page(folder: Path, name: str, **values: Any) -> str:
@@ -45,6 +49,16 @@ def data_uri(content: bytes, kind: str) -> str:
         kind: Its form, such as ``jpeg``.
     """
     return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
+
+
+def figure_uri(figure: Figure, dpi: int) -> str:
+    """A figure as part of a page, a PNG of this many dots an inch."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imports NumPy and fonts
+
+    figure.set_dpi(dpi)
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
+    return data_uri(content.getvalue(), 'png')
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What W&B is given of a run beside its metrics: poisons and suspects with their pictures, and the files about pairs."""
+"""What W&B is given of a run beside its metrics: poisons and suspects with pictures, and the files about pairs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SIDE = 96  # pixels of a thumbnail, at most
 class WandbFiles(Callback):
     """Gives W&B the tables ``poisons`` and ``suspects``, and manifest and ledger as artifacts.
 
-    ``poisons`` are some poisoned pairs of each attack, logged when training starts; ``suspects`` the least similar pairs
-    of the last ledger, logged when it ends, with the attack behind each, which no defense sees.
+    ``poisons`` are some poisoned pairs of each attack, logged when training starts; ``suspects`` the least similar
+    pairs of the last ledger, logged when it ends, with the attack behind each, which no defense sees.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.functional import gaussian_blur
 
 from datamodules.rows.draws import bits
 
@@ -28,6 +27,8 @@ _SKETCH_KEY = 0x736B_6574  # key of the draw of signs and places; any number wou
 def fine_detail(pictures: NDArray[np.uint8]) -> Tensor:
     """Pictures less their blurred selves, float32 (B, 3, h, w), in units of 1/255."""
     pixels = torch.from_numpy(pictures).float()
+    from torchvision.transforms.functional import gaussian_blur  # takes seconds to import
+
     return F.hardshrink(pixels - gaussian_blur(pixels, [5, 5], [SIGMA, SIGMA]), ROUNDING)
 
 

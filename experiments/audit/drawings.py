@@ -12,7 +12,7 @@ from callbacks.plots import similarity_histogram
 from datamodules.pictures.fine_detail import fine_detail, salient_places, window_sides
 from experiments.audit.certainty import MAX_P
 from experiments.audit.findings import Findings
-from experiments.self_contained_page import data_uri
+from experiments.self_contained_page import data_uri, figure_uri
 
 SIDE = 64  # of a thumbnail in pixels
 FRAME = '#d55e00'
@@ -46,6 +46,4 @@ def histogram(findings: Findings) -> str:
     cut = np.quantile(findings.shuffled, 1 - MAX_P) if len(findings.shuffled) else np.inf
     null = Mismatches(findings.shuffled).histogram(similarity, float(cut))
     figure = similarity_histogram(similarity, {}, parameters, 'Similarity of picture and caption', null)
-    file = io.BytesIO()
-    figure.savefig(file, format='png', dpi=100)
-    return data_uri(file.getvalue(), 'png')
+    return figure_uri(figure, dpi=100)

@@ -67,8 +67,8 @@ def find(data: PairsDataModule, file: str, compared: int | None, device: str) ->
         raise UsageError(str(error).replace('data.filters: ', '').replace('file=', 'ledger=')) from error
     scores = score_pairs(data.images, data.picture_hashes(), image, text, compared, device)
     sample = draw_sample(np.flatnonzero(~np.isnan(scores.similarity)))
-    embedded = (torch.from_numpy(part[sample].astype(np.float32))[None] for part in (image, text))
-    shuffled = shuffled_similarities(*embedded, weigh_words(data.tokens[sample])).numpy()
+    sampled_image, sampled_text = (torch.from_numpy(part[sample].astype(np.float32))[None] for part in (image, text))
+    shuffled = shuffled_similarities(sampled_image, sampled_text, weigh_words(data.tokens[sample])).numpy()
     shuffled = shuffled[np.isfinite(shuffled)]
     p_value = Mismatches(shuffled).p_values(scores.similarity)
     return Findings(data, scores, p_value, shuffled, fit_mixture(scores.similarity), _share_seen(file))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.report_sections import Section
+from experiments.self_contained_page import figure_uri
 from experiments.table_forms import Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TEMPLATE = Path(__file__).with_name('page.html')
 
@@ -34,11 +30,8 @@ def render_page(title: str, sections: Iterable[Section]) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE.name).render(
-        title=title, sections=list(sections), is_table=lambda content: isinstance(content, Table), draw=_data_url
+        title=title,
+        sections=list(sections),
+        is_table=lambda content: isinstance(content, Table),
+        draw=partial(figure_uri, dpi=130),
     )
-
-
-def _data_url(figure: Figure) -> str:
-    picture = io.BytesIO()
-    figure.savefig(picture, format='png', dpi=130)
-    return f'data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}'

@@ -27,7 +27,7 @@ def dashboard(
     import wandb
 
     try:
-        workspace = make_workspace(entity or wandb.Api().default_entity, project, title)
+        workspace = make_workspace(entity or wandb.Api().default_entity or '', project, title)
         workspace.save()
     except wandb.Error as error:
         reason = str(error).strip().splitlines()[0].rstrip('.')

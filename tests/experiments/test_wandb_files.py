@@ -36,7 +36,8 @@ def fit(folder: Path, logger: WandbRun) -> L.Trainer:
 
 class TestTables:
     def tables(self, run: FakeRun) -> dict[str, Any]:
-        return {name: table for values in run.logged for name, table in values.items() if name in ('poisons', 'suspects')}
+        logged = (item for values in run.logged for item in values.items())
+        return {name: table for name, table in logged if name in ('poisons', 'suspects')}
 
     def test_show_poisons_of_each_attack_and_the_least_similar_pairs(
         self, tmp_path: Path, fake_wandb: list[FakeRun]
