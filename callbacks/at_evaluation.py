@@ -11,6 +11,12 @@ from lightning.pytorch.callbacks import Callback
 from callbacks.measuring import measuring
 
 
+def is_left_out(trainer: L.Trainer) -> bool:
+    """Whether an evaluation would follow this epoch of ``fit``, if the data had any evaluation set."""
+    is_due = trainer.enable_validation and (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+    return is_due and not sum(trainer.num_val_batches)
+
+
 class AtEvaluation(Callback, ABC):
     """Logs what :meth:`measure` returns at each evaluation of ``fit``, in ``validate`` and in ``test``.
 
@@ -22,8 +28,7 @@ class AtEvaluation(Callback, ABC):
         """Metrics by name, the same on all processes. The model is in evaluation mode, without gradients."""
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        is_due = trainer.enable_validation and (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
-        if is_due and not sum(trainer.num_val_batches):
+        if is_left_out(trainer):
             with measuring(trainer, pl_module):
                 self.on_validation_epoch_end(trainer, pl_module)
 

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from callbacks import plots
+from callbacks.at_evaluation import is_left_out
 from callbacks.figure_files import save_figure
 from callbacks.figure_loggers import send_figure
 from callbacks.harmless import Harmless
@@ -28,6 +29,7 @@ from callbacks.metric_names import (
     zero_shot_metric,
 )
 from callbacks.plots import DIRECTIONS, AttackCurves, Curve, PoisonedPair, RankCurves
+from callbacks.protection_sheet import protection_sheet, sample_protected_pairs
 from callbacks.separation import separation
 from callbacks.sweep import RowSums
 from datamodules.contracts import Truth, truth_of
@@ -44,6 +46,7 @@ class Figures(Callback):
     - ``poisons.png``: some poisoned pairs of each attack, drawn once when training starts;
     - ``success.png``: attack success and zero-shot accuracy against the epochs trained;
     - ``retrieval.png``: mean loss, and median rank of held-out pairs beside what it is by chance;
+    - ``protected.png``: some pairs as they are and as MEM, EM or UAP has protected them so far, and the noise enlarged;
     - ``mean_similarity.png``: mean similarity of clean and of poisoned pairs (Fig. 4 of the SafeCLIP paper);
     - ``split.png``: size of the safe side, and the poison on it;
     - ``similarity_<epochs trained>.png``: histogram of the similarities behind a new split, beside those of shuffled
@@ -54,7 +57,7 @@ class Figures(Callback):
     Args:
         every_n_epochs: Number of epochs from one drawing to the next; each takes a second or two. Figures are also
             drawn after the first split and at the end of training. Values are recorded after every epoch.
-        examples: Pairs of each attack in ``poisons.png``.
+        examples: Pairs of each attack in ``poisons.png``, and pairs in ``protected.png``.
 
     Attributes:
         history: Curve name -> points ``[epochs trained, value]``. It is saved in checkpoints, so that the curves of a
@@ -112,9 +115,7 @@ class Figures(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == 'fit' and not trainer.sanity_checking:
-            metrics = trainer.callback_metrics
-            measured = {name: float(value) for name, value in metrics.items() if name.startswith(DRAWN_PREFIXES)}
-            self._record(trainer.current_epoch + 1, measured)
+            self._record_metrics(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epochs, data = trainer.current_epoch + 1, truth_of(trainer)
@@ -123,6 +124,8 @@ class Figures(Callback):
             self._record(epochs, _prefix_names('similarity/training/', ('clean', *data.manifest.attacks), means))
         if self._training_loss is not None:
             self._record(epochs, {'loss': float(self._training_loss.mean(trainer))})
+        if is_left_out(trainer):  # retrieval is measured all the same
+            self._record_metrics(trainer)
         is_new_split = data.partition.scored_after == epochs
         if is_new_split:
             with self.harmless:
@@ -150,6 +153,12 @@ class Figures(Callback):
         renamed = renamed_since_version_1(history) if version == 1 else {}
         self.history = {renamed.get(name, name): [list(point) for point in points] for name, points in history.items()}
 
+    def _record_metrics(self, trainer: L.Trainer) -> None:
+        """Adds what other callbacks have measured after this epoch."""
+        metrics = trainer.callback_metrics
+        measured = {name: float(value) for name, value in metrics.items() if name.startswith(DRAWN_PREFIXES)}
+        self._record(trainer.current_epoch + 1, measured)
+
     def _record(self, epochs: int, values: Mapping[str, float]) -> None:
         """Adds a point to each curve, replacing any value recorded earlier in the same epoch."""
         for name, value in values.items():
@@ -171,6 +180,8 @@ class Figures(Callback):
         phases = [phase(epoch) for epoch in range(max(trainer.max_epochs or 0, epochs))]
         for name, figure in self._curves(data, phases).items():
             _save(trainer, folder, name, figure)
+        if (protection := getattr(pl_module, 'protection', None)) is not None:
+            _save(trainer, folder, 'protected', protection_sheet(sample_protected_pairs(protection, self.examples)))
         score = data.partition.score.numpy()[: _pairs(data)]
         if data.partition.scored_after == epochs and np.isfinite(score).any():
             title = f'Similarities after {epochs} epoch{"s" * (epochs > 1)}'

@@ -26,18 +26,19 @@ from callbacks.retrieval_ranks import (
     tied_share,
 )
 from callbacks.sweep import Embeddings, embed_pairs
-from datamodules.contracts import truth_of
+from datamodules.contracts import Truth, truth_of
 from datamodules.rows.draws import permutation
 from datamodules.rows.table import UNKNOWN, PairTable, Strings
 from datamodules.usage_error import check_number
 
 NEAREST = (1, 5, 10)
 BAND = (0.025, 0.975)  # of the permutations
+Measured = dict[tuple[Direction, RetrievalQuantity], float]
 SEED = 0  # of the permutations, which are the same in every run and epoch
 
 
 class Retrieval(AtEvaluation):
-    """Logs at each evaluation how well the held-out captions and pictures find each other.
+    """Logs at each evaluation how well the captions and pictures of each set of held-out pairs find each other.
 
     Every held-out picture is compared with every held-out caption, in both directions: ``i2t`` from picture to text,
     ``t2i`` from text to picture. A picture may have several captions; the rank of a query is that of its best right
@@ -80,7 +81,7 @@ class Retrieval(AtEvaluation):
         self.attacked = AttackedPictures()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != 'predict' and truth_of(trainer).heldout is None:
+        if stage != 'predict' and not truth_of(trainer).heldout_sets:
             rank_zero_info('Retrieval is not measured: the data holds out no pairs.')
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -103,24 +104,38 @@ class Retrieval(AtEvaluation):
     on_test_batch_end = on_validation_batch_end
 
     def measure(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
+        sets = truth_of(trainer).heldout_sets
+        measured = [self._measure(trainer, module, name) for name, heldout in sets.items() if len(heldout.rows)]
+        return {metric: value for metrics in measured for metric, value in metrics.items()}
+
+    def _measure(self, trainer: L.Trainer, module: L.LightningModule, name: str) -> dict[str, float]:
         truth = truth_of(trainer)
-        if truth.heldout is None or not len(rows := truth.clean_heldout_rows):
-            return {}
-        embedded = embed_pairs(trainer, module, truth.heldout_dataloader(), len(truth.heldout), 'retrieval')
-        embedded, pairs = Embeddings(*(part[rows] for part in embedded)), truth.heldout.take(rows)
-        say_unembedded(truth.heldout_name, embedded)
+        table, _, rows = truth.heldout_sets[name]
+        embedded = embed_pairs(trainer, module, truth.heldout_dataloader(name), len(table), 'retrieval')
+        embedded, pairs = Embeddings(*(part[rows] for part in embedded)), table.take(rows)
+        say_unembedded(name, embedded)
         device = module.device if module.device.type == 'cuda' else 'cpu'  # others may lack float64
         measured = measure_retrieval(embedded, pairs, self.by_class, self.permutations, device)
-        metrics = {retrieval_metric(truth.heldout_name, *name): value for name, value in measured.items()}
+        metrics = {retrieval_metric(name, *what): value for what, value in measured.items()}
+        if truth.heldout is not None and name == truth.heldout_name:
+            metrics |= self._measure_attacks(truth, module, pairs, embedded, device)
+        return metrics
+
+    def _measure_attacks(
+        self,
+        truth: Truth,
+        module: L.LightningModule,
+        pairs: PairTable,
+        embedded: Embeddings,
+        device: torch.device | str,
+    ) -> dict[str, float]:
+        metrics = {}
         for index, attacked in self.attacked.gather(module).items():
             attack = truth.evaluation_sets[index]
             pool = CaptionPool(pairs, embedded, number_pictures(pairs), attack.classes, device)
             success = measure_success(attacked, pool, self.attack_top)
             metrics |= {asr_metric(attack.name, what, 'retrieval'): value for what, value in success.items()}
         return metrics
-
-
-Measured = dict[tuple[Direction, RetrievalQuantity], float]
 
 
 def measure_retrieval(

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.attacks.manifest import Manifest
+from datamodules.evaluation.heldout import HeldoutSet
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet
 from datamodules.pictures.batches import CLEAN, OverlaidPictures, PairBatch
 from datamodules.rows.partition import Partition
@@ -117,7 +118,7 @@ class Truth(Protocol):
         partition: The split to measure.
         heldout: Captions and image references of the held-out pairs, or ``None``.
         heldout_name: Name of the held-out set in metrics.
-        clean_heldout_rows: Rows that :meth:`heldout_dataloader` reads over all processes, ascending, int64.
+        heldout_sets: All sets of held-out pairs by name: these, if there are any, and those of ``data.retrieval_sets``.
         canary_count: Number of canary pairs, which are the last rows and belong to no attack.
         cache_dir: Folder of the caches.
     """
@@ -129,8 +130,8 @@ class Truth(Protocol):
     images: OverlaidPictures
     partition: Partition
     heldout_name: str
-    clean_heldout_rows: np.ndarray
     cache_dir: Path
+    heldout_sets: dict[str, HeldoutSet]
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -153,8 +154,11 @@ class Truth(Protocol):
     def predict_dataloader(self) -> DataLoader[PairBatch]:
         """Reads this process's share of the pairs that are trained on, without augmentation, in order of their rows."""
 
-    def heldout_dataloader(self) -> DataLoader[PairBatch]:
-        """Reads this process's share of the held-out pairs, in order. The rows of its batches are rows of ``heldout``.
+    def heldout_dataloader(self, name: str | None = None) -> DataLoader[PairBatch]:
+        """Reads this process's share of a set of held-out pairs, in order. The rows of its batches are rows of the set.
+
+        Args:
+            name: Name of the set; ``None`` for ``heldout``.
 
         Raises:
             UsageError: If no pairs are held out.

@@ -20,7 +20,7 @@ from datamodules.attacks.planting import Planted, plant, secret_seed
 from datamodules.attacks.poisoned_pictures import name_poisoned_pictures, render_poisoned_pictures
 from datamodules.attacks.poisoned_table import poison_table
 from datamodules.attacks.pool import translate_labels
-from datamodules.evaluation.heldout import heldout_loader
+from datamodules.evaluation.heldout import HeldoutSet, heldout_loader, read_published
 from datamodules.evaluation.labeled import FolderOfClasses, LabeledSet, build_labeled_set
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, check_set_names, evaluation_loader
 from datamodules.evaluation.words import label_by_words
@@ -79,6 +79,8 @@ class PairsDataModule(L.LightningDataModule):
         heldout_name: Name of the held-out set in metrics.
         labeled: Further sets for zero-shot accuracy, by name. Each is a folder with one folder of images per class,
             ``<class>/*.jpg``, or ``ClassFolders`` or ``DownstreamSet``, which also have pictures to train a probe on.
+        retrieval_sets: Further held-out pairs for retrieval, by name. Each is a folder that ``clipward protect`` has
+            written, so that a model is measured on protected pairs too.
         class_names: Classes of the zero-shot classifier if the data set does not define any: a list of names, which
             differ in more than case, or ``imagenet`` for the 1,000 classes of ImageNet.
         classes_by_words: Measure zero-shot accuracy on held-out pictures without labels. The class of a picture is the
@@ -97,6 +99,9 @@ class PairsDataModule(L.LightningDataModule):
         cache: ``memmap`` decodes every picture once, into ``cache_dir``. ``none`` decodes a picture whenever it is
             read.
         cache_dir: Folder of the caches.
+        average_copies: Replace each training picture by the mean of itself and of all that differ from it by at most
+            this many levels of 255, as copies with different noise do: 16 for noise of up to 8. By default, pictures
+            stay as they are.
         num_workers: Worker processes that load batches, at most one per core.
         seed: Seed of batches and views. Attacks have their own seeds.
         eval_batch_size: Pairs or images per process in a batch of evaluation or scoring.
@@ -117,6 +122,7 @@ class PairsDataModule(L.LightningDataModule):
         canary_seed: int | None = None,
         heldout_name: str = 'heldout',
         labeled: dict[str, LabeledSet | str] | None = None,  # in this order: the name of a class is text, too
+        retrieval_sets: dict[str, str] | None = None,
         class_names: list[str] | Literal['imagenet'] = 'imagenet',
         classes_by_words: bool = False,
         templates: list[str] | None = None,
@@ -127,6 +133,7 @@ class PairsDataModule(L.LightningDataModule):
         follow_outside: bool = False,
         cache: Literal['memmap', 'none'] = 'memmap',
         cache_dir: str = 'cache',
+        average_copies: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
         eval_batch_size: int = 512,
@@ -137,6 +144,9 @@ class PairsDataModule(L.LightningDataModule):
             check_number(f'data.{name}', value, '[1, inf)')
         check_number('data.context_length', context_length, '[2, inf)')
         check_number('data.safe_weight', safe_weight, '(0, inf)')
+        check_number('data.average_copies', average_copies, '[1, 255]')
+        if average_copies is not None and cache == 'none':
+            raise UsageError('data.average_copies compares pictures that are stored: set data.cache=memmap.')
         check_number('data.num_workers', num_workers, '[0, inf)')
         check_number('data.seed', seed, SEEDS)
         check_number('data.canary_seed', canary_seed, SEEDS)
@@ -144,7 +154,7 @@ class PairsDataModule(L.LightningDataModule):
             check_class_names(class_names)
         elif classes_by_words:
             raise UsageError('data.classes_by_words needs words: list them as data.class_names.')
-        check_set_names(heldout_name, labeled or {})
+        check_set_names(heldout_name, labeled or {}, retrieval_sets or {})
         self.batch_size, self.image_size, self.cache_size = batch_size, image_size, cache_size
         self.context_length, self.heldout_name, self.class_names = context_length, heldout_name, class_names
         self.classes_by_words = classes_by_words
@@ -154,13 +164,13 @@ class PairsDataModule(L.LightningDataModule):
         self.canaries = named_canaries(canaries or {})
         self.canary_seed = canary_seed
         self.planted: Planted | None = None
-        self.poison, self.labeled = poison, labeled or {}
+        self.poison, self.labeled, self.retrieval_sets = poison, labeled or {}, retrieval_sets or {}
         self.templates = check_templates(imagenet_templates() if templates is None else templates, 'data.templates')
         self.image_views, self.view_makers = image_views, as_makers(image_views)
         self.caption_views, self.caption_rewriters = caption_views, as_rewriters(caption_views)
         self.order, self.safe_weight = order, safe_weight
         self.follow_outside = follow_outside
-        self.cache, self.cache_dir = cache, Path(cache_dir)
+        self.cache, self.cache_dir, self.average_copies = cache, Path(cache_dir), average_copies
         self.num_workers = min(num_workers, os.cpu_count() or 1)
         self.seed, self.eval_batch_size = seed, eval_batch_size
 
@@ -203,8 +213,10 @@ class PairsDataModule(L.LightningDataModule):
     @cached_property
     def pictures(self) -> PictureStore:
         """The clean stored pictures; decodes those that are not cached yet."""
-        cached = self.cache == 'memmap'
-        return PictureStore(self.source, self.heldout, self.stored_size, self.cache_dir, cached, self.num_workers)
+        return PictureStore(
+            self.source, self.heldout, self.stored_size, self.cache_dir, self.cache == 'memmap', self.num_workers,
+            self.average_copies,
+        )  # fmt: skip
 
     def attack_pool(self) -> AttackPool:
         """The pairs that attacks choose from, before any attack has chosen."""
@@ -241,8 +253,7 @@ class PairsDataModule(L.LightningDataModule):
         if stage == 'fit':
             self._check_clean()
         self._sketch: torch.Tensor | None = None
-        if self.heldout is not None:
-            self.clean_heldout_rows = np.flatnonzero(~pool.of_taken_images('heldout'))
+        self.heldout_sets = self._heldout_sets(pool)
         self.evaluation_sets = self._evaluation_sets(pool)
         self._prompts: dict[tuple[tuple[str, ...], tuple[str, ...]], torch.Tensor] = {}
         self._check_batch_size(stage)
@@ -414,18 +425,22 @@ class PairsDataModule(L.LightningDataModule):
         parts = np.array_split(rows, -(-len(rows) // self.eval_batch_size)) if len(rows) else []
         return self._loader([Draw(part, len(part)) for part in parts], {'cross_modal': views}, epoch)
 
-    def heldout_dataloader(self) -> DataLoader[PairBatch]:
-        """Reads this process's share of the held-out pairs, without augmentation and in order, for metrics.
+    def heldout_dataloader(self, name: str | None = None) -> DataLoader[PairBatch]:
+        """Reads this process's share of a set of held-out pairs, without augmentation and in order, for metrics.
 
-        The rows of its batches are rows of ``heldout``. Unreadable pictures and those used as poisons are left out.
+        The rows of its batches are rows of the set's table. Unreadable pictures and those used as poisons are left out.
+
+        Args:
+            name: Name of the set; ``None`` for the held-out pairs of the data set itself.
 
         Raises:
             UsageError: If no pairs are held out.
         """
-        if self.heldout is None:
+        heldout = self.heldout_sets.get(self.heldout_name if name is None else name)
+        if heldout is None:
             raise UsageError(f'{type(self).__name__} has no held-out pairs to measure on: give it some, see data.help.')
-        rows, pictures = self.clean_heldout_rows[self._rank :: self._world], self.pictures.pictures['heldout']
-        return heldout_loader(self.heldout, pictures, rows, self.tokenizer, self.cache_dir, self.eval_batch_size)
+        rows = heldout.rows[self._rank :: self._world]
+        return heldout_loader(heldout, rows, self.tokenizer, self.cache_dir, self.eval_batch_size)
 
     def predict_dataloader(self) -> DataLoader[PairBatch]:
         return self.sweep_dataloader()
@@ -562,6 +577,18 @@ class PairsDataModule(L.LightningDataModule):
                 f'{len(poisons):,} of the pairs to train on, which should be clean, are poisons of data.attacks, first '
                 f'row {poisons[0]}: drop them with data.filters, such as CleanSubset, or set data.clean_only=false.'
             )
+
+    def _heldout_sets(self, pool: AttackPool) -> dict[str, HeldoutSet]:
+        """The held-out pairs, if there are any, then those of ``retrieval_sets``, by name."""
+        sets = {}
+        if self.heldout is not None:
+            rows = np.flatnonzero(~pool.of_taken_images('heldout'))
+            sets[self.heldout_name] = HeldoutSet(self.heldout, self.pictures.pictures['heldout'], rows)
+        for name, folder in self.retrieval_sets.items():
+            table = leave_out_outside(read_published(folder, f'data.retrieval_sets.{name}'), self.follow_outside)
+            images, readable = self.pictures.decode(table)
+            sets[name] = HeldoutSet(table, images, np.flatnonzero(readable))
+        return sets
 
     def _evaluation_sets(self, pool: AttackPool) -> list[EvaluationSet]:
         """The held-out set if it has labels, then the sets in ``labeled``, then one set for each attack."""

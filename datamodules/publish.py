@@ -103,7 +103,7 @@ def publish(protection: Protection, folder: Path, heldout: bool = False, share: 
         size = len(first) * (3 * side * side + _BYTES_BESIDE_PIXELS) + len(rows) * _BYTES_BESIDE_PIXELS
         check_space(temporary.parent, size, folder)
         pictures = _write_pictures(temporary / layout.folder, protection, first, layout.names(first), protected)
-        captions = list(_protect_captions(protection, rows, protected))
+        captions = list(protect_captions(protection, rows, protected))
         names = [pictures.name[number] for number in file]
         layout.write(temporary, rows, names, [caption.protected for caption in captions], heldout)
         lines = _list_pairs(protection, layout, rows, protected, pictures, file, captions)
@@ -161,7 +161,14 @@ def _write_pictures(
 # --- captions -------------------------------------------------------------------------------------------------------
 
 
-def _protect_captions(protection: Protection, rows: np.ndarray, protected: np.ndarray) -> Iterator[Caption]:
+def protect_captions(protection: Protection, rows: np.ndarray, protected: np.ndarray) -> Iterator[Caption]:
+    """Puts the words of their triggers into the captions of some rows.
+
+    Args:
+        protection: The pairs and their store, opened.
+        rows: The rows.
+        protected: Whether to do so, by row of the whole table, bool (N,).
+    """
     for start in range(0, len(rows), _CAPTIONS_AT_ONCE):
         part = rows[start : start + _CAPTIONS_AT_ONCE]
         clean, triggers = protection.data.table.captions(part), protection.store.trigger(part)

@@ -61,7 +61,7 @@ EXPECTED_WARNINGS = {  # library warnings, with the reason why they can be ignor
     'The number of training batches': 'the logging interval suits large sets; epochs are logged anyway',
     'Total length of .* across ranks is zero': 'pairs without labeled pictures have nothing to be measured on',
     'The .* does not have many workers': 'data.num_workers says how many there are to be',
-    r'module\(s\) in eval mode': 'the poisoned model that a repair compares with is frozen',
+    r'module\(s\) in eval mode': 'frozen towers are, and the poisoned model that a repair compares with',
     'Precision bf16-mixed is not supported by the model summary': 'the summary counts weights, which are float32',
 }
 EXPECTED_LOG_LINES = (

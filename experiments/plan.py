@@ -205,4 +205,8 @@ def _phase(phase: Phase) -> str:
 def _weights(module: CLIP) -> dict[str, int]:
     """Bytes of a float32 model under AdamW: weight, gradient and two moments; a checkpoint has no gradient."""
     count = sum(p.numel() for p in module.parameters())
-    return {'model and optimizer': 16 * count, 'checkpoint on disk, two kept': 2 * 12 * count}
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return {
+        'model and optimizer': 4 * count + 12 * trained,
+        'checkpoint on disk, two kept': 2 * (4 * count + 8 * trained),
+    }

@@ -25,6 +25,7 @@ from datamodules.usage_error import UsageError, check_number
 from lightning_modules.checkpoint_version import add_version, check_version
 from lightning_modules.classifiers import Classifiers, identify_text_tower
 from lightning_modules.divergence import DivergenceWatch
+from lightning_modules.frozen_towers import Frozen, freeze, stop_statistics
 from lightning_modules.losses import info_nce, one_way
 from lightning_modules.normalization import Normalization
 from lightning_modules.packed_text import can_be_packed, encode_packed, run_packed
@@ -35,6 +36,7 @@ from lightning_modules.weights import EARLIER_PAIRS, check_method, check_weights
 
 MIXED = {'bf16-mixed': torch.bfloat16, '16-mixed': torch.float16}
 MAX_SENT_IN_FULL = 8192  # pairs of a batch over all processes
+FROZEN = 'frozen'  # in a checkpoint: which towers stay as they are
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al., 2021: keeps the logits from growing without bound
 
 
@@ -67,6 +69,8 @@ class CLIP(L.LightningModule):
             default, weights are random.
         init_from: Clipward checkpoint, or another such file, to take the initial weights from. Its settings and
             training progress are ignored.
+        frozen: Tower that stays as it is but for its projection into the common space: ``image``, ``text``, or
+            ``both``. Its batch norms keep their statistics. By default, both towers are trained.
         lr: Peak learning rate of AdamW.
         warmup_steps: Steps of linear warm-up. Defaults to a tenth of all steps, at most 10,000.
         weight_decay: Weight decay of matrices. Vectors and scalars (norms, biases, the logit scale) are not decayed.
@@ -98,6 +102,7 @@ class CLIP(L.LightningModule):
         architecture: str = 'RN50',
         pretrained: str | None = None,
         init_from: str | None = None,
+        frozen: Frozen | None = None,
         lr: float = 5e-4,
         warmup_steps: int | None = None,
         weight_decay: float = 0.1,
@@ -124,7 +129,12 @@ class CLIP(L.LightningModule):
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
         self.views, self.channels_last = views, channels_last
         self.chunk_size, self.tile_size = chunk_size, tile_size
-        self.untrained = pretrained is None and init_from is None
+        self.untrained, self.frozen = pretrained is None and init_from is None, frozen
+        if frozen is not None and self.untrained:
+            raise UsageError(
+                f'model.frozen={frozen} would keep random weights: name trained ones with model.init_from or '
+                f'model.pretrained, or leave it null.'
+            )
         file = pretrained if pretrained is not None and Path(pretrained).is_file() else None
         self.towers, self.width, self.tokenizer = build_towers(architecture, pretrained if file is None else None)
         self.normalization = Normalization.of(self.towers.visual.preprocess_cfg)
@@ -132,6 +142,8 @@ class CLIP(L.LightningModule):
         for argument, path in (('model.pretrained', file), ('model.init_from', init_from)):
             if path is not None:
                 self.start_from(load_start(self, self.towers, path, argument))
+        if frozen is not None:
+            freeze(self.towers, frozen)
         if channels_last:
             self.towers.visual.to(memory_format=torch.channels_last)
         if compile:
@@ -183,6 +195,12 @@ class CLIP(L.LightningModule):
         return embed(packed if self.packs_text else self._encode_padded, tokens)
 
     # --- training ---------------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> CLIP:
+        super().train(mode)
+        if self.frozen is not None:
+            stop_statistics(self.towers, self.frozen)
+        return self
 
     def setup(self, stage: str) -> None:
         check_strategy(self.trainer)
@@ -404,7 +422,7 @@ class CLIP(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.stop_if_diverged()
         add_version(checkpoint)
-        checkpoint['normalization'] = self.normalization.settings
+        checkpoint['normalization'], checkpoint[FROZEN] = self.normalization.settings, self.frozen
         checkpoint[EARLIER_PAIRS] = self.trained_pairs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -419,7 +437,16 @@ class CLIP(L.LightningModule):
             )
         if is_resumed:
             check_method(self, checkpoint['state_dict'])
+            self._check_frozen(checkpoint.get(FROZEN))  # absent before towers could be frozen
         self.strict_loading = is_resumed  # evaluation needs the towers alone, whatever method has trained them
+
+    def _check_frozen(self, frozen: Frozen | None) -> None:
+        if frozen != self.frozen:
+            was, now = (each or 'null' for each in (frozen, self.frozen))
+            raise UsageError(
+                f'ckpt_path holds a run with model.frozen={was}, not {now}: resume with that, or start from its '
+                f'weights with model.init_from instead of ckpt_path.'
+            )
 
     def start_from(self, checkpoint: Mapping[str, Any]) -> None:
         """Takes from a checkpoint what belongs to its weights, once these are loaded."""

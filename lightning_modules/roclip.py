@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from datamodules.contracts import pairs_of
 from datamodules.usage_error import check_number
 from lightning_modules.clip import CLIP, Pairs
+from lightning_modules.frozen_towers import TEMPERATURE
 from lightning_modules.neighbor_pool import NeighborPool, NeighborPools, PoolSize
 from lightning_modules.recompute import recompute
 
 FillPool = Literal['each_epoch', 'matching_epochs']
 TextGradient = Literal['frozen', 'zero', 'matched']
-TEMPERATURE = ('logit_scale', 'logit_bias')  # belongs to neither tower
 
 
 class RoCLIP(CLIP):

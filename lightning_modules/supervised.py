@@ -32,6 +32,10 @@ class SupervisedFinetuning(CLIP):
 
     def __init__(self, evaluate: Literal['head', 'zero_shot'] = 'head', **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self.frozen is not None:
+            raise UsageError(
+                'model.frozen has no effect on SupervisedFinetuning, which trains one tower: leave it null.'
+            )
         self.evaluate = evaluate
         self.head: nn.Linear | None = None
         self.labels = torch.empty(0, dtype=torch.int64)  # class of each row of the training pairs

@@ -212,7 +212,7 @@ class MEM(CLIP):
             batch_idx: Number of the batch in its round.
         """
         is_of_surrogate = batch_idx < self.surrogate_steps
-        self.towers.train(is_of_surrogate)
+        self.train(is_of_surrogate)
         whole = self._whole(batch, batch_idx)
         if is_of_surrogate:
             return self._train_surrogate(batch, whole, batch_idx)

@@ -84,24 +84,27 @@ class EvaluationSet:
         return 'zero_shot' if self.target is None else 'asr'
 
 
-def check_set_names(heldout_name: str, labeled: Collection[str]) -> None:
+def check_set_names(heldout_name: str, labeled: Collection[str], retrieval_sets: Collection[str] = ()) -> None:
     """Refuses names of clean sets that metrics cannot carry, or that would give two sets the same metric.
 
     Args:
         heldout_name: Name of the held-out set.
         labeled: Names of the other labeled sets.
+        retrieval_sets: Names of the other sets for retrieval.
 
     Raises:
-        UsageError: If a name has other characters than metrics, or a labeled set has the name of the held-out one.
+        UsageError: If a name has other characters than metrics, or another set has the name of the held-out one.
     """
-    for argument, names in (('data.heldout_name', [heldout_name]), ('data.labeled', labeled)):
+    others = {'data.labeled': labeled, 'data.retrieval_sets': retrieval_sets}
+    for argument, names in {'data.heldout_name': [heldout_name], **others}.items():
         if unusable := [name for name in names if not re.fullmatch(r'[\w.-]+', name)]:
             raise UsageError(
                 f'{unusable[0]!r} in {argument} cannot be the name of a set, as metrics are named after it: use '
                 f'letters, digits, dots, _ and -.'
             )
-    if heldout_name in labeled:
-        raise UsageError(f'data.labeled has a set {heldout_name!r}, the data.heldout_name: rename one of them.')
+    for argument, names in others.items():
+        if heldout_name in names:
+            raise UsageError(f'{argument} has a set {heldout_name!r}, the data.heldout_name: rename one of them.')
 
 
 class _Batches(Dataset[EvalBatch]):

@@ -14,6 +14,7 @@ from datamodules.pictures.cache import (
     read_pictures,
     store_pictures,
 )
+from datamodules.pictures.near_copies import average_near_copies
 from datamodules.pictures.stored import StoredPictures
 from datamodules.rows.table import Origin, PairTable
 
@@ -30,6 +31,8 @@ class PictureStore:
         cache_dir: Folder of the caches.
         cached: Whether to decode training pictures once, into the cache.
         workers: Number of decoding processes.
+        average_copies: Replace training pictures by the mean of their near copies, which differ by at most this many
+            levels of 255; they must be cached.
 
     Attributes:
         unreadable: Rows of each table whose picture cannot be read. Empty for training pairs that are not cached,
@@ -37,9 +40,17 @@ class PictureStore:
     """
 
     def __init__(
-        self, train: PairTable, heldout: PairTable | None, size: int, cache_dir: Path, cached: bool, workers: int
+        self,
+        train: PairTable,
+        heldout: PairTable | None,
+        size: int,
+        cache_dir: Path,
+        cached: bool,
+        workers: int,
+        average_copies: int | None = None,
     ) -> None:
         self.size, self.cache_dir, self.workers = size, cache_dir, workers
+        self.average_copies = average_copies
         self.tables: dict[Origin, PairTable] = {'train': train}
         if heldout is not None:
             self.tables['heldout'] = heldout
@@ -53,6 +64,9 @@ class PictureStore:
                 self.unreadable[origin] = frozenset(np.flatnonzero(~stored.readable).tolist())
             else:
                 self.pictures[origin] = DecodedPictures(table, size)
+        if average_copies is not None:
+            path = cache_dir / f'{self._name("train")}.npy'
+            self.pictures['train'] = average_near_copies(self.stored['train'], path, average_copies)
 
     def __call__(self, origin: Origin, rows: np.ndarray) -> np.ndarray:
         """Stored pictures of some rows, uint8 (n, 3, size, size)."""
@@ -65,4 +79,8 @@ class PictureStore:
     @property
     def name(self) -> str:
         """Identifies the pictures of all tables, in the names of caches that are made from them."""
-        return '-'.join(pictures_name(table, self.size) for table in self.tables.values())
+        return '-'.join(map(self._name, self.tables))
+
+    def _name(self, origin: Origin) -> str:
+        is_averaged = origin == 'train' and self.average_copies is not None
+        return pictures_name(self.tables[origin], self.size) + f'-averaged-{self.average_copies}' * is_averaged

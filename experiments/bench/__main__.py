@@ -19,6 +19,7 @@ from experiments.bench import (
     epochs,
     mixture,
     neighbors,
+    noise,
     phases,
     probe,
     prompts,
@@ -35,7 +36,8 @@ from experiments.bench import (
 from experiments.bench.measure import Result
 from experiments.errors import short_errors
 
-MEASUREMENTS = {  # these two first: they measure memory, to which the others would add
+MEASUREMENTS = {  # these three first: they measure memory, to which the others would add
+    'noise': noise.measure,
     'bookkeeping': bookkeeping.measure,
     'neighbors': neighbors.measure,
     'epochs': epochs.measure,

@@ -76,20 +76,21 @@ def best_of(calls: Mapping[Name, Callable[[], object]], repeats: int) -> dict[Na
 
 
 class Memory:
-    """Watches the anonymous memory of this process inside a ``with`` block.
-
-    Pages mapped from a file are not counted, because the system reclaims them when it needs memory.
+    """Watches the memory of this process inside a ``with`` block.
 
     Args:
         before: Baseline in bytes; the memory on creation if ``None``.
+        read: What is watched; by default, pages mapped from a file are not counted, because the system reclaims them
+            when it needs memory.
 
     Attributes:
         peak: Largest memory above the baseline, in bytes.
         kept: Memory above the baseline at the end, in bytes.
     """
 
-    def __init__(self, before: int | None = None) -> None:
-        self.before = anonymous_memory() if before is None else before
+    def __init__(self, before: int | None = None, read: Callable[[], int] | None = None) -> None:
+        self.read = read or anonymous_memory
+        self.before = self.read() if before is None else before
         self.peak = self.kept = 0
 
     def __enter__(self) -> Memory:
@@ -101,15 +102,25 @@ class Memory:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._watcher.join()
-        self.kept = anonymous_memory() - self.before
+        self.kept = self.read() - self.before
 
     def _watch(self) -> None:
         while not self._done.wait(0.01):
-            self.peak = max(self.peak, anonymous_memory() - self.before)
+            self.peak = max(self.peak, self.read() - self.before)
 
 
 def anonymous_memory() -> int:
-    """Resident memory of this process that is not mapped from a file, in bytes.
+    """Resident memory of this process that is not mapped from a file, in bytes; Linux only."""
+    return _read_status('RssAnon')
+
+
+def resident_memory() -> int:
+    """Resident memory of this process, mapped files included, in bytes; Linux only."""
+    return _read_status('VmRSS')
+
+
+def _read_status(name: str) -> int:
+    """A number of bytes that the system keeps about this process.
 
     Raises:
         UsageError: On systems other than Linux.
@@ -117,7 +128,7 @@ def anonymous_memory() -> int:
     status = Path('/proc/self/status')
     if not status.exists():
         raise UsageError('memory is measured on Linux only: choose a measurement without it by --only.')
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith('RssAnon:'))
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith(f'{name}:'))
     return int(line.split()[1]) * 1024
 
 

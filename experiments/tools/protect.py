@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from callbacks.figure_files import save_figure
+from callbacks.protection_sheet import protection_sheet, read_protected_pairs
 from datamodules.files.writers import require_empty
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.noise_store import NoiseStore
 from datamodules.protection import protect_pairs
 from datamodules.publish import publish
 from datamodules.usage_error import UsageError, check_number
-from experiments.protection_sheet import protection_sheet, read_protected_pairs
 from experiments.tools.prepare import prepare_data_for
 from lightning_modules.clip import CLIP
 from lightning_modules.unlearnable import MEM

@@ -6,10 +6,14 @@ from typing import Any, get_args
 
 import lightning as L
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
 
+from callbacks.figures import Figures
 from callbacks.metric_names import Direction, RetrievalQuantity
 from callbacks.retrieval import Measured, Retrieval, measure_retrieval, number_meanings, number_pictures
 from callbacks.sweep import Embeddings
@@ -162,9 +166,34 @@ def test_attacks_are_measured_beside_clean_pictures(stage: str, tmp_path: Path) 
     assert success['asr_retrieval/badnet/n'][0] + success['asr_retrieval/badnet/recall_n'][0] == 4
 
 
+@pytest.mark.parametrize('heldout_rows', [12, 0])
+def test_measures_further_sets_beside_the_held_out_pairs(heldout_rows: int, tmp_path: Path) -> None:
+    published = tmp_path / 'published'
+    published.mkdir()
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(published / f'{number}.png')
+    image, caption = ['0.png', '0.png', '1.png'], ['vows a cat', 'vows a dog', 'amen a boat']
+    pq.write_table(pa.table({'image': image, 'protected_caption': caption}), published / 'manifest.parquet')
+    data = {'heldout_rows': heldout_rows, 'retrieval_sets': {'protected': str(published)}}
+    logged = run('test', tmp_path, data=data)
+    assert logged['retrieval/protected/i2t_r5'] == logged['retrieval/protected/t2i_r5'] == [1]  # of 3 and 2
+    assert ('retrieval/heldout/t2i_medr' in logged) == bool(heldout_rows)
+
+
 def test_follows_the_epochs_of_evaluation(tmp_path: Path) -> None:
     logged = run('fit', tmp_path, is_labeled=False, epochs=3, check_val_every_n_epoch=2)
     assert len(logged['retrieval/heldout/i2t_medr']) == 1
+
+
+@pytest.mark.parametrize('is_labeled', [True, False])
+def test_is_drawn_at_the_epochs_of_evaluation(is_labeled: bool, tmp_path: Path) -> None:
+    drawer, logger = Figures(), CSVLogger(tmp_path / 'log', name='', version='')
+    settings: dict[str, Any] = {'max_epochs': 3, 'check_val_every_n_epoch': 2, 'logger': logger}
+    model, data = CLIP(tiny_architecture(tmp_path)), Captioned(is_labeled, cache_dir=str(tmp_path / 'cache'))
+    trainer(callbacks=[Retrieval(permutations=3), drawer], **settings).fit(model, data)
+    assert [epoch for epoch, _ in drawer.history['retrieval/heldout/i2t_medr']] == [2]
+    assert (tmp_path / 'log/figures/retrieval.png').is_file()
 
 
 def test_measures_what_the_embeddings_say(tmp_path: Path) -> None:

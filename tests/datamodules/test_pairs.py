@@ -173,6 +173,14 @@ class TestSetup:
         cached, decoded = tiny(folder), tiny(folder, cache='none')
         assert (decoded.images(np.arange(32)) == cached.images(np.arange(32))).all()
 
+    def test_near_copies_can_be_averaged(self, folder: str) -> None:
+        plain, averaged = tiny(folder), tiny(folder, average_copies=255)  # all pictures are copies then
+        rows = np.arange(len(plain.table))
+        mean = np.rint(plain.images(rows).mean(0))
+        assert (averaged.images(rows) == mean).all() and not (plain.images(rows) == mean).all()
+        assert len({*plain.picture_hashes()}) == len(rows) and len({*averaged.picture_hashes()}) == 1
+        assert (averaged.pictures('heldout', rows[:5]) == plain.pictures('heldout', rows[:5])).all()
+
     def test_tokens_match_the_tokenizer(self, folder: str) -> None:
         data = tiny(folder, attacks={'badnet': badnet()})
         tokenizer = WordTokenizer(CONTEXT_LENGTH)
@@ -220,6 +228,8 @@ class TestSetup:
             ({'context_length': 1}, 'data.context_length must be at least 2, got 1'),
             ({'seed': -1}, r'data.seed must lie in \[0, 4294967295\], got -1'),
             ({'safe_weight': float('nan')}, 'data.safe_weight must be above 0, got nan'),
+            ({'average_copies': 0}, r'data.average_copies must lie in \[1, 255\], got 0'),
+            ({'average_copies': 16, 'cache': 'none'}, 'data.average_copies compares pictures that are stored: set'),
         ],
     )
     def test_refuses_arguments_out_of_range(self, argument: dict[str, Any], message: str) -> None:

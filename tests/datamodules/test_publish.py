@@ -186,6 +186,17 @@ class TestAsFlickr8k:
         assert again.heldout is not None and protection.data.heldout is not None
         assert again.heldout.caption.equals(protection.data.heldout.caption)
 
+    def test_held_out_photos_that_a_run_protected_are_a_further_set_of_held_out_pairs(self, root: Path) -> None:
+        protection = protect(root, self.flickr(root, 'flickr', split='test', heldout_split=None))
+        publish(protection, root / 'out')
+        data = set_up(self.flickr(root, 'flickr', retrieval_sets={'protected': str(root / 'out')}))
+        assert [*data.heldout_sets] == ['heldout', 'protected']
+        (batch,) = data.heldout_dataloader('protected')
+        pictures, tokens = trained(protection)
+        assert np.array_equal(batch.image, pictures) and np.array_equal(batch.tokens[0], tokens)
+        number = data.heldout_sets['protected'].table.image.to_pylist()
+        assert number == ['Images/1004_ab4.png'] * 5
+
 
 class TestFaces:
     def test_people_have_the_names_they_are_given_and_a_photo_of_each_is_held_out(self, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,6 +139,13 @@ def write_resnet(folder: Path) -> str:
     return write_json(folder / 'residual.json', {'embed_dim': 8, 'vision_cfg': vision, 'text_cfg': text})
 
 
+def write_weights(architecture: str, folder: Path) -> str:
+    """Writes a checkpoint of random weights for this process, the same on all, and returns its path."""
+    path = folder / f'weights-{os.getpid()}.ckpt'
+    torch.save({'state_dict': build_with_seed(CLIP, architecture=architecture).state_dict()}, path)
+    return str(path)
+
+
 def train_one_epoch(module: CLIP, data: TinyPairs, *more: Callback, **settings: Any) -> dict[str, Any]:
     """Returns losses and gradients of one epoch at a learning rate of 0, so that every step has the same weights."""
     watch = Gradients()
@@ -219,6 +227,11 @@ def resnet_results(folder: Path, **settings: Any) -> dict[str, Any]:
             build_with_seed(CLIP, architecture=path), augmented(folder), norms, **settings
         ),
         'frozen norms': train_one_epoch(build_with_seed(FrozenNorms, architecture=path), augmented(folder), **settings),
+        'frozen image tower': train_one_epoch(
+            build_with_seed(CLIP, architecture=path, init_from=write_weights(path, folder), frozen='image'),
+            augmented(folder),
+            **settings,
+        ),
         'statistics': {'trained': norms.trained, 'evaluated': norms.evaluated, 'swept': norms.swept},
     }
 

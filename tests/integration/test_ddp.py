@@ -22,7 +22,7 @@ from tests.integration.runs import HELDOUT, PHASES, STEPS, Run, find_differences
 pytestmark = [
     pytest.mark.filterwarnings('ignore:.*LeafSpec.*:FutureWarning'),  # of Lightning 2.6 on a newer torch
     pytest.mark.filterwarnings('ignore:The dirpath has changed'),  # a resumed run has its own folder
-    pytest.mark.filterwarnings('ignore:.*in eval mode'),  # the poisoned model of PAR
+    pytest.mark.filterwarnings('ignore:.*in eval mode'),  # the poisoned model of PAR, and a frozen tower
 ]
 Results = dict[str, Any]
 LOSSES = (
@@ -72,7 +72,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, finished: Run) -> Results:
 class TestSteps:
     """A global batch on two processes gives the same result as on one."""
 
-    @pytest.mark.parametrize('loss', [*LOSSES, 'frozen norms'])
+    @pytest.mark.parametrize('loss', [*LOSSES, 'frozen norms', 'frozen image tower'])
     def test_loss_and_gradients_equal_those_of_one_process(
         self, together: tuple[Results, Results], alone: Results, loss: str
     ) -> None:
@@ -95,7 +95,7 @@ class TestSteps:
         assert chunks['losses'] == pytest.approx(whole['losses'], abs=1e-5)
         assert largest_difference(chunks['gradients'], whole['gradients']) < 1e-5
 
-    @pytest.mark.parametrize('loss', [*LOSSES, 'frozen norms'])
+    @pytest.mark.parametrize('loss', [*LOSSES, 'frozen norms', 'frozen image tower'])
     def test_gradients_are_not_zero(self, alone: Results, loss: str) -> None:
         assert all(any(g.abs().max() > 1e-3 for g in step.values()) for step in alone[loss]['gradients'])
 

@@ -89,6 +89,9 @@ class TestNames:
         check_set_names('heldout', ['imagenet-v2', 'sketch.1'])
         with pytest.raises(UsageError, match=r"data\.labeled has a set 'heldout', the data\.heldout_name: rename one"):
             check_set_names('heldout', ['sketch', 'heldout'])
+        check_set_names('heldout', ['sketch'], ['sketch'])  # whose metrics have other names
+        with pytest.raises(UsageError, match=r"data\.retrieval_sets has a set 'heldout'"):
+            check_set_names('heldout', [], ['heldout'])
 
     @pytest.mark.parametrize('name', ['', 'a/b', 'a b', 'a\n', '\x1b[2J'])
     def test_names_that_metrics_cannot_carry_are_refused(self, name: str) -> None:
@@ -96,3 +99,5 @@ class TestNames:
             check_set_names(name, [])
         with pytest.raises(UsageError, match=r'in data\.labeled cannot be the name of a set'):
             check_set_names('heldout', [name])
+        with pytest.raises(UsageError, match=r'in data\.retrieval_sets cannot be the name of a set'):
+            check_set_names('heldout', [], [name])

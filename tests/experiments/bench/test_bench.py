@@ -14,6 +14,7 @@ from experiments.bench import (
     large_batches,
     mixture,
     neighbors,
+    noise,
     phases,
     probe,
     prompts,
@@ -30,6 +31,7 @@ from experiments.bench import (
 )
 
 TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
+    'noise': (noise, {'ROWS': 40, 'SIZE': 8, 'BATCH': 8, 'BATCHES': 2}),
     'bookkeeping': (bookkeeping, {'ROWS': 300_000, 'HELDOUT_ROWS': 5_000}),
     'neighbors': (neighbors, {'ROWS': 300, 'QUERIES': 20, 'WIDTH': 8}),
     'epochs': (epochs, {'STEPS': 2, 'REPEATS': 1}),

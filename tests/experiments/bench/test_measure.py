@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.bench.measure import Memory, Result, anonymous_memory, best_of
+from experiments.bench.measure import Memory, Result, anonymous_memory, best_of, resident_memory
 
 MEGABYTES = 1_000_000
 
@@ -59,3 +59,14 @@ def test_memory_is_measured_at_its_peak_and_at_the_end() -> None:
         kept = resident(32 * MEGABYTES)
     assert memory.peak > 60 * MEGABYTES and memory.peak > memory.kept > 28 * MEGABYTES
     kept.close()
+
+
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='resident memory is known on Linux only')
+def test_pages_mapped_from_a_file_are_resident_and_not_anonymous(tmp_path: Path) -> None:
+    (tmp_path / 'file').write_bytes(bytes(32 * MEGABYTES))
+    with (tmp_path / 'file').open('rb') as file, Memory() as anonymous, Memory(read=resident_memory) as all_of_it:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        assert sum(mapped[start] for start in range(0, len(mapped), mmap.PAGESIZE)) == 0
+        time.sleep(0.05)
+    mapped.close()
+    assert all_of_it.peak > 28 * MEGABYTES > anonymous.peak

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from callbacks.protection_sheet import read_protected_pairs
 from datamodules.csv_pairs import CSVPairs
 from datamodules.pictures.noise_store import NoiseStore
 from datamodules.text.tokenizer import WordTokenizer
 from experiments import cli
-from experiments.protection_sheet import read_protected_pairs
 from tests.experiments.tool_runs import SIDE
 from tests.helpers.tiny import set_up, tiny_architecture
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from datamodules.pairs import PairsDataModule
+from datamodules.protection import Protection
+from datamodules.publish import protect_captions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PICTURES = 6
 GAIN = 16  # noise of 8 levels then fills the range around mid-gray
@@ -26,9 +30,9 @@ class ProtectedPair(NamedTuple):
 
     Attributes:
         clean: The picture, uint8 (3, h, h).
-        protected: The published picture, uint8 (3, h, h).
+        protected: The protected picture, uint8 (3, h, h).
         caption: The caption.
-        protected_caption: The published caption.
+        protected_caption: The protected caption.
     """
 
     clean: np.ndarray
@@ -56,6 +60,26 @@ def read_protected_pairs(folder: Path, data: PairsDataModule, count: int = PICTU
     ]
 
 
+def sample_protected_pairs(protection: Protection, count: int = PICTURES) -> list[ProtectedPair]:
+    """Some pairs with the noise and the words that a run has found so far, spread evenly over the units of noise.
+
+    Args:
+        protection: The pairs and their store, opened.
+        count: Number of units; all of them if there are fewer.
+    """
+    store = protection.store
+    rows = np.flatnonzero(store.unit >= 0)
+    _, first = np.unique(store.unit[rows], return_index=True)
+    chosen = rows[first[np.unique(np.linspace(0, len(first) - 1, count).round().astype(np.int64))]]
+    clean, noise = protection.data.images(chosen), store.noise(store.unit[chosen])
+    protected = (clean.astype(np.int16) + noise).clip(0, 255).astype(np.uint8)
+    captions = protect_captions(protection, chosen, np.ones(len(store.unit), bool))
+    return [
+        ProtectedPair(before, after, caption.clean, caption.protected)
+        for before, after, caption in zip(clean, protected, captions, strict=True)
+    ]
+
+
 def _read(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         return np.asarray(picture.convert('RGB')).transpose(2, 0, 1)
@@ -73,6 +97,8 @@ def protection_sheet(pairs: Sequence[ProtectedPair]) -> Figure:
     Args:
         pairs: The pairs, at least one.
     """
+    from matplotlib.figure import Figure  # most commands draw nothing
+
     figure = Figure((6.6, 2.6 * len(pairs)), layout='constrained')
     for number, (row, pair) in enumerate(zip(figure.subplots(len(pairs), 3, squeeze=False), pairs, strict=True)):
         pictures = pair.clean, enlarge_noise(pair.clean, pair.protected), pair.protected
