@@ -129,7 +129,7 @@ class Retrieval(AtEvaluation):
         embedded: Embeddings,
         device: torch.device | str,
     ) -> dict[str, float]:
-        metrics = {}
+        metrics: dict[str, float] = {}
         for index, attacked in self.attacked.gather(module).items():
             attack = truth.evaluation_sets[index]
             pool = CaptionPool(pairs, embedded, number_pictures(pairs), attack.classes, device)

@@ -15,7 +15,7 @@ from experiments.config_text import read_mapping
 
 SHIPPED = Path(__file__).parent
 RUN_NAME_FOLDERS = ('methods', 'data')  # the names of files in these folders make up a run's name, in this order
-NO_CONFIGS = ('grids', 'sweeps')  # folders of files for other commands
+NO_CONFIGS = ('grids', 'sweeps', 'report_page')  # folders of files for other commands
 DEFAULT_RUN_NAME = 'run'
 
 

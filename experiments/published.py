@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 MARK = 'paper'
-FILE = Path(__file__).with_name('published.yaml')
+FILE = Path(__file__).with_name('report_page') / 'published.yaml'
 
 
 @cache

@@ -57,7 +57,8 @@ def figure_uri(figure: Figure, dpi: int) -> str:
 
     figure.set_dpi(dpi)
     content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(content)
     return data_uri(content.getvalue(), 'png')
 
 

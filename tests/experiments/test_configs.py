@@ -32,7 +32,7 @@ ATTACKS = sorted((EXPERIMENTS / 'attacks').glob('*.yaml'))
 # test_poisoned.py takes steps of these.
 REPAIRS = ('finetune', 'cleanclip', 'cleanclip_supervised', 'cleanclip_pretraining', 'par')
 PROTECTORS = ('mem', 'em', 'uap')
-NO_OVERLAYS = ('data', 'methods', 'grids', 'sweeps')
+NO_OVERLAYS = ('data', 'methods', 'grids', 'sweeps', 'report_page')
 OVERLAYS = [path for path in sorted(EXPERIMENTS.glob('*/*.yaml')) if path.parent.name not in NO_OVERLAYS]
 GRID_ATTACKS = sorted(EXPERIMENTS.glob('grids/*/*.yaml'))
 BATCH_SIZES = {'cc3m': 512, 'cc1m': 512, 'cc100k': 512, 'coco': 256, 'visual_genome': 256}  # Table 14 of SafeCLIP

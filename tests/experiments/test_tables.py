@@ -31,9 +31,9 @@ def unsaid(recall: float, hits: int = 1) -> Result:
 
 def test_success_through_retrieval_has_a_row_where_a_run_measured_it() -> None:
     clip, safeclip = (attacked_result(name, 1, 90, 200) for name in ('clip', 'safeclip'))
-    assert 'through' not in attack_table({'': {'clip': [clip]}})
+    assert 'through' not in str(attack_table({'': {'clip': [clip]}}))
     clip.series.update({f'asr_retrieval/badnet/{what}': [(4, value)] for what, value in (('hits', 30.0), ('n', 200.0))})
-    rows = attack_table({'': {'clip': [clip], 'safeclip': [safeclip]}}).splitlines()
+    rows = str(attack_table({'': {'clip': [clip], 'safeclip': [safeclip]}})).splitlines()
     (row,) = (row for row in rows if row.startswith('| badnet through retrieval |'))
     low, high = wilson_interval(30, 200)
     assert row.split(' | ')[2:] == [f'0.150 [{low:.3f}, {high:.3f}]', '- |']
@@ -65,20 +65,20 @@ class TestFeatures:
         return replace(run, series={**run.series, **{metric: [(4, float(x))] for metric, x in metrics.items()}})
 
     def test_a_run_has_columns_of_what_a_probe_measured_where_any_did(self) -> None:
-        head, _, *rows = run_table([self.run(), attacked_result('other', 1, 1, 16)]).splitlines()
+        head, _, *rows = str(run_table([self.run(), attacked_result('other', 1, 1, 16)])).splitlines()
         columns = {'probe': ['0.900', '-'], 'badnet ASR through a probe [95 %] (clean)': ['0.750 [', '-']}
         for name, values in columns.items():
             column = head.split(' | ').index(name)
             assert [row.split(' | ')[column][:7] for row in rows] == values
-        plain = run_table([attacked_result('other', 1, 1, 16)])
+        plain = str(run_table([attacked_result('other', 1, 1, 16)]))
         assert 'probe' not in plain and 'k-NN' not in plain
 
     def test_an_attack_has_a_row_for_each_classifier_of_features(self) -> None:
-        table = attack_table({'': {'clip': [self.run()], 'other': [attacked_result('other', 1, 1, 16)]}})
+        table = str(attack_table({'': {'clip': [self.run()], 'other': [attacked_result('other', 1, 1, 16)]}}))
         low, high = wilson_interval(150, 200)
         assert f'| badnet through a probe |  | 0.750 [{low:.3f}, {high:.3f}] (0.050) | - |' in table
         assert '| probe accuracy |  | 0.900 | - |' in table
-        assert 'probe' not in attack_table({'': {'clip': [attacked_result('clip', 1, 1, 16)]}})
+        assert 'probe' not in str(attack_table({'': {'clip': [attacked_result('clip', 1, 1, 16)]}}))
 
 
 class TestRunTable:
