@@ -18,4 +18,4 @@ def send_figure(trainer: L.Trainer, key: str, path: Path) -> None:
         elif isinstance(logger, TensorBoardLogger):
             with Image.open(path) as picture:
                 pixels = np.asarray(picture.convert('RGB'))
-            logger.experiment.add_image(key, pixels, trainer.global_step, dataformats='HWC')
+            logger.experiment.add_image(key, pixels, max(0, trainer.global_step - 1), dataformats='HWC')  # as metrics

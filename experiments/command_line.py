@@ -14,6 +14,7 @@ from typing import Any, cast
 import lightning as L
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import callbacks
 import datamodules
@@ -22,7 +23,7 @@ from datamodules.pairs import PairsDataModule
 from experiments.checkpoint_choice import choose_checkpoint
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.errors import DISTRUST, fail, short_errors
-from experiments.last_word import last_word, warn_of_unfinished
+from experiments.last_word import how_to_resume, last_word, warn_of_unfinished
 from experiments.measurements import describe_measurements
 from experiments.parser import Parser, place_csv_logger
 from experiments.plan import TrainingPlan
@@ -214,6 +215,10 @@ class CommandLine(LightningCLI):
         try:
             self.run_folder.create(self.trainer, place_of(subcommand, self.config[subcommand]), seeds)
             super()._run_subcommand(subcommand)
+        except (KeyboardInterrupt, SystemExit, SIGTERMException):
+            if subcommand == 'fit' and self.run_folder.started and (said := how_to_resume(self.run_folder.path)):
+                print(f'\n{said}', flush=True)
+            raise
         finally:
             self.run_folder.close()
 

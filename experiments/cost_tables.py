@@ -58,8 +58,9 @@ def epoch_table(results: Sequence[Result], reference: str) -> Table:
 
 def parts_of(runs: Sequence[Result]) -> list[Part]:
     """The epochs of repetitions by phase, or all of them where phases were not logged, then the splits."""
-    phases = dict.fromkeys(metric for run in runs for metric in run.series if parse_phase(metric))
-    parts = [_epochs(runs, metric, f'{parse_phase(metric)} epoch') for metric in phases]
+    phases = {metric: points[0][0] for run in runs for metric, points in run.series.items() if parse_phase(metric)}
+    in_order = sorted(phases, key=lambda metric: phases[metric])  # of their first epochs
+    parts = [_epochs(runs, metric, f'{parse_phase(metric)} epoch') for metric in in_order]
     splits = [_split_seconds(run) for run in runs]
     first, later = [times[0] for times in splits if times], [time for times in splits for time in times[1:]]
     parts = parts or [_epochs(runs, EPOCH_SECONDS, 'epoch')]

@@ -1,4 +1,4 @@
-"""What a run says at its end, and of a run that has none."""
+"""What a run says at its end, also when it is ended before, and of a run that has none."""
 
 from __future__ import annotations
 
@@ -45,6 +45,13 @@ def last_word(trainer: L.Trainer, folder: Path) -> str:
     # `last` would be of the newest run of the name, which by then may be another one.
     more = f'--ckpt_path={quoted(folder / FOLDER / LAST)} --trainer.max_epochs={trainer.current_epoch + 10}'
     return '\n'.join([*lines, f'  {"go on":<12} clipward fit --config {quoted(folder / "config.yaml")} {more}'])
+
+
+def how_to_resume(folder: Path | None) -> str:
+    """The command that goes on with a run which has not come to its end; empty without a checkpoint of it."""
+    if folder is None or (folder / DONE).exists() or not (checkpoint := folder / FOLDER / LAST).exists():
+        return ''
+    return f'To resume: clipward fit --config {quoted(folder / "config.yaml")} --ckpt_path={quoted(checkpoint)}'
 
 
 def quoted(path: str | Path) -> str:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from callbacks.metric_names import asr_metric, parse_asr_metric
-from callbacks.plots import COLORS, MARKERS
+from callbacks.plots import COLORS, MARKERS, label_integers
 from datamodules.usage_error import UsageError
 from experiments.results import Result, attacks_in, group_repetitions, star
 
@@ -91,6 +91,7 @@ def _draw_panel(axis: Axes, rows: Mapping[str, Sequence[Result]], metric: str, t
         if len(runs) == 1:
             _draw_interval(axis, index, runs[0], metric)
     axis.set(title=title, xlabel='epochs trained', ylim=(-0.03, 1.03))
+    label_integers(axis.xaxis)
     axis.grid(alpha=0.25)
 
 

@@ -23,7 +23,7 @@ def make_workspace(entity: str, project: str, name: str) -> Any:
         UsageError: If wandb-workspaces is not installed.
     """
     try:
-        from wandb_workspaces.reports.v2 import MediaBrowser, WeavePanelSummaryTable
+        from wandb_workspaces.reports.v2.interface import MediaBrowser, WeavePanelSummaryTable
         from wandb_workspaces.workspaces import Section, Workspace, WorkspaceSettings
     except ImportError as error:
         raise UsageError('dashboard needs wandb-workspaces: pip install "clipward[dashboard]".') from error
@@ -58,7 +58,7 @@ LINES: dict[str, dict[str, tuple[str, tuple[float, float] | None]]] = {  # secti
 
 def _lines(section: str) -> list[Any]:
     """Panels of a section that draw metrics against epochs."""
-    from wandb_workspaces.reports.v2 import LinePlot
+    from wandb_workspaces.reports.v2.interface import LinePlot
 
     return [
         LinePlot(title=title, x='epoch', metric_regex=metrics, range_y=limits or (None, None))

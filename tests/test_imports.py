@@ -26,6 +26,7 @@ MAY_SEE_POISON = {  # data and tools that may know which rows are poisoned; call
     'experiments/surrogates/harden.py',
     'experiments/plan.py',
     'experiments/run_results.py',
+    'experiments/wandb_files.py',
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from datamodules.rows.partition import DROPPED, RISKY, SAFE, Partition
-from experiments.last_word import last_word, safe_side, warn_of_unfinished
+from experiments.last_word import how_to_resume, last_word, safe_side, warn_of_unfinished
 from experiments.measurements import describe_measurements
 
 MEASURED = {
@@ -84,6 +84,16 @@ def test_says_where_success_is_low_because_the_class_is_never_said(tmp_path: Pat
     assert reason in last_word(trainer, tmp_path) and f'badnet: {reason}.' in describe_measurements(metrics)
     metrics['asr/badnet/recall'] = 0.9
     assert 'proves little' not in last_word(trainer, tmp_path) + describe_measurements(metrics)
+
+
+def test_a_run_that_is_ended_before_its_end_says_how_to_go_on(tmp_path: Path) -> None:
+    assert how_to_resume(tmp_path) == how_to_resume(None) == ''
+    (tmp_path / 'checkpoints').mkdir()
+    (tmp_path / 'checkpoints/last.ckpt').touch()
+    command = f'clipward fit --config {tmp_path}/config.yaml --ckpt_path={tmp_path}/checkpoints/last.ckpt'
+    assert how_to_resume(tmp_path) == f'To resume: {command}'
+    (tmp_path / 'DONE').touch()
+    assert how_to_resume(tmp_path) == ''
 
 
 def test_of_a_checkpoint_whose_run_has_not_ended_it_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -41,7 +41,7 @@ def test_without_the_extra_one_sentence_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, 'wandb_workspaces', None)
-    monkeypatch.setitem(sys.modules, 'wandb_workspaces.reports.v2', None)
+    monkeypatch.setitem(sys.modules, 'wandb_workspaces.reports.v2.interface', None)
     assert refusal(capsys, '--file=w.json').endswith('needs wandb-workspaces: pip install "clipward[dashboard]".')
 
 
