@@ -24,6 +24,7 @@ from datamodules.usage_error import UsageError
 COMPARED = 20_000  # pairs that each one is compared with, at random; twice as many take twice the time
 NAMES = ('similarity', 'density', 'copies', 'pattern', 'detail')
 DENSITY: DetectorName = 'dao'  # of the detectors that look at neighbors alone, the one of Huang et al. (ICLR 2025)
+OF_A_COPY = 2.0  # what each further copy counts for: a picture that occurs five times as often as usual stands out
 _PICTURES_AT_ONCE = 256
 
 MakeVectors: TypeAlias = Callable[[NDArray[np.uint8]], Tensor]  # pictures (B, 3, h, w) -> vectors (B, D)
@@ -34,10 +35,10 @@ class PairScores(NamedTuple):
 
     Attributes:
         similarity: Cosine of picture and caption, (N,).
-        standing: By name, how far each pair stands out: :func:`datamodules.rows.suspicion.standing_out`, (N,).
-            ``similarity``: picture and caption do not match. ``density``: few pictures are like this one. ``copies``:
-            the picture occurs several times; how many times more often than usual. ``pattern``: pictures with similar
-            captions carry the same faint pattern. ``detail``: the same for a small detail anywhere in the picture.
+        standing: By name, how far each pair stands out, (N,); see :mod:`datamodules.rows.suspicion`. ``similarity``:
+            picture and caption do not match. ``density``: few pictures are like this one. ``copies``: the picture
+            occurs more often than usual. ``pattern``: pictures with similar captions carry the same faint pattern.
+            ``detail``: the same for a small detail anywhere in the picture.
         group: Number of the group of nearly identical pictures, int64 (N,).
     """
 
@@ -88,8 +89,8 @@ def score_pairs(
         'similarity': standing_out(-similarity.astype(np.float64)),
         'density': standing_out(density.suspicion(image, text).astype(np.float64)),
         'copies': _excess(group, rows),
-        'pattern': standing_out(_recurrence(patterns, images, text, parts, device)),
-        'detail': np.maximum(*(standing_out(_recurrence(windows, images, text, parts, device)) for windows in details)),
+        'pattern': _recurrence(patterns, images, text, parts, device),
+        'detail': np.maximum(*(_recurrence(windows, images, text, parts, device) for windows in details)),
     }
     return PairScores(similarity, scores, group)
 
@@ -115,10 +116,10 @@ def _look_alike_groups(images: OverlaidPictures, hashes: NDArray[np.int64], part
 
 
 def _excess(group: Rows, rows: Rows) -> Scores:
-    """How many times more pairs show the picture of a pair than is usual, (N,)."""
+    """How many times more pairs show the picture of a pair than is usual, times :data:`OF_A_COPY`, (N,)."""
     sizes = np.bincount(group[rows])[group[rows]]
     excess = np.full(len(group), np.nan)
-    excess[rows] = sizes / np.median(sizes) - 1
+    excess[rows] = OF_A_COPY * (sizes / np.median(sizes) - 1)
     return excess
 
 

@@ -79,7 +79,7 @@ def _settings_in(file: Path, subcommand: str) -> str:
     taken = {part: _without(settings[part], left_out[part]) for part in left_out if part in settings}
     if subcommand == 'protect':
         taken['trainer'] = {'max_epochs': (settings.get('trainer') or {}).get('max_epochs')}
-    return yaml.safe_dump(taken)
+    return yaml.safe_dump(taken, sort_keys=False)  # attacks are applied in their order
 
 
 def _without(part: Any, left_out: Sequence[str]) -> Any:

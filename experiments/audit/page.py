@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from datamodules.pair_scores import NAMES
 from datamodules.rows.decisions import FORMAT, VERSION
 from datamodules.rows.suspicion import STANDS_OUT
-from experiments.audit.certainty import describe, judge
+from experiments.audit.certainty import MAX_P, describe, judge
 from experiments.audit.clusters import Clusters, caption_groups, clusters
 from experiments.audit.drawings import histogram, thumbnail
 from experiments.audit.findings import Findings
@@ -96,10 +96,11 @@ def audit_page(findings: Findings, model: str, ledger: Path, rows: int) -> str:
         facts=overview(findings, pictures, captions),
         certainty=describe(judge(similarity, findings.shuffled, findings.seen)),
         histogram=histogram(findings),
+        max_p=MAX_P,
         names=SCORES,
         stands_out=STANDS_OUT,
         flagged=count_flagged(findings),
-        suspects=show(findings, shown),
+        suspects=show(findings, shown, is_framed=True),
         scored=len(findings.scored),
         groups={'pictures': _groups(findings, pictures), 'captions': _groups(findings, captions)},
         counts={'pictures': pictures.groups, 'captions': captions.groups},
@@ -114,8 +115,8 @@ def count_flagged(findings: Findings) -> dict[str, int]:
     return {'all': len(reasons), **{name: int(count) for name, count in zip(NAMES, by_reason, strict=True)}}
 
 
-def show(findings: Findings, rows: NDArray[np.int64]) -> list[Shown]:
-    """Some pairs, in the order of their rows given."""
+def show(findings: Findings, rows: NDArray[np.int64], is_framed: bool = False) -> list[Shown]:
+    """Some pairs, in the order of their rows given, with frames around shared details that stand out if wanted."""
     scores, table = findings.scores, findings.data.table
     names = table.names().take(pa.array(rows)).to_pylist()
     return [
@@ -123,7 +124,7 @@ def show(findings: Findings, rows: NDArray[np.int64]) -> list[Shown]:
             int(row),
             name,
             caption,
-            thumbnail(picture, NAMES[scores.reason[row]] == 'detail'),
+            thumbnail(picture, is_framed and scores.standing['detail'][row] >= STANDS_OUT),
             float(scores.similarity[row]),
             float(findings.p_value[row]),
             float(scores.suspicion[row]),

@@ -20,7 +20,7 @@ def scores(**standing: list[float]) -> PairScores:
 
 class TestAuditQuality:
     def test_counts_pairs_that_stand_out_and_clean_ones_among_them(self) -> None:
-        given = scores(detail=[6, 0, 0, 0, 0, 0, 0, 0, 7, 8], copies=[0, 5, 4, 0, 0, 0, 0, 0, 9, 0])
+        given = scores(detail=[9, 0, 0, 0, 0, 0, 0, 0, 10, 11], copies=[0, 8, 7, 0, 0, 0, 0, 0, 12, 0])
         found = audit_quality(given, {'badnet': np.array([8, 9])})
         counts = {
             name: (found[f'detect/{name}/flagged'], found[f'detect/{name}/false_alarms']) for name in (*NAMES, ALL)

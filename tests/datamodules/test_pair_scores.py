@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.pair_scores import NAMES, PairScores, score_pairs
+from datamodules.pair_scores import NAMES, OF_A_COPY, PairScores, score_pairs
 from datamodules.rows.suspicion import STANDS_OUT
 from datamodules.usage_error import UsageError
 from tests.helpers.suspicious import CLEAN, COPIED, PAIRS, PATCHED, PATTERNED, suspicious
@@ -21,7 +21,7 @@ def scores() -> PairScores:
 def test_what_was_planted_stands_out_in_its_score(name: str, scores: PairScores) -> None:
     rows = PLANTED[name]
     assert (scores.standing[name][rows] >= STANDS_OUT).all()
-    assert {NAMES[number] for number in scores.reason[rows]} == {name}
+    assert {NAMES[number] for number in scores.reason[rows]} <= {name, 'pattern'}  # which copies that differ share
 
 
 def test_hardly_any_other_pair_stands_out(scores: PairScores) -> None:
@@ -31,7 +31,7 @@ def test_hardly_any_other_pair_stands_out(scores: PairScores) -> None:
 def test_copies_are_one_group_also_if_they_were_saved_anew(scores: PairScores) -> None:
     assert len(np.unique(scores.group[COPIED])) == 1
     assert len(np.unique(scores.group)) == PAIRS - len(COPIED) + 1
-    assert scores.standing['copies'][COPIED].tolist() == [len(COPIED) - 1] * len(COPIED)
+    assert scores.standing['copies'][COPIED].tolist() == [OF_A_COPY * (len(COPIED) - 1)] * len(COPIED)
 
 
 def test_a_picture_that_occurs_as_often_as_all_others_is_not_suspicious() -> None:

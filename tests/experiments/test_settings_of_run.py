@@ -80,3 +80,16 @@ class TestOfAStore:
         added = add_settings_of_run(['protect', '--config=data/toy.yaml', *given, '--store=elsewhere'])
         assert added[:2] == ['protect', '--config=data/toy.yaml'] and added[-1] == '--store=elsewhere'
         assert yaml.safe_load(added[-2].removeprefix('--config=')) == OF_A_STORE
+
+
+@pytest.mark.parametrize('subcommand', ['audit', 'clean'])
+def test_an_audit_takes_data_with_attacks_in_their_order_from_a_given_file_of_a_run(
+    subcommand: str, checkpoint: Path
+) -> None:
+    file = checkpoint.parents[1] / 'config.yaml'
+    attacks = {'wanet': None, 'badnet': None}
+    data = {'class_path': 'ToyPairs', 'init_args': {'attacks': attacks}}
+    file.write_text(yaml.safe_dump({**SETTINGS, 'data': data}, sort_keys=False))
+    _, config = add_settings_of_run([subcommand, f'--config={file}'])
+    taken = yaml.safe_load(config.removeprefix('--config='))
+    assert [*taken['data']['init_args']['attacks']] == [*attacks] and 'weights_only' not in taken

@@ -60,3 +60,11 @@ def test_few_pictures_score_0() -> None:
 def test_closeness_is_1_for_equal_points_and_0_from_the_typical_distance_on() -> None:
     assert close_to(np.array([[0.0, 1.0, 2.0, 2.0, 2.0]])).tolist() == [[1, 0.75, 0, 0, 0]]
     assert close_to(np.zeros((1, 3))).tolist() == [[1, 1, 1]]
+
+
+def test_one_pair_in_twenty_reaches_1_by_chance_whatever_part_of_the_pairs_is_planted() -> None:
+    assert np.quantile(score(pictures(0), captions(None)), 0.95) == pytest.approx(1, abs=0.3)
+    vectors, texts = pictures(0), captions(None)
+    vectors[150:] = 0.9 * vectors[0] + 0.1 * vectors[150:]
+    texts[150:] = captions()[PLANTED[0]]
+    assert score(vectors, texts)[150:].min() > 3

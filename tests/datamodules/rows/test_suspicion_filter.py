@@ -22,8 +22,8 @@ def file(tmp_path: Path) -> str:
 
 
 def test_drops_what_stands_out_and_what_has_no_score(file: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert rows_kept_by(SuspicionFilter(file)) == [*range(50)]
-    assert rows_kept_by(SuspicionFilter(file, least=9)) == [*range(90)]
+    assert rows_kept_by(SuspicionFilter(file)) == [*range(80)]
+    assert rows_kept_by(SuspicionFilter(file, least=5)) == [*range(50)]
     assert 'has no score for 1 of 100 pairs, which are dropped' in caplog.text
 
 

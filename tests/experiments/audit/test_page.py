@@ -47,9 +47,10 @@ def test_what_was_planted_is_shown_first() -> None:
 
 def test_says_how_many_stand_out_and_why() -> None:
     flagged = count_flagged(FOUND)
-    assert flagged['all'] == sum(flagged[name] for name in NAMES) >= 38
-    assert (flagged['copies'], flagged['detail']) == (8, 15)
-    assert '38 pairs stand out' in TAGS.text and 'repeated picture 8' in TAGS.text and '378 are not shown' in TAGS.text
+    assert flagged['all'] == sum(flagged[name] for name in NAMES) >= 38 and flagged['detail'] >= 15
+    said = re.sub(r'\s+', ' ', TAGS.text)
+    assert f'{flagged["all"]} pairs stand out' in said and f'shared detail {flagged["detail"]}' in said
+    assert 'The 60 most suspicious pairs of 438; 378 are not shown.' in said
 
 
 def test_shows_what_the_set_is_and_its_groups() -> None:
@@ -79,7 +80,7 @@ def test_each_score_is_explained() -> None:
 
 
 def test_says_so_if_no_pair_stands_out() -> None:
-    scores = FOUND.scores._replace(standing={name: np.minimum(s, 4) for name, s in FOUND.scores.standing.items()})
+    scores = FOUND.scores._replace(standing={name: np.minimum(s, 7) for name, s in FOUND.scores.standing.items()})
     assert 'No pair stands out.' in page_of(FOUND._replace(scores=scores))
 
 
