@@ -27,9 +27,9 @@ def write_report(path: Path, title: str, sections: Sections) -> None:
 
 
 def _page(path: Path, title: str, sections: Sections) -> str:
-    from experiments.report_page.page import render_page  # imports jinja2
+    from experiments.report_page.page import render_report  # imports jinja2
 
-    return render_page(title, sections)
+    return render_report(title, sections)
 
 
 def _markdown(path: Path, title: str, sections: Sections) -> str:

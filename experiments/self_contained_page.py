@@ -16,28 +16,29 @@ if TYPE_CHECKING:
 
 
 def render_page(folder: Path, name: str, **values: Any) -> str:
-    """Fills ``<name>.html`` with values, each of which is escaped, and with ``<name>.css`` and ``<name>.js``.
+    """Fills ``<name>.html`` with values, each of which is escaped, with ``<name>.css`` and any ``<name>.js``.
 
     The template places ``policy``, a Content-Security-Policy, before anything else, then ``style`` and ``script``. A
-    browser then runs this script alone, told by its hash, applies this style alone, and fetches nothing.
+    browser then runs this script alone, told by its hash, or none, applies this style alone, and fetches nothing.
 
     Args:
-        folder: Folder of the three files.
+        folder: Folder of the files.
         name: Their name, without an ending.
         values: What the template shows. Attributes must be quoted there.
     """
     loader = FileSystemLoader(folder)
     environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True)
-    style, script = ((folder / f'{name}.{ending}').read_text(encoding='utf-8') for ending in ('css', 'js'))
+    paths = [folder / f'{name}.{ending}' for ending in ('css', 'js')]
+    style, script = (path.read_text(encoding='utf-8') if path.exists() else '' for path in paths)
     own = {'policy': policy(style, script), 'style': Markup(style), 'script': Markup(script)}  # our own files
     return environment.get_template(f'{name}.html').render(**own, **values)
 
 
 def policy(style: str, script: str) -> str:
-    """A Content-Security-Policy that allows one style, one script, and pictures that are part of the page."""
+    """A Content-Security-Policy that allows one style, one script, if any, and pictures that are part of the page."""
+    scripts = f"script-src '{_digest(script)}'; " if script else ''
     return (
-        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        f"base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; {scripts}base-uri 'none'; form-action 'none'"
     )
 
 

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 from matplotlib.figure import Figure
 
-from experiments.report_page.page import render_page
+from experiments.report_page.page import render_report
 from experiments.report_sections import Section
 from experiments.table_forms import Table
 
@@ -29,20 +29,20 @@ class Elements(HTMLParser):
 
 def test_what_comes_from_files_is_text_alone() -> None:
     table = Table.of([['run', HOSTILE], [HOSTILE, '0.5']], [HOSTILE])
-    page = Elements(render_page(HOSTILE, [Section(HOSTILE, table, HOSTILE), Section(HOSTILE, Figure())]))
+    page = Elements(render_report(HOSTILE, [Section(HOSTILE, table, HOSTILE), Section(HOSTILE, Figure())]))
     assert 'script' not in {tag for tag, _ in page.found} and page.text.count(HOSTILE) == 10
     assert not any(name.startswith('on') for _, attributes in page.found for name in attributes)
 
 
 def test_nothing_is_read_from_elsewhere() -> None:
-    page = Elements(render_page('a report', [Section('figure', Figure())]))
+    page = Elements(render_report('a report', [Section('figure', Figure())]))
     sources = [value for _, attributes in page.found for name, value in attributes.items() if name in ('src', 'href')]
     assert [str(source).partition(',')[0] for source in sources] == ['#section-1', 'data:image/png;base64']
     (policy,) = [attributes['content'] for _, attributes in page.found if 'http-equiv' in attributes]
-    assert str(policy).startswith("default-src 'none'")
+    assert str(policy).startswith("default-src 'none'") and 'script-src' not in str(policy)
 
 
 def test_rows_of_a_paper_are_marked() -> None:
-    page = Elements(render_page('a report', [Section('t', Table.of([['run'], ['ours'], ['theirs']], published=1))]))
+    page = Elements(render_report('a report', [Section('t', Table.of([['run'], ['ours'], ['theirs']], published=1))]))
     rows = [attributes for tag, attributes in page.found if tag == 'tr']
     assert rows == [{}, {}, {'class': 'published'}]
