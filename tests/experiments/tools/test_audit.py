@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from callbacks.ledger import read_ledger
 from tests.experiments.tool_runs import checkpoint, quick, refusal, run_tool
@@ -54,6 +55,18 @@ def test_a_ledger_with_embeddings_needs_no_model(audited: Path, capsys: pytest.C
     assert (audited / 'again.html').read_text(encoding='utf-8').count('class="pair"') == 5
     again = pq.read_table(audited / 'again_scores/ledger.parquet')
     assert again['suspicion'].to_numpy() == pytest.approx(before['suspicion'].to_numpy())
+
+
+def test_takes_a_file_of_open_clip_s_weights(audited: Path) -> None:
+    weights = torch.load(audited / 'surrogate.ckpt', weights_only=True)['state_dict']
+    towers = {name.removeprefix('towers.'): each for name, each in weights.items() if name.startswith('towers.')}
+    torch.save(towers, audited / 'weights.pt')
+    run_tool(audited, 'audit', *PAIRS, f'--model.pretrained={audited}/weights.pt', f'--out={audited}/pretrained.html')
+    by_checkpoint, by_weights = (
+        pq.read_table(audited / folder / 'ledger.parquet')['similarity'].to_numpy()
+        for folder in ('new/page_scores', 'pretrained_scores')
+    )
+    assert by_weights == pytest.approx(by_checkpoint, abs=1e-5)
 
 
 def test_decisions_on_the_page_and_its_ledger_are_filters(
