@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -53,7 +54,7 @@ class ImageFeatures:
         """Features of some pictures at a time, in order; each process reads every W-th picture."""
         for batch in self.truth.evaluation_dataloader(source):
             image = self.trainer.strategy.batch_to_device(batch).image
-            of_all: Tensor = self.module.all_gather(self.module.image_features(image))  # type: ignore[assignment]
+            of_all: Any = self.module.all_gather(self.module.image_features(image))
             yield of_all.view(self.trainer.world_size, len(image), -1).transpose(0, 1).flatten(0, 1)
 
 

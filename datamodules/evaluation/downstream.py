@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -46,7 +47,7 @@ class Published(NamedTuple):
 
     classes: int
     train: Sequence[Part] = ()
-    test: Part = {}  # noqa: RUF012  # never changed
+    test: Part = MappingProxyType({})
     metric: Metric = 'accuracy'
 
 

@@ -81,7 +81,8 @@ def _embeddings_by_row(data: PairsDataModule, file: str) -> tuple[np.ndarray, np
     line = match_lines(lines, data.table, file)
     if np.array_equal(line, np.arange(len(image))):  # nothing to copy
         return image, text
-    return tuple(np.where((line >= 0)[:, None], part[line], np.float16(np.nan)) for part in (image, text))  # type: ignore[return-value]
+    is_known = (line >= 0)[:, None]
+    return np.where(is_known, image[line], np.float16(np.nan)), np.where(is_known, text[line], np.float16(np.nan))
 
 
 def _share_seen(file: str) -> float | None:

@@ -99,7 +99,10 @@ class TestResume:
 
     def test_any_tower_can_be_evaluated(self, resnet: tuple[str, str], tmp_path: Path) -> None:
         path = self.after_one_epoch(resnet, tmp_path)
-        trainer().validate(frozen_model(resnet, None), pairs(tmp_path), ckpt_path=path, verbose=False)
+        model = frozen_model(resnet, None)
+        trainer().validate(model, pairs(tmp_path), ckpt_path=path, verbose=False)
+        saved = torch.load(path, weights_only=True)['state_dict']
+        assert all(torch.equal(weight, saved[name]) for name, weight in model.state_dict().items())
 
     @staticmethod
     def after_one_epoch(resnet: tuple[str, str], folder: Path) -> str:
