@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import zipfile
@@ -24,6 +25,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning writes into the system's temporary directory first; where that is another file system, the final move
     is a copy, and a job killed during it leaves a truncated ``last.ckpt`` in the place of the good one.
 
+    Lightning also saves states of callbacks that it then does not read, such as numpy's numbers: they are refused when
+    the first checkpoint is written.
+
     If a checkpoint is damaged nevertheless, by a full disk or a broken copy, loading it is refused, and the message
     names the newest whole one beside it. That one is not loaded by itself, since it may be of another epoch.
     """
@@ -40,6 +44,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 if isinstance(error.__context__, OSError):  # a full disk, which torch reports as a wrong position
                     raise error.__context__ from None
                 raise
+            _refuse_what_cannot_be_resumed(temporary, checkpoint)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Reads a checkpoint; torch would take numbers that have changed on the disk for weights.
@@ -54,6 +59,30 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if '://' in str(path) or kwargs.get('weights_only') is False:
             return super().load_checkpoint(path, *args, **kwargs)
         return read_checkpoint(path, 'ckpt_path')
+
+
+def _refuse_what_cannot_be_resumed(path: Path, checkpoint: dict[str, Any]) -> None:
+    try:
+        torch.load(path, map_location='cpu', mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        states = checkpoint.get('callbacks', {})
+        name = next((name for name, state in states.items() if not _is_plain(state)), 'the model or its optimizer')
+        raise UsageError(
+            f'The state of {name} cannot be resumed from: its state_dict must hold tensors, numbers, text, and lists '
+            f'and dicts of them, nothing of numpy or other classes.'
+        ) from error
+
+
+def _is_plain(state: Any) -> bool:
+    """Whether a state is read back without running what its classes say."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    try:
+        torch.load(file, weights_only=True)
+    except pickle.UnpicklingError:
+        return False
+    return True
 
 
 def is_whole(path: Path) -> bool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from statistics import fmean
 
 from callbacks.attack_success import MIN_ESTABLISHED_RATE
@@ -17,6 +18,9 @@ from experiments.table_layout import TableLayout
 from experiments.tables import attack_cell, format_spread, notes, success_rate
 
 Cells = Mapping[str, Mapping[str, Sequence[Result]]]  # set of attacks -> method -> runs, repetitions with other seeds
+
+ZERO_SHOT = attrgetter('accuracy_metric')
+ACCURACIES: dict[str, Callable[[Result], str]] = {'zero-shot': ZERO_SHOT, 'linear probe': attrgetter('probe_metric')}
 
 
 def method_table(cells: Cells, layout: TableLayout, costs: Mapping[str, float], undefended: str | None = None) -> Table:
@@ -35,12 +39,18 @@ def method_table(cells: Cells, layout: TableLayout, costs: Mapping[str, float], 
     }
     attacks = [name + ': attack not established' * (attack in weak) for attack, name in layout.attacks.items()]
     reference = layout.methods.get(undefended or '', undefended)
-    rows = [['method', 'seeds', 'zero-shot', *attacks, f'training time over {reference}']]
+    heads = [
+        head
+        for head, metric in ACCURACIES.items()
+        if any(accuracies(runs_of(cells, m), metric) for m in layout.methods)
+    ]
+    rows = [['method', 'seeds', *heads, *attacks, f'training time over {reference}']]
     for method, name in layout.methods.items():
         runs = runs_of(cells, method)
         seeds = len({(run.data_seed, run.seed) for run in runs})
+        measured = [format_spread(accuracies(runs, ACCURACIES[head])) for head in heads]
         successes = [attack_cell(runs_under(cells, method, attack), attack) for attack in layout.attacks]
-        rows.append([name, str(seeds), format_spread(accuracies(runs)), *successes, _format_cost(costs[method])])
+        rows.append([name, str(seeds), *measured, *successes, _format_cost(costs[method])])
     shown = (runs.get(method, ()) for runs in cells.values() for method in layout.methods)
     return Table.of(rows, notes(rows[1:], shown)).with_notes(_unmeasured(cells, layout))
 
@@ -63,11 +73,11 @@ def runs_under(cells: Cells, method: str | None, attack: str) -> list[Result]:
     return [run for runs in holding for run in runs.get(method or '', ())]
 
 
-def accuracies(runs: Sequence[Result]) -> list[float]:
-    """Zero-shot accuracy for each pair of seeds, as the mean over sets of attacks."""
+def accuracies(runs: Sequence[Result], metric: Callable[[Result], str] = ZERO_SHOT) -> list[float]:
+    """Accuracy for each pair of seeds, as the mean over the sets of attacks under which it was measured."""
     by_seeds: dict[tuple[int | None, int], list[float]] = defaultdict(list)
     for run in runs:
-        by_seeds[run.data_seed, run.seed] += last_values([run], run.accuracy_metric)
+        by_seeds[run.data_seed, run.seed] += last_values([run], metric(run))
     return [fmean(values) for values in by_seeds.values() if values]
 
 

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from datamodules.files.atomic import _host
+from datamodules.usage_error import UsageError
 from experiments.checkpoint_io import AtomicCheckpointIO, remove_leftover_checkpoints
 
 
@@ -47,6 +49,13 @@ class TestAtomicCheckpointIO:
             io.save_checkpoint({'epoch': 2, 'bad': Unpicklable()}, path)
         assert io.load_checkpoint(path, weights_only=True) == good
         assert os.listdir(tmp_path) == ['last.ckpt']
+
+    def test_a_state_that_lightning_would_not_read_is_refused_while_the_run_lives(self, tmp_path: Path) -> None:
+        # lightning 2.6.6 saves it, and refuses it when the run is resumed
+        states = {'Figures': {'rows': torch.arange(2)}, 'Best': {'score': np.mean([0.5, 1.0])}}
+        with pytest.raises(UsageError, match='The state of Best cannot be resumed from'):
+            AtomicCheckpointIO().save_checkpoint({'epoch': 1, 'callbacks': states}, tmp_path / 'last.ckpt')
+        assert not os.listdir(tmp_path)
 
     def test_the_file_is_never_seen_half_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         io, path = AtomicCheckpointIO(), tmp_path / 'last.ckpt'

@@ -35,6 +35,13 @@ class TestMethodTable:
         assert row[4].startswith('0.950 [0.') and row[4].endswith(' (0.100)') and row[5] == '1.00'
         assert empty == ['SafeCLIP', '0', '-', '-', '-', '-']
 
+    def test_shows_linear_probes_where_one_was_trained(self) -> None:
+        probed = attacked_result('clip', 1, 180, 200, 0.5)
+        probed.series['probe/heldout'] = [(4, 0.625)]
+        runs = {'clip': [probed], 'safeclip': [attacked_result('safeclip', 1, 2, 200)]}
+        head, _, clip, safeclip = rows_of(str(method_table({'': runs}, LAYOUT, COSTS)))
+        assert head[3] == 'linear probe' and clip[3] == '0.625' and safeclip[3] == '-'
+
     def test_shows_only_what_the_layout_names(self) -> None:
         runs = {
             'clip': [attacked_result('clip', 1, 180, 200)],
