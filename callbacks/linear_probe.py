@@ -176,13 +176,23 @@ def training_splits(sets: Sequence[EvaluationSet]) -> dict[int, EvaluationSet]:
             'such as ClassFolders or DownstreamSet, or set callbacks.linear_probe to null.'
         )
     splits = {index: without_test_pictures(train, test) for index, (test, train) in made.items()}
-    for split in splits.values():
+    for index, split in splits.items():
+        say_untrained(split, sets[index])
         if len(np.unique(split.label[split.label != UNKNOWN])) < 2:
             raise UsageError(
                 f'callbacks.linear_probe has fewer than two classes to train on in the set {split.name!r}, without '
                 f'pictures that it is also tested on: mend its training split, or leave the set out.'
             )
     return splits
+
+
+def say_untrained(train: EvaluationSet, test: EvaluationSet) -> None:
+    """Logs which classes of the test pictures have no usable training picture, so that no probe answers with them."""
+    if missing := sorted(set(test.label.tolist()) - set(train.label.tolist()) - {UNKNOWN}):
+        rank_zero_info(
+            f'{test.name}: {len(missing)} of {len(test.classes)} classes, first {test.classes[missing[0]]!r}, have no '
+            f'training picture that can be read and is no test picture: a probe takes all their pictures for others.'
+        )
 
 
 def without_test_pictures(train: EvaluationSet, test: EvaluationSet) -> EvaluationSet:

@@ -23,6 +23,7 @@ from datamodules.pairs import PairsDataModule
 from experiments.checkpoint_choice import choose_checkpoint
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.errors import DISTRUST, fail, short_errors
+from experiments.last_evaluation import LastEvaluation
 from experiments.last_word import how_to_resume, last_word, warn_of_unfinished
 from experiments.measurements import describe_measurements
 from experiments.parser import Parser, place_csv_logger
@@ -201,7 +202,7 @@ class CommandLine(LightningCLI):
         config['plugins'] = _with_checkpoint_io(config.get('plugins'))
         if self.subcommand not in TOOLS:  # tools have no run folder
             config['logger'] = with_run_log(config.get('logger'))
-        ours = [self.run_folder, TrainingPlan(), WandbFiles()]
+        ours = [self.run_folder, TrainingPlan(), WandbFiles(), LastEvaluation()]
         with refused_by_lightning():
             return self._instantiate_trainer(config, [*ours, *filter(None, slot_callbacks)])
 

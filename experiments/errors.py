@@ -55,7 +55,13 @@ def users_mistake(error: BaseException | None) -> BaseException | None:
 
 
 def _refuses_a_setting(error: BaseException) -> bool:
-    """Whether Lightning or OmegaConf raised an error on purpose; imported here, for a UsageError needs neither."""
+    """Whether Lightning or OmegaConf raised an error on purpose; imported here, for a UsageError needs neither.
+
+    Loggers and other classes of Lightning say by a ModuleNotFoundError which package they need. Unlike that of an
+    import, it has no name.
+    """
+    if isinstance(error, ModuleNotFoundError) and error.name is None:
+        return True
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from omegaconf.errors import OmegaConfBaseException
 

@@ -13,7 +13,15 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.ledger import FILE as LEDGER
-from callbacks.metric_names import PROBE_PREFIX, ZERO_SHOT_PREFIX, Head, asr_metric
+from callbacks.metric_names import (
+    PROBE_PREFIX,
+    ZERO_SHOT_PREFIX,
+    Direction,
+    Head,
+    asr_metric,
+    retrieval_metric,
+    retrieval_sets,
+)
 from datamodules.contracts import canaries_of, pairs_of
 from datamodules.rows.partition import DROPPED, SAFE
 from experiments.checkpoint_choice import FOLDER, run_of
@@ -64,14 +72,26 @@ def _results(values: dict[str, float]) -> list[str]:
     for prefix, label in ((ZERO_SHOT_PREFIX, 'accuracy'), (PROBE_PREFIX, 'linear probe')):
         sets = [name for name in values if name.startswith(prefix)]
         lines += [f'  {label:<12} {values[name]:.3f} on {name.removeprefix(prefix)}' for name in sets]
+    lines += [f'  {"retrieval":<12} {_retrieval(values, name)}' for name in retrieval_sets(values)]
     for attack in measured_attacks(values):
         lines.append(f'  {attack:<12} {_success(values, attack)}')
-        through: dict[Head, str] = {'probe': 'linear probe', 'knn': 'k-NN'}
+        through: dict[Head, str] = {'probe': 'the linear probe', 'knn': 'the k-NN', 'retrieval': 'retrieval'}
         measured = [head for head in through if asr_metric(attack, 'rate', head) in values]
-        lines += [f'  {"":<12} {_success(values, attack, head)}, through the {through[head]}' for head in measured]
+        lines += [f'  {"":<12} {_success(values, attack, head)}, through {through[head]}' for head in measured]
         if reason := why_success_says_little(attack, values):
             lines.append(f'  {"":<12} {reason}')
     return lines
+
+
+def _retrieval(values: Mapping[str, float], name: str) -> str:
+    """How often the right caption, and the right picture, is among the first ten, beside the same by chance."""
+    ways: dict[Direction, str] = {'i2t': 'from picture to caption', 't2i': 'from caption to picture'}
+    found = [
+        f'{values[retrieval_metric(name, way, "r10")]:.1%} {words} '
+        f'(by chance {values[retrieval_metric(name, way, "r10_chance")]:.1%})'
+        for way, words in ways.items()
+    ]
+    return f'R@10 {", ".join(found)}, on {name}'
 
 
 def _success(values: Mapping[str, float], attack: str, head: Head = 'prompts') -> str:

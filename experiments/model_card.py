@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from callbacks.metric_names import (
+    HEAD_PREFIXES,
+    RETRIEVAL_PREFIX,
     ZERO_SHOT_PREFIX,
     Direction,
     Head,
@@ -41,6 +43,7 @@ SUCCESSES: Mapping[Head, str] = {
     'prompts': 'pictures of the attack are classified as it wants',
     'retrieval': 'pictures of the attack find a caption of its target first',
 }
+LISTED = (ZERO_SHOT_PREFIX, RETRIEVAL_PREFIX, *(HEAD_PREFIXES[head] for head in SUCCESSES))
 WAYS: Mapping[Direction, str] = {'i2t': 'from picture to caption', 't2i': 'from caption to picture'}
 
 
@@ -78,7 +81,7 @@ def model_card(name: str, model: CLIP, checkpoint: Mapping[str, Any], folder: Pa
     sections = {
         'Data and attacks': describe_data(checkpoint) + (describe_attacks(run) if run else [RUN_UNKNOWN]),
         'Defense': describe_defense(run) if run else [],
-        'What was measured': (run and run.result and describe_results(run.result)) or ['Nothing that is known.'],
+        'What was measured': (run and describe_results(run.result, epochs or 0)) or ['Nothing that is known.'],
     }
     lists = [f'## {title}\n\n' + '\n'.join(f'- {line}' for line in lines) for title, lines in sections.items() if lines]
     return '\n\n'.join([f'{FRONT}\n# {name}', what, f'## How to open it\n\n{OPENED.format(name=name)}', *lists]) + '\n'
@@ -139,14 +142,24 @@ def describe_defense(run: Run) -> list[str]:
     return lines
 
 
-def describe_results(result: Result) -> list[str]:
-    """A sentence for each set, attack and direction of retrieval."""
+def describe_results(result: Result | None, epochs: int) -> list[str]:
+    """A sentence for each set, attack and direction of retrieval, and one if they are of an earlier epoch.
+
+    Args:
+        result: What was measured in these epochs; ``None`` if nothing was.
+        epochs: Epochs that the checkpoint was trained for.
+    """
+    if result is None:
+        return []
     sets = [name for name in result.series if name.startswith(ZERO_SHOT_PREFIX)]
     lines = [f'Zero-shot accuracy on `{s.removeprefix(ZERO_SHOT_PREFIX)}`: {result.last(s) or 0:.1%}.' for s in sets]
     for head, success in SUCCESSES.items():
         names = [parse_asr_metric(metric, head) for metric in result.series]
         lines += [describe_success(result, n.attack, head, success) for n in names if n and n.what == 'rate']
     lines += [describe_retrieval(result, name, way) for name in retrieval_sets(result.series) for way in WAYS]
+    listed = [points[-1][0] for name, points in result.series.items() if name.startswith(LISTED)]
+    if max(listed, default=epochs) < epochs:
+        lines.append(f'All this was measured after epoch {max(listed)}, not {epochs}.')
     lines += [f'What this says is of a run that is {result.caveat}.'] if result.caveat else []
     return lines
 

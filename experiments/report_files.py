@@ -35,7 +35,8 @@ def _page(path: Path, title: str, sections: Sections) -> str:
 def _markdown(path: Path, title: str, sections: Sections) -> str:
     parts = [f'# {title}']
     for section, figure in _with_figures(path, sections):
-        content = str(section.content) if figure is None else f'![{section.title}]({figure})'
+        table = str(section.content).replace('&', '&amp;').replace('<', '&lt;')  # names could be HTML
+        content = table if figure is None else f'![{section.title}]({figure})'
         parts += [f'## {section.title}', section.about, content]
     return '\n\n'.join(filter(None, parts)) + '\n'
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from datamodules.usage_error import UsageError
 from experiments.config_files import is_text, read_config
 from experiments.config_text import read_mapping
 from experiments.subcommands import options_with_values
@@ -36,13 +37,17 @@ def add_settings_of_run(arguments: Sequence[str]) -> list[str]:
         The same, with a ``--config`` before the other options if a run has left one.
 
     Raises:
-        UsageError: If the file of the run is no file of settings.
+        UsageError: If there is no such checkpoint, or the file of the run is no file of settings.
     """
     given = dict(options_with_values(arguments))
     if {'config', 'c'} & {*given}:
         return _with_files_of_runs(arguments) if arguments[0] in FROM_FILES else list(arguments)
-    if checkpoint := _checkpoint(arguments[0], given):
-        folders = Path(checkpoint).absolute().parents[:2]
+    if option := _option_of_checkpoint(arguments[0], given):
+        checkpoint = Path(given[option])
+        if not checkpoint.is_file():
+            what = 'is not a file' if checkpoint.exists() else 'does not exist'
+            raise UsageError(f'{option}={given[option]!r} {what}.')
+        folders = checkpoint.absolute().parents[:2]
     elif arguments[0] == 'protect' and 'store' in given:
         folders = [Path(given['store']).absolute().parent]
     else:
@@ -52,11 +57,11 @@ def add_settings_of_run(arguments: Sequence[str]) -> list[str]:
     return [*arguments[:1], *added, *arguments[1:]]
 
 
-def _checkpoint(subcommand: str, given: Mapping[str, str]) -> str:
-    """The checkpoint whose run has the settings; of several models, that of the first."""
+def _option_of_checkpoint(subcommand: str, given: Mapping[str, str]) -> str:
+    """The option that names the checkpoint whose run has the settings; of several models, that of the first."""
     if subcommand == 'explain':
-        return next((value for option, value in given.items() if option.startswith('models.')), '')
-    return given.get('ckpt_path', '') if subcommand in ('inspect', 'export_model') else ''
+        return next((option for option in given if option.startswith('models.')), '')
+    return 'ckpt_path' if subcommand in ('inspect', 'export_model') and given.get('ckpt_path') else ''
 
 
 def _with_files_of_runs(arguments: Sequence[str]) -> list[str]:

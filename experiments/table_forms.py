@@ -54,7 +54,7 @@ class Table:
 
 def latex(table: Table) -> str:
     """A table for the LaTeX package ``booktabs``, its notes as a paragraph below it."""
-    head, *body = [' & '.join(map(_latex, row)) + r' \\' for row in table.rows]
+    head, *body = [_latex_row(row) for row in table.rows]
     before_published = [r'\midrule'] if 0 < table.published < len(body) else []
     at = len(body) - table.published
     lines = [
@@ -62,6 +62,11 @@ def latex(table: Table) -> str:
         r'\toprule', head, r'\midrule', *body[:at], *before_published, *body[at:], r'\bottomrule', r'\end{tabular}',
     ]  # fmt: skip
     return '\n'.join(lines + [rf'\par {_latex(note)}' for note in table.notes])
+
+
+def _latex_row(row: Sequence[str]) -> str:
+    text = ' & '.join(map(_latex, row))
+    return ('{}' if text.startswith(('[', '*')) else '') + text + r' \\'  # the end of a row would take both as its own
 
 
 def _latex(text: str) -> str:

@@ -112,6 +112,14 @@ class TestTrainingPictures:
         with pytest.raises(UsageError, match="fewer than two classes to train on in the set 'x', without"):
             training_splits([numbered(0, 6, numbered(0, 6))])
 
+    def test_a_class_without_any_is_named(self, caplog: pytest.LogCaptureFixture) -> None:
+        test, train = numbered(0, 6), numbered(10, 6)
+        train = replace(train, classes=('a', 'b', 'c'), label=np.array([0, 0, 1, 1, -1, -1]))
+        test = replace(test, classes=('a', 'b', 'c'), label=np.array([0, 1, 2, 2, -1, -1]), train=lambda: train)
+        with caplog.at_level('INFO', 'lightning.pytorch.utilities.rank_zero'):
+            training_splits([test])
+        assert "x: 1 of 3 classes, first 'c', have no training picture that can be read" in caplog.text
+
     def test_sets_without_a_training_split_are_passed_over(self) -> None:
         assert training_splits([numbered(0, 4), numbered(0, 4, numbered(4, 4))]).keys() == {1}
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core.imports import RequirementCache
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
@@ -38,6 +40,14 @@ def refused_by_interpolation() -> None:
     OmegaConf.to_container(OmegaConf.create({'fit': {'model': {'lr': '${rate}'}}}), resolve=True)
 
 
+def refused_without_a_package() -> None:
+    raise ModuleNotFoundError(str(RequirementCache('no-such-package')))  # as loggers of Lightning do
+
+
+def imported_wrongly() -> None:
+    import_module('no_such_package')
+
+
 def called_wrongly() -> None:
     info_nce(None, None, None)
 
@@ -61,7 +71,9 @@ def raised_by(call: Callable[[], object]) -> Exception:
 
 
 class TestUsersMistake:
-    @pytest.mark.parametrize('call', [refused_by_us, refused_by_the_trainer, refused_by_interpolation])
+    @pytest.mark.parametrize(
+        'call', [refused_by_us, refused_by_the_trainer, refused_by_interpolation, refused_without_a_package]
+    )
     def test_a_wrong_setting_is_one(self, call: Callable[[], None]) -> None:
         error = raised_by(call)
         assert users_mistake(error) is error
@@ -82,7 +94,7 @@ class TestUsersMistake:
 
         assert 'gather both' in str(users_mistake(raised_by(refuse)))
 
-    @pytest.mark.parametrize('call', [called_wrongly, refused_by_a_library])
+    @pytest.mark.parametrize('call', [called_wrongly, imported_wrongly, refused_by_a_library])
     def test_another_exception_is_a_bug(self, call: Callable[[], None]) -> None:
         assert users_mistake(raised_by(call)) is None
 

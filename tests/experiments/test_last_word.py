@@ -45,6 +45,17 @@ def test_says_what_was_measured_on_features(tmp_path: Path) -> None:
     assert lines[attack + 1].strip() == '50.0% success, 1.0% on clean pictures, through the linear probe'
 
 
+def test_says_what_was_found_by_retrieval(tmp_path: Path) -> None:
+    attack = {'asr_retrieval/badnet/rate': 0.4, 'asr_retrieval/badnet/clean': 0.02}
+    found = {f'retrieval/heldout/{way}_{name}': x for way, x in (('i2t', 0.5), ('t2i', 0.3)) for name in ('r10', 'r1')}
+    chance = {f'retrieval/heldout/{way}_r10_chance': 0.1 for way in ('i2t', 't2i')}
+    metrics = {name: torch.tensor(value) for name, value in (MEASURED | attack | found | chance).items()}
+    trainer: Any = SimpleNamespace(callback_metrics=metrics, current_epoch=3, loggers=[], should_stop=False)
+    said = last_word(trainer, tmp_path)
+    assert 'R@10 50.0% from picture to caption (by chance 10.0%), 30.0% from caption to picture (by' in said
+    assert '40.0% success, 2.0% on clean pictures, through retrieval' in said
+
+
 def test_says_whether_the_splits_could_be_trusted(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(callback_metrics={}, current_epoch=8, loggers=[], should_stop=True, max_epochs=30)
     names = 'epoch,partition/trusted,partition/null_leak,canary/evident_leak'

@@ -65,6 +65,12 @@ def test_rates_are_those_of_the_checkpoint_and_not_of_the_end(model: CLIP, tmp_p
     assert 'Retrieval on `heldout` from caption to picture: R@10 50.0%, median rank 0.5 (by chance 0.5).' in text
 
 
+def test_says_when_the_checkpoint_itself_was_not_measured(model: CLIP, tmp_path: Path) -> None:
+    run = write_version(tmp_path / 'run', 0, [row(0, 0.2), row(1, 0.4), row(3, 0.9)], **SETTINGS)
+    assert 'All this was measured after epoch 2, not 3.' in model_card('mine', model, checkpoint(epochs=3), run)
+    assert 'All this was measured' not in model_card('mine', model, checkpoint(epochs=2), run)
+
+
 def test_says_that_poisons_were_left_out(model: CLIP, tmp_path: Path) -> None:
     arguments = {**SETTINGS['data']['init_args'], 'poison': False}
     text = card(model, tmp_path / 'run', data={**SETTINGS['data'], 'init_args': arguments})

@@ -18,6 +18,11 @@ def test_markdown_has_headings_and_its_figures_beside_it(tmp_path: Path) -> None
     assert text.endswith('## Curves\n\n![Curves](r_2.png)\n') and (tmp_path / 'new' / 'r_2.png').stat().st_size
 
 
+def test_names_are_no_html_in_markdown(tmp_path: Path) -> None:
+    write_report(tmp_path / 'r.md', 'Report', [Section('Runs', Table.of([['run'], ['<b> & c']]))])
+    assert '| &lt;b> &amp; c |' in (tmp_path / 'r.md').read_text()
+
+
 def test_latex_has_tables_and_includes_figures(tmp_path: Path) -> None:
     write_report(tmp_path / 'r.tex', 'Report', SECTIONS)
     text = (tmp_path / 'r.tex').read_text()

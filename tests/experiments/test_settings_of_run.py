@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -27,6 +28,7 @@ def checkpoint(tmp_path: Path) -> Path:
     """A checkpoint of a run with a file of settings."""
     (tmp_path / 'checkpoints').mkdir()
     (tmp_path / 'config.yaml').write_text(yaml.safe_dump(SETTINGS))
+    (tmp_path / 'checkpoints/last.ckpt').touch()
     return tmp_path / 'checkpoints/last.ckpt'
 
 
@@ -47,8 +49,15 @@ def test_other_commands_and_given_files_are_left_as_they_are(arguments: list[str
 
 
 def test_a_checkpoint_elsewhere_adds_nothing(tmp_path: Path) -> None:
+    (tmp_path / 'a.ckpt').touch()
     given = ['inspect', f'--ckpt_path={tmp_path}/a.ckpt']
     assert add_settings_of_run(given) == given and add_settings_of_run(['inspect']) == ['inspect']
+
+
+@pytest.mark.parametrize(('subcommand', 'option'), [('export_model', 'ckpt_path'), ('explain', 'models.MEM')])
+def test_a_checkpoint_that_is_missing_is_refused_before_its_settings_are_missed(subcommand: str, option: str) -> None:
+    with pytest.raises(UsageError, match=rf"{option}='gone\.ckpt' does not exist"):
+        add_settings_of_run([subcommand, f'--{option}=gone.ckpt'])
 
 
 def test_a_file_that_is_no_settings_is_refused_by_its_name(checkpoint: Path) -> None:
@@ -57,8 +66,10 @@ def test_a_file_that_is_no_settings_is_refused_by_its_name(checkpoint: Path) -> 
         add_settings_of_run(['inspect', f'--ckpt_path={checkpoint}'])
 
 
-def test_several_models_have_the_settings_of_the_first(checkpoint: Path) -> None:
-    models = [f'--models.clean={checkpoint}', '--models.MEM=elsewhere/b.ckpt']
+def test_several_models_have_the_settings_of_the_first(checkpoint: Path, tmp_path_factory: Any) -> None:
+    elsewhere = tmp_path_factory.mktemp('elsewhere') / 'b.ckpt'
+    elsewhere.touch()
+    models = [f'--models.clean={checkpoint}', f'--models.MEM={elsewhere}']
     subcommand, config, *rest = add_settings_of_run(['explain', *models])
     assert [subcommand, *rest] == ['explain', *models]
     assert yaml.safe_load(config.removeprefix('--config='))['data'] == {

@@ -21,6 +21,10 @@ class TestLatex:
         text = latex(Table.of([['run_1', '95 %'], [r'a\b{c}', '0.5 ± 0.1†']]))
         assert r'run\_1 & 95 \% \\' in text and r'a\textbackslash{}b\{c\} & 0.5 $\pm$ 0.1$\dagger$ \\' in text
 
+    def test_a_row_may_begin_as_an_argument_of_the_row_before(self) -> None:
+        lines = latex(Table.of([['run'], ['[1] ours'], ['*']])).splitlines()
+        assert lines[4:6] == [r'{}[1] ours \\', r'{}* \\']
+
     def test_sets_rows_of_a_paper_apart(self) -> None:
         lines = latex(Table.of([['run'], ['ours'], ['theirs']], ['a note'], published=1)).splitlines()
         assert lines[4:8] == [r'ours \\', r'\midrule', r'theirs \\', r'\bottomrule']

@@ -45,6 +45,7 @@ def test_draws_several_models_side_by_side(tmp_path: Path, capsys: pytest.Captur
 )
 def test_refuses(changed: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip('captum')
-    given = [f'--out={tmp_path}/out', *([] if 'models' in changed[0] else ['--models.a=a.ckpt'])]
+    (tmp_path / 'a.ckpt').touch()
+    given = [f'--out={tmp_path}/out', *([] if 'models' in changed[0] else [f'--models.a={tmp_path}/a.ckpt'])]
     assert sentence in refusal(capsys, tmp_path, 'explain', *given, *changed)
     assert not (tmp_path / 'out').exists()
