@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.files.atomic import write_atomically
 from datamodules.rows.embeddings import IMAGE_FILE, TEXT_FILE
+from datamodules.usage_error import UsageError
 
 FILES = {'image': IMAGE_FILE, 'text': TEXT_FILE}  # outputs of `predict_step`, one file each
 CHUNK_ROWS = 32_768  # rows filled at once; 34 MB in 512 dimensions
@@ -29,10 +30,15 @@ class EmbeddingFiles:
         width: Dimensions D of an embedding.
 
     Raises:
-        UsageError: If the folder cannot be written, or its disk has too little space.
+        UsageError: If the folder cannot be written, its disk has too little space, or the processes run on several
+            machines.
     """
 
     def __init__(self, trainer: L.Trainer, folder: Path, pairs: int, width: int) -> None:
+        if trainer.num_nodes > 1:  # a network file system would write whole pages, with old values of others' rows
+            raise UsageError(
+                'callbacks.ledger.embeddings=true needs all processes on one machine: set trainer.num_nodes=1.'
+            )
         self.trainer, self.pairs = trainer, pairs
         with ExitStack() as created:
             paths = self._create(created, folder, width) if trainer.is_global_zero else {}

@@ -281,6 +281,26 @@ class PairsDataModule(L.LightningDataModule):
         if self.trainer or not hasattr(self, 'tokenizer'):  # without a trainer, a tool may have named its model
             self.adapt_to(self.trainer.lightning_module if self.trainer else None)
 
+    def check_shares(self, processes: int, stage: str) -> None:
+        """Refuses a batch that a number of processes cannot share.
+
+        Raises:
+            UsageError: If they do not divide it, or would have fewer than two pairs each to train on.
+        """
+        if self.batch_size % processes:
+            raise UsageError(f'data.batch_size={self.batch_size} must be a multiple of the {processes} processes.')
+        if stage == 'fit' and self.batch_size < 2 * processes:
+            raise UsageError(
+                f'data.batch_size={self.batch_size} leaves a process fewer than 2 pairs, and the loss compares pairs: '
+                f'set at least {2 * processes}.'
+            )
+
+    @property
+    def digest(self) -> str:
+        """Identifies the pairs, poisons and canaries, and which of them are left out; equal on all processes."""
+        left_out = mask_digest((self.partition.side == DROPPED).numpy())
+        return f'{self.table.fingerprint} {self._trained_poisons} {self._canary_digest} {left_out}'
+
     @property
     def stored_size(self) -> int:
         """Side of a stored picture in pixels."""
@@ -621,13 +641,7 @@ class PairsDataModule(L.LightningDataModule):
         return lambda: EvaluationSet(self.heldout_name, pictures, label, None, self.classes, self.templates)
 
     def _check_batch_size(self, stage: str) -> None:
-        if self.batch_size % self._world:
-            raise UsageError(f'data.batch_size={self.batch_size} must be a multiple of the {self._world} processes.')
-        if stage == 'fit' and self.batch_size < 2 * self._world:
-            raise UsageError(
-                f'data.batch_size={self.batch_size} leaves a process fewer than 2 pairs, and the loss compares pairs: '
-                f'set at least {2 * self._world}.'
-            )
+        self.check_shares(self._world, stage)
         if stage == 'fit' and not self.steps_per_epoch:
             pairs = int((self.partition.side != DROPPED).sum())
             raise UsageError(f'data.batch_size={self.batch_size} is larger than the {pairs} usable pairs: lower it.')

@@ -26,8 +26,7 @@ def choose_checkpoint(given: str, parent: Path, dirpath: str | None = None) -> P
         UsageError: If there is no such file.
     """
     if given in ('last', 'best'):
-        folders = [Path(dirpath)] if dirpath else [run / FOLDER for run in runs_newest_first(parent)]
-        newest = next((files[0] for files in map(newest_first, folders) if files), None)
+        newest = newest_checkpoint(parent, dirpath)
         if newest is None:
             raise UsageError(
                 f'ckpt_path={given}: there is no checkpoint in {dirpath or parent}. To start anew, omit it.'
@@ -35,8 +34,14 @@ def choose_checkpoint(given: str, parent: Path, dirpath: str | None = None) -> P
         return newest if given == 'last' else _best_of(newest)
     if not Path(given).is_file():
         what = 'is a folder' if given and Path(given).is_dir() else 'does not exist'
-        raise UsageError(f'ckpt_path={given!r} {what}: give a file, last or best.')
+        raise UsageError(f'ckpt_path={given!r} {what}: give a file, last, auto or best.')
     return Path(given)
+
+
+def newest_checkpoint(parent: Path, dirpath: str | None = None) -> Path | None:
+    """The newest checkpoint of the newest run of a name that has one; arguments as for :func:`choose_checkpoint`."""
+    folders = [Path(dirpath)] if dirpath else [run / FOLDER for run in runs_newest_first(parent)]
+    return next((files[0] for files in map(newest_first, folders) if files), None)
 
 
 def runs_newest_first(parent: Path) -> Iterator[Path]:

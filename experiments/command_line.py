@@ -20,19 +20,22 @@ import callbacks
 import datamodules
 import lightning_modules
 from datamodules.pairs import PairsDataModule
-from experiments.checkpoint_choice import choose_checkpoint
+from experiments.agreement import Agreement
+from experiments.checkpoint_choice import choose_checkpoint, newest_checkpoint
 from experiments.checkpoint_io import AtomicCheckpointIO
-from experiments.errors import DISTRUST, fail, short_errors
+from experiments.errors import DISTRUST, LOST, fail, short_errors, users_mistake
 from experiments.last_evaluation import LastEvaluation
 from experiments.last_word import how_to_resume, last_word, warn_of_unfinished
 from experiments.measurements import describe_measurements
 from experiments.parser import Parser, place_csv_logger
 from experiments.plan import TrainingPlan
+from experiments.process_watch import ProcessWatch, without_process
 from experiments.progress_bar import with_progress_bar
 from experiments.resolved_config import ResolvedConfig
 from experiments.run_folder import RunFolder
 from experiments.run_log import with_run_log
 from experiments.run_place import check_name, check_run, place_of
+from experiments.slurm_environment import with_slurm
 from experiments.subcommands import (
     DATA_ARGUMENTS,
     DESCRIPTION,
@@ -107,11 +110,12 @@ class CommandLine(LightningCLI):
     Attributes:
         arguments: The arguments without ``--traceback``.
         run_folder: Makes the folder of the run, and removes it after a failed start.
+        watch: Ends this process when another one of the run has ended.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.arguments = place_csv_logger([argument for argument in arguments if argument != '--traceback'])
-        self.run_folder = RunFolder()
+        self.run_folder, self.watch = RunFolder(), ProcessWatch()
         super().__init__(
             CLIP,
             PairsDataModule,
@@ -179,8 +183,11 @@ class CommandLine(LightningCLI):
         config = self.config[self.subcommand]
         check_trainer(vars(config.trainer), str(self.subcommand))
         check_name(config.name)
+        parent = place_of(str(self.subcommand), config).parent
+        if config.get('ckpt_path') == 'auto':
+            newest = newest_checkpoint(parent, _checkpoint_folder(config))
+            config.ckpt_path = newest and str(newest)
         if config.get('ckpt_path') is not None:
-            parent = place_of(str(self.subcommand), config).parent
             checkpoint = choose_checkpoint(config.ckpt_path, parent, _checkpoint_folder(config))
             config.ckpt_path = str(checkpoint)
             check_run(place_of(str(self.subcommand), config), config)
@@ -199,10 +206,10 @@ class CommandLine(LightningCLI):
         slot_callbacks = [by_slot.get(slot) for slot in SLOTS]
         shows_progress = config.get('enable_progress_bar') is not False and not config.get('barebones')
         config['callbacks'] = with_progress_bar(config.get('callbacks'), shows_progress)
-        config['plugins'] = _with_checkpoint_io(config.get('plugins'))
+        config['plugins'] = with_slurm(_with_checkpoint_io(config.get('plugins')))
         if self.subcommand not in TOOLS:  # tools have no run folder
             config['logger'] = with_run_log(config.get('logger'))
-        ours = [self.run_folder, TrainingPlan(), WandbFiles(), LastEvaluation()]
+        ours = [self.watch, Agreement(), self.run_folder, TrainingPlan(), WandbFiles(), LastEvaluation()]
         with refused_by_lightning():
             return self._instantiate_trainer(config, [*ours, *filter(None, slot_callbacks)])
 
@@ -214,11 +221,16 @@ class CommandLine(LightningCLI):
             return
         seeds = f'd{self.datamodule.seed}-t{self._get(self.config_init, "seed_everything")}'
         try:
+            self.datamodule.check_shares(self.trainer.world_size, subcommand)  # before hours of decoding
             self.run_folder.create(self.trainer, place_of(subcommand, self.config[subcommand]), seeds)
             super()._run_subcommand(subcommand)
         except (KeyboardInterrupt, SystemExit, SIGTERMException):
             if subcommand == 'fit' and self.run_folder.started and (said := how_to_resume(self.run_folder.path)):
                 print(f'\n{said}', flush=True)
+            raise
+        except Exception as error:
+            if users_mistake(error) is None and (lost := self.watch.why(error)):
+                fail(without_process(lost), LOST)
             raise
         finally:
             self.run_folder.close()

@@ -15,6 +15,7 @@ from experiments.subcommands import SUBCOMMANDS
 
 USAGE_ERROR = 2  # exit status of a command that was called wrongly, as in argparse
 DISTRUST = 3  # exit status of a run that ended because its split could not be trusted
+LOST = 4  # exit status of a process that ended because another one of its run had
 
 
 def fail(message: str, status: int = USAGE_ERROR) -> NoReturn:

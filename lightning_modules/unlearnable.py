@@ -164,6 +164,11 @@ class MEM(CLIP):
             raise UsageError('trainer.precision=16-mixed loses small gradients of pixels: use bf16-mixed or 32-true.')
         if self.trainer.limit_train_batches != 1.0 and not cast(Any, self.trainer).fast_dev_run:
             raise UsageError('trainer.limit_train_batches would leave pairs without noise: leave it at 1.0.')
+        if self.trainer.num_nodes > 1:  # a network file system would write whole pages, with old values of other rows
+            raise UsageError(
+                f'{type(self).__name__} writes noise into one file, so all processes must be on one machine: set '
+                f'trainer.num_nodes=1.'
+            )
         if stage == 'fit':
             self.protection = protection_of(self.trainer, self.settings)
 

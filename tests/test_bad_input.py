@@ -397,8 +397,9 @@ class TestArguments:
         assert refused('--model.tile_size=0') == 'model.tile_size must be at least 1, got 0.'
 
     def test_a_batch_size_that_ranks_cannot_share(self, refused: RefusedFit, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(PairsDataModule, '_world', 2)
-        assert refused('--data.batch_size=7') == 'data.batch_size=7 must be a multiple of the 2 processes.'
+        monkeypatch.setattr(PairsDataModule, 'prepare_data', pytest.fail)  # which may take hours
+        line = refused('--data.batch_size=7', '--trainer.devices=2', '--trainer.num_nodes=3')
+        assert line == 'data.batch_size=7 must be a multiple of the 6 processes.'
 
     def test_another_context_length_than_the_model(self, refused: RefusedFit) -> None:
         line = refused('--data.context_length=20')

@@ -80,3 +80,9 @@ def test_two_processes_write_the_files_of_one(tmp_path: Path) -> None:
     write(trainer(1), tmp_path / 'one').close()
     trainer(1, WriteAtTheEnd(tmp_path / 'two'), **DDP).fit(PlantedModule(), PlantedData())
     assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
+
+
+def test_several_machines_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r'needs all processes on one machine: set trainer\.num_nodes=1\.$'):
+        EmbeddingFiles(trainer(1, num_nodes=2), tmp_path, PAIRS, WIDTH)
+    assert not any(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datamodules.usage_error import UsageError
-from experiments.checkpoint_choice import choose_checkpoint, resumed_run, run_of, runs_newest_first
+from experiments.checkpoint_choice import choose_checkpoint, newest_checkpoint, resumed_run, run_of, runs_newest_first
 
 
 def save(path: Path, epoch: int = 0, **callback: object) -> Path:
@@ -38,6 +38,13 @@ class TestLast:
             UsageError, match=rf'^ckpt_path={word}: there is no checkpoint in .*\. To start anew, omit it'
         ):
             choose_checkpoint(word, tmp_path / 'toy')
+
+
+class TestNewest:
+    def test_is_the_last_one_or_none(self, tmp_path: Path) -> None:
+        assert newest_checkpoint(tmp_path / 'toy') is None
+        last = save(tmp_path / 'toy/version_3/checkpoints/last.ckpt')
+        assert newest_checkpoint(tmp_path / 'toy') == choose_checkpoint('last', tmp_path / 'toy') == last
 
 
 class TestBest:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -20,6 +21,7 @@ from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.command_line import import_object
 from experiments.subcommands import SLOTS
 from tests.experiments.conftest import EXPERIMENTS, SMALL, TINY, FakeRun, instantiate, parse, resolve
+from tests.integration.processes import Launch, slurm_environment
 
 TOY = str(EXPERIMENTS / 'safeclip_toy.yaml')
 
@@ -196,6 +198,16 @@ class TestTrainer:
         plugin = '--trainer.plugins=lightning.pytorch.plugins.io.TorchCheckpointIO'
         trainer = instantiate('fit', '--config', TOY, *where, plugin).trainer
         assert type(trainer.strategy.checkpoint_io) is TorchCheckpointIO
+
+    def test_a_job_of_slurm_goes_on_from_the_end_of_an_epoch(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in slurm_environment(Launch(rank=0, ranks=1, per_node=1, port=29500)).items():
+            monkeypatch.setenv(name, str(value))
+        where = [f'--trainer.default_root_dir={tmp_path}', '--trainer.logger=false', '--trainer.devices=1']
+        trainer = instantiate('fit', '--config', TOY, *where).trainer
+        environment = trainer._accelerator_connector.cluster_environment
+        assert isinstance(environment, SLURMEnvironment) and not environment.auto_requeue
 
 
 def named(trainer: Any) -> list[Any]:

@@ -61,6 +61,11 @@ class TestResume:
         assert epochs_of(branch) == [0, 1, 2, 3] and epochs_of(run) == [0, 1, 2]
         assert json.loads((branch / 'starts.jsonl').read_text())['checkpoint'] == f'{run}/checkpoints/last.ckpt'
 
+    def test_is_automatic_if_a_checkpoint_is_there(self, runs: Path, tmp_path: Path) -> None:
+        last = runs / 'safeclip_toy/version_0/checkpoints/last.ckpt'
+        assert parse('fit', *config_of(runs), '--ckpt_path=auto').ckpt_path == str(last)
+        assert parse('fit', *config_of(runs), '--ckpt_path=auto', '--name=other').ckpt_path is None
+
     def test_of_a_run_that_was_killed_after_its_last_epoch_ends_it(self, runs: Path, capsys: Any) -> None:
         run = runs / 'safeclip_toy/version_0'
         with open(run / 'metrics.csv') as file:

@@ -303,6 +303,12 @@ class TestBadInput:
         with pytest.raises(UsageError, match='limit_train_batches'):
             fit(tmp_path, build(tmp_path, EM), limit_train_batches=3)
 
+    def test_refuses_processes_on_several_machines(self, tmp_path: Path) -> None:
+        model = build(tmp_path, EM)
+        model.trainer = trainer(num_nodes=2)
+        with pytest.raises(UsageError, match=r'^EM writes noise into one file, .* set trainer\.num_nodes=1\.$'):
+            model.setup('fit')
+
     def test_uap_needs_a_trained_model_of_this_architecture(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r'name it with model.init_from'):
             fit(tmp_path, build(tmp_path, UAP))

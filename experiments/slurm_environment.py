@@ -1,0 +1,23 @@
+"""How a run behaves as a job of SLURM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+
+def with_slurm(plugins: Sequence[Any]) -> list[Any]:
+    """Adds SLURM's environment, without what Lightning would do on its signal, unless the plugins have one.
+
+    That is to save a checkpoint in the middle of an epoch, which does not resume to the same result, under a name that
+    all runs below ``trainer.default_root_dir`` share: whichever starts next in a job without ``ckpt_path`` would go on
+    from it. Jobs of ours go on from the end of their last epoch, with ``ckpt_path=auto``.
+    """
+    is_given = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
+    if is_given or TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return [*plugins]
+    return [*plugins, SLURMEnvironment(auto_requeue=False)]
