@@ -85,7 +85,7 @@ class Figures(Callback):
 
     def _begin(self, trainer: L.Trainer, folder: Path | None, device: torch.device) -> None:
         data = truth_of(trainer)
-        group = np.zeros(len(data.table), np.int64)
+        group = np.zeros(len(data.table), np.int16)
         for number, rows in enumerate(_poisoned_rows(data).values(), 1):
             group[rows] = number
         group[_pairs(data) :] = 1 + len(data.manifest.attacks)
@@ -108,7 +108,7 @@ class Figures(Callback):
     ) -> None:
         if isinstance(outputs, Mapping) and 'similarity' in outputs and self._training_similarity is not None:
             assert self._group is not None
-            self._training_similarity.add(self._group[batch.row], outputs['similarity'])
+            self._training_similarity.add(self._group[batch.row].long(), outputs['similarity'])
         if isinstance(outputs, Mapping) and 'loss' in outputs and self._training_loss is not None:
             loss = outputs['loss'].detach().float().reshape(1)
             self._training_loss.add(torch.zeros_like(loss, dtype=torch.int64), loss)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import lightning as L
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from lightning.pytorch.callbacks import Callback
 
@@ -24,7 +27,8 @@ from datamodules.contracts import truth_of
 from datamodules.files.atomic import write_atomically
 from datamodules.pictures.copies import Copies, least_of_copies
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
-from datamodules.rows.table import PairTable
+from datamodules.rows.row_sets import blocks, row_numbers
+from datamodules.rows.table import PairTable, Strings
 from datamodules.usage_error import UsageError
 
 SIDES = {SAFE: 'safe', RISKY: 'risky', DROPPED: 'dropped'}
@@ -36,6 +40,7 @@ COLUMNS = ('row', 'key', 'caption', 'similarity', 'posterior', 'side')
 P_VALUE = 'p_value'  # a further column, where pairs that do not match were measured
 WELL_MATCHED = 0.1  # largest p-value of a pair that `predict` does not count as doubtful
 FEW = 200  # pairs; two groups of fewer are found by chance
+LINES_AT_ONCE = 1 << 20
 UID = 'uid'  # a further column, of shards whose samples have one
 
 
@@ -98,13 +103,14 @@ class ScoreLedger(Callback):
                 partition = data.partition
                 mixture = None if partition.mixture is None else mixture_from(partition.mixture)
                 p_value = None if partition.p_value is None else partition.p_value.numpy()
-                lines = ledger(data.table, partition.score.numpy(), partition.side.numpy(), mixture, p_value)
-                write_ledger(Path(folder, FILE), lines.slice(0, len(lines) - data.canary_count))
+                pairs = data.table.part(slice(0, len(data.table) - data.canary_count))
+                parts = ledger_parts(pairs, partition.score.numpy(), partition.side.numpy(), mixture, p_value)
+                write_ledger(Path(folder, FILE), parts)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = truth_of(trainer)
         pairs = len(data.table) - data.canary_count
-        kept = np.flatnonzero(data.partition.side.numpy()[:pairs] != DROPPED)
+        kept = row_numbers(data.partition.side.numpy()[:pairs] != DROPPED)
         if not len(kept):
             raise UsageError('no pair is left to score: all pictures are unreadable, or left out by data.filters.')
         self._seen = RowSums(len(data.table), pl_module.device)
@@ -147,8 +153,8 @@ class ScoreLedger(Callback):
             is_together = self.copies == 'together'
             judged = least_of_copies(score, data.picture_hashes()) if is_together else score
             p_value = Mismatches(null[np.isfinite(null)]).p_values(judged)
-            lines = ledger(data.table, score, sides_by(score, cut), mixture, p_value, seen)
-            write_ledger(Path(folder, FILE), lines.slice(0, pairs))
+            kept = data.table.part(slice(0, pairs))
+            write_ledger(Path(folder, FILE), ledger_parts(kept, score, sides_by(score, cut), mixture, p_value, seen))
             said = filter(
                 None,
                 [
@@ -186,37 +192,72 @@ def ledger(
         the side, the posterior need not rise with the similarity. The schema's metadata holds the version of the
         format, and ``seen``.
     """
+    return pa.concat_tables(ledger_parts(table, score, side, mixture, p_value, seen))
+
+
+def ledger_parts(
+    table: PairTable,
+    score: np.ndarray,
+    side: np.ndarray,
+    mixture: Mixture | None,
+    p_value: np.ndarray | None = None,
+    seen: float | None = None,
+) -> Iterator[pa.Table]:
+    """Makes the lines of :func:`ledger`, some at a time; what is given about rows after the last is left out."""
+    metadata = {VERSION_KEY: str(VERSION)} if seen is None else {VERSION_KEY: str(VERSION), SEEN_KEY: f'{seen:.4f}'}
+    known = None if p_value is None or np.isnan(p_value).all() else p_value
+    uid = table.keys.get(UID)
+    has_uid = uid is not None and uid.null_count < len(uid)
+    for block in blocks(len(table), LINES_AT_ONCE):
+        lines = _lines(table.part(block), block.start, score[block], side[block], mixture)
+        if known is not None:
+            lines[P_VALUE] = pa.array(known[block], pa.float32(), mask=np.isnan(known[block]))
+        if has_uid:
+            lines[UID] = table.keys[UID].slice(block.start, LINES_AT_ONCE)
+        yield pa.table(lines).replace_schema_metadata(metadata)
+
+
+def _lines(
+    table: PairTable, first: int, score: np.ndarray, side: np.ndarray, mixture: Mixture | None
+) -> dict[str, Strings]:
+    """The columns that every ledger has, of the pairs of a table, the first of which is row ``first`` of all."""
     posterior = np.full(len(score), math.nan)
     if mixture is not None and mixture.state == 'fitted':
         posterior = mixture.posterior(score)
     side_names = pa.DictionaryArray.from_arrays(pa.array(side), pa.array([SIDES[i] for i in range(len(SIDES))]))
-    lines = {
-        'row': pa.array(np.arange(len(table))),
+    return {
+        'row': pa.array(np.arange(first, first + len(table))),
         'key': table.names(),
         'caption': table.caption,
         'similarity': pa.array(score, pa.float32(), mask=np.isnan(score)),
         'posterior': pa.array(posterior.astype(np.float32), mask=np.isnan(posterior)),
         'side': side_names.cast(pa.string()),
     }
-    if p_value is not None and not np.isnan(p_value).all():
-        lines[P_VALUE] = pa.array(p_value, pa.float32(), mask=np.isnan(p_value))
-    if (uid := table.keys.get(UID)) is not None and uid.null_count < len(uid):
-        lines[UID] = uid
-    metadata = {VERSION_KEY: str(VERSION)} if seen is None else {VERSION_KEY: str(VERSION), SEEN_KEY: f'{seen:.4f}'}
-    return pa.table(lines).replace_schema_metadata(metadata)
 
 
-def write_ledger(path: Path, lines: pa.Table) -> None:
-    """Replaces the file atomically: a run killed meanwhile leaves the ledger of the previous split."""
-    with write_atomically(path) as temporary:
-        pq.write_table(lines, temporary)
+def write_ledger(path: Path, parts: Iterable[pa.Table]) -> None:
+    """Replaces the file atomically: a run killed meanwhile leaves the ledger of the previous split.
+
+    Args:
+        path: The file.
+        parts: Consecutive lines, each part a group of rows of the file; only one is in memory at a time.
+    """
+    remaining = iter(parts)
+    first = next(remaining)
+    with write_atomically(path) as temporary, pq.ParquetWriter(temporary, first.schema) as temporary_file:
+        for part in chain([first], remaining):
+            temporary_file.write_table(part)
 
 
-def read_ledger(path: str | Path) -> pa.Table:
+def read_ledger(
+    path: str | Path, columns: Sequence[str] = (*COLUMNS, P_VALUE, UID), rows: Sequence[int] | None = None
+) -> pa.Table:
     """Reads a ledger of this version or of version 1, which is converted.
 
     Args:
         path: A file that :class:`ScoreLedger` has written.
+        columns: What to read of it, as far as it is there.
+        rows: Rows to read, in any order; ``None`` for all. Either way they come in the order of the file.
 
     Returns:
         The table that :func:`ledger` describes.
@@ -225,20 +266,22 @@ def read_ledger(path: str | Path) -> pa.Table:
         UsageError: If the file is missing, is not a ledger, or has an unknown version.
     """
     try:
-        lines = pq.read_table(path)
+        schema = pq.read_schema(path)
+        present = [name for name in columns if name in schema.names]
+        chosen = None if rows is None else pc.field('row').isin(rows)
+        lines = pq.read_table(path, columns=present, filters=chosen)
     except (OSError, pa.ArrowInvalid) as error:
         raise UsageError(f'{path} cannot be read as a ledger: {error}'.splitlines()[0]) from error
-    metadata = lines.schema.metadata or {}
+    metadata = schema.metadata or {}
     version = metadata.get(VERSION_KEY, b'1').decode()
     if version not in ('1', str(VERSION)):
         raise UsageError(
             f'{path} is a ledger of version {version}, but this release reads versions 1 and {VERSION}: read it with '
             f'the release that wrote it.'
         )
-    if not {*COLUMNS} <= {*lines.column_names}:
+    if not {*COLUMNS} <= {*schema.names}:
         raise UsageError(f'{path} is not a ledger: it needs the columns {", ".join(COLUMNS)}.')
-    present = [name for name in (*COLUMNS, P_VALUE, UID) if name in lines.column_names]
-    return lines.select(present).replace_schema_metadata({**metadata, VERSION_KEY: str(VERSION).encode()})
+    return lines.replace_schema_metadata({**metadata, VERSION_KEY: str(VERSION).encode()})
 
 
 def mixture_from(parameters: dict[str, float]) -> Mixture:
@@ -249,8 +292,10 @@ def mixture_from(parameters: dict[str, float]) -> Mixture:
 
 def sides_by(score: np.ndarray, cut: float | None) -> np.ndarray:
     """Sides, int8 (N,): dropped without a score, safe at or above the cut, else risky; none is safe without a cut."""
-    safe = score >= (math.inf if cut is None else cut)
-    return np.select([~np.isfinite(score), safe], [DROPPED, SAFE], RISKY).astype(np.int8)
+    side = np.full(len(score), RISKY, np.int8)
+    side[score >= (math.inf if cut is None else cut)] = SAFE
+    side[~np.isfinite(score)] = DROPPED
+    return side
 
 
 def describe_p_values(p_value: np.ndarray) -> str:

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.rows.row_sets import blocks
 from datamodules.usage_error import UsageError
 
 Array = NDArray[np.float64]
@@ -139,13 +140,13 @@ def fit_mixture(
     """
     if backend == 'sklearn' and anchors is not None and anchors.any():
         raise ValueError('scikit-learn cannot hold the posterior of anchors: use backend=histogram.')
-    values = np.asarray(values, np.float64).ravel()
+    values = np.asarray(values).ravel()
     usable = np.isfinite(values)
     finite = values if usable.all() else values[usable]
     ignored = len(values) - len(finite)
     if len(finite) < MIN_VALUES:
         return _unfitted(finite, 'too_few', ignored)
-    if np.ptp(finite) < MIN_RANGE:
+    if float(finite.max()) - float(finite.min()) < MIN_RANGE:
         return _unfitted(finite, 'constant', ignored)
     if backend == 'sklearn':
         return _fitted_by_sklearn(finite, tol, max_iterations, ignored)
@@ -153,8 +154,8 @@ def fit_mixture(
     return _fitted_by_histogram(finite, binned, tol, max_iterations, ignored)
 
 
-def _unfitted(values: Array, state: State, ignored: int, iterations: int = 0) -> Mixture:
-    mean = float(values.mean()) if len(values) else math.nan
+def _unfitted(values: NDArray[np.floating], state: State, ignored: int, iterations: int = 0) -> Mixture:
+    mean = float(values.mean(dtype=np.float64)) if len(values) else math.nan
     return Mixture((mean, mean), (0.0, 0.0), (1.0, 0.0), state, False, iterations, ignored)
 
 
@@ -187,31 +188,27 @@ class Components(NamedTuple):
     variance: Array
 
 
-def histogram(values: Array, bins: int, anchors: NDArray[np.bool_] | None = None) -> Bins:
+def histogram(values: NDArray[np.floating], bins: int, anchors: NDArray[np.bool_] | None = None) -> Bins:
     """Sorts values into equal-width bins over their range, which must not be empty. Few values get a bin each."""
     anchored = values[:0] if anchors is None else values[anchors]
     if len(values) <= bins:
-        distinct, count = np.unique(values, return_counts=True)
+        distinct, count = np.unique(values.astype(np.float64), return_counts=True)
         of_anchors = np.bincount(np.searchsorted(distinct, anchored), minlength=len(distinct))
         return Bins(count / len(values), distinct, 0.0, of_anchors / count)
-    low = values.min()
-    width = (values.max() - low) / bins
+    low = np.float64(values.min())
+    width = (np.float64(values.max()) - low) / bins
     count, of_anchors = (_count_in_bins(part, low, width, bins) for part in (values, anchored))
     kept = np.flatnonzero(count)
     share, mean = count[kept] / len(values), low + width * (kept + 0.5)
     return Bins(share, mean, float(width), of_anchors[kept] / count[kept])
 
 
-def _count_in_bins(values: Array, low: float, width: float, bins: int) -> NDArray[np.intp]:
+def _count_in_bins(values: NDArray[np.floating], low: float, width: float, bins: int) -> NDArray[np.intp]:
     count = np.zeros(bins + 1, np.intp)  # the extra bin holds the largest value alone
-    for block in _blocks(values, 1 << 14):
-        count += np.bincount(((block - low) * (1 / width)).astype(np.intp), minlength=bins + 1)
+    for block in blocks(len(values), 1 << 14):
+        place = (values[block].astype(np.float64) - low) * (1 / width)
+        count += np.bincount(place.astype(np.intp), minlength=bins + 1)
     return count
-
-
-def _blocks(values: Array, size: int) -> list[Array]:
-    """Consecutive parts that fit the CPU cache; with whole arrays, allocating memory would take most of the time."""
-    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def maximized(bins: Bins, responsibility: Array) -> Components:
@@ -241,7 +238,9 @@ def em_step(bins: Bins, now: Components) -> tuple[Components, float]:
     return maximized(bins, np.exp(joint - total)), float(bins.share @ observed)
 
 
-def _fitted_by_histogram(values: Array, binned: Bins, tol: float, max_iterations: int, ignored: int) -> Mixture:
+def _fitted_by_histogram(
+    values: NDArray[np.floating], binned: Bins, tol: float, max_iterations: int, ignored: int
+) -> Mixture:
     components = maximized(binned, two_means(binned, two_seeds(values, binned)))
     previous, gain, iterations = -math.inf, math.inf, 0
     while iterations < max_iterations and abs(gain) >= tol:
@@ -252,14 +251,14 @@ def _fitted_by_histogram(values: Array, binned: Bins, tol: float, max_iterations
     return _sorted(components, abs(gain) < tol, iterations, ignored)
 
 
-def _fitted_by_sklearn(values: Array, tol: float, max_iterations: int, ignored: int) -> Mixture:
+def _fitted_by_sklearn(values: NDArray[np.floating], tol: float, max_iterations: int, ignored: int) -> Mixture:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture  # takes a second to import; the default backend does not need it
 
     model = GaussianMixture(2, random_state=0, tol=tol, max_iter=max_iterations, reg_covar=REGULARIZATION)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)  # reported in `converged` instead
-        model.fit(values[:, None])
+        model.fit(values.astype(np.float64)[:, None])
     parts = Components(model.weights_, model.means_[:, 0], model.covariances_[:, 0, 0])
     return _sorted(parts, bool(model.converged_), int(model.n_iter_), ignored)
 
@@ -272,7 +271,7 @@ def _sorted(parts: Components, converged: bool, iterations: int, ignored: int) -
     return Mixture((m0, m1), sds, (w0, w1), 'fitted', converged, iterations, ignored)
 
 
-def two_seeds(values: Array, bins: Bins) -> tuple[float, float]:
+def two_seeds(values: NDArray[np.floating], bins: Bins) -> tuple[float, float]:
     """Picks two of the values, as k-means++ in scikit-learn does with ``random_state=0``.
 
     The first is drawn at random. For the second, two candidates are drawn in proportion to their squared distance from
@@ -280,14 +279,16 @@ def two_seeds(values: Array, bins: Bins) -> tuple[float, float]:
     the same start gives the result of scikit-learn.
     """
     generator = np.random.RandomState(0)
-    blocks = _blocks(values, 1 << 12)
-    first = values[int(generator.random_sample() * len(values))]
-    cumulative = np.cumsum([distance @ distance for distance in (block - first for block in blocks)])
+    parts = [*blocks(len(values), 1 << 12)]  # with whole arrays, allocating memory would take most of the time
+    first = float(values[int(generator.random_sample() * len(values))])
+    distances = (values[part].astype(np.float64) - first for part in parts)
+    cumulative = np.cumsum([distance @ distance for distance in distances])
     candidates = []
     for target in generator.uniform(size=2) * cumulative[-1]:
-        i = min(int(np.searchsorted(cumulative, target)), len(blocks) - 1)
-        within = np.cumsum(np.square(blocks[i] - first)) + (cumulative[i - 1] if i else 0.0)
-        candidates.append(blocks[i][min(int(np.searchsorted(within, target)), len(within) - 1)])
+        i = min(int(np.searchsorted(cumulative, target)), len(parts) - 1)
+        part = values[parts[i]].astype(np.float64)
+        within = np.cumsum(np.square(part - first)) + (cumulative[i - 1] if i else 0.0)
+        candidates.append(part[min(int(np.searchsorted(within, target)), len(within) - 1)])
     to_first = bins.variance + np.square(bins.mean - first)
     totals = [bins.share @ np.minimum(to_first, bins.variance + np.square(bins.mean - c)) for c in candidates]
     low, high = sorted((first, candidates[int(np.argmin(totals))]))

@@ -10,15 +10,16 @@ import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 
-from callbacks.mismatches import Mismatches
-from callbacks.mixture import Array, Backend, Mixture, fit_mixture, log_odds_of
+from callbacks.mismatches import Array, Mismatches
+from callbacks.mixture import Backend, Mixture, fit_mixture, log_odds_of
 from callbacks.scores import Score
 from callbacks.split_callback import Repartition
-from callbacks.split_decision import NOTHING_KNOWN, Past, Side, Split, top_rows
+from callbacks.split_decision import NOTHING_KNOWN, Past, Side, Split, mark_top, top_rows
 from callbacks.split_trust import OnDistrust
 from datamodules.contracts import canaries_of, pairs_of
 from datamodules.pictures.copies import Copies
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
+from datamodules.rows.row_sets import blocks, mark_rows
 from datamodules.usage_error import UsageError, check_number
 
 __all__ = ['NOTHING_KNOWN', 'Past', 'Repartition', 'SafeRiskyRepartition', 'Side', 'Split', 'top_rows']  # for rules
@@ -141,12 +142,12 @@ class SafeRiskyRepartition(Repartition):
         mismatches: Mismatches = NOTHING_KNOWN,
     ) -> Split:
         usable = side != DROPPED
-        values = np.where(usable & np.isfinite(score), score, np.nan).astype(np.float64)
-        known = ~np.isnan(values)
+        known = usable & np.isfinite(score)
         if not known.any():
             raise UsageError('no pair has a finite similarity, so training has diverged: lower model.lr.')
-        is_trusted = np.isin(np.arange(len(values)), mismatches.trusted)
-        mixture, remarks = self._mixture(values[known], past, is_trusted[known])
+        anchors = mark_rows(mismatches.trusted, len(score))[known] if len(mismatches.trusted) else None
+        mixture, remarks = self._mixture(score[known], past, anchors)
+        values = score if known.all() else np.where(known, score, score.dtype.type(np.nan))
         rank, trusted = self._rank(values, mixture)
         if candidates is not None:
             rank = _only(candidates, rank)
@@ -156,7 +157,7 @@ class SafeRiskyRepartition(Repartition):
             fraction = self._calibrated(rank, mismatches, pairs, past)
         else:
             fraction, reasons = self._fraction(trusted, pairs, past, mixture)
-        safe = _safe_rows(rank, fraction, pairs)
+        safe = _mark_safe(rank, fraction, pairs)
         return _split(values, usable, safe, Past(fraction, mixture), (*remarks, *reasons))
 
     def candidates(self, score: NDArray[np.floating], side: Side, past: Past | None) -> NDArray[np.int64] | None:
@@ -166,9 +167,11 @@ class SafeRiskyRepartition(Repartition):
         if fraction >= 1:
             return None
         rank = np.where(side != DROPPED, score, np.nan)
-        return np.sort(top_rows(rank, math.ceil(fraction * int((side != DROPPED).sum()))))
+        return np.flatnonzero(mark_top(rank, math.ceil(fraction * int((side != DROPPED).sum()))))
 
-    def _mixture(self, values: Array, past: Past | None, anchors: NDArray[np.bool_]) -> tuple[Mixture, tuple[str, ...]]:
+    def _mixture(
+        self, values: Array, past: Past | None, anchors: NDArray[np.bool_] | None
+    ) -> tuple[Mixture, tuple[str, ...]]:
         """The mixture to decide by, and remarks about it."""
         if past is not None and past.mixture is not None and self.refit == 'first' and self.size != 'mixture':
             return past.mixture, ()
@@ -183,10 +186,12 @@ class SafeRiskyRepartition(Repartition):
     def _rank(self, values: Array, mixture: Mixture) -> tuple[Array, int]:
         """The values that rank the pairs, NaN where unknown, and the number of pairs that the mixture trusts."""
         if self.rank_by == 'posterior' and mixture.state == 'fitted':
-            odds = mixture.log_odds(values)  # order the pairs as the posterior does, but without ties at 1
-            return odds, int((odds >= log_odds_of(self.threshold)).sum())
+            odds = np.empty(len(values))  # order the pairs as the posterior does, but without ties at 1
+            for block in blocks(len(values)):
+                odds[block] = mixture.log_odds(values[block].astype(np.float64))
+            return odds, _count_from(log_odds_of(self.threshold), odds)
         cut = mixture.guarded_cut(self.threshold)
-        return values.copy(), 0 if cut is None else int((values >= cut).sum())
+        return values, 0 if cut is None else _count_from(cut, values)
 
     def _fraction(
         self, trusted: int, pairs: int, past: Past | None, mixture: Mixture
@@ -259,6 +264,11 @@ def _check_calibrated(rank_by: str, first_fraction: float | None) -> None:
         )
 
 
+def _count_from(cut: float, values: Array) -> int:
+    """Number of values that are at least as large as a cut, which is not rounded to their precision."""
+    return sum(int((values[block].astype(np.float64) >= cut).sum()) for block in blocks(len(values)))
+
+
 def _only(rows: NDArray[np.int64], rank: Array) -> Array:
     """The ranks of some rows; NaN elsewhere."""
     kept = np.full_like(rank, np.nan)
@@ -266,9 +276,9 @@ def _only(rows: NDArray[np.int64], rank: Array) -> Array:
     return kept
 
 
-def _safe_rows(rank: Array, fraction: Fraction, pairs: int) -> NDArray[np.int64]:
-    safe = top_rows(rank, round(fraction * pairs))
-    if not len(safe):
+def _mark_safe(rank: Array, fraction: Fraction, pairs: int) -> NDArray[np.bool_]:
+    safe = mark_top(rank, round(fraction * pairs))
+    if not safe.any():
         raise UsageError(
             f'{float(fraction):.2g} of {pairs:,} pairs rounds to no safe pair: raise '
             f'callbacks.repartition.first_fraction, cap or min_fraction.'
@@ -277,14 +287,18 @@ def _safe_rows(rank: Array, fraction: Fraction, pairs: int) -> NDArray[np.int64]
 
 
 def _split(
-    values: Array, usable: NDArray[np.bool_], safe: NDArray[np.int64], past: Past, remarks: tuple[str, ...]
+    values: Array,
+    usable: NDArray[np.bool_],
+    safe: NDArray[np.bool_],
+    past: Past,
+    remarks: tuple[str, ...],
 ) -> Split:
-    side = np.where(usable, RISKY, DROPPED).astype(np.int8)
+    side = np.where(usable, np.int8(RISKY), np.int8(DROPPED))
     side[safe] = SAFE
     unscored = int((usable & np.isnan(values)).sum())
     if unscored:
         remarks = (*remarks, f'{unscored:,} pairs have no finite similarity and are risky.')
-    return Split(side, past, float(values[safe].min()), unscored, remarks)
+    return Split(side, past, float(values.min(where=safe, initial=np.inf)), unscored, remarks)
 
 
 def _describe(mixture: Mixture) -> str:

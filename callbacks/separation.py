@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from datamodules.rows.partition import RISKY, SAFE
+from datamodules.rows.row_sets import blocks
 
 CUTS = (2, 10)  # percent of the pairs, the most suspicious ones, that a filter by the score would drop
 
@@ -21,12 +22,11 @@ def auroc(clean: np.ndarray, poison: np.ndarray) -> float:
     Returns:
         Area under the ROC curve in [0, 1], 0.5 by chance; NaN if either side is empty.
     """
-    ordered, poison = np.sort(clean[~np.isnan(clean)]), poison[~np.isnan(poison)]
-    if not len(ordered) or not len(poison):
+    poison, known = poison[~np.isnan(poison)], _count_known(clean)
+    if not known or not len(poison):
         return float('nan')
-    lower_or_equal = np.searchsorted(ordered, poison, 'right')
-    lower = np.searchsorted(ordered, poison, 'left')
-    return float(1 - (lower + lower_or_equal).mean() / (2 * len(ordered)))
+    lower, lower_or_equal = count_below(clean, poison)
+    return float(1 - (lower + lower_or_equal).mean() / (2 * known))
 
 
 def average_precision(clean: np.ndarray, poison: np.ndarray) -> float:
@@ -39,11 +39,11 @@ def average_precision(clean: np.ndarray, poison: np.ndarray) -> float:
     Returns:
         Average precision in [0, 1], about the share of poisons by chance; NaN if there is no poison.
     """
-    clean, poison = np.sort(clean[~np.isnan(clean)]), np.sort(poison[~np.isnan(poison)])
+    poison = np.sort(poison[~np.isnan(poison)])
     if not len(poison):
         return float('nan')
     poisons = np.searchsorted(poison, poison, 'right')
-    return float((poisons / (poisons + np.searchsorted(clean, poison, 'right'))).mean())
+    return float((poisons / (poisons + count_below(clean, poison)[1])).mean())
 
 
 def leak_at(percent: float, score: np.ndarray, poison: np.ndarray) -> float:
@@ -57,12 +57,31 @@ def leak_at(percent: float, score: np.ndarray, poison: np.ndarray) -> float:
     Returns:
         The expected share in [0, 1]; NaN if there is no poison.
     """
-    ordered, poison = np.sort(score[~np.isnan(score)]), poison[~np.isnan(poison)]
+    poison = poison[~np.isnan(poison)]
     if not len(poison):
         return float('nan')
-    dropped = round(percent / 100 * len(ordered))
-    lower, lower_or_equal = (np.searchsorted(ordered, poison, side) for side in ('left', 'right'))
+    dropped = round(percent / 100 * _count_known(score))
+    lower, lower_or_equal = count_below(score, poison)
     return float(1 - np.clip((dropped - lower) / (lower_or_equal - lower), 0, 1).mean())
+
+
+def count_below(values: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many values are below each limit, and how many are not above it, int64 (L,).
+
+    Args:
+        values: Any order, (N,); a part of them is sorted at a time. NaN counts nowhere.
+        limits: No NaN, (L,).
+    """
+    lower, lower_or_equal = np.zeros((2, len(limits)), np.int64)
+    for block in blocks(len(values), 1 << 20):
+        ordered = np.sort(values[block])  # NaN goes last
+        lower += np.searchsorted(ordered, limits, 'left')
+        lower_or_equal += np.searchsorted(ordered, limits, 'right')
+    return lower, lower_or_equal
+
+
+def _count_known(values: np.ndarray) -> int:
+    return len(values) - int(np.count_nonzero(np.isnan(values)))
 
 
 def detection(score: np.ndarray, poisons: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:

@@ -31,17 +31,17 @@ SAME_WORDS = (
 SAMPLE_KEY = 0x6E75_6C6C  # key of the draw; arbitrary, but a change would change splits
 
 
-def draw_sample(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def draw_sample(rows: NDArray[np.integer]) -> NDArray[np.int64]:
     """Draws up to ``SAMPLE`` rows, in random order, so that neighbors in the sample are unrelated, int64 (S,).
 
     Args:
         rows: Rows to draw from, ascending; the draw depends on nothing else.
     """
     if len(rows) <= SAMPLE:
-        return rows[permutation(len(rows), SAMPLE_KEY)]
+        return rows[permutation(len(rows), SAMPLE_KEY)].astype(np.int64)
     drawn = bits(4 * SAMPLE, SAMPLE_KEY) % np.uint64(len(rows))  # with repetitions, to need no memory for all rows
     _, first = np.unique(drawn, return_index=True)
-    return rows[drawn[np.sort(first)][:SAMPLE].astype(np.int64)]
+    return rows[drawn[np.sort(first)][:SAMPLE].astype(np.int64)].astype(np.int64)
 
 
 class ShuffledPairs:

@@ -23,13 +23,14 @@ from callbacks.mismatches import Mismatches
 from callbacks.mixture import fit_mixture
 from callbacks.scores import Clean, Score
 from callbacks.shuffled_pairs import ShuffledPairs, draw_sample
-from callbacks.split_decision import NOTHING_KNOWN, Past, Side, Split
+from callbacks.split_decision import NOTHING_KNOWN, Past, Side, Split, pack_side, unpack_side
 from callbacks.split_memory import average_with_earlier
 from callbacks.split_schedule import extend_slow_phase, first_split, sides_of, trains_both_sides
 from callbacks.split_trust import REMEDY, OnDistrust, doubt_about
 from datamodules.contracts import canaries_of, pairs_of
 from datamodules.pictures.copies import Copies, least_of_copies
 from datamodules.rows.partition import DROPPED, SAFE, Partition
+from datamodules.rows.row_sets import mark_rows, row_numbers
 from datamodules.usage_error import UsageError, check_number
 
 log = logging.getLogger(__name__)
@@ -229,7 +230,7 @@ class Repartition(L.Callback, ABC):
         self, trainer: L.Trainer, module: L.LightningModule, epoch: int, candidates: NDArray[np.int64] | None
     ) -> tuple[Tensor, Mismatches]:
         """Similarity of each row, (N,), and of what is known not to match, as :meth:`_remember` averages them."""
-        sample = draw_sample(np.flatnonzero(_partition(trainer).side.numpy() != DROPPED))
+        sample = draw_sample(row_numbers(_partition(trainer).side.numpy() != DROPPED))
         shuffled = ShuffledPairs(sample, pairs_of(trainer).tokens[sample])
         score = self._measure_rows(trainer, module, epoch, candidates, shuffled)
         score, null = self._remember(score, shuffled.similarities(trainer))
@@ -269,34 +270,44 @@ class Repartition(L.Callback, ABC):
         candidates: NDArray[np.int64] | None,
         mismatches: Mismatches,
     ) -> Split:
-        """Rank 0 decides and broadcasts the split, or the error, without which the other ranks would hang."""
-        outcome: Split | str = ''
+        """Rank 0 decides and broadcasts the split, or the error, without which the other ranks would hang.
+
+        Sides travel as bits, and p-values not at all: every rank has what they follow from.
+        """
+        judged = self._judged(trainer, score)
+        outcome: tuple[Split, list[NDArray[np.uint8]]] | str = ''
         if trainer.is_global_zero:
             try:
-                outcome = self._judge(trainer, score, candidates, mismatches)
+                split = self._judge(trainer, score, judged, candidates, mismatches)
+                outcome = replace(split, side=split.side[:0]), pack_side(split.side)
             except UsageError as error:
                 outcome = str(error)
         outcome = trainer.strategy.broadcast(outcome)
         if isinstance(outcome, str):
             raise UsageError(outcome)
-        return outcome
+        split, packed = outcome
+        return replace(split, side=unpack_side(packed, len(score)), p_value=mismatches.p_values(judged))
+
+    def _judged(self, trainer: L.Trainer, score: NDArray[np.floating]) -> NDArray[np.floating]:
+        """The similarities that decide: those of the pairs themselves, or the lowest among the copies of a picture."""
+        is_together = self.copies == 'together'
+        return least_of_copies(score, pairs_of(trainer).picture_hashes()) if is_together else score
 
     def _judge(
         self,
         trainer: L.Trainer,
         score: NDArray[np.floating],
+        judged: NDArray[np.floating],
         candidates: NDArray[np.int64] | None,
         mismatches: Mismatches,
     ) -> Split:
-        """The decision, with what mismatched pairs say about it."""
-        is_together = self.copies == 'together'
-        judged = least_of_copies(score, pairs_of(trainer).picture_hashes()) if is_together else score
+        """The decision by the similarities that are judged, with what mismatched pairs say about it."""
         split = self.decide(judged, _partition(trainer).side.numpy(), self.past, candidates, mismatches)
         side = split.side.copy()
         side[mismatches.trusted] = SAFE
         leaks = mismatches.metrics(judged, side, split.threshold)
         null = mismatches.histogram(score, split.threshold)  # drawn beside the similarities of the pairs themselves
-        return replace(split, side=side, p_value=mismatches.p_values(judged), leaks=leaks, null=null)
+        return replace(split, side=side, leaks=leaks, null=null)
 
     # --- what follows -------------------------------------------------------------------------------------------
 
@@ -325,14 +336,13 @@ class Repartition(L.Callback, ABC):
         return doubt_about(leaks, 'max_later_leak', self.max_later_leak)
 
     def _apply(self, partition: Partition, epoch: int, score: Tensor, split: Split, trusted: NDArray[np.int64]) -> None:
-        partition.side = torch.from_numpy(split.side.copy())
-        partition.score = score
-        partition.p_value, partition.null = torch.from_numpy(split.p_value), split.null
+        partition.hold(torch.from_numpy(split.side), score, torch.from_numpy(split.p_value))
+        partition.null = split.null
         partition.epoch = partition.scored_after = epoch
         mixture = split.past.mixture
         if mixture is None or (self.past is not None and mixture == self.past.mixture):
             # The decision used an earlier mixture or none; ledger and figures need one fitted to these similarities.
-            mixture = fit_mixture(score.numpy(), anchors=np.isin(np.arange(len(score)), trusted))
+            mixture = fit_mixture(score.numpy(), anchors=mark_rows(trusted, len(score)))
         if mixture.state == 'fitted':
             partition.mixture = {**mixture.parameters(), 'threshold': split.threshold}
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from callbacks.mismatches import Mismatches
 from callbacks.mixture import Array, Mixture
-from datamodules.rows.draws import bits
+from callbacks.nth_largest import nth_largest
+from datamodules.rows.draws import bits_at
+from datamodules.rows.partition import DROPPED, RISKY, SAFE
 
 Side = NDArray[np.int8]
 NOTHING_KNOWN = Mismatches()
@@ -68,6 +70,19 @@ class Split:
     null: dict[str, Any] | None = None
 
 
+def pack_side(side: Side) -> list[NDArray[np.uint8]]:
+    """Sides as bits, a quarter of a byte a row: which rows are safe, and which are dropped."""
+    return [np.packbits(side == each) for each in (SAFE, DROPPED)]
+
+
+def unpack_side(packed: Sequence[NDArray[np.uint8]], rows: int) -> Side:
+    """Inverts :func:`pack_side` for a number of rows."""
+    side = np.full(rows, RISKY, np.int8)
+    for each, marks in zip((SAFE, DROPPED), packed, strict=True):
+        side[np.unpackbits(marks, count=rows).view(bool)] = each
+    return side
+
+
 def top_rows(rank: Array, count: int) -> NDArray[np.int64]:
     """Rows of the ``count`` largest values, largest first.
 
@@ -78,5 +93,18 @@ def top_rows(rank: Array, count: int) -> NDArray[np.int64]:
         rank: A value for each row, (N,); NaN where unknown.
         count: How many rows to take; fewer are returned if fewer are known.
     """
-    order = np.lexsort((bits(len(rank), TIE_KEY), -rank))  # lexsort's last key comes first; NaN goes last
-    return order[: min(count, int((~np.isnan(rank)).sum()))]
+    rows = np.flatnonzero(mark_top(rank, count))
+    return rows[np.lexsort((bits_at(rows, TIE_KEY), -rank[rows]))]  # lexsort's last key comes first
+
+
+def mark_top(rank: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
+    """Marks the rows that :func:`top_rows` takes, bool (N,), without sorting or copying the values."""
+    is_known = ~np.isnan(rank)
+    if not 0 < count < np.count_nonzero(is_known):
+        return is_known if count else np.zeros_like(is_known)
+    least = nth_largest(rank, count)
+    is_top = rank > least
+    ties = np.flatnonzero(rank == least)
+    first = np.argsort(bits_at(ties, TIE_KEY), kind='stable')[: count - np.count_nonzero(is_top)]
+    is_top[ties[first]] = True
+    return is_top

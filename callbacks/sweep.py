@@ -102,18 +102,18 @@ class RowSums:
     """
 
     def __init__(self, rows: int, device: torch.device) -> None:
-        self.sums = torch.zeros(2, rows, device=device)
+        self.total, self.count = torch.zeros(rows, device=device), torch.zeros(rows, device=device)
 
     def add(self, row: Tensor, value: Tensor) -> None:
         """Adds ``value`` (B,) to the rows ``row`` (B,), int64."""
         value = value.detach().float()
-        self.sums.index_add_(1, row, torch.stack([value, torch.ones_like(value)]))
+        self.total.index_add_(0, row, value)
+        self.count.index_add_(0, row, torch.ones_like(value))
 
     def mean(self, trainer: L.Trainer) -> Tensor:
-        """Mean over all processes, float32 (N,) on the CPU; NaN for rows that were never seen."""
-        sums: Tensor = trainer.strategy.reduce(self.sums, reduce_op='sum')
-        total, count = sums.cpu()
-        mean: Tensor = total / count
+        """Mean over all processes, float32 (N,) on the CPU; NaN for rows that were never seen. The sums are lost."""
+        total, count = (trainer.strategy.reduce(each, reduce_op='sum') for each in (self.total, self.count))
+        mean: Tensor = total.div_(count).cpu()
         return mean
 
 

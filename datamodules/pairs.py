@@ -25,6 +25,7 @@ from datamodules.evaluation.labeled import FolderOfClasses, LabeledSet, build_la
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, check_set_names, evaluation_loader
 from datamodules.evaluation.words import label_by_words
 from datamodules.files.array_cache import stored_array
+from datamodules.files.shared_columns import share_columns
 from datamodules.files.workers import worker_options
 from datamodules.pictures.augment import ImageViews
 from datamodules.pictures.batches import CLEAN, STORED, OverlaidPictures, PairBatch, PairDataset
@@ -35,9 +36,10 @@ from datamodules.pictures.shared import warn_of_shared_pictures
 from datamodules.pictures.store import PictureStore
 from datamodules.pictures.views import as_makers, as_rewriters, check_views, clean_view, make_views
 from datamodules.rows.filters import Filter, apply_filters, dropped_by_any, mask_digest
-from datamodules.rows.pair_sketch import hash_pairs, sketch
-from datamodules.rows.partition import DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
-from datamodules.rows.table import UNKNOWN, PairTable
+from datamodules.rows.pair_sketch import sketch_pairs
+from datamodules.rows.partition import COLUMNS, DROPPED, RISKY, SAFE, Draw, Order, Partition, PartitionSampler
+from datamodules.rows.row_sets import mark_rows, row_numbers
+from datamodules.rows.table import UNKNOWN, PairTable, list_strings
 from datamodules.rows.trusted import find_trusted
 from datamodules.text.caption_views import CaptionViews
 from datamodules.text.prompts import check_class_names, check_templates, imagenet_classes, imagenet_templates
@@ -234,7 +236,7 @@ class PairsDataModule(L.LightningDataModule):
         pool = self.attack_pool()
         self.table, self.manifest = poison_table(self.attacks, pool)
         overlays = [(self.manifest.rows(), render_poisoned_pictures(self.attacks, self.manifest, self.pictures))]
-        self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), overlays)
+        self.images = OverlaidPictures(self.pictures.pictures['train'], overlays)
         self.planted = None  # not yet, also when this is called again: filters judge the pairs alone
         self.drops = apply_filters(self.filters, self.table, self.manifest.rows(), self.picture_hashes)
         self.filtered = dropped_by_any(self.drops, len(self.table))
@@ -242,14 +244,15 @@ class PairsDataModule(L.LightningDataModule):
         fingerprint = self.table.fingerprint  # of the pairs without canaries
         if self.canaries and stage != 'predict':  # which scores the pairs of a user, and nothing else
             overlays.append(self._plant())
-            self.images = OverlaidPictures(self.pictures.pictures['train'], len(self.table), overlays)
+            self.images = OverlaidPictures(self.pictures.pictures['train'], overlays)
         self.tokens = stored_tokens(self.table, self.tokenizer, self.cache_dir)
         for rewriter in filter(None, self.caption_rewriters):
-            rewriter.study(caption.as_py() for caption in self.table.caption)
+            rewriter.study(list_strings(self.table.caption))
         if not self._rank:
             warn_of_cut_captions(self.table, self.tokens, self.tokenizer)
-        self.partition = Partition(len(self.table), fingerprint)
-        self.partition.side[self._untrained_rows()] = DROPPED
+        shared = share_columns(self.cache_dir, len(self.table), COLUMNS, self.trainer)
+        self.partition = Partition(len(self.table), fingerprint, shared)
+        self.partition.side.numpy()[: len(self.filtered)][self._is_untrained()] = DROPPED
         if stage == 'fit':
             self._check_clean()
         self._sketch: torch.Tensor | None = None
@@ -311,7 +314,7 @@ class PairsDataModule(L.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Number of batches in an epoch, all of them full; the same in every epoch."""
-        return int((self.partition.side != DROPPED).sum()) // self.batch_size
+        return int(np.count_nonzero(self.partition.side.numpy() != DROPPED)) // self.batch_size
 
     def picture_hashes(self) -> np.ndarray:
         """A hash of each row's stored picture, int64 (N,), equal for equal pixels; computed once and cached."""
@@ -328,7 +331,7 @@ class PairsDataModule(L.LightningDataModule):
     def trained_pairs(self) -> torch.Tensor:
         """Sketch of the pairs that are trained on, see :func:`datamodules.rows.pair_sketch.sketch`."""
         if self._sketch is None:  # seconds for millions of pairs, and only checkpoints need it
-            self._sketch = sketch(hash_pairs(self.table)[self.partition.side.numpy() != DROPPED])
+            self._sketch = sketch_pairs(self.table, self.partition.side.numpy() != DROPPED)
         return self._sketch
 
     # --- labels ------------------------------------------------------------------------------------------------------
@@ -376,9 +379,9 @@ class PairsDataModule(L.LightningDataModule):
 
     def _plant(self) -> tuple[np.ndarray, np.ndarray]:
         """Appends the canaries to the table; returns their rows and pictures. Attacks have no say in what they are."""
-        filtered = np.flatnonzero(self.filtered)
-        unreadable = np.fromiter(self.pictures.unreadable['train'], np.int64)
-        kept = np.setdiff1d(np.arange(len(self.source)), np.union1d(filtered, unreadable))
+        is_kept = ~self.filtered[: len(self.source)]
+        is_kept[list(self.pictures.unreadable['train'])] = False
+        kept = row_numbers(is_kept)
         secret = secret_seed(self.seed, self.source.fingerprint) if self.canary_seed is None else self.canary_seed
         self.planted = plant(self.canaries, self.source, self.heldout, kept, self.pictures, secret)
         pairs = len(self.table)
@@ -418,14 +421,15 @@ class PairsDataModule(L.LightningDataModule):
         Raises:
             UsageError: If no pair is left to train on.
         """
-        rows = torch.nonzero(self.partition.side != DROPPED).flatten().numpy()
+        side, none = self.partition.side.numpy(), np.empty(0, np.int64)
         if 'trusted' in sides:
-            cross_modal, within_modal = self.trusted_rows, rows
+            cross_modal, within_modal = self.trusted_rows, row_numbers(side != DROPPED)
         elif len(sides) == 1:
-            cross_modal, within_modal = (rows, rows[:0]) if 'cross_modal' in sides else (rows[:0], rows)
+            rows = row_numbers(side != DROPPED)
+            cross_modal, within_modal = (rows, none) if 'cross_modal' in sides else (none, rows)
         else:
-            cross_modal = self.partition.rows(SAFE).numpy()
-            within_modal = self.partition.rows(RISKY).numpy()[: None if sides['within_modal'] else 0]
+            cross_modal = row_numbers(side == SAFE)
+            within_modal = row_numbers(side == RISKY) if sides['within_modal'] else none
         if not len(cross_modal) and not len(within_modal):
             raise UsageError('no pair is left to train on: lower callbacks.repartition.threshold or set min_fraction.')
         return cross_modal, within_modal
@@ -440,7 +444,7 @@ class PairsDataModule(L.LightningDataModule):
             rows: Rows to read, ascending, int64; ``None`` reads all that are not dropped.
             views: Views of each pair.
         """
-        rows = torch.nonzero(self.partition.side != DROPPED).flatten().numpy() if rows is None else rows
+        rows = row_numbers(self.partition.side.numpy() != DROPPED) if rows is None else rows
         rows = rows[self._rank :: self._world]
         parts = np.array_split(rows, -(-len(rows) // self.eval_batch_size)) if len(rows) else []
         return self._loader([Draw(part, len(part)) for part in parts], {'cross_modal': views}, epoch)
@@ -556,7 +560,7 @@ class PairsDataModule(L.LightningDataModule):
 
     @property
     def _trusted_digest(self) -> str | None:
-        return mask_digest(np.isin(np.arange(len(self.filtered)), self.trusted_rows))
+        return mask_digest(mark_rows(self.trusted_rows, len(self.filtered)))
 
     def _find_trusted(self, stage: str) -> np.ndarray:
         """Rows that the user trusts, ascending, int64. Training alone uses them."""
@@ -569,15 +573,13 @@ class PairsDataModule(L.LightningDataModule):
                 f'set it to null.'
             )
         poisons = self.manifest.rows()
-        return find_trusted(self.trusted, self.table, self._untrained_rows(), poisons, self.picture_hashes)
+        return find_trusted(self.trusted, self.table, self._is_untrained(), poisons, self.picture_hashes)
 
-    def _untrained_rows(self) -> np.ndarray:
-        """Rows that are left out: filtered and unreadable ones and, with ``poison=False``, poisons."""
-        unreadable = np.fromiter(self.pictures.unreadable['train'], np.int64)
-        poisons, filtered = self.manifest.rows(), np.flatnonzero(self.filtered)
-        # A poison has its own picture, so the row that it replaces may be unreadable.
-        unusable = np.setdiff1d(unreadable, poisons) if self.poison else np.union1d(unreadable, poisons)
-        return np.union1d(unusable, filtered)
+    def _is_untrained(self) -> np.ndarray:
+        """Marks the pairs to leave out: filtered and unreadable ones and, with ``poison=False``, poisons; bool (N,)."""
+        is_unusable = mark_rows(list(self.pictures.unreadable['train']), len(self.filtered))
+        is_unusable[self.manifest.rows()] = not self.poison  # a poison has its own picture, its row's may be unreadable
+        return is_unusable | self.filtered
 
     def _check_clean(self) -> None:
         """Refuses poisons among pairs that are to be clean. Only those of ``attacks`` are known."""
@@ -633,7 +635,9 @@ class PairsDataModule(L.LightningDataModule):
 
     def _training_split(self, pool: AttackPool) -> Callable[[], EvaluationSet] | None:
         """The clean training pictures with their labels, for a probe; ``None`` if none has a label."""
-        label = pool.labels('train', np.arange(len(self.source)))
+        if not self.source.classes:
+            return None
+        label = translate_labels(self.source.label, self.source.classes, self.classes)
         label[list(self.pictures.unreadable['train'])] = UNKNOWN
         if (label == UNKNOWN).all():
             return None

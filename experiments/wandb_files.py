@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
+import pyarrow.compute as pc
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
@@ -73,10 +74,10 @@ def poison_rows(data: Truth) -> list[list[Any]]:
 
 def suspect_rows(data: Truth, ledger: Path) -> list[list[Any]]:
     """Rows of the table ``suspects``: the least similar pairs of a ledger, the very least first."""
-    lines = read_ledger(ledger)
-    order = lines['similarity'].combine_chunks().to_numpy(zero_copy_only=False)
-    chosen = [index for index in np.argsort(order)[:SUSPECTS_SHOWN] if np.isfinite(order[index])]
-    found = lines.take(chosen).to_pylist()
+    similarity = read_ledger(ledger, ['similarity'])['similarity']
+    order = pc.bottom_k_unstable(pc.fill_null(similarity, np.inf), SUSPECTS_SHOWN).to_pylist()
+    lines = {line['row']: line for line in read_ledger(ledger, rows=order).to_pylist()}
+    found = [lines[row] for row in order if lines[row]['similarity'] is not None]
     attack_of = {row: attack for attack in data.manifest.attacks for row in data.manifest.rows(attack).tolist()}
     pictures = data.images(np.array([line['row'] for line in found], np.int64))
     return [

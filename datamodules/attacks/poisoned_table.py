@@ -79,7 +79,7 @@ def _insert_poisons(pool: AttackPool, poisons: Sequence[Poison]) -> PairTable:
     both = PairTable(
         extend_column(clean.image, [_format_reference(pool.origin(p.origin), p) for p in poisons]),
         extend_column(clean.caption, [p.caption for p in poisons]),
-        np.concatenate([clean.label, *(_translate_label(pool.origin(p.origin), p, clean.classes) for p in poisons)]),
+        _extend_label(pool, poisons) if clean.classes else None,
         clean.classes,
         {kind: extend_column(column, _replaced_keys(column, poisons)) for kind, column in clean.keys.items()},
         opener=clean.opener if pool.heldout is None else EitherImages(clean.opener, pool.heldout.opener),
@@ -101,6 +101,11 @@ def extend_column(column: Strings, more: Sequence[str | None]) -> pa.ChunkedArra
     """A column of strings with more of them at its end, without copying those it has."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     return pa.chunked_array([*chunks, pa.array(more, column.type)])
+
+
+def _extend_label(pool: AttackPool, poisons: Sequence[Poison]) -> np.ndarray:
+    classes = pool.table.classes
+    return np.concatenate([pool.table.label, *(_translate_label(pool.origin(p.origin), p, classes) for p in poisons)])
 
 
 def _format_reference(table: PairTable, poison: Poison) -> str:

@@ -72,7 +72,7 @@ def heldout_loader(
     """
     table = heldout.table
     tokens = stored_tokens(table, tokenizer, cache_dir)
-    images = OverlaidPictures(heldout.pictures, len(table))
+    images = OverlaidPictures(heldout.pictures)
     pairs = PairDataset(table, images, tokenizer, tokens, (None,), {'cross_modal': 1}, seed=0, epoch=CLEAN)
     parts = np.array_split(rows, -(-len(rows) // batch_size)) if len(rows) else []
     draws: Any = [Draw(part, len(part)) for part in parts]

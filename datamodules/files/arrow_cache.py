@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from datamodules.files.building import REMEDY, make_once
 from datamodules.files.checksums import append_checksums, check_content
+from datamodules.files.reading import MAX_CHUNK_BYTES
 from datamodules.usage_error import UsageError
 
 
@@ -24,7 +25,9 @@ def stored_table(path: Path, make: Callable[[], pa.Table]) -> pa.Table:
     """
 
     def write(temporary: Path) -> None:
-        table = make().combine_chunks()
+        table = make()
+        if table.nbytes < MAX_CHUNK_BYTES:
+            table = table.combine_chunks()  # a larger one would be copied in vain
         _write(temporary, table.schema, table.to_batches())
 
     make_once(path, write)

@@ -52,32 +52,39 @@ class OverlaidPictures:
 
     Args:
         clean: Pictures of the clean table, uint8 (n, 3, h, w), or the decoder of its files.
-        rows: Number of rows of the whole table.
         overlays: Each overlay is rows, int64 (P,), and the pictures that replace theirs, uint8 (P, 3, h, w). If several
             overlays hold a row, the last one wins. Every row from n on must be in an overlay.
     """
 
-    def __init__(self, clean: Pictures, rows: int, overlays: Sequence[tuple[np.ndarray, np.ndarray]] = ()) -> None:
+    def __init__(self, clean: Pictures, overlays: Sequence[tuple[np.ndarray, np.ndarray]] = ()) -> None:
         self.clean, self.pictures = clean, [pictures for _, pictures in overlays]
-        self.overlay = np.full(rows, _NO_OVERLAY, np.int16)  # number of the overlay that holds a row's picture
-        self.position = np.zeros(rows, np.int32)  # position of the picture in that overlay
-        for number, (overlaid, _) in enumerate(overlays):
-            self.overlay[overlaid] = number
-            self.position[overlaid] = np.arange(len(overlaid))
+        rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in overlays)])
+        number = np.repeat(np.arange(len(overlays)), [len(rows) for rows, _ in overlays])
+        position = np.concatenate([np.empty(0, np.int64), *(np.arange(len(rows)) for rows, _ in overlays)])
+        found, from_end = np.unique(rows[::-1], return_index=True)
+        last = len(rows) - 1 - from_end
+        self._rows = np.append(found, np.iinfo(np.int64).max)  # ends in what no row is
+        self._overlay = np.append(number[last], _NO_OVERLAY)  # number of the overlay that holds a row's picture
+        self._position = np.append(position[last], 0)  # of the picture in that overlay
         self.shape = clean.shape[1:] if isinstance(clean, np.ndarray) else (3, clean.size, clean.size)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Pictures of some rows, uint8 (B, 3, h, w)."""
-        overlay = self.overlay[rows]
+        overlay, position = self._find(rows)
         images = np.empty((len(rows), *self.shape), np.uint8)
         images[overlay == _NO_OVERLAY] = read_pictures(self.clean, rows[overlay == _NO_OVERLAY])
         for number in np.unique(overlay[overlay != _NO_OVERLAY]):
-            images[overlay == number] = self.pictures[number][self.position[rows[overlay == number]]]
+            images[overlay == number] = self.pictures[number][position[overlay == number]]
         return images
 
     def is_overlaid(self, row: int) -> bool:
         """Whether an overlay holds a row's picture."""
-        return bool(self.overlay[row] != _NO_OVERLAY)
+        return bool(self._find(np.array([row]))[0][0] != _NO_OVERLAY)
+
+    def _find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The overlay that holds the picture of each row, and the picture's position in it."""
+        place = np.searchsorted(self._rows, rows)
+        return np.where(self._rows[place] == rows, self._overlay[place], _NO_OVERLAY), self._position[place]
 
 
 class PairDataset(Dataset[PairBatch]):
@@ -110,7 +117,7 @@ class PairDataset(Dataset[PairBatch]):
         self.caption_views, self.views, self.seed, self.epoch = caption_views, views, seed, epoch
 
     def __getitem__(self, draw: Draw) -> PairBatch:
-        rows, cross_modal = draw
+        rows, cross_modal = draw[0].astype(np.int64, copy=False), draw.cross_modal
         has_pairs = {'cross_modal': cross_modal > 0, 'within_modal': cross_modal < len(rows)}
         views = max(self.views[side] for side in has_pairs if has_pairs[side])
         image, tokens = torch.from_numpy(self.images(rows)), torch.from_numpy(self._tokenize_views(rows, views))

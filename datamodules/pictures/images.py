@@ -23,6 +23,7 @@ from datamodules.files.shard_references import find_place, strip_keys, strip_pla
 from datamodules.files.shards import ShardFolder
 from datamodules.pictures.identity import identify_array, identify_files, identify_samples
 from datamodules.pictures.modes import to_rgb
+from datamodules.rows.table import list_strings
 
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')  # no EPS, for which PIL starts another program
 MAX_PIXELS = 50_000_000  # a photo of 7,000 x 7,000; PIL's own limit is 180 million
@@ -165,7 +166,7 @@ class FolderImages:
 
     def are_inside(self, references: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Tells which references lead to a file inside the folder after links are followed, bool (N,)."""
-        return are_inside(self.root, (reference.as_py() for reference in references), self.folder)
+        return are_inside(self.root, list_strings(references), self.folder)
 
     def identity(self, references: pa.Array | pa.ChunkedArray) -> bytes:
         """Hashes sizes and modification times of the files, and the content of a few; not the location of the root."""

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from datamodules.pictures.store import PictureStore
 from datamodules.pictures.stored import StoredPictures
+from datamodules.rows.row_sets import blocks
 from datamodules.rows.table import PairTable
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,12 @@ def rows_of_equal_pixels(heldout: StoredPictures, train: StoredPictures) -> np.n
 
 def rows_of_equal_paths(heldout: PairTable, train: PairTable) -> np.ndarray:
     """Held-out rows whose picture is in the same place as a training picture, ascending, int64."""
-    places = [_places(table) for table in (heldout, train)]
-    if None in places:
-        return np.empty(0, np.int64)
-    return np.flatnonzero(pc.is_in(places[0], value_set=places[1]))
+    is_shared = np.zeros(len(heldout), bool)
+    if (places := _places(heldout)) is not None:
+        for block in blocks(len(train)):  # the places of all take as much memory as the table
+            if (trained := _places(train.part(block))) is not None:
+                is_shared |= np.asarray(pc.is_in(places, value_set=trained))
+    return np.flatnonzero(is_shared)
 
 
 def _places(table: PairTable) -> pa.Array | pa.ChunkedArray | None:

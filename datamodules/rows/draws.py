@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.rows.row_sets import blocks
+
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64, the increment of SplitMix64 (Steele et al., 2014)
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
@@ -63,10 +65,18 @@ def bits(count: int, *key: int) -> np.ndarray:
         >>> bits(2, 3, 1, 2).tolist()
         [86926881224049903, 7676338870447620584]
     """
+    drawn = np.empty(count, np.uint64)
+    for block in blocks(count):
+        drawn[block] = bits_at(np.arange(block.start, block.stop), *key)
+    return drawn
+
+
+def bits_at(places: np.ndarray, *key: int) -> np.ndarray:
+    """The numbers of :func:`bits` at some places, int64 (n,), alone, uint64 (n,)."""
     state = torch.zeros((), dtype=torch.int64)
     for part in key:
         state = mix(state ^ part)
-    return mix(state + torch.arange(count)).numpy().view(np.uint64)
+    return mix(state + torch.from_numpy(places)).numpy().view(np.uint64)
 
 
 def noise_bytes(count: int, *key: int) -> np.ndarray:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from datamodules.files.quoting import quote
 from datamodules.files.text_lines import UNDECODABLE, read_text_lines
 from datamodules.rows.draws import bits
+from datamodules.rows.row_sets import mark_rows, row_numbers
 from datamodules.rows.subsets import random_rows
 from datamodules.rows.table import PairTable
 from datamodules.usage_error import UsageError
@@ -110,7 +111,7 @@ class RandomSubset(Filter):
 
     def drop(self, table: PairTable) -> np.ndarray:
         kept = random_rows(len(table), max(1, round(self.share * len(table))), self.seed)
-        return ~_mask(kept, len(table))
+        return ~mark_rows(kept, len(table))
 
 
 class CleanSubset(ControlFilter):
@@ -125,10 +126,10 @@ class CleanSubset(ControlFilter):
         self.count, self.seed = count, seed
 
     def drop_knowing(self, table: PairTable, poisons: np.ndarray) -> np.ndarray:
-        clean = np.setdiff1d(np.arange(len(table)), poisons)
+        clean = row_numbers(~mark_rows(poisons, len(table)))
         if not 0 < self.count <= len(clean):
             raise UsageError(f'data.filters: count={self.count} must be from 1 to the {len(clean):,} clean pairs.')
-        return ~_mask(clean[random_rows(len(clean), self.count, self.seed)], len(table))
+        return ~mark_rows(clean[random_rows(len(clean), self.count, self.seed)], len(table))
 
 
 class LedgerFilter(Filter):
@@ -167,7 +168,7 @@ class LedgerFilter(Filter):
             return ~(known & self._is_trusted(lines)[line])
         similarity = np.where(known, lines['similarity'].to_numpy(zero_copy_only=False)[line], np.nan)
         best = ranked(similarity)[: round(self.share * len(table))]
-        return ~(_mask(best, len(table)) & ~np.isnan(similarity))
+        return ~(mark_rows(best, len(table)) & ~np.isnan(similarity))
 
     def _is_trusted(self, lines: pa.Table) -> np.ndarray:
         """Whether each line of the ledger is on the safe side or, with ``max_p``, has a p-value up to it."""
@@ -178,11 +179,10 @@ class LedgerFilter(Filter):
     def _lines(self) -> pa.Table:
         """Lines of all ledgers, without those of pairs that were not scored."""
         files = [self.file] if isinstance(self.file, str) else self.file
-        lines = pa.concat_tables([self._read(file) for file in files])
-        return lines.filter(pc.not_equal(lines['side'], 'dropped').fill_null(True)).combine_chunks()
+        return pa.concat_tables([self._read(file) for file in files]).combine_chunks()
 
     def _read(self, file: str) -> pa.Table:
-        lines = read_lines(file, () if self.max_p is None else (P_VALUE,))
+        lines = read_lines(file, () if self.max_p is None else (P_VALUE,), is_scored=True)
         if self.max_p is not None and P_VALUE not in lines.column_names:
             raise UsageError(
                 f'data.filters: file={file!r} has no p-values, which max_p needs: give the ledger of a run of this '
@@ -298,18 +298,13 @@ def _check_mask(mask: object, count: int, name: str) -> None:
         raise TypeError(f'{name} must return a numpy array of type bool and shape ({count},), not {returned}')
 
 
-def _mask(rows: np.ndarray, count: int) -> np.ndarray:
-    mask = np.zeros(count, bool)
-    mask[rows] = True
-    return mask
-
-
-def read_lines(file: str, further: Sequence[str] = ()) -> pa.Table:
+def read_lines(file: str, further: Sequence[str] = (), is_scored: bool = False) -> pa.Table:
     """Reads what a filter needs of a ledger, in the order of its lines.
 
     Args:
         file: Path of the ledger.
         further: Columns of numbers to read as well, where they are there.
+        is_scored: Leave out pairs that were not scored.
 
     Raises:
         UsageError: If the file is missing or is not a ledger.
@@ -319,7 +314,9 @@ def read_lines(file: str, further: Sequence[str] = ()) -> pa.Table:
     try:
         present = pq.read_schema(file).names if further else []
         wanted = pa.schema([*LEDGER, *((name, pa.float32()) for name in further if name in present)])
-        return pq.read_table(file, columns=wanted.names).cast(wanted)
+        side = pc.field('side')
+        chosen = side.is_null() | (side != 'dropped') if is_scored else None
+        return pq.read_table(file, columns=wanted.names, filters=chosen).cast(wanted)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         reason = str(error).partition('\n')[0]
         raise UsageError(f'data.filters: file={file!r} is not a readable ledger ({reason}).') from error

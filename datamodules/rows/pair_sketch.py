@@ -7,29 +7,39 @@ them, and the sketch tells of each whether it was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.rows.table import PairTable, Strings
+from datamodules.rows.row_sets import blocks
+from datamodules.rows.table import PairTable, list_strings
 
 SIZE = 2**17  # hashes, 1 MB: all of a small set; of 3 million pairs, enough to judge a few thousand by over a hundred
-_SLICE = 2**16  # pairs whose strings are in memory at a time
+_PAIRS_AT_ONCE = 2**20  # whose hashes are in memory
 _LARGEST = np.iinfo(np.int64).max
 
 
 def hash_pairs(table: PairTable) -> np.ndarray:
     """A hash of the picture's name and the caption of each row, int64 (N,), the same on every machine."""
-    pairs = zip(_strings(table.names()), _strings(table.caption), strict=True)
+    pairs = zip(list_strings(table.names()), list_strings(table.caption), strict=True)
     return np.fromiter((_hash(f'{name}\0{caption}') for name, caption in pairs), np.int64, len(table))
 
 
 def sketch(hashes: np.ndarray) -> Tensor:
     """The smallest ``SIZE`` of the pairs' hashes, ascending, int64; all of them if there are fewer."""
     return torch.from_numpy(np.unique(hashes)[:SIZE].copy())
+
+
+def sketch_pairs(table: PairTable, chosen: np.ndarray) -> Tensor:
+    """The sketch of the chosen rows of a table, bool (N,)."""
+    smallest = torch.empty(0, dtype=torch.int64)
+    for block in blocks(len(table), _PAIRS_AT_ONCE):
+        hashes = hash_pairs(table.part(block))[chosen[block]]
+        smallest = sketch(np.concatenate([smallest.numpy(), hashes]))
+    return smallest
 
 
 def share_in(sketches: Sequence[Tensor], hashes: np.ndarray) -> float | None:
@@ -48,11 +58,6 @@ def share_in(sketches: Sequence[Tensor], hashes: np.ndarray) -> float | None:
     limit = min(int(known[-1]) if len(known) == SIZE else _LARGEST for known in sketches)
     sample = hashes[hashes <= limit]
     return float(np.isin(sample, torch.cat([*sketches]).numpy()).mean()) if len(sample) else None
-
-
-def _strings(column: Strings) -> Iterator[str]:
-    for start in range(0, len(column), _SLICE):
-        yield from column.slice(start, _SLICE).to_pylist()
 
 
 def _hash(text: str) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +15,11 @@ from datamodules.usage_error import UsageError
 
 SAFE, RISKY, DROPPED = 0, 1, 2  # trained across modalities, within each modality, not at all
 Order = Literal['interleaved', 'sequential', 'joint']
+COLUMNS = {  # of a partition, with the value that stands for nothing known yet, the largest type first
+    'score': (math.nan, torch.float32),
+    'p_value': (math.nan, torch.float32),
+    'side': (SAFE, torch.int8),
+}
 STATE_VERSION = 2  # of a partition in a checkpoint; version 1 did not record when the scores were measured
 
 
@@ -23,6 +29,8 @@ class Partition:
     Args:
         rows: Number N of pairs, poisons included.
         fingerprint: Fingerprint of the table whose rows these are; a partition fits no other table.
+        shared: Memory for the :data:`COLUMNS` that the processes of a machine have in common, see
+            :func:`datamodules.files.shared_columns.share_columns`; ``None`` for memory of its own.
 
     Attributes:
         side: ``SAFE``, ``RISKY`` or ``DROPPED`` of each pair, int8 (N,). All pairs start as safe.
@@ -37,9 +45,10 @@ class Partition:
             :meth:`callbacks.mismatches.Mismatches.histogram` gives it; ``None`` where unknown.
     """
 
-    def __init__(self, rows: int, fingerprint: str) -> None:
-        self.side = torch.full((rows,), SAFE, dtype=torch.int8)
-        self.score = torch.full((rows,), float('nan'))
+    def __init__(self, rows: int, fingerprint: str, shared: Mapping[str, Tensor] | None = None) -> None:
+        self._shared = shared
+        own = shared or {name: torch.full((rows,), fill, dtype=dtype) for name, (fill, dtype) in COLUMNS.items()}
+        self.side, self.score = own['side'], own['score']
         self.p_value: Tensor | None = None
         self.fingerprint = fingerprint
         self.epoch = 0
@@ -54,10 +63,19 @@ class Partition:
         """Row numbers of one side, ascending, int64."""
         return torch.nonzero(self.side == side).flatten()
 
+    def hold(self, side: Tensor, score: Tensor, p_value: Tensor | None) -> None:
+        """Takes the columns of another split, the same on all processes; shared memory gets a copy of them."""
+        if self._shared is not None:
+            side, score = self._shared['side'].copy_(side), self._shared['score'].copy_(score)
+            p_value = None if p_value is None else self._shared['p_value'].copy_(p_value)
+        self.side, self.score, self.p_value = side, score, p_value
+
     @property
     def share(self) -> float:
         """Safe pairs as a fraction of all that are not dropped."""
-        return float((self.side == SAFE).sum()) / max(1, int((self.side != DROPPED).sum()))
+        side = self.side.numpy()  # torch would count in int64
+        safe, kept = int(np.count_nonzero(side == SAFE)), int(np.count_nonzero(side != DROPPED))
+        return safe / max(1, kept)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -89,8 +107,8 @@ class Partition:
                 f'has {len(self):,} ({self.fingerprint}): resume with the data and attacks of that run, or start from '
                 f'its weights with model.init_from instead of ckpt_path.'
             )
-        self.side, self.score = state['side'].clone(), state['score'].clone()
-        self.p_value, self.null = state.get('p_value'), state.get('null')
+        self.hold(state['side'].clone(), state['score'].clone(), state.get('p_value'))
+        self.null = state.get('null')
         self.epoch, self.mixture = int(state['epoch']), state['mixture']
         self.scored_after = state['scored_after'] if version > 1 else self._scored_after_of_version_1()
 
@@ -131,16 +149,16 @@ def safe_share(safe: int, risky: int, safe_weight: float = 1.0) -> float:
 
 def endless(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     """Draws ``count`` rows in random order, each of them once before any is drawn again."""
-    rounds = [generator.permutation(rows) for _ in range(-(-count // len(rows)))] if count else []
-    return np.concatenate(rounds)[:count] if rounds else np.empty(0, np.int64)
+    rounds = [generator.permutation(rows) for _ in range(-(-count // len(rows)))] if count else [rows[:0]]
+    return (rounds[0] if len(rounds) == 1 else np.concatenate(rounds))[:count]  # one is not copied
 
 
 class PartitionSampler(Sampler[Draw]):
     """Yields the batches of one epoch, a pure function of its arguments, so that ranks and resumed runs agree.
 
     Args:
-        cross_modal: Rows to train across modalities, int64.
-        within_modal: Rows to train within each modality, int64.
+        cross_modal: Rows to train across modalities, integers of any size.
+        within_modal: Rows to train within each modality, integers of any size.
         steps: Number of batches, the same on all ranks.
         batch_size: Number of pairs in a batch over all ranks; a multiple of ``world``.
         seed: Seed of the order.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal, Protocol, TypeAlias
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from datamodules.rows.row_sets import BLOCK, blocks
 from datamodules.usage_error import UsageError
 
 Strings: TypeAlias = pa.Array | pa.ChunkedArray
@@ -79,7 +80,8 @@ class PairTable:
             raise UsageError('the table has no usable pair: check the root and the annotation file of the data set.')
         self.image = image if isinstance(image, pa.Array | pa.ChunkedArray) else pa.array(image, pa.string())
         self.caption = caption if isinstance(caption, pa.Array | pa.ChunkedArray) else pa.array(caption, pa.string())
-        self.label = np.full(len(image), UNKNOWN, np.int32) if label is None else np.asarray(label, np.int32)
+        unknown = np.broadcast_to(np.int32(UNKNOWN), len(image))  # takes no memory
+        self.label = unknown if label is None else np.asarray(label, np.int32)
         self.classes, self.keys = tuple(classes), dict(keys or {})
         self.opener = opener
 
@@ -111,6 +113,13 @@ class PairTable:
         image, caption = self.image.take(index), self.caption.take(index)
         return PairTable(image, caption, self.label[rows], self.classes, keys, opener=self.opener)
 
+    def part(self, rows: slice) -> PairTable:
+        """Returns consecutive rows, renumbered from 0, without a copy."""
+        start, count = rows.start, rows.stop - rows.start
+        keys = {kind: column.slice(start, count) for kind, column in self.keys.items()}
+        image, caption = self.image.slice(start, count), self.caption.slice(start, count)
+        return PairTable(image, caption, self.label[rows], self.classes, keys, opener=self.opener)
+
     def names(self) -> Strings:
         """What the picture of each row is called in ledgers and lists: its reference, without its place in a shard."""
         name = getattr(self.opener, 'names', None)
@@ -122,14 +131,16 @@ class PairTable:
         digest = hashlib.sha256(str(len(self)).encode())
         for column in (self.names(), self.caption):
             digest.update(digest_strings(column))
-        digest.update(self.label.tobytes())
+        for block in blocks(len(self)):
+            digest.update(self.label[block].tobytes())
         return digest.hexdigest()[:16]
 
 
 def digest_strings(column: pa.Array | pa.ChunkedArray) -> bytes:
     """Hashes the strings of a column, in order, whatever its chunks; reads Arrow's memory without a copy."""
     lengths, characters = hashlib.sha256(), hashlib.sha256()
-    for chunk in [column] if isinstance(column, pa.Array) else column.chunks:
+    whole = [column] if isinstance(column, pa.Array) else column.chunks
+    for chunk in (part.slice(block.start, BLOCK) for part in whole for block in blocks(len(part))):
         lengths.update(np.asarray(pc.binary_length(chunk), np.int32).tobytes())
         _, offsets, content = chunk.buffers()
         width = np.int64 if pa.types.is_large_string(chunk.type) else np.int32
@@ -137,6 +148,12 @@ def digest_strings(column: pa.Array | pa.ChunkedArray) -> bytes:
         if ends[-1] > ends[0]:
             characters.update(memoryview(content)[ends[0] : ends[-1]])
     return lengths.digest() + characters.digest()
+
+
+def list_strings(column: Strings) -> Iterator[str]:
+    """The strings of a column one after the other; only some thousand are Python objects at a time."""
+    for block in blocks(len(column)):
+        yield from column.slice(block.start, BLOCK).to_pylist()
 
 
 def _take_strings(chunks: Sequence[pa.Array], rows: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ def find_trusted(
     Args:
         rule: The rule.
         table: All pairs.
-        untrained: Rows that are left out of training, int64.
+        untrained: Whether each row is left out of training, bool (N,).
         poisons: Poisoned rows, int64 (P,), for a rule that knows them, such as ``CleanSubset``.
         pictures: Hashes the picture of each row, int64 (N,).
 
@@ -36,7 +36,7 @@ def find_trusted(
         dropped = dropped_by(rule, table, poisons, pictures)
     except UsageError as error:  # rules are written for data.filters
         raise UsageError(str(error).replace('data.filters', 'data.trusted')) from error
-    trusted = np.setdiff1d(np.flatnonzero(~dropped), untrained)
+    trusted = np.flatnonzero(~dropped & ~untrained)
     if not len(trusted):
         raise UsageError(
             f'data.trusted names {(~dropped).sum():,} pairs, and none of them is trained on: name readable pairs that '

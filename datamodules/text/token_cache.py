@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from datamodules.files.array_cache import stored_array
+from datamodules.rows.row_sets import blocks
 from datamodules.rows.table import PairTable
 from datamodules.text.prompts import fill_templates
 from datamodules.text.tokenizer import ModelTokenizer, WordTokenizer
@@ -67,8 +68,10 @@ def identify_tokenizer(tokenizer: AnyTokenizer) -> str:
 def warn_of_cut_captions(table: PairTable, tokens: np.ndarray, tokenizer: AnyTokenizer) -> None:
     """Logs how many captions are longer than the model's context, even if their tokens come from the cache."""
     truncated_before = tokenizer.truncated
-    for caption in table.captions(np.flatnonzero(tokens[:, -1])):  # a full row may also be a caption that just fits
-        tokenizer(caption)
+    for block in blocks(len(table)):
+        full = block.start + np.flatnonzero(tokens[block, -1])  # which may also be a caption that just fits
+        for caption in table.captions(full):
+            tokenizer(caption)
     if cut := tokenizer.truncated - truncated_before:
         log.warning(
             '%d of %d captions have more than data.context_length=%d tokens and are cut there: '

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from experiments.bench import large_batches, remote_shards
+from experiments.bench import large_batches, remote_shards, rows
 from experiments.bench.measure import Result
 
 PARTS = [
     large_batches.measure,  # first, because it measures memory
+    rows.measure,
     remote_shards.measure,
 ]
 

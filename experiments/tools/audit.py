@@ -58,7 +58,7 @@ def audit(
         source = ledger
         prepare_data_to_score(model, datamodule)
     findings = find(datamodule, source, compared, str(device))
-    write_ledger(folder / FILE, audited_ledger(findings))
+    write_ledger(folder / FILE, [audited_ledger(findings)])
     weights = ckpt_path or 'as model.pretrained or model.init_from says'
     judge = f'embeddings beside {ledger}' if ledger else f'{type(model).__name__} {model.architecture}, {weights}'
     write_text(page, audit_page(findings, judge, folder / FILE, rows))

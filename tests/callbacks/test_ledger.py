@@ -13,6 +13,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from callbacks import ledger as ledger_module
 from callbacks.ledger import (
     COLUMNS,
     FILE,
@@ -20,6 +21,7 @@ from callbacks.ledger import (
     VERSION_KEY,
     ScoreLedger,
     ledger,
+    ledger_parts,
     mixture_from,
     read_ledger,
     sides_by,
@@ -208,7 +210,7 @@ class TestLedger:
     def test_names_pairs_of_shards_by_key_and_uid(self, tmp_path: Path) -> None:
         image, keys = ['0.tar:a:512:9', '0.tar:b:2048:9'], {'uid': pa.array(['00ff', None])}
         pairs = PairTable(image, ['x', 'y'], keys=keys, opener=TarImages('.'))
-        write_ledger(tmp_path / FILE, ledger(pairs, np.zeros(2, np.float32), np.zeros(2, np.int8), MIXTURE))
+        write_ledger(tmp_path / FILE, [ledger(pairs, np.zeros(2, np.float32), np.zeros(2, np.int8), MIXTURE)])
         lines = read_ledger(tmp_path / FILE)
         assert lines['key'].to_pylist() == ['0.tar:a', '0.tar:b'] and lines['uid'].to_pylist() == ['00ff', None]
 
@@ -216,17 +218,30 @@ class TestLedger:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = pa.table({'row': [1]})
-        write_ledger(tmp_path / FILE, before)
+        write_ledger(tmp_path / FILE, [before])
 
-        def fails(lines: pa.Table, path: Path) -> None:
-            path.write_bytes(b'half')
+        def fails(file: pq.ParquetWriter, lines: pa.Table) -> None:
             raise OSError('no space left')
 
-        monkeypatch.setattr(pq, 'write_table', fails)
+        monkeypatch.setattr(pq.ParquetWriter, 'write_table', fails)
         with pytest.raises(OSError, match='no space left'):
-            write_ledger(tmp_path / FILE, pa.table({'row': [2]}))
+            write_ledger(tmp_path / FILE, [pa.table({'row': [2]})])
         assert pq.read_table(tmp_path / FILE).equals(before)
         assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+    def test_lines_are_written_some_at_a_time_and_read_by_row_and_column(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = table(), two_groups().numpy(), np.zeros(ROWS, np.int8), MIXTURE, np.linspace(0, 1, ROWS)
+        whole = ledger(*given)
+        monkeypatch.setattr(ledger_module, 'LINES_AT_ONCE', 25)
+        write_ledger(tmp_path / FILE, ledger_parts(*given))
+        assert pq.ParquetFile(tmp_path / FILE).num_row_groups == 3
+        assert read_ledger(tmp_path / FILE).equals(whole)
+        assert read_ledger(tmp_path / FILE, ['side', 'row'], [30, 2]).to_pylist() == [
+            {'side': 'safe', 'row': 2},
+            {'side': 'safe', 'row': 30},
+        ]
 
     def test_the_mixture_of_a_partition_is_the_one_that_was_fitted(self) -> None:
         assert mixture_from({**MIXTURE.parameters(), 'threshold': 0.4}) == MIXTURE
@@ -242,7 +257,7 @@ class TestVersions:
         return ledger(table(), np.zeros(ROWS, np.float32), np.zeros(ROWS, np.int8), MIXTURE)
 
     def test_a_ledger_has_a_version_and_is_read_as_written(self, tmp_path: Path) -> None:
-        write_ledger(tmp_path / FILE, self.lines())
+        write_ledger(tmp_path / FILE, [self.lines()])
         assert pq.read_schema(tmp_path / FILE).metadata[b'clipward.ledger'] == b'2'
         assert read_ledger(tmp_path / FILE).equals(self.lines(), check_metadata=True)
 
@@ -251,12 +266,12 @@ class TestVersions:
         assert read_ledger(tmp_path / FILE).equals(self.lines(), check_metadata=True)
 
     def test_another_version_is_refused(self, tmp_path: Path) -> None:
-        write_ledger(tmp_path / FILE, self.lines().replace_schema_metadata({VERSION_KEY: b'3'}))
+        write_ledger(tmp_path / FILE, [self.lines().replace_schema_metadata({VERSION_KEY: b'3'})])
         with pytest.raises(UsageError, match=r'is a ledger of version 3, but this release reads versions 1 and 2: '):
             read_ledger(tmp_path / FILE)
 
     def test_a_table_that_is_not_a_ledger_is_refused(self, tmp_path: Path) -> None:
-        write_ledger(tmp_path / FILE, self.lines().drop_columns('side'))
+        write_ledger(tmp_path / FILE, [self.lines().drop_columns('side')])
         with pytest.raises(UsageError, match=rf'is not a ledger: it needs the columns {", ".join(COLUMNS)}'):
             read_ledger(tmp_path / FILE)
 

@@ -23,6 +23,8 @@ from callbacks.mixture import Array, Mixture, fit_mixture
 from callbacks.repartition import NOTHING_KNOWN, Past, Repartition, SafeRiskyRepartition, Side, Split, top_rows
 from callbacks.scores import Augmented, Clean, Running, Score
 from callbacks.split_callback import STATE_VERSION
+from callbacks.split_decision import TIE_KEY, mark_top, pack_side, unpack_side
+from datamodules.rows.draws import bits
 from datamodules.rows.partition import DROPPED, RISKY, SAFE
 from datamodules.usage_error import UsageError
 from tests.callbacks.planted import (
@@ -227,6 +229,13 @@ class TestDecision:
         assert round(20 * past.fraction) == 4
 
 
+def test_sides_travel_as_two_bits_a_row() -> None:
+    side = np.random.default_rng(0).integers(0, 3, 1003).astype(np.int8)
+    packed = pack_side(side)
+    assert sum(marks.nbytes for marks in packed) == 2 * 126
+    assert (unpack_side(packed, 1003) == side).all()
+
+
 class TestTopRows:
     """The last rows are the poisons here, because attacks append them."""
 
@@ -269,6 +278,14 @@ class TestTopRows:
         score[order[::2]] = 0.9
         assert top_rows(score, 100).tolist() == order[::2] + order[1::2]
         assert top_rows(np.full(8, 0.1), 8).tolist() == [6, 7, 2, 4, 1, 3, 0, 5]  # must not change between versions
+
+    def test_are_those_of_a_sort_of_all_values(self) -> None:
+        score = np.random.default_rng(0).normal(0.25, 0.02, 3000).round(3).astype(np.float32)
+        score[::7] = math.nan
+        order = np.lexsort((bits(3000, TIE_KEY), -score))
+        for count in (0, 1, 1000, 2570):
+            assert top_rows(score, count).tolist() == order[:count].tolist()
+            assert np.flatnonzero(mark_top(score, count)).tolist() == np.sort(order[:count]).tolist()
 
     def test_missing_values_are_never_selected(self) -> None:
         assert top_rows(np.array([math.nan, 0.1, math.nan, 0.3]), 3).tolist() == [3, 1]
@@ -739,8 +756,9 @@ class TestCopies:
     def test_the_histogram_covers_the_scores_that_are_not_merged(self) -> None:
         data = self.Repeated()
         fitting: Any = SimpleNamespace(datamodule=data)
-        known = Mismatches(np.zeros(1))
-        split = SafeRiskyRepartition(copies='together')._judge(fitting, data.similarity.numpy(), None, known)
+        known, score = Mismatches(np.zeros(1)), data.similarity.numpy()
+        callback = SafeRiskyRepartition(copies='together')
+        split = callback._judge(fitting, score, callback._judged(fitting, score), None, known)
         assert split.null is not None and split.null['edges'][-1] > 0.99
 
     def test_refuses_an_unknown_option(self) -> None:

@@ -33,7 +33,7 @@ class Suspicious(NamedTuple):
 
     @property
     def images(self) -> OverlaidPictures:
-        return OverlaidPictures(self.pictures, PAIRS)
+        return OverlaidPictures(self.pictures)
 
     @property
     def hashes(self) -> np.ndarray:

@@ -29,7 +29,7 @@ class KeyAsCaption:
 
 
 def dataset(views: dict[str, int], epoch: int = 5, rewrite: bool = True, **kwargs: Any) -> PairDataset:
-    images = OverlaidPictures(DecodedPictures(TABLE, 8), 10)
+    images = OverlaidPictures(DecodedPictures(TABLE, 8))
     tokens = np.stack([TOKENIZER(caption) for caption in TABLE.captions(range(10))]).astype(np.uint16)
     captions = (KeyAsCaption() if rewrite else None,)
     return PairDataset(TABLE, images, TOKENIZER, tokens, captions, views, seed=7, epoch=epoch, **kwargs)
@@ -37,23 +37,23 @@ def dataset(views: dict[str, int], epoch: int = 5, rewrite: bool = True, **kwarg
 
 class TestOverlaidPictures:
     def test_overlays_replace_clean_pictures_and_follow_them(self) -> None:
-        images = OverlaidPictures(shades(0, 1, 2, 3), 6, [(np.array([5, 1, 4]), shades(100, 101, 102))])
+        images = OverlaidPictures(shades(0, 1, 2, 3), [(np.array([5, 1, 4]), shades(100, 101, 102))])
         assert images(np.array([0, 1, 2, 3, 4, 5, 1]))[:, 0, 0, 0].tolist() == [0, 101, 2, 3, 102, 100, 101]
 
     def test_a_later_overlay_wins(self) -> None:
         overlays = [(np.array([0, 2]), shades(100, 101)), (np.array([2, 4]), shades(200, 201))]
-        images = OverlaidPictures(shades(0, 1, 2, 3), 5, overlays)
+        images = OverlaidPictures(shades(0, 1, 2, 3), overlays)
         assert images(np.arange(5))[:, 0, 0, 0].tolist() == [100, 1, 200, 3, 201]
         assert [images.is_overlaid(row) for row in range(5)] == [True, False, True, False, True]
 
     def test_does_not_open_a_clean_picture_that_is_replaced(self) -> None:
         table = tiny_table(4, 2, seed=0)
-        images = OverlaidPictures(DecodedPictures(table, 2), 4, [(np.array([1]), shades(100))])
+        images = OverlaidPictures(DecodedPictures(table, 2), [(np.array([1]), shades(100))])
         images(np.array([0, 1]))
         assert table.opener.opened == ['0:0']
 
     def test_returns_writable_arrays(self) -> None:
-        images = OverlaidPictures(shades(0, 1), 2, [(np.empty(0, np.int64), shades())])
+        images = OverlaidPictures(shades(0, 1), [(np.empty(0, np.int64), shades())])
         assert images(np.array([1, 0])).flags.writeable
 
 

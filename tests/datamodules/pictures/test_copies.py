@@ -10,7 +10,7 @@ from datamodules.pictures.copies import least_of_copies, picture_hashes
 def random_pictures(*names: int) -> OverlaidPictures:
     """Random pictures; equal names give equal pictures."""
     pictures = [np.random.default_rng(name).integers(0, 256, (3, 4, 4), np.uint8) for name in names]
-    return OverlaidPictures(np.stack(pictures), len(names))
+    return OverlaidPictures(np.stack(pictures))
 
 
 class TestPictureHashes:
@@ -34,7 +34,7 @@ class TestPictureHashes:
     def test_a_poison_is_hashed_with_its_trigger(self) -> None:
         plain = random_pictures(1, 1)
         assert isinstance(plain.clean, np.ndarray)
-        triggered = OverlaidPictures(plain.clean, 2, [(np.array([1]), 255 - plain.clean[:1])])
+        triggered = OverlaidPictures(plain.clean, [(np.array([1]), 255 - plain.clean[:1])])
         assert len(set(picture_hashes(triggered, 2).tolist())) == 2
 
 

@@ -22,7 +22,7 @@ def test_is_the_picture_with_its_noise_within_the_range_of_a_picture_if_it_is_pr
     store.mark_written(np.arange(3))
     store.end()
     clean = np.array([100, 3, 7], np.uint8).reshape(3, 1, 1, 1) * np.ones((1, 3, 4, 4), np.uint8)
-    images, protected = OverlaidPictures(clean, 3), np.array([True, True, False])
+    images, protected = OverlaidPictures(clean), np.array([True, True, False])
     pictures = ProtectedPictures(images, store, np.arange(3), protected)
     shown = [np.unique(np.asarray(Image.open(io.BytesIO(pictures[number].png)))).tolist() for number in range(3)]
     assert shown == [[108], [0], [7]] and [pictures[number].largest for number in range(3)] == [8, 3, 0]

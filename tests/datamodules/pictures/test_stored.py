@@ -19,7 +19,7 @@ def stored(tmp_path: Path) -> StoredPictures:
 def test_pictures_are_read_by_row(stored: StoredPictures) -> None:
     rows = np.array([4, 1, 4])
     assert (stored[rows] == stored.images[rows]).all() and len(stored) == 6
-    assert (OverlaidPictures(stored, 6)(rows) == stored.images[rows]).all()
+    assert (OverlaidPictures(stored)(rows) == stored.images[rows]).all()
     assert stored[rows[:0]].shape == (0, 3, 8, 8)
 
 

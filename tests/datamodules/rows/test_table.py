@@ -32,6 +32,11 @@ class TestPairTable:
         assert PairTable(column, pa.chunked_array([column]), opener=IMAGES).image is column
         assert isinstance(build_table(['a']).caption, pa.Array)
 
+    def test_part_renumbers(self) -> None:
+        part = build_table(['a', 'b', 'c'], [0, 1, 0]).part(slice(1, 3))
+        assert part.captions([0, 1]) == ['b', 'c'] and part.label.tolist() == [1, 0]
+        assert np.asarray(part.open(0)).max() == 1
+
     def test_take_renumbers(self) -> None:
         taken = build_table(['a', 'b', 'c'], [0, 1, 0]).take(np.array([2, 1]))
         assert taken.captions([0, 1]) == ['c', 'b']

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from datamodules.rows.filters import CleanSubset, Filter, KeyList
+from datamodules.rows.row_sets import mark_rows
 from datamodules.rows.trusted import find_trusted
 from datamodules.usage_error import UsageError
 from tests.helpers.tiny import tiny_table
@@ -14,7 +15,8 @@ TABLE = tiny_table(6, 2, seed=0)  # their names are 0:0 to 0:5
 
 
 def trusted(rule: Filter | None, untrained: list[int]) -> list[int]:
-    return find_trusted(rule, TABLE, np.array(untrained), np.array([5]), lambda: np.arange(6)).tolist()
+    is_untrained = mark_rows(np.array(untrained, int), 6)
+    return find_trusted(rule, TABLE, is_untrained, np.array([5]), lambda: np.arange(6)).tolist()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from experiments.bench import (
     prompts,
     remote_shards,
     retrieval,
+    rows,
     run,
     scale,
     split,
@@ -63,6 +64,7 @@ TINY: dict[str, tuple[ModuleType, dict[str, Any]]] = {
 }
 TINY_PARTS: list[tuple[ModuleType, dict[str, Any]]] = [  # of scale
     (large_batches, {'BATCH': 2048, 'WIDTH': 4, 'POOL': 32, 'QUERIES': 8, 'POOL_WIDTH': 4}),
+    (rows, {'PAIRS': 400_000, 'COLUMNS_ALONE': 8000}),
     (remote_shards, {'SHARDS': 4, 'PAIRS': 4, 'PHOTOS': 2, 'SIZE': 32, 'REPEATS': 1}),
 ]
 
