@@ -84,7 +84,7 @@ def cost_of_pairs(folder: str, rows: int) -> Cost:
     with tempfile.TemporaryDirectory(dir=folder) as own:
         in_new_process(write_strings, own, rows)
         torch.set_num_threads(1)
-        heldout = random_table(HELDOUT_ROWS, seed=1)
+        heldout = random_table(max(HELDOUT_ROWS, rows // 200), seed=1)  # where attacks take their pictures
         with Memory() as memory:
             pairs = StoredPairs(Path(own), heldout)
             setup = seconds(lambda: pairs.setup('fit'))
