@@ -39,6 +39,7 @@ SEEN_KEY = b'clipward.seen'  # there too: share of the pairs that the model was 
 COLUMNS = ('row', 'key', 'caption', 'similarity', 'posterior', 'side')
 P_VALUE = 'p_value'  # a further column, where pairs that do not match were measured
 WELL_MATCHED = 0.1  # largest p-value of a pair that `predict` does not count as doubtful
+TELLS_ROUGHLY = 0.7  # share of pairs more similar than a shuffled one, below which a model cannot tell which match
 FEW = 200  # pairs; two groups of fewer are found by chance
 LINES_AT_ONCE = 1 << 20
 UID = 'uid'  # a further column, of shards whose samples have one
@@ -299,14 +300,20 @@ def sides_by(score: np.ndarray, cut: float | None) -> np.ndarray:
 
 
 def describe_p_values(p_value: np.ndarray) -> str:
-    """How many pairs look like mismatched ones, in words; empty where no p-value is known."""
+    """How many pairs look like mismatched ones, in words, and whether to believe it; empty if no p-value is known."""
     known = p_value[~np.isnan(p_value)]
     if not len(known):
         return ''
-    doubtful = int((known > WELL_MATCHED).sum())
-    return (
+    doubtful, told = int((known > WELL_MATCHED).sum()), 1 - float(known.mean())
+    said = (
         f'{doubtful:,} of {len(known):,} pairs ({doubtful / len(known):.1%}) look like pairs that do not match: more '
         f'than {WELL_MATCHED:.0%} of shuffled pairs are at least as similar (p_value above {WELL_MATCHED:g}).'
+    )
+    if told >= TELLS_ROUGHLY:
+        return said
+    return (
+        f'{said} But in only {told:.0%} of comparisons, the model finds a pair more similar than a picture with '
+        f'another caption: unless most pairs do not match, it cannot tell which do.'
     )
 
 

@@ -131,11 +131,16 @@ def describe_attack(name: str, attack: Any, poisons: Mapping[str, int]) -> str:
 
 
 def describe_defense(run: Run) -> list[str]:
-    """Method, split and filters of a run."""
+    """Method, split and filters of a run, and whether the split could be trusted."""
     split = class_of((run.settings.get('callbacks') or {}).get('repartition'))
     filters = arguments_of(run.settings.get('data')).get('filters') or {}
     lines = [f'Method: {class_of(run.settings.get("model"))}.']
     lines.append(f'Split into safe and risky pairs: {split}.' if split else 'No split: every pair counts as safe.')
+    if run.result and run.result.distrusted_after is not None:
+        lines.append(
+            f'**The split after epoch {run.result.distrusted_after} could not be trusted, so poisons may have been '
+            f'trained on as safe pairs.**'
+        )
     lines += [f'Pairs left out before training by {class_of(rule)}.' for rule in filters.values() if rule]
     if run.result and run.result.kept is not None:
         lines.append(f'Share of the pairs that were kept: {run.result.kept:.1%}.')

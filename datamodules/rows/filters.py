@@ -310,7 +310,9 @@ def read_lines(file: str, further: Sequence[str] = (), is_scored: bool = False) 
         UsageError: If the file is missing or is not a ledger.
     """
     if '://' not in file and not Path(file).is_file():
-        raise UsageError(f'data.filters: there is no file={file!r}: give the ledger.parquet that a run has written.')
+        raise UsageError(
+            f'data.filters: there is no file={file!r}: give the ledger.parquet that a run, predict or audit wrote.'
+        )
     try:
         present = pq.read_schema(file).names if further else []
         wanted = pa.schema([*LEDGER, *((name, pa.float32()) for name in further if name in present)])

@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from callbacks.ledger import TELLS_ROUGHLY
 from callbacks.separation import auroc
 from callbacks.vouching import describe_seen
 
 MAX_P = 0.05  # largest p-value of a pair that is kept in the estimate, as in docs/experiments.md
-TELLS, TELLS_ROUGHLY = 0.9, 0.7  # separations from which on a model tells pairs that match, and tells them roughly
+TELLS = 0.9  # separation from which on a model tells pairs that match; from TELLS_ROUGHLY on it tells them roughly
 BY_HEART = 0.999  # separation from which on a model has learned every pair that it was trained on
 BY_CHANCE = 0.5  # p-values above it are nearly all those of mismatched pairs
 

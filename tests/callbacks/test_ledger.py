@@ -20,6 +20,7 @@ from callbacks.ledger import (
     SEEN_KEY,
     VERSION_KEY,
     ScoreLedger,
+    describe_p_values,
     ledger,
     ledger_parts,
     mixture_from,
@@ -282,6 +283,19 @@ class TestVersions:
         with pytest.raises(UsageError, match='cannot be read as a ledger') as error:
             read_ledger(tmp_path / FILE)
         assert '\n' not in str(error.value)
+
+
+class TestDescribePValues:
+    def test_counts_pairs_that_look_mismatched(self) -> None:
+        said = describe_p_values(np.array([0.0, 0.05, 0.6, np.nan]))
+        assert said.startswith('1 of 3 pairs (33.3%) look like pairs that do not match: ')
+        assert said.endswith('(p_value above 0.1).')
+
+    def test_says_so_when_the_model_cannot_tell(self) -> None:
+        assert 'But in only 50% of comparisons, ' in describe_p_values(np.linspace(0, 1, 101))
+
+    def test_says_nothing_without_a_p_value(self) -> None:
+        assert describe_p_values(np.array([np.nan])) == ''
 
 
 class TestSummary:

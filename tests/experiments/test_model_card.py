@@ -55,6 +55,15 @@ def test_says_what_attacked_and_defended_the_model(model: CLIP, tmp_path: Path) 
     assert "create_model_and_transforms('local-dir:mine'" in text
 
 
+@pytest.mark.parametrize(('trusted', 'is_said'), [([1.0, 0.0], True), ([1.0, 1.0], False)])
+def test_says_that_a_split_could_not_be_trusted(
+    model: CLIP, tmp_path: Path, trusted: list[float], is_said: bool
+) -> None:
+    rows = [{**row(epoch, 0.2), 'partition/trusted': value} for epoch, value in enumerate(trusted)]
+    text = model_card('mine', model, checkpoint(), write_version(tmp_path / 'run', 0, rows, **SETTINGS))
+    assert ('The split after epoch 2 could not be trusted' in text) == is_said
+
+
 def test_rates_are_those_of_the_checkpoint_and_not_of_the_end(model: CLIP, tmp_path: Path) -> None:
     text = card(model, tmp_path / 'run')
     interval = '(95 % interval 30.0% to 50.0%), and 5.0% of clean pictures'
