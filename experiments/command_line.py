@@ -35,7 +35,7 @@ from experiments.resolved_config import ResolvedConfig
 from experiments.run_folder import RunFolder
 from experiments.run_log import with_run_log
 from experiments.run_place import check_name, check_run, place_of
-from experiments.slurm_environment import with_slurm
+from experiments.slurm_environment import refuse_checkpoints_of_others, with_slurm
 from experiments.subcommands import (
     DATA_ARGUMENTS,
     DESCRIPTION,
@@ -207,6 +207,7 @@ class CommandLine(LightningCLI):
         shows_progress = config.get('enable_progress_bar') is not False and not config.get('barebones')
         config['callbacks'] = with_progress_bar(config.get('callbacks'), shows_progress)
         config['plugins'] = with_slurm(_with_checkpoint_io(config.get('plugins')))
+        refuse_checkpoints_of_others(config.get('default_root_dir'))
         if self.subcommand not in TOOLS:  # tools have no run folder
             config['logger'] = with_run_log(config.get('logger'))
         ours = [self.watch, Agreement(), self.run_folder, TrainingPlan(), WandbFiles(), LastEvaluation()]

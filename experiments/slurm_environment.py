@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from datamodules.usage_error import UsageError
 
 
 def with_slurm(plugins: Sequence[Any]) -> list[Any]:
@@ -21,3 +24,20 @@ def with_slurm(plugins: Sequence[Any]) -> list[Any]:
     if is_given or TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return [*plugins]
     return [*plugins, SLURMEnvironment(auto_requeue=False)]
+
+
+def refuse_checkpoints_of_others(root: str | None) -> None:
+    """Refuses a folder from which Lightning would load the weights of another run, in a job of SLURM and unasked.
+
+    Args:
+        root: ``trainer.default_root_dir``; ``None`` for the working directory.
+
+    Raises:
+        UsageError: If such a checkpoint is there.
+    """
+    left = sorted(Path(root or '.').glob('hpc_ckpt_*.ckpt')) if SLURMEnvironment.detect() else []
+    if left:
+        raise UsageError(
+            f'{left[-1]} is what another run saved when its job of SLURM ended, and Lightning would go on from it: '
+            f'move it elsewhere, or set another trainer.default_root_dir.'
+        )

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from experiments.slurm_environment import with_slurm
+from datamodules.usage_error import UsageError
+from experiments.slurm_environment import refuse_checkpoints_of_others, with_slurm
 from tests.integration.processes import Launch, slurm_environment, torchrun_environment
 
 LAUNCH = Launch(rank=0, ranks=4, per_node=2, port=29500)
@@ -35,3 +38,15 @@ def test_torchrun_within_a_job_starts_the_processes(job: None, monkeypatch: pyte
 
 def test_nothing_is_added_elsewhere() -> None:
     assert with_slurm([]) == []
+
+
+def test_a_checkpoint_that_lightning_would_load_unasked_is_refused(job: None, tmp_path: Path) -> None:
+    refuse_checkpoints_of_others(str(tmp_path))
+    (tmp_path / 'hpc_ckpt_3.ckpt').touch()  # lightning 2.6.6 loads the newest of them in any job with this folder
+    with pytest.raises(UsageError, match=r'hpc_ckpt_3\.ckpt is what another run saved'):
+        refuse_checkpoints_of_others(str(tmp_path))
+
+
+def test_outside_of_a_job_such_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / 'hpc_ckpt_3.ckpt').touch()
+    refuse_checkpoints_of_others(str(tmp_path))
