@@ -75,11 +75,11 @@ def _refuse_what_cannot_be_resumed(path: Path, checkpoint: dict[str, Any]) -> No
 
 def _is_plain(state: Any) -> bool:
     """Whether a state is read back without running what its classes say."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
+    temporary = io.BytesIO()
+    torch.save(state, temporary)
+    temporary.seek(0)
     try:
-        torch.load(file, weights_only=True)
+        torch.load(temporary, weights_only=True)
     except pickle.UnpicklingError:
         return False
     return True

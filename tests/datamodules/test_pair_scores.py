@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from datamodules.pair_scores import NAMES, OF_A_COPY, PairScores, score_pairs
+from datamodules.pictures.batches import OverlaidPictures
 from datamodules.rows.suspicion import STANDS_OUT
 from datamodules.usage_error import UsageError
 from tests.helpers.suspicious import CLEAN, COPIED, PAIRS, PATCHED, PATTERNED, suspicious
@@ -36,7 +37,7 @@ def test_copies_are_one_group_also_if_they_were_saved_anew(scores: PairScores) -
 
 def test_a_picture_that_occurs_as_often_as_all_others_is_not_suspicious() -> None:
     twice = [np.concatenate([part, part]) for part in (GIVEN.hashes, GIVEN.image, GIVEN.text)]
-    images = type(GIVEN.images)(np.concatenate([GIVEN.pictures, GIVEN.pictures]), 2 * PAIRS)
+    images = OverlaidPictures(np.concatenate([GIVEN.pictures, GIVEN.pictures]))
     assert (score_pairs(images, *twice).standing['copies'][:CLEAN] == 0).all()
 
 
