@@ -48,5 +48,6 @@ def test_a_checkpoint_that_lightning_would_load_unasked_is_refused(job: None, tm
 
 
 def test_outside_of_a_job_such_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / 'hpc_ckpt_3.ckpt').touch()
+    (left := tmp_path / 'hpc_ckpt_3.ckpt').touch()
     refuse_checkpoints_of_others(str(tmp_path))
+    assert left.exists()
