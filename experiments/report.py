@@ -55,6 +55,13 @@ def main() -> None:
             print(f'\n{differences}')
         if options.cost:
             print(f'\n{epoch_table(results, reference)}\n\n{overhead_table(results, reference)}')
+        if options.report:
+            write_report(options.report, title_of(results), sections(results, reference))
+            print(f'report: {options.report}')
+        if options.save:
+            save_all(results, options.save)
+        if options.clip_benchmark:
+            write_records(results, options.clip_benchmark)
         figures = {
             'figure': success_over_epochs,
             'trade_off': success_against_accuracy,
@@ -65,13 +72,6 @@ def main() -> None:
             if path := getattr(options, option):
                 save_figure(draw(results), path, dpi=150)
                 print(f'figure: {path}')
-        if options.report:
-            write_report(options.report, title_of(results), sections(results, reference))
-            print(f'report: {options.report}')
-        if options.save:
-            save_all(results, options.save)
-        if options.clip_benchmark:
-            write_records(results, options.clip_benchmark)
 
 
 def read_all(paths: Sequence[Path]) -> list[Result]:

@@ -43,21 +43,29 @@ def success_against_accuracy(results: Sequence[Result]) -> Figure:
     for axis, attack in zip(axes, attacks, strict=True):
         for index, (name, runs) in enumerate(group_repetitions(results).items()):
             _draw_points(axis, index, name + star(runs), runs, attack)
-        axis.set(title=attack, xlabel='zero-shot accuracy', ylabel='attack success rate', ylim=(-0.03, 1.03))
+        axis.set(title=attack, xlabel='zero-shot accuracy', ylabel='attack success rate')
         axis.grid(alpha=0.25)
+    _share_rates(axes)
     draw_legend(figure)
     return figure
 
 
 def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Panels in rows of at most three, each of a size in inches."""
-    columns = min(count, MAX_COLUMNS)
+    """Panels in rows of at most three, four in a square, each of a size in inches."""
+    columns = 2 if count == 4 else min(count, MAX_COLUMNS)
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows + 0.4), layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes[count:]:
         axis.remove()
     return figure, list(axes[:count])
+
+
+def _share_rates(axes: Sequence[Axes]) -> None:
+    """One scale of success for all panels, from 0 to the highest point."""
+    top = max((float(rate) for axis in axes for line in axis.lines for rate in line.get_ydata()), default=0.0) or 1.0
+    for axis in axes:
+        axis.set_ylim(-0.05 * top, 1.1 * top)
 
 
 def _accuracy_metric(results: Sequence[Result]) -> str:
@@ -79,9 +87,8 @@ def _draw_points(axis: Axes, index: int, name: str, runs: Sequence[Result], atta
     values = [(run.last(run.accuracy_metric), run.last(asr_metric(attack, 'rate'))) for run in runs]
     points = [point for point in values if None not in point]
     if points:
-        axis.plot(
-            *zip(*points, strict=True), MARKERS[index % len(MARKERS)], color=_color(index), label=name, alpha=0.85
-        )
+        style = {'color': _color(index), 'fillstyle': 'full' if index < len(COLORS) else 'none'}  # colors come twice
+        axis.plot(*zip(*points, strict=True), MARKERS[index % len(MARKERS)], label=name, alpha=0.85, **style)
 
 
 def _draw_panel(axis: Axes, rows: Mapping[str, Sequence[Result]], metric: str, title: str) -> None:

@@ -61,7 +61,8 @@ async function load(file) {
   try {
     const saved = JSON.parse(await file.text());
     if (saved.fingerprint !== document.body.dataset.fingerprint) throw new Error('it is of another data set');
-    for (const decision of ['keep', 'drop', 'unsure']) for (const row of saved[decision]) decisions.set(row, decision);
+    const read = ['keep', 'drop', 'unsure'].flatMap((decision) => saved[decision].map((row) => [row, decision]));
+    for (const [row, decision] of read) decisions.set(row, decision); // all of a file, or nothing
   } catch (error) {
     byId('problem').textContent = `This file cannot be read: ${error.message}`;
   }

@@ -50,10 +50,12 @@ def audit(
         raise UsageError(f'out={out!r} must end in .html.')
     check_number('rows', rows, f'[1, {MAX_ROWS}]')
     check_number('compared', compared, '[100, inf)')
+    if ledger is None:
+        model = load_trained(model, ckpt_path, device)
     folder = page.with_name(f'{page.stem}_scores')
     make_folder(folder)  # refused now, not after hours
     if ledger is None:
-        source = str(embed(load_trained(model, ckpt_path, device), datamodule, device, folder))
+        source = str(embed(model, datamodule, device, folder))
     else:
         source = ledger
         prepare_data_to_score(model, datamodule)

@@ -100,3 +100,10 @@ def test_a_mistake_ends_the_command_with_one_sentence(
         report(tmp_path / 'run', option.format(tmp_path))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(message.format(tmp_path))
+
+
+def test_a_figure_that_cannot_be_drawn_costs_no_other_file(tmp_path: Path, report: Callable[..., None]) -> None:
+    write_version(tmp_path / 'run', 0, [{'epoch': 0, 'zero_shot/heldout': 0.25}])
+    with pytest.raises(SystemExit, match='2'):
+        report(tmp_path / 'run', f'--retrieval={tmp_path}/curves.png', f'--report={tmp_path}/report.md')
+    assert '| 0.250 |' in (tmp_path / 'report.md').read_text()

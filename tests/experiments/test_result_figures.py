@@ -50,6 +50,7 @@ def test_success_against_accuracy_has_a_point_for_each_run() -> None:
     (axis,) = success_against_accuracy(runs).axes
     points = {str(line.get_label()): [tuple(point) for point in line.get_xydata()] for line in axis.lines}
     assert points == {'clip': [(0.4, 0.75), (0.5, 0.005)], 'safeclip': [(0.5, 0.0)]}
+    assert 0.75 < axis.get_ylim()[1] < 0.9  # no room for rates that no run has
 
 
 def test_success_against_accuracy_needs_an_attack() -> None:

@@ -104,6 +104,7 @@ class TestRefusals:
     def test_a_model_with_random_weights(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         refused = refusal(capsys, tmp_path, 'audit', f'--out={tmp_path}/page.html')
         assert 'random weights tell nothing: give --ckpt_path' in refused
+        assert not (tmp_path / 'page_scores').exists()
 
     def test_a_ledger_that_is_missing_or_without_embeddings(
         self, audited: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
