@@ -60,7 +60,7 @@ class Protection:
         settings: Which noise and triggers to make.
 
     Attributes:
-        unit: The noise that each row shares, int64 (N,): rows of equal pictures with ``image``, of equal classes with
+        unit: The noise and trigger that each row shares, int64 (N,): rows of equal pictures with ``image``, of equal classes with
             ``class``; -1 for rows that are not trained on.
         place: Position of each row's trigger among its tokens, int32 (N,).
         allowed: Tokens that a trigger may consist of, ascending, int64 (A,).
@@ -158,7 +158,7 @@ class Protection:
         )  # fmt: skip
 
     def _first_triggers(self) -> Array:
-        shape = len(self.unit), self.settings.trigger_length
+        shape = int(self.unit.max(initial=-1)) + 1, self.settings.trigger_length
         if self.settings.trigger_start == 'random':
             drawn = bits(shape[0] * shape[1], self.settings.seed, _FIRST_TRIGGERS) % np.uint64(
                 max(1, len(self.allowed))

@@ -134,20 +134,22 @@ def search_by_pair(trigger: Tensor, candidates: Tensor, losses: Losses, beam: in
     return beams[:, 0]
 
 
-def accept_best(image: Tensor, old: Tensor, new: Tensor, logit_scale: Tensor) -> Tensor:
+def accept_best(image: Tensor, old: Tensor, new: Tensor, logit_scale: Tensor, unit: Tensor) -> Tensor:
     """Which pairs take their new caption, bool (B,), so that the loss of the batch does not rise.
 
-    Captions that lower the loss one at a time can raise it together. So the pairs are ranked by what each gains alone,
-    and of none, the first, the first 2, 4, 8 ... of them the number with the lowest loss is taken.
+    Captions that lower the loss one at a time can raise it together. So the units are ranked by what their pairs gain
+    alone, and of none, the first, the first 2, 4, 8 ... of them the number with the lowest loss is taken.
 
     Args:
         image: Unit-norm embeddings, (B, D).
         old: Unit-norm embeddings of the present captions, (B, D).
         new: Unit-norm embeddings of the new ones, (B, D).
         logit_scale: Inverse temperature, scalar.
+        unit: Pairs of one number share a trigger: all of them take theirs, or none does. From 0 on, int64 (B,).
     """
-    rank = replaced_losses(image, old, logit_scale, new[:, None])[:, 0].argsort(stable=True).argsort()
-    counts = [0, *(2**power for power in range(len(image).bit_length())), len(image)]
-    is_new = rank < torch.tensor(counts, device=rank.device)[:, None]  # (m, B)
+    change = replaced_losses(image, old, logit_scale, new[:, None])[:, 0] - batch_losses(image, old[None], logit_scale)
+    rank = change.new_zeros(int(unit.max()) + 1).index_add(0, unit, change).argsort(stable=True).argsort()
+    counts = [0, *(2**power for power in range(len(rank).bit_length())), len(rank)]
+    is_new = rank[unit] < torch.tensor(counts, device=rank.device)[:, None]  # (m, B)
     losses = batch_losses(image, torch.where(is_new[..., None], new, old), logit_scale)
     return is_new[losses.argmin()]

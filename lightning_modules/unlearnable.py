@@ -82,8 +82,8 @@ class MEM(CLIP):
         eps: Largest noise in levels of 255, at most 127.
         shuffle_captions: Compare each picture with the caption of another pair while its noise is searched, in which
             only the trigger is its own, so that noise and trigger stick together.
-        granularity: What shares one noise. ``image``: all pairs of equal pictures, so that one picture can be
-            published. ``row``: none, as in the paper. ``class``: all pictures of a class, by their labels.
+        granularity: What shares one noise and one trigger. ``image``: all pairs of equal pictures, so that one picture
+            can be published. ``row``: none, as in the paper. ``class``: all pictures of a class, by their labels.
         noise_start: Noise before the first round: ``zero``, or ``random`` whole levels up to ``eps``.
         averaged_views: Random crops and flips of a picture that the gradient for its noise is averaged over, so that
             the noise survives them (AUE; Wang et al., 2024). 0 takes the picture as it is.
@@ -291,6 +291,7 @@ class MEM(CLIP):
             gradient = pixel_gradient(loss, leaves[0])  # (b, T, W)
             slot = captions.place[:, None] + torch.arange(trigger.shape[1], device=self.device)
             gradient = gradient.gather(1, slot[..., None].expand(-1, -1, gradient.shape[-1]))
+            gradient = self._sum_in_units(gradient, batch)
             allowed = torch.from_numpy(self.protection.allowed).to(self.device)
             scores = hotflip_scores(gradient, embedding_of(self.towers).weight[allowed].detach())
             return best_candidates(scores, allowed, self.candidates)
@@ -307,11 +308,14 @@ class MEM(CLIP):
             with self._exact():
                 return replaced_losses(image, text, self.logit_scale, options, own.start)
 
-        found = search_by_pair(trigger[own], candidates[own], losses, self.beam)
-        new = self._gather_shares(self._embed_words(batch, found[None])[0], batch).rows
+        _, first, unit = np.unique(self.protection.unit[batch.rows], return_index=True, return_inverse=True)
+        found = self._gather_shares(search_by_pair(trigger[own], candidates[own], losses, self.beam), batch).rows
+        found = found[torch.from_numpy(first[unit]).to(self.device)]  # of pairs that share a trigger, the first decides
+        new = self._gather_shares(self._embed_words(batch, found[None, own])[0], batch).rows
         with self._exact():
-            is_accepted = self._agree(accept_best(image, text, new, self.logit_scale))
-        return torch.where(is_accepted[:, None], self._gather_shares(found, batch).rows, trigger)
+            shared = torch.from_numpy(unit).to(self.device)
+            is_accepted = self._agree(accept_best(image, text, new, self.logit_scale, shared))
+        return torch.where(is_accepted[:, None], found, trigger)
 
     def _losses_with(self, batch: Batch, image: Tensor, triggers: Tensor) -> Tensor:
         """Loss of a batch with each of several sets of triggers (m, B, n), (m,)."""
@@ -331,23 +335,16 @@ class MEM(CLIP):
 
     def _search_noise(self, batch: Batch, trigger: Tensor) -> Tensor:
         """Noise of the pictures of this process in levels, int16 (b, 3, H, W)."""
-        units, unit = np.unique(self.protection.unit[batch.rows], return_inverse=True)
-        low, high = bounds(batch.pictures.short(), self.settings.eps)
-        gradient, step = self._gradient(batch, trigger), self.direction * self.step
-        if len(units) == len(batch.rows):
-            noise = self._stored_noise(self.protection.unit[batch.rows[batch.own]])
-            return perturb(noise, gradient, self.noise_steps, step, low, high)
-        own = torch.from_numpy(unit[batch.own]).to(self.device)  # several pictures share noise: (U, 3, H, W)
+        gradient, eps = self._gradient(batch, trigger), self.settings.eps
+        low, high = bounds(batch.pictures.short(), eps)
+        if self.settings.granularity == 'class':  # whose pictures have different ranges
+            low, high = torch.full_like(low, -eps), torch.full_like(high, eps)
 
         def summed(noise: Tensor, number: int) -> Tensor:
-            total = torch.zeros_like(noise, dtype=torch.float).index_add(0, own, gradient(noise[own], number))
-            return total if self.trainer.world_size == 1 else cast(Tensor, self.all_gather(total)).sum(0)
+            return self._sum_in_units(gradient(noise, number), batch)
 
-        eps = torch.tensor(self.settings.eps, device=self.device, dtype=torch.int16)
-        noise = perturb(self._stored_noise(units), summed, self.noise_steps, step, -eps, eps)[own]
-        if self.settings.granularity == 'class':  # whose pictures have different ranges
-            return noise
-        return torch.minimum(torch.maximum(noise, low), high)
+        noise = self._stored_noise(self.protection.unit[batch.rows[batch.own]])
+        return perturb(noise, summed, self.noise_steps, self.direction * self.step, low, high)
 
     def _gradient(self, batch: Batch, trigger: Tensor) -> Callable[[Tensor, int], Tensor]:
         """Maps noise of the pictures of this process, and the number of a step, to the gradient of the batch's loss."""
@@ -392,6 +389,15 @@ class MEM(CLIP):
         return self._gather_shares(self.encode_text(own.with_trigger(trigger[batch.own])), batch).rows
 
     # --- helpers ----------------------------------------------------------------------------------------------------
+
+    def _sum_in_units(self, gradient: Tensor, batch: Batch) -> Tensor:
+        """Gradients of this process's pairs (b, ...), each the sum over all pairs of the batch that share its unit."""
+        units, unit = np.unique(self.protection.unit[batch.rows], return_inverse=True)
+        if len(units) == len(batch.rows):
+            return gradient
+        own = torch.from_numpy(unit[batch.own]).to(self.device)
+        total = gradient.new_zeros(len(units), *gradient.shape[1:]).index_add(0, own, gradient)
+        return (total if self.trainer.world_size == 1 else cast(Tensor, self.all_gather(total)).sum(0))[own]
 
     def _gather_shares(self, rows: Tensor, batch: Batch) -> Gathered:
         """Rows of all pairs of a batch, in order; those of this process keep their gradient.

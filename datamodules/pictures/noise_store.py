@@ -33,7 +33,7 @@ class StoreSettings:
         fingerprint: Fingerprint of the pairs, see :class:`datamodules.rows.partition.Partition`.
         size: Side of a picture in pixels.
         eps: Largest noise in levels of 255.
-        granularity: What shares one noise: ``image``, ``row`` or ``class``.
+        granularity: What shares one noise and one trigger: ``image``, ``row`` or ``class``.
         trigger_length: Words of a trigger, each one token.
         trigger_place: Where in a caption they are: ``start``, ``end`` or ``random``.
         tokenizer: Identity of the tokenizer, see :func:`datamodules.text.token_cache.identify_tokenizer`.
@@ -52,12 +52,12 @@ class StoreSettings:
 
 
 class NoiseStore:
-    """Noise by unit and triggers by row. Use :meth:`create` or :meth:`open`.
+    """Noise and triggers by unit. Use :meth:`create` or :meth:`open`.
 
     Attributes:
         folder: Its folder.
         settings: What it was made for.
-        unit: The noise that each row shares, int32 (R,); -1 for rows that are left out, which stay clean.
+        unit: The noise and trigger that each row shares, int32 (R,); -1 for rows that are left out, which stay clean.
         place: Position of each row's trigger among the tokens of its caption, int32 (R,).
         rounds: Number of rounds that are whole.
         begun: Number of rounds that were begun.
@@ -68,10 +68,10 @@ class NoiseStore:
         self.unit, self.place = (np.load(folder / f'{name}.npy') for name in ('unit', 'place'))
         self._is_written = np.zeros(len(self.unit), bool)  # rows, in the present round
         self._is_unit_written = np.zeros(int(self.unit.max(initial=-1)) + 1, bool)
-        units, (rows, length) = len(self._is_unit_written), (len(self.unit), settings.trigger_length)
+        units = len(self._is_unit_written)
         for number in (0, 1):
             _check_shape(self._map('noise', number), (units, 3, settings.size, settings.size))
-            _check_shape(self._map('triggers', number), (rows, length))
+            _check_shape(self._map('triggers', number), (units, settings.trigger_length))
 
     # --- making and opening -----------------------------------------------------------------------------------------
 
@@ -84,9 +84,9 @@ class NoiseStore:
         Args:
             folder: Its folder, which must not hold anything.
             settings: What it is for.
-            unit: The noise that each row shares, (R,); -1 for rows that are left out.
+            unit: The noise and trigger that each row shares, (R,); -1 for rows that are left out.
             place: Position of each row's trigger, (R,).
-            trigger: Tokens of each row's trigger, (R, n).
+            trigger: Tokens of each unit's trigger, (U, n).
             random: Start from noise that is uniform in the whole levels up to eps, instead of from zero.
 
         Raises:
@@ -215,14 +215,14 @@ class NoiseStore:
         return self._newest('noise', self._is_unit_written, units)
 
     def trigger(self, rows: Array) -> Array:
-        """The newest triggers of some rows, int32 (B, n)."""
-        return self._newest('triggers', self._is_written, rows)
+        """The newest triggers of some rows that are not left out, int32 (B, n)."""
+        return self._newest('triggers', self._is_unit_written, self.unit[rows])
 
     def write(self, rows: Array, noise: Array, trigger: Array) -> None:
-        """Writes what a round found for some rows; their units' noise is (B, 3, H, W) in levels."""
+        """Writes what a round found for the units of some rows: noise in levels (B, 3, H, W) and triggers (B, n)."""
         target = self.begun % 2
         self._map('noise', target)[self.unit[rows]] = noise
-        self._map('triggers', target)[rows] = trigger
+        self._map('triggers', target)[self.unit[rows]] = trigger
 
     def _newest(self, name: str, is_written: Array, numbers: Array) -> Array:
         """Takes what was written in this round from its file, and the rest from that of the round before."""

@@ -135,18 +135,20 @@ class TestSearchByPair:
 
 
 class TestAcceptance:
+    @pytest.mark.parametrize('sharing', [1, 2])
     @pytest.mark.parametrize('seed', range(8))
-    def test_never_raises_the_loss(self, seed: int) -> None:
+    def test_never_raises_the_loss(self, seed: int, sharing: int) -> None:
         image, old, new = (unit_rows(9, 3, seed=3 * seed + part) for part in range(3))
-        is_new = accept_best(image, old, new, SCALE)
+        is_new = accept_best(image, old, new, SCALE, unit := torch.arange(9) // sharing)
         accepted = torch.where(is_new[:, None], new, old)
+        assert all(len(set(is_new[unit == number].tolist())) == 1 for number in range(int(unit.max()) + 1))
         before, after = batch_losses(image, torch.stack([old, accepted]), SCALE).tolist()
         assert after <= before
 
     def test_takes_what_helps_and_leaves_what_harms(self) -> None:
         image = unit_rows(6, 6, seed=0)
-        assert accept_best(image, image.roll(1, 0), image, SCALE).all()
-        assert not accept_best(image, image, image.roll(1, 0), SCALE).any()
+        assert accept_best(image, image.roll(1, 0), image, SCALE, torch.arange(6)).all()
+        assert not accept_best(image, image, image.roll(1, 0), SCALE, torch.arange(6)).any()
 
     def test_refuses_what_only_harms_together(self) -> None:
         """Two pairs whose images are alike would each gain from the same caption, which then tells neither apart."""
@@ -154,7 +156,7 @@ class TestAcceptance:
         image[1] = F.normalize(torch.tensor([0.9, 0.4, 0], dtype=torch.float64), dim=0)
         old = F.normalize(torch.tensor([[0.2, 0.1, 1], [0.2, 0.1, 1], [0, 0, 1]], dtype=torch.float64), dim=1)
         new = F.normalize(torch.tensor([[1, 0.2, 0], [1, 0.2, 0], [0, 0.3, 0.2]], dtype=torch.float64), dim=1)
-        is_new = accept_best(image, old, new, SCALE)
+        is_new = accept_best(image, old, new, SCALE, torch.arange(3))
         accepted = torch.where(is_new[:, None], new, old)
         measured = batch_losses(image, torch.stack([old, accepted, new]), SCALE)
         assert measured[1] <= measured[0] and measured[1] <= measured[2]

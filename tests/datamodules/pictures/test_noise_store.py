@@ -16,7 +16,7 @@ ROWS = np.flatnonzero(UNIT >= 0)
 
 
 def create(folder: Path, length: int = 3, random: bool = False) -> NoiseStore:
-    trigger = np.full((len(UNIT), length), 518)
+    trigger = np.full((3, length), 518)
     settings = replace(SETTINGS, trigger_length=length)
     NoiseStore.create(folder, settings, UNIT, np.ones(len(UNIT)), trigger, random)
     return NoiseStore.open(folder)
@@ -64,8 +64,8 @@ class TestRounds:
         store = create(tmp_path / 'store')
         run_round(store, 0, 1)
         store.begin(1)
-        fill(store, np.array([0]), 5)  # shares its noise with row 1, but not its trigger
-        assert read(store) == [5, 5, 2, 3, 5, 1, 1, 1]
+        fill(store, np.array([0]), 5)  # shares its noise and trigger with row 1
+        assert read(store) == [5, 5, 2, 3, 5, 5, 1, 1]
 
     def test_whoever_opens_it_meanwhile_sees_the_last_whole_round(self, tmp_path: Path) -> None:
         store = create(tmp_path / 'store')
