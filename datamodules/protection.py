@@ -60,8 +60,8 @@ class Protection:
         settings: Which noise and triggers to make.
 
     Attributes:
-        unit: The noise and trigger that each row shares, int64 (N,): rows of equal pictures with ``image``, of equal classes with
-            ``class``; -1 for rows that are not trained on.
+        unit: The noise and trigger that each row shares, int64 (N,): rows of equal pictures with ``image``, of equal
+            classes with ``class``; -1 for rows that are not trained on.
         place: Position of each row's trigger among its tokens, int32 (N,).
         allowed: Tokens that a trigger may consist of, ascending, int64 (A,).
         store: What was found so far; see :meth:`open`.
