@@ -141,7 +141,7 @@ def write_heldout(folder: Path, data: PairsDataModule) -> None:
         lines.writerow(['', 'image', 'caption', 'label'])
         for row, label in zip(rows.tolist(), labels.tolist(), strict=True):
             (folder / 'heldout' / f'{row}.png').write_bytes(as_png(images[row]))
-            lines.writerow([row, f'heldout/{row}.png', *table.captions([row]), _label_field(label)])
+            lines.writerow([row, f'heldout/{row}.png', *table.captions([row]), label_field(label)])
 
 
 def _write_test_pictures(folder: Path, measured: EvaluationSet) -> None:
@@ -153,10 +153,11 @@ def _write_test_pictures(folder: Path, measured: EvaluationSet) -> None:
         for number, (label, target) in enumerate(zip(measured.label.tolist(), measured.target.tolist(), strict=True)):
             name = f'{measured.name}/{number}.png'
             (folder / name).write_bytes(as_png(measured.images[number]))
-            lines.writerow([name, _label_field(label), target])
+            lines.writerow([name, label_field(label), target])
 
 
-def _label_field(label: int) -> str:
+def label_field(label: int) -> str:
+    """The field of a class's index, empty if it is not known."""
     return '' if label == UNKNOWN else str(label)
 
 

@@ -68,8 +68,9 @@ def publish(protection: Protection, folder: Path, heldout: bool = False, share: 
     """Writes the protected pairs of a store.
 
     The set of a Flickr datamodule keeps its layout: ``Images/<photo>.png``, the file of captions, the list of the
-    split. Others become ``train.csv`` with the columns row (its header is empty), ``image`` and ``caption``, and
-    ``images/<row>.png`` after the first row of each picture. Pairs that share a picture and its noise share a file.
+    split. Others become ``train.csv`` with the columns row (its header is empty), ``image``, ``caption`` and, where
+    pairs have classes, ``label``, their index; and ``images/<row>.png`` after the first row of each picture. Pairs that
+    share a picture and its noise share a file.
     Beside them:
 
     - ``manifest.parquet``: for every pair its row, picture file and its source, unit of noise, whether it is

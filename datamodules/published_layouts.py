@@ -9,12 +9,13 @@ from typing import Protocol
 
 import numpy as np
 
-from datamodules.export import write_heldout
+from datamodules.attacks.pool import translate_labels
+from datamodules.export import label_field, write_heldout
 from datamodules.files.writers import as_png, write_table, write_token_lines
 from datamodules.flickr import SPLIT_LISTS, Flickr
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.cache import decode_pictures
-from datamodules.rows.table import PairTable
+from datamodules.rows.table import UNKNOWN, PairTable
 
 
 class Layout(Protocol):
@@ -34,7 +35,10 @@ class Layout(Protocol):
 
 
 class CSVLayout:
-    """``images/<row>.png`` and ``train.csv``; held-out pairs as :func:`datamodules.export.export` writes them."""
+    """``images/<row>.png`` and ``train.csv``, with the index of the class if known.
+
+    Held-out pairs are as :func:`datamodules.export.export` writes them.
+    """
 
     folder = 'images'
 
@@ -45,7 +49,13 @@ class CSVLayout:
         return [f'{row}.png' for row in rows]
 
     def write(self, temporary: Path, rows: np.ndarray, names: list[str], captions: list[str], heldout: bool) -> None:
-        write_table(temporary / 'train.csv', zip(rows.tolist(), names, captions, strict=True))
+        table = self.data.table
+        labels = translate_labels(table.label[rows], table.classes, self.data.classes)
+        columns: list[Iterable[str]] = [names, captions]
+        if is_labeled := bool((labels != UNKNOWN).any()):
+            columns.append(map(label_field, labels.tolist()))
+        named = zip(rows.tolist(), *columns, strict=True)
+        write_table(temporary / 'train.csv', named, ['label'] if is_labeled else [])
         if heldout:
             write_heldout(temporary, self.data)
 

@@ -12,7 +12,7 @@ import csv
 import io
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -103,21 +103,23 @@ def write_samples(folder: Path, samples: Iterable[Sample], samples_per_shard: in
     return count
 
 
-def write_table(path: Path, named: Iterable[tuple[int, str, str]]) -> int:
-    """Writes a CSV with the columns row (its header is empty), ``image`` and ``caption``.
+def write_table(path: Path, named: Iterable[tuple[Any, ...]], more: Sequence[str] = ()) -> int:
+    """Writes a CSV with the columns row (its header is empty), ``image`` and ``caption``, and further ones.
 
     Args:
         path: The file.
-        named: Row, name of the picture in the folder ``images``, and caption of each pair; pairs may share a picture.
+        named: Row, name of the picture in the folder ``images``, and caption of each pair, then its further fields;
+            pairs may share a picture.
+        more: Names of the further columns.
 
     Returns:
         Number of pairs written.
     """
     count = 0
     with open_csv(path) as lines:
-        lines.writerow(['', 'image', 'caption'])
-        for row, name, caption in named:
-            lines.writerow([row, f'images/{name}', caption])
+        lines.writerow(['', 'image', 'caption', *more])
+        for row, name, *fields in named:
+            lines.writerow([row, f'images/{name}', *fields])
             count += 1
     return count
 

@@ -208,10 +208,10 @@ class TestFaces:
         assert is_read_back(CSVPairs(str(tmp_path / 'out/train.csv'), **sizes(tmp_path)), protection)
         text = (tmp_path / 'out/train.csv').read_text()
         assert text.count('Jane Roe') == 3 and text.count('Mary Major') == 2 and 'Ada' not in text
-        heldout = CSVPairs(
-            str(tmp_path / 'out/heldout.csv'), label_column='label', **sizes(tmp_path, class_names=names)
-        ).load_table()
-        assert heldout.label.tolist() == [0, 1] and heldout.classes == tuple(names)
+        for file, labels in {'train': [0, 0, 0, 1, 1], 'heldout': [0, 1]}.items():
+            options = sizes(tmp_path, class_names=names)
+            table = CSVPairs(str(tmp_path / f'out/{file}.csv'), label_column='label', **options).load_table()
+            assert table.label.tolist() == labels and table.classes == tuple(names)
 
 
 class TestRefused:
