@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -63,7 +64,7 @@ def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]
 
 def _share_rates(axes: Sequence[Axes]) -> None:
     """One scale of success for all panels, from 0 to the highest point."""
-    top = max((float(rate) for axis in axes for line in axis.lines for rate in line.get_ydata()), default=0.0) or 1.0
+    top = max((np.max(line.get_ydata()) for axis in axes for line in axis.lines), default=0.0) or 1.0
     for axis in axes:
         axis.set_ylim(-0.05 * top, 1.1 * top)
 
@@ -87,8 +88,8 @@ def _draw_points(axis: Axes, index: int, name: str, runs: Sequence[Result], atta
     values = [(run.last(run.accuracy_metric), run.last(asr_metric(attack, 'rate'))) for run in runs]
     points = [point for point in values if None not in point]
     if points:
-        style = {'color': _color(index), 'fillstyle': 'full' if index < len(COLORS) else 'none'}  # colors come twice
-        axis.plot(*zip(*points, strict=True), MARKERS[index % len(MARKERS)], label=name, alpha=0.85, **style)
+        (line,) = axis.plot(*zip(*points, strict=True), MARKERS[index % len(MARKERS)], label=name, alpha=0.85)
+        line.set(color=_color(index), fillstyle='full' if index < len(COLORS) else 'none')  # colors come twice
 
 
 def _draw_panel(axis: Axes, rows: Mapping[str, Sequence[Result]], metric: str, title: str) -> None:
