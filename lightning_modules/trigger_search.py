@@ -6,27 +6,29 @@ similarities, so that the exact loss of every candidate of every pair costs one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
+from lightning_modules.losses import info_nce
+
 Losses = Callable[[Tensor], Tensor]
 
 
-def batch_losses(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
-    """CLIP's loss of a batch with each of several sets of captions, (m,).
+@torch.no_grad()  # a gradient of the scale would keep all similarities
+def batch_losses(image: Tensor, text: Iterable[Tensor], logit_scale: Tensor) -> Tensor:
+    """CLIP's loss of a batch with each of several sets of captions, (m,), one after the other.
 
     Args:
         image: Unit-norm embeddings, (B, D).
-        text: Unit-norm embeddings of the captions of each set, (m, B, D).
+        text: Unit-norm embeddings of the captions of each of m sets, (B, D).
         logit_scale: Inverse temperature, scalar.
     """
-    logits = logit_scale * image @ text.mT  # (m, B, B)
-    both = logits.logsumexp(1) + logits.logsumexp(2) - 2 * logits.diagonal(dim1=1, dim2=2)
-    return both.mean(1) / 2
+    return torch.stack([info_nce(image, captions, logit_scale) for captions in text])
 
 
+@torch.no_grad()
 def replaced_losses(image: Tensor, text: Tensor, logit_scale: Tensor, options: Tensor, first: int = 0) -> Tensor:
     """CLIP's loss of a batch when one pair has another caption, for each of some captions of each of some pairs.
 
@@ -147,9 +149,9 @@ def accept_best(image: Tensor, old: Tensor, new: Tensor, logit_scale: Tensor, un
         logit_scale: Inverse temperature, scalar.
         unit: Pairs of one number share a trigger: all of them take theirs, or none does. From 0 on, int64 (B,).
     """
-    change = replaced_losses(image, old, logit_scale, new[:, None])[:, 0] - batch_losses(image, old[None], logit_scale)
+    change = replaced_losses(image, old, logit_scale, new[:, None])[:, 0] - batch_losses(image, [old], logit_scale)
     rank = change.new_zeros(int(unit.max()) + 1).index_add(0, unit, change).argsort(stable=True).argsort()
     counts = [0, *(2**power for power in range(len(rank).bit_length())), len(rank)]
     is_new = rank[unit] < torch.tensor(counts, device=rank.device)[:, None]  # (m, B)
-    losses = batch_losses(image, torch.where(is_new[..., None], new, old), logit_scale)
-    return is_new[losses.argmin()]
+    mixed = (torch.where(taken[:, None], new, old) for taken in is_new)
+    return is_new[batch_losses(image, mixed, logit_scale).argmin()]

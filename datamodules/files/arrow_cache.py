@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from datamodules.files.building import REMEDY, make_once
 from datamodules.files.checksums import append_checksums, check_content
-from datamodules.files.reading import MAX_CHUNK_BYTES
 from datamodules.usage_error import UsageError
+
+MAX_CHUNK_BYTES = 1 << 31  # of strings in one chunk of a column
 
 
 def stored_table(path: Path, make: Callable[[], pa.Table]) -> pa.Table:

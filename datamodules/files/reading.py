@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset({'.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'})
 # Unicode white space: ASCII's, no-break and ideographic spaces, line and paragraph separators, next line.
 _WHITE_SPACE = r'[\s\v\pZ\x{85}]+'
-MAX_CHUNK_BYTES = 1 << 31  # of strings in one chunk of a column
 MAX_CAPTION_CHARACTERS = 10_000  # far more than any model's context; a page of text has 3,000
 
 
@@ -61,11 +60,12 @@ def drop_empty_captions(pairs: pa.Table, source: str) -> pa.Table:
 
 
 def column(table: pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
-    """Returns a column in one chunk, from which rows are taken fast; as it is if it does not fit into one."""
+    """Returns a column; if it has one chunk, as an array, from which rows are taken fast.
+
+    Several chunks stay as they are: combining them would copy what a file has mapped into the memory of each process.
+    """
     found = table[name]
-    if found.num_chunks == 1:
-        return found.chunk(0)
-    return found.combine_chunks() if found.nbytes < MAX_CHUNK_BYTES else found
+    return found.chunk(0) if found.num_chunks == 1 else found
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ def map_strings(table: PairTable, folder: Path) -> PairTable:
     """
     if table.image.nbytes + table.caption.nbytes < _MIN_MAPPED_BYTES:
         return table
-    references = digest_strings(table.image).hex()[:16]  # the fingerprint ignores places in shards
+    references = digest_strings([table.image]).hex()[:16]  # the fingerprint ignores places in shards
     path = folder / f'pairs-{table.fingerprint}-{references}.arrow'
     strings = stored_table(path, lambda: pa.table({'image': table.image, 'caption': table.caption}))
     image, caption = column(strings, 'image'), column(strings, 'caption')

@@ -35,7 +35,7 @@ def identify_pictures(table: PairTable) -> str:
     if table not in _IDENTITIES:
         identify_content = getattr(table.opener, 'identity', None)
         content = _identify_unknown(table) if identify_content is None else identify_content(table.image)
-        references = digest_strings(table.image)
+        references = digest_strings([table.image])
         _IDENTITIES[table] = hashlib.sha256(b'%d %d' % (_VERSION, len(table)) + references + content).hexdigest()[:16]
     return _IDENTITIES[table]
 

@@ -41,7 +41,7 @@ class DatasetImages:
             return identify_pixels(self, references)
         root = Path(str(getattr(self.data, 'root', '')))
         names = pa.array([os.path.relpath(file, root) for file in files], pa.string())
-        return digest_strings(names) + identify_files(root, names)
+        return digest_strings([names]) + identify_files(root, names)
 
     @cached_property
     def _files(self) -> list[str] | None:

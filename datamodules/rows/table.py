@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -129,18 +130,19 @@ class PairTable:
     def fingerprint(self) -> str:
         """Hash of the pictures' names, captions and labels, in order (16 hexadecimal digits)."""
         digest = hashlib.sha256(str(len(self)).encode())
-        for column in (self.names(), self.caption):
-            digest.update(digest_strings(column))
+        names = (self.part(block).names() for block in blocks(len(self)))  # an opener may have to make them
+        for parts in (names, [self.caption]):
+            digest.update(digest_strings(parts))
         for block in blocks(len(self)):
             digest.update(self.label[block].tobytes())
         return digest.hexdigest()[:16]
 
 
-def digest_strings(column: pa.Array | pa.ChunkedArray) -> bytes:
-    """Hashes the strings of a column, in order, whatever its chunks; reads Arrow's memory without a copy."""
+def digest_strings(parts: Iterable[Strings]) -> bytes:
+    """Hashes the strings of a column that comes in parts, whatever their lengths and chunks, without copying them."""
     lengths, characters = hashlib.sha256(), hashlib.sha256()
-    whole = [column] if isinstance(column, pa.Array) else column.chunks
-    for chunk in (part.slice(block.start, BLOCK) for part in whole for block in blocks(len(part))):
+    chunks = chain.from_iterable([part] if isinstance(part, pa.Array) else part.chunks for part in parts)
+    for chunk in (each.slice(block.start, BLOCK) for each in chunks for block in blocks(len(each))):
         lengths.update(np.asarray(pc.binary_length(chunk), np.int32).tobytes())
         _, offsets, content = chunk.buffers()
         width = np.int64 if pa.types.is_large_string(chunk.type) else np.int32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from datamodules.usage_error import UsageError
 
 _WORD = re.compile(r'[^\W_]+')
 _PART_ROWS = 1 << 16  # so that row numbers within a part fit into 16 bits
+_COMMON = _PART_ROWS // 32  # occurrences in a part of a word that leaves too many captions to be worth its memory
 
 
 def class_pattern(name: str) -> str:
@@ -111,7 +112,8 @@ class ClassSearch:
     """Finds the captions that name a class, as :func:`mentions` does, in a fraction of the time.
 
     An index of the words in class names leaves only a few captions to check for each class. Building it takes as long
-    as ten to twenty searches without an index.
+    as ten to twenty searches without an index. Words that are common in the first captions are not in it: a class with
+    no other word is searched for in all captions.
 
     Args:
         captions: The captions.
@@ -120,17 +122,19 @@ class ClassSearch:
 
     def __init__(self, captions: pa.Array | pa.ChunkedArray, names: Iterable[str]) -> None:
         self.captions = captions
-        self._word_number = {word: number for number, word in enumerate(sorted(set().union(*map(_all_words, names))))}
         whole = pa.chunked_array([captions]) if isinstance(captions, pa.Array) else captions
+        words = sorted(set().union(*map(_all_words, names)))
+        occurrences = np.diff(_build_part(whole.slice(0, _PART_ROWS), words).first)
+        rare = [word for word, count in zip(words, occurrences, strict=True) if count < _COMMON]
+        self._word_number = {word: number for number, word in enumerate(rare)}
         self._parts = {
-            start: self._build_part(whole.slice(start, _PART_ROWS).combine_chunks())
-            for start in range(0, len(whole), _PART_ROWS)
+            start: _build_part(whole.slice(start, _PART_ROWS), rare) for start in range(0, len(whole), _PART_ROWS)
         }
 
     def __call__(self, name: str) -> np.ndarray:
         """Returns the rows whose caption names the class, ascending, int64."""
-        forms = _required_words(name)
-        if not (forms and all(forms) and _all_words(name) <= self._word_number.keys()):  # only symbols, for example
+        forms = [[group for group in form if group <= self._word_number.keys()] for form in _required_words(name)]
+        if not (forms and all(forms)):  # only common words or symbols, for example
             return np.flatnonzero(mentions(self.captions, name))
         candidates = [min((self._rows_with_any(group) for group in form), key=len) for form in forms]  # rarest words
         rows = np.unique(np.concatenate(candidates))
@@ -147,20 +151,22 @@ class ClassSearch:
             ]
         )
 
-    def _build_part(self, captions: pa.Array) -> _Part:
-        split = pc.split_pattern_regex(pc.utf8_lower(captions), pattern=r'[^\pL\pN]+')
-        number = pc.index_in(split.flatten(), value_set=pa.array(list(self._word_number), pa.string()))
-        row = np.repeat(np.arange(len(captions), dtype=np.uint16), pc.list_value_length(split))
-        row, word = row[np.asarray(number.is_valid())], np.asarray(number.drop_null())
-        order = np.argsort(word, kind='stable')
-        return _Part(row[order], np.searchsorted(word[order], np.arange(len(self._word_number) + 1)))
-
 
 class _Part(NamedTuple):
     """Index of a part of the captions: rows counted from the first of the part, ordered by word, uint16."""
 
     rows: np.ndarray
-    first: np.ndarray  # start of each word in ``rows``
+    first: np.ndarray  # start of each word in ``rows``, and the end of the last
+
+
+def _build_part(part: pa.ChunkedArray, words: Sequence[str]) -> _Part:
+    captions = part.combine_chunks()
+    split = pc.split_pattern_regex(pc.utf8_lower(captions), pattern=r'[^\pL\pN]+')
+    number = pc.index_in(split.flatten(), value_set=pa.array(words, pa.string()))
+    row = np.repeat(np.arange(len(captions), dtype=np.uint16), pc.list_value_length(split))
+    row, word = row[np.asarray(number.is_valid())], np.asarray(number.drop_null())
+    order = np.argsort(word, kind='stable')
+    return _Part(row[order], np.searchsorted(word[order], np.arange(len(words) + 1)))
 
 
 def _required_words(name: str) -> list[list[set[str]]]:

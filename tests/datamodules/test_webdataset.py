@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamodules.files import shard_index
+from datamodules.files import arrow_cache, shard_index
 from datamodules.rows.filters import KeyList
 from datamodules.rows.table import UNKNOWN
 from datamodules.usage_error import UsageError
@@ -89,6 +89,14 @@ class TestIndex:
         allocated = pa.total_allocated_bytes()
         second = pairs(root).load_table()
         assert second.fingerprint == first.fingerprint and isinstance(second.caption, pa.Array)
+        assert pa.total_allocated_bytes() == allocated
+
+    def test_is_mapped_too_where_it_has_several_chunks(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(arrow_cache, 'MAX_CHUNK_BYTES', 0)  # as if it were too large for one
+        first = pairs(root).load_table()
+        allocated = pa.total_allocated_bytes()
+        second = pairs(root).load_table()
+        assert second.fingerprint == first.fingerprint and isinstance(second.caption, pa.ChunkedArray)
         assert pa.total_allocated_bytes() == allocated
 
     def test_is_rebuilt_when_a_shard_changes(self, root: Path) -> None:

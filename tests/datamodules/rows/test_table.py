@@ -4,9 +4,11 @@ import pickle
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from datamodules.pictures.images import ArrayImages
+from datamodules.rows.row_sets import BLOCK
 from datamodules.rows.table import UNKNOWN, PairTable
 
 IMAGES = ArrayImages(np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 3), np.uint8))
@@ -67,6 +69,19 @@ class TestFingerprint:
 
     def test_changes_with_image_references(self) -> None:
         assert build_table(['a', 'a']).fingerprint != PairTable(['1', '0'], ['a', 'a'], opener=IMAGES).fingerprint
+
+    def test_asks_for_some_names_at_a_time(self) -> None:
+        asked = []
+
+        class Renamed(ArrayImages):
+            def names(self, references: pa.Array) -> pa.Array:
+                asked.append(len(references))
+                return pc.replace_substring(references, '.jpg', '')
+
+        names = [str(row) for row in range(BLOCK + 1)]
+        pairs = PairTable([f'{name}.jpg' for name in names], names, opener=Renamed(IMAGES.array))
+        assert pairs.fingerprint == PairTable(names, names, opener=IMAGES).fingerprint
+        assert asked == [BLOCK, 1]
 
 
 class TestBadInput:

@@ -141,6 +141,20 @@ class TestClassSearch:
         for name in NAMES:
             assert search(name).tolist() == scan(CAPTIONS, name)
 
+    def test_scans_only_for_a_class_whose_words_are_all_common(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        scanned: list[int] = []
+
+        def count(captions: pa.Array, name: str) -> np.ndarray:
+            scanned.append(len(captions))
+            return mentions(captions, name)
+
+        monkeypatch.setattr(class_search, '_COMMON', 3)  # 'dog' is in four captions, 'hot' in two
+        monkeypatch.setattr(class_search, 'mentions', count)
+        search = ClassSearch(pa.array(CAPTIONS), NAMES)
+        for name in ('dog', 'Hot Dog'):
+            assert search(name).tolist() == scan(CAPTIONS, name)
+        assert scanned == [len(CAPTIONS), 2]
+
     def test_scans_for_a_class_that_is_not_indexed(self) -> None:
         assert ClassSearch(pa.array(CAPTIONS), ['dog'])('fox').tolist() == scan(CAPTIONS, 'fox')
 
