@@ -31,23 +31,32 @@ class Evaluations(NamedTuple):
 
 
 MEDR = Quantity('MedR', 'medr', 'medr_low', 'medr_high', 1)
-R10 = Quantity('R@10', 'r10', 'r10_low', 'r10_high', 3)
 CHANCE = Quantity('MedR of chance', 'medr_chance', 'medr_chance_low', 'medr_chance_high', 1)
+RECALLS = (
+    Quantity('R@1', 'r1', 'r1_low', 'r1_high', 3),
+    Quantity('R@5', 'r5', 'r5_low', 'r5_high', 3),
+    Quantity('R@10', 'r10', 'r10_low', 'r10_high', 3),
+)
 
 
 def retrieval_table(results: Sequence[Result]) -> Table:
-    """A table with a row for each run, or for all its repetitions with other seeds.
+    """A table with a row for each direction of each run, or of all its repetitions with other seeds.
 
-    For each direction it says the median rank and R@10 after the last epoch and after the best one, and the median rank
-    that chance reaches. The best epoch of a run is the one with the largest sum of ``above_chance`` in both directions.
-    A number of one run is followed by its 95 % interval, the mean of several by the smallest and the largest.
+    It says the median rank and the recalls after the last epoch and after the best one, and the median rank that chance
+    reaches. The best epoch of a run is the one with the largest sum of ``above_chance`` in both directions. A number of
+    one run is followed by its 95 % interval, the mean of several by the smallest and the largest.
 
     Returns:
         The table; empty if no run measured retrieval.
     """
     measured = [result for result in results if measured_sets([result])]
     groups = group_repetitions(measured)
-    rows = [_row(label + star(runs), name, runs) for label, runs in groups.items() for name in measured_sets(runs)]
+    rows = [
+        _row(label + star(runs), name, way, runs)
+        for label, runs in groups.items()
+        for name in measured_sets(runs)
+        for way in DIRECTIONS
+    ]
     return Table.of([_head(), *rows], notes(rows, groups.values()))
 
 
@@ -70,18 +79,16 @@ def find_evaluations(result: Result, name: str) -> Evaluations:
 
 
 def _head() -> list[str]:
-    columns = [f'{quantity.label}, {when}' for quantity in (MEDR, R10) for when in Evaluations._fields]
-    shown = [f'{words}: {column}' for words in DIRECTIONS.values() for column in (*columns, CHANCE.label)]
-    return ['run', 'set', 'seeds', 'best epoch', *shown, 'training, s']
+    shown = [f'{quantity.label}, {when}' for quantity in (MEDR, *RECALLS) for when in Evaluations._fields]
+    return ['run', 'set', 'direction', 'seeds', 'best epoch', CHANCE.label, *shown, 'training, s']
 
 
-def _row(label: str, name: str, runs: Sequence[Result]) -> list[str]:
+def _row(label: str, name: str, way: Direction, runs: Sequence[Result]) -> list[str]:
     evaluations = [find_evaluations(run, name) for run in runs]
-    row = [label, name, str(len(runs)), ', '.join(str(each.best) for each in evaluations)]
-    for way in DIRECTIONS:
-        for quantity in (MEDR, R10):
-            row += [_format(runs, name, way, quantity, when) for when in zip(*evaluations, strict=True)]
-        row.append(_format(runs, name, way, CHANCE, [each.last for each in evaluations]))
+    row = [label, name, DIRECTIONS[way], str(len(runs)), ', '.join(str(each.best) for each in evaluations)]
+    row.append(_format(runs, name, way, CHANCE, [each.last for each in evaluations]))
+    for quantity in (MEDR, *RECALLS):
+        row += [_format(runs, name, way, quantity, when) for when in zip(*evaluations, strict=True)]
     return [*row, f'{sum(run.seconds for run in runs) / len(runs):.0f}']
 
 

@@ -30,7 +30,8 @@ def result(name: str, seed: int = 1, scale: float = 1.0, **more: list[tuple[int,
     for way in get_args(Direction):
         ranks = [scale * rank for rank in MEDR[way]]
         add(way, 'medr', ranks)
-        add(way, 'r10', [*R10[way]])
+        for count in (1, 5, 10):
+            add(way, f'r{count}', [count / 10 * rate for rate in R10[way]])
         add(way, 'medr_chance', [CHANCE[way]] * 3)
         add(way, 'above_chance', [1 - rank / CHANCE[way] for rank in ranks], wide=False)
     return Result(name, seed, 3, {**series, **more}, 60.0, data_seed=seed)
@@ -45,27 +46,29 @@ def test_the_best_epoch_is_the_one_with_the_lowest_ranks_in_both_directions() ->
 
 
 def test_has_last_and_best_epoch_of_both_directions_with_intervals() -> None:
-    head, _, row = (cells(line) for line in str(retrieval_table([result('clip')])).splitlines())
-    assert dict(zip(head, row, strict=True)) == {
-        'run': 'clip', 'set': 'test', 'seeds': '1', 'best epoch': '2',
-        'image to text: MedR, last': '200.0 [180.0, 220.0]',
-        'image to text: MedR, best': '150.0 [135.0, 165.0]',
-        'image to text: R@10, last': '0.090 [0.081, 0.099]',
-        'image to text: R@10, best': '0.110 [0.099, 0.121]',
-        'image to text: MedR of chance': '640.0 [576.0, 704.0]',
-        'text to image: MedR, last': '95.0 [85.5, 104.5]',
-        'text to image: MedR, best': '90.0 [81.0, 99.0]',
-        'text to image: R@10, last': '0.130 [0.117, 0.143]',
-        'text to image: R@10, best': '0.120 [0.108, 0.132]',
-        'text to image: MedR of chance': '500.0 [450.0, 550.0]',
+    head, _, *rows = (cells(line) for line in str(retrieval_table([result('clip')])).splitlines())
+    found, finding = (dict(zip(head, row, strict=True)) for row in rows)
+    assert found == {
+        'run': 'clip', 'set': 'test', 'direction': 'image to text', 'seeds': '1', 'best epoch': '2',
+        'MedR of chance': '640.0 [576.0, 704.0]',
+        'MedR, last': '200.0 [180.0, 220.0]',
+        'MedR, best': '150.0 [135.0, 165.0]',
+        'R@1, last': '0.009 [0.008, 0.010]',
+        'R@1, best': '0.011 [0.010, 0.012]',
+        'R@5, last': '0.045 [0.041, 0.050]',
+        'R@5, best': '0.055 [0.050, 0.061]',
+        'R@10, last': '0.090 [0.081, 0.099]',
+        'R@10, best': '0.110 [0.099, 0.121]',
         'training, s': '60',
     }  # fmt: skip
+    assert finding['direction'] == 'text to image' and finding['MedR, last'] == '95.0 [85.5, 104.5]'
 
 
 def test_repetitions_share_a_row_with_the_spread_of_their_seeds() -> None:
     table = str(retrieval_table([result('clip', 1), result('clip', 2, scale=1.5), result('mem3')]))
     rows = [cells(line) for line in table.splitlines()[2:]]
-    assert [row[0] for row in rows] == ['clip', 'mem3'] and rows[0][2:5] == ['2', '2, 2', '250.0 (200.0 to 300.0)']
+    assert [row[0] for row in rows] == ['clip'] * 2 + ['mem3'] * 2
+    assert rows[0][3:5] == ['2', '2, 2'] and rows[0][6] == '250.0 (200.0 to 300.0)'
 
 
 def test_is_empty_without_retrieval() -> None:
@@ -82,7 +85,7 @@ class TestInTheReportOfAGrid:
     def test_all_data_sets_share_a_table(self, tmp_path: Path) -> None:
         lines = self.report(tmp_path)
         assert [line for line in lines if line.startswith('#')] == ['### Retrieval']
-        assert [cells(line)[0] for line in lines if line.startswith('| clip')] == ['clip-clean', 'clip-mem3']
+        assert [cells(line)[0] for line in lines if line.startswith('| clip')] == ['clip-clean'] * 2 + ['clip-mem3'] * 2
 
     def test_it_follows_the_tables_of_what_else_was_measured(self, tmp_path: Path) -> None:
         lines = self.report(tmp_path, **{'zero_shot/heldout': [(3, 0.5)]})
