@@ -46,7 +46,7 @@ attacks: $(READY) ## Measure every attack on CIFAR-10 in DATA=data/cifar10, hour
 
 protect: $(READY) ## Protect the photos in DATA=folder from being learned, into OUT=folder (docs/unlearnable.md)
 	$(if $(and $(DATA),$(OUT)),,$(error Name two folders: make protect DATA=photos OUT=protected))
-	$(PYTHON) -m experiments.protect_photos --photos=$(DATA) --out=$(OUT) $(OPTIONS)
+	$(PYTHON) -m experiments.protect_photos --photos='$(DATA)' --out='$(OUT)' $(OPTIONS)
 
 test: $(READY) ## Run the fast tests
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile

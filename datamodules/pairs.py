@@ -609,6 +609,11 @@ class PairsDataModule(L.LightningDataModule):
         for name, folder in self.retrieval_sets.items():
             table = leave_out_outside(read_published(folder, f'data.retrieval_sets.{name}'), self.follow_outside)
             images, readable = self.pictures.decode(table)
+            if not readable.any():
+                raise UsageError(
+                    f'data.retrieval_sets.{name}={folder!r}: none of its {len(table):,} pictures can be read: give the '
+                    f'whole folder that clipward protect has written.'
+                )
             sets[name] = HeldoutSet(table, images, np.flatnonzero(readable))
         return sets
 
@@ -648,6 +653,8 @@ class PairsDataModule(L.LightningDataModule):
         self.check_shares(self._world, stage)
         if stage == 'fit' and not self.steps_per_epoch:
             pairs = int((self.partition.side != DROPPED).sum())
+            if pairs < 2:
+                raise UsageError(f'the loss compares pairs, and the data has {pairs} to train on: give it at least 2.')
             raise UsageError(f'data.batch_size={self.batch_size} is larger than the {pairs} usable pairs: lower it.')
 
     def _loader(self, draws: Any, views: Mapping[str, int], epoch: int) -> DataLoader[PairBatch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,13 +80,14 @@ class Protection:
                 'another, or set model.trigger_length=0.'
             )
         self.data, self.settings, self.tokens = data, settings, data.tokens
-        self.place = trigger_places(data.tokens, settings.trigger_place, settings.trigger_length, settings.seed)
-        self.allowed = allowed_tokens() if settings.trigger_length else np.empty(0, np.int64)
         self.unit = self._units()
-        if cut := cut_by_trigger(data.tokens, settings.trigger_length):
+        used, length = self.unit >= 0, settings.trigger_length
+        self.place = trigger_places(data.tokens, settings.trigger_place, length, settings.seed, used)
+        self.allowed = allowed_tokens() if length else np.empty(0, np.int64)
+        if cut := cut_by_trigger(data.tokens[used], length):
             log.warning(
                 '%d of %d captions lose their last words to the trigger, which leaves them no room in the %d tokens '
-                'that the model reads', cut, len(self.unit), data.tokens.shape[1],
+                'that the model reads', cut, used.sum(), data.tokens.shape[1],
             )  # fmt: skip
 
     def _units(self) -> Array:
@@ -155,7 +157,12 @@ class Protection:
         return StoreSettings(
             settings.method, data.partition.fingerprint, data.stored_size, settings.eps, settings.granularity,
             settings.trigger_length, settings.trigger_place, identify_tokenizer(data.tokenizer), settings.seed,
+            self._digest_pictures(),
         )  # fmt: skip
+
+    def _digest_pictures(self) -> str:
+        """Tells these pictures from others under the same names, such as a photo that was edited since."""
+        return hashlib.sha256(self.data.picture_hashes().astype('<i8').tobytes()).hexdigest()[:16]
 
     def _first_triggers(self) -> Array:
         shape = int(self.unit.max(initial=-1)) + 1, self.settings.trigger_length

@@ -18,7 +18,9 @@ from tqdm import tqdm
 from datamodules.files.atomic import check_space, fill_atomically
 from datamodules.files.workers import worker_options
 from datamodules.files.writers import require_empty
+from datamodules.pairs import PairsDataModule
 from datamodules.pictures.protected import ProtectedPictures
+from datamodules.pictures.shared import rows_of_shared_pictures
 from datamodules.protection import Protection
 from datamodules.published_layouts import Layout, layout_of, write_new
 from datamodules.rows.subsets import random_rows
@@ -90,12 +92,14 @@ def publish(protection: Protection, folder: Path, heldout: bool = False, share: 
         The content of ``protection.json``.
 
     Raises:
-        UsageError: If the folder is in use, the disk is full, pairs are poisoned, noise exceeds eps, or ``share`` is
-            out of its range.
+        UsageError: If the folder is in use, the disk is full, pairs are poisoned, held-out pairs show protected
+            pictures, noise exceeds eps, or ``share`` is out of its range.
     """
     check_number('share', share, '(0, 1]')
     if protection.data.attacks and protection.data.poison:
         raise UsageError('data.attacks plants poisons, which would be published as yours: set it to {}.')
+    if heldout:
+        _check_heldout(protection.data)
     rows, layout = np.flatnonzero(protection.store.unit >= 0), layout_of(protection.data)
     first, file = _files(protection, rows)
     protected = _choose(protection, rows, share)
@@ -112,6 +116,16 @@ def publish(protection: Protection, folder: Path, heldout: bool = False, share: 
         summary = {'share': share, **_summarize(protection, pictures, captions)}
         (temporary / 'protection.json').write_text(json.dumps(summary, indent=1) + '\n', 'utf-8')
     return summary
+
+
+def _check_heldout(data: PairsDataModule) -> None:
+    """Refuses to publish a protected picture once more, as it is."""
+    if len(rows := rows_of_shared_pictures(data.pictures)):
+        first = data.pictures.tables['heldout'].image[int(rows[0])].as_py()
+        raise UsageError(
+            f'heldout=true would publish protected pictures as they are, since {len(rows):,} held-out pairs show them, '
+            f'first {first!r}: take these out of the held-out pairs, or leave heldout=false.'
+        )
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------

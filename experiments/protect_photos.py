@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from datamodules.files.reading import list_images
 from datamodules.files.writers import require_empty
 from datamodules.usage_error import UsageError
 from experiments import cli
@@ -51,30 +52,44 @@ def protect_photos(photos: Path, out: Path, options: Sequence[str]) -> None:
         UsageError: If it holds neither pairs nor people, or ``out`` is in use or inside of it.
         SystemExit: If training was stopped or refused.
     """
+    from lightning.pytorch.utilities import rank_zero_only
+
     require_empty(out, 'out')
     if out.resolve().is_relative_to(photos.resolve()):
         raise UsageError(f'out={str(out)!r} is inside the photos, which stay as they are: name a folder outside.')
-    name, *settings = settings_of(photos)
-    runs = out.with_name(f'{out.name}_run')
-    if not finished_version(runs / name):
+    name, config, *settings = settings_of(photos)
+    settings += options
+    runs = out.resolve().with_name(f'{out.resolve().name}_run')
+    if finished_version(runs / name):
+        print(f'The noise is that of {runs}, which has ended: delete it to make other noise.', flush=True)
+    else:
         checkpoint = last_checkpoint(runs / name)
         resume = [f'--ckpt_path={checkpoint}'] if checkpoint else []
-        cli.main(['fit', *settings, *options, f'--trainer.default_root_dir={runs}', f'--name={name}', *resume])
+        cli.main(['fit', config, *settings, f'--trainer.default_root_dir={runs}', f'--name={name}', *resume])
+    if getattr(rank_zero_only, 'rank', 0):  # all processes of a run train, one publishes
+        return
     run = finished_version(runs / name)
     if run is None:
         fail(f'the run in {runs / name} was stopped: the same command goes on with it.')
-    cli.main(['protect', f'--config={run / "config.yaml"}', f'--store={run / "noise"}', f'--out={out}'])
+    # With the photos and options of this command, so that noise of others is refused.
+    store = [f'--store={run / "noise"}', f'--out={out}']
+    cli.main(['protect', f'--config={run / "config.yaml"}', *settings, *store])
 
 
 def settings_of(photos: Path) -> list[str]:
     """The name of the run for a folder of photos, and its options.
 
     Raises:
-        UsageError: If it holds neither pairs nor people.
+        UsageError: If it holds neither pairs nor people, or photos beside the folders of people.
     """
     if (photos / PAIRS).is_file():
         return ['mem_photos', '--config=mem_photos.yaml', f'--data.train={photos / PAIRS}']
     if photos.is_dir() and any(path.is_dir() for path in photos.iterdir()):
+        if loose := list_images(photos):
+            raise UsageError(
+                f'{photos} has {len(loose):,} photos beside its folders, such as {loose[0]!r}, which would not be '
+                f'protected: put each into the folder of a person, or list all photos in {PAIRS}.'
+            )
         return ['mem_faces', '--config=mem_faces.yaml', f'--data.root={photos}']
     raise UsageError(
         f'{photos} has neither {PAIRS}, with a path and a caption in each row, nor a folder of photos for each person.'

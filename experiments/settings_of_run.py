@@ -15,7 +15,7 @@ from experiments.subcommands import options_with_values
 
 FILE = 'config.yaml'
 FROM_FILES = ('protect', 'audit', 'clean')  # take model and data from a given file of a run, poisons and filters too
-WEIGHTS = ('pretrained', 'init_from')  # a trained model is told by its checkpoint; others need none
+WEIGHTS = ('pretrained', 'init_from', 'frozen')  # a trained model is told by its checkpoint; others need none
 LEFT_OUT: dict[str, tuple[str, ...]] = {  # by all but `protect`: also what is done to training pairs
     'model': WEIGHTS,
     'data': ('attacks', 'filters', 'trusted', 'canaries', 'image_views', 'caption_views'),

@@ -142,6 +142,11 @@ class MEM(CLIP):
         for name, count in {'candidates': candidates, 'beam': beam}.items():
             check_number(f'model.{name}', count, '[1, inf)')
         check_number('model.seed', seed, SEEDS)
+        if shuffle_captions and noise_steps and not trigger_length:
+            raise UsageError(
+                'model.shuffle_captions compares a picture with the caption of another pair, which has nothing of its '
+                'own with model.trigger_length=0: set model.shuffle_captions=false, or use EM.'
+            )
         super().__init__(lr=lr, weight_decay=weight_decay, **kwargs)
         if self.views != 1 or self.chunk_size is not None:
             raise UsageError('noise takes one view of whole batches: leave model.views at 1 and model.chunk_size null.')
@@ -164,6 +169,11 @@ class MEM(CLIP):
             raise UsageError('trainer.precision=16-mixed loses small gradients of pixels: use bf16-mixed or 32-true.')
         if self.trainer.limit_train_batches != 1.0 and not cast(Any, self.trainer).fast_dev_run:
             raise UsageError('trainer.limit_train_batches would leave pairs without noise: leave it at 1.0.')
+        if cast(Any, self.trainer).reload_dataloaders_every_n_epochs != 1:
+            raise UsageError(
+                'every round has batches of its own, for which loaders are rebuilt: set '
+                'trainer.reload_dataloaders_every_n_epochs=1.'
+            )
         if self.trainer.num_nodes > 1:  # a network file system would write whole pages, with old values of other rows
             raise UsageError(
                 f'{type(self).__name__} writes noise into one file, so all processes must be on one machine: set '
@@ -221,6 +231,8 @@ class MEM(CLIP):
         whole = self._whole(batch, batch_idx)
         if is_of_surrogate:
             return self._train_surrogate(batch, whole, batch_idx)
+        if batch_idx == self.surrogate_steps:
+            self.stop_if_diverged()
         self._protect(whole)
         return None
 

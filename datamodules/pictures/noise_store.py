@@ -10,7 +10,7 @@ import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ class StoreSettings:
         trigger_place: Where in a caption they are: ``start``, ``end`` or ``random``.
         tokenizer: Identity of the tokenizer, see :func:`datamodules.text.token_cache.identify_tokenizer`.
         seed: Seed of the run.
+        pictures: Digest of the clean pictures; empty in stores that do not tell.
     """
 
     method: str
@@ -49,6 +50,7 @@ class StoreSettings:
     trigger_place: str
     tokenizer: str
     seed: int
+    pictures: str = ''
 
 
 class NoiseStore:
@@ -126,7 +128,7 @@ class NoiseStore:
             )
         try:
             return cls(folder, StoreSettings(**sidecar), rounds, begun)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, EOFError, ValueError, TypeError) as error:
             raise UsageError(
                 f'{folder} holds noise of which a part is missing or damaged: make it anew with clipward fit.'
             ) from error
@@ -138,7 +140,7 @@ class NoiseStore:
             UsageError: For the first setting that differs.
         """
         for name, value in asdict(expected).items():
-            if (own := getattr(self.settings, name)) != value:
+            if (own := getattr(self.settings, name)) not in (value, ''):
                 raise UsageError(
                     f'{self.folder} holds noise of {name}={own}, not {value}: name the store of this run with '
                     f'model.store, or go on with the settings and data that it was made for.'
@@ -201,7 +203,7 @@ class NoiseStore:
     def flush(self) -> None:
         """Sends what this process wrote to the disk."""
         for name in ('noise', 'triggers'):
-            self._map(name, self.begun % 2).flush()
+            self._map(name, self.begun % 2, 'r+').flush()
 
     def mark_written(self, rows: Array) -> None:
         """Says that some process has written these rows in this round."""
@@ -221,8 +223,8 @@ class NoiseStore:
     def write(self, rows: Array, noise: Array, trigger: Array) -> None:
         """Writes what a round found for the units of some rows: noise in levels (B, 3, H, W) and triggers (B, n)."""
         target = self.begun % 2
-        self._map('noise', target)[self.unit[rows]] = noise
-        self._map('triggers', target)[self.unit[rows]] = trigger
+        self._map('noise', target, 'r+')[self.unit[rows]] = noise
+        self._map('triggers', target, 'r+')[self.unit[rows]] = trigger
 
     def _newest(self, name: str, is_written: Array, numbers: Array) -> Array:
         """Takes what was written in this round from its file, and the rest from that of the round before."""
@@ -232,9 +234,9 @@ class NoiseStore:
             newest[written] = self._map(name, 1 - old)[numbers[written]]
         return newest
 
-    def _map(self, name: str, number: int) -> np.memmap[Any, Any]:
+    def _map(self, name: str, number: int, mode: Literal['r', 'r+'] = 'r') -> np.memmap[Any, Any]:
         """Maps a file for as long as the result lives: what stays mapped would fill the memory of the process."""
-        return _map(self.folder / f'{name}_{number}.npy')
+        return _map(self.folder / f'{name}_{number}.npy', mode)
 
     def _restart(self, rounds: int, begun: int, writes_sidecar: bool) -> None:
         self._is_written[:] = self._is_unit_written[:] = False
@@ -273,11 +275,11 @@ def _allocate(temporary: Path, path: Path, shape: tuple[int, ...], dtype: npt.DT
     reserve_space(temporary, len(header.getvalue()) + size, path)
     with temporary.open('r+b') as file:
         file.write(header.getvalue())
-    return _map(temporary)
+    return _map(temporary, 'r+')
 
 
-def _map(path: Path) -> np.memmap[Any, Any]:
-    array: np.memmap[Any, Any] = np.load(path, mmap_mode='r+')
+def _map(path: Path, mode: Literal['r', 'r+']) -> np.memmap[Any, Any]:
+    array: np.memmap[Any, Any] = np.load(path, mmap_mode=mode)
     return array
 
 

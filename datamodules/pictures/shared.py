@@ -18,19 +18,22 @@ log = logging.getLogger(__name__)
 
 
 def warn_of_shared_pictures(store: PictureStore) -> None:
-    """Logs how many held-out pairs show a training picture: by pixels if both are stored, else by the file's path."""
-    if 'heldout' not in store.tables:
-        return
-    train, heldout = store.tables['train'], store.tables['heldout']
-    if 'train' in store.stored:
-        rows = rows_of_equal_pixels(heldout=store.stored['heldout'], train=store.stored['train'])
-    else:
-        rows = rows_of_equal_paths(heldout=heldout, train=train)
-    if len(rows):
+    """Logs how many held-out pairs show a training picture."""
+    if len(rows := rows_of_shared_pictures(store)):
+        heldout = store.tables['heldout']
         log.warning(
             '%d of %d held-out pairs show a picture that is also trained on, so metrics on them are too good: leave '
             'them out of one of the two; first: %r', len(rows), len(heldout), heldout.image[int(rows[0])].as_py(),
         )  # fmt: skip
+
+
+def rows_of_shared_pictures(store: PictureStore) -> np.ndarray:
+    """Held-out rows that show a training picture, ascending, int64: by pixels if both are stored, else by path."""
+    if 'heldout' not in store.tables:
+        return np.empty(0, np.int64)
+    if 'train' in store.stored:
+        return rows_of_equal_pixels(heldout=store.stored['heldout'], train=store.stored['train'])
+    return rows_of_equal_paths(heldout=store.tables['heldout'], train=store.tables['train'])
 
 
 def rows_of_equal_pixels(heldout: StoredPictures, train: StoredPictures) -> np.ndarray:

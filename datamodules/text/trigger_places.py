@@ -13,7 +13,9 @@ from datamodules.usage_error import UsageError
 Place = Literal['start', 'end', 'random']
 
 
-def trigger_places(tokens: np.ndarray, place: Place, length: int, seed: int) -> np.ndarray:
+def trigger_places(
+    tokens: np.ndarray, place: Place, length: int, seed: int, used: np.ndarray | bool = True
+) -> np.ndarray:
     """Position of the first word of each caption's trigger, int32 (N,); 1 is that before the caption's first word.
 
     Args:
@@ -21,6 +23,7 @@ def trigger_places(tokens: np.ndarray, place: Place, length: int, seed: int) -> 
         place: ``start``, ``end``, or ``random``: before any word or after the last.
         length: Number n of tokens of a trigger.
         seed: Seed of random places.
+        used: Which captions get a trigger, bool (N,), or all; others need not leave room for it.
 
     Raises:
         UsageError: If a trigger does not fit into the context, or behind a caption.
@@ -35,7 +38,7 @@ def trigger_places(tokens: np.ndarray, place: Place, length: int, seed: int) -> 
     if place == 'start' or not length:
         return np.ones(len(tokens), np.int32)
     if place == 'end':
-        _check_room(end, context - 1 - length, length, context)
+        _check_room(np.where(used, end, 0), context - 1 - length, length, context)
         return end
     return _random_places(tokens, end, context - 1 - length, seed)
 

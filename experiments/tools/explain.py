@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from callbacks.figure_files import save_figure
+from datamodules.files.atomic import make_folder
 from datamodules.pairs import PairsDataModule
 from datamodules.usage_error import UsageError, check_number
 from experiments.explanation.examples import PICTURES, draw_examples, words_in
@@ -47,6 +48,7 @@ def explain(
         read_checkpoint(path, f'models.{name}')  # all of them, before anything is computed
     datamodule.adapt_to(model)
     examples = draw_examples(datamodule, seed)
+    make_folder(Path(out), 'name another folder as out')  # before minutes of gradients
     views = {name: look(load_trained(model, path, device), examples, pictures) for name, path in models.items()}
     words = [words_in(examples.tokens[number]) for number in examples.first_caption(pictures)]
     save_figure(attention_figure(examples.picture[:pictures], words, views), Path(out, 'attention.png'), dpi=150)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -240,6 +242,16 @@ class TestSetup:
         with pytest.raises(ValueError, match=r'data.batch_size=33 is larger than the 32 usable pairs: lower it'):
             tiny(folder, batch_size=33)
         assert tiny(folder, batch_size=32).steps_per_epoch == 1
+
+    def test_refuses_a_single_pair(self, folder: str) -> None:
+        with pytest.raises(UsageError, match='the data has 1 to train on: give it at least 2'):
+            tiny(folder, rows=1, batch_size=2)
+
+    def test_refuses_a_retrieval_set_whose_pictures_are_gone(self, folder: str, tmp_path: Path) -> None:
+        columns = {'image': ['images/0.png'], 'protected_caption': ['a cat']}
+        pq.write_table(pa.table(columns), tmp_path / 'manifest.parquet')
+        with pytest.raises(UsageError, match=r'data.retrieval_sets.mem=.*: none of its 1 pictures can be read'):
+            tiny(folder, retrieval_sets={'mem': str(tmp_path)})
 
     def test_dropped_pairs_do_not_count_towards_a_batch(self, folder: str) -> None:
         with pytest.raises(ValueError, match='larger than the 31 usable pairs'):

@@ -25,6 +25,7 @@ from datamodules.text.tokenizer import WordTokenizer
 from datamodules.usage_error import UsageError
 from lightning_modules.caption_triggers import insert_trigger
 from lightning_modules.noise_steps import add_noise
+from tests.helpers.picture_files import write_picture
 from tests.helpers.published import write_flickr, write_people
 from tests.helpers.tiny import TinyPairs, set_up
 from tests.lightning_modules.unlearnable_runs import TwoCaptions
@@ -99,6 +100,14 @@ class TestAsCSV:
         assert publish(protection, tmp_path / 'out')['pictures'] == pictures
         assert files(tmp_path / 'out/images') == sorted(f'{row}.png' for row in range(pictures))
         assert is_read_back(CSVPairs(str(tmp_path / 'out/train.csv'), **sizes(tmp_path)), protection)
+
+    def test_a_protected_picture_is_not_published_as_it_is_too(self, tmp_path: Path) -> None:
+        data = tiny(tmp_path)
+        data.load_heldout = data.load_table  # type: ignore[method-assign]
+        protection = protect(tmp_path, data)
+        with pytest.raises(UsageError, match=r'12 held-out pairs show them, .* or leave heldout=false'):
+            publish(protection, tmp_path / 'out', heldout=True)
+        assert not (tmp_path / 'out').exists()
 
     def test_pairs_that_the_run_left_out_are_not_published(self, tmp_path: Path) -> None:
         protection = protect(tmp_path, tiny(tmp_path, filters={'some': RandomSubset(0.5)}))
@@ -201,6 +210,8 @@ class TestAsFlickr8k:
 class TestFaces:
     def test_people_have_the_names_they_are_given_and_a_photo_of_each_is_held_out(self, tmp_path: Path) -> None:
         write_people(tmp_path / 'people', {'Ada_Bo': 4, 'Zoe_Lind': 3})
+        for number, photo in enumerate(sorted((tmp_path / 'people').rglob('*.jpg'))):
+            write_picture(photo, number)  # no two alike, else one might be protected and another held out
         names = ['Jane Roe', 'Mary Major']
         data = NamedFolders(str(tmp_path / 'people'), **sizes(tmp_path, class_names=names))
         protection = protect(tmp_path, data)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import csv
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from experiments.protect_photos import main
 from lightning_modules.unlearnable import MEM
 from tests.helpers.published import write_people
 from tests.helpers.tiny import tiny_architecture
+
+ROOT = Path(__file__).parents[2]
 
 
 def draw_photos(folder: Path) -> Path:
@@ -69,6 +74,41 @@ def test_protects_people_in_folders(tmp_path: Path) -> None:
     assert text.count('Jane Roe') == 3 and text.count('Mary Major') == 2  # of each person, one is held out
 
 
+class TestAfterTheRun:
+    @pytest.fixture
+    def commands(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+        """What is run for photos whose noise is there already."""
+        (tmp_path / 'out_run/mem_photos/version_0').mkdir(parents=True)
+        (tmp_path / 'out_run/mem_photos/version_0/DONE').touch()
+        run: list[list[str]] = []
+        monkeypatch.setattr('experiments.cli.main', lambda arguments: run.append([*arguments]))
+        return run
+
+    def test_noise_is_published_with_the_photos_and_options_that_are_given(
+        self, tmp_path: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """So noise of other photos, or of another eps, is refused."""
+        photos = draw_photos(tmp_path / 'photos')
+        main([f'--photos={photos}', f'--out={tmp_path}/out', '--model.eps=4'])
+        ((tool, _, *given),) = commands
+        assert tool == 'protect' and given[:2] == [f'--data.train={photos}/pairs.csv', '--model.eps=4']
+        assert 'delete it to make other noise' in capsys.readouterr().out
+
+    def test_one_process_publishes(
+        self, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr('lightning.pytorch.utilities.rank_zero_only.rank', 1)
+        main([f'--photos={draw_photos(tmp_path / "photos")}', f'--out={tmp_path}/out'])
+        assert commands == []
+
+
+@pytest.mark.skipif(shutil.which('make') is None, reason='without make')
+def test_names_of_folders_may_have_spaces() -> None:
+    words = ['make', '--dry-run', 'protect', 'DATA=my photos', 'OUT=my pictures', 'PYTHON=python']
+    (line,) = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert shlex.split(line)[-2:] == ['--photos=my photos', '--out=my pictures']
+
+
 class TestRefused:
     def check_refused(self, capsys: pytest.CaptureFixture[str], photos: Path, out: Path, sentence: str) -> None:
         with pytest.raises(SystemExit) as exit:
@@ -78,6 +118,12 @@ class TestRefused:
     def test_a_folder_without_captions(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / 'photos').mkdir()
         self.check_refused(capsys, tmp_path / 'photos', tmp_path / 'out', 'photos has neither pairs.csv, with a path')
+
+    def test_photos_beside_the_folders_of_people(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        photos = draw_photos(tmp_path / 'photos')
+        (photos / 'pairs.csv').unlink()
+        (photos / 'Jane_Roe').mkdir()
+        self.check_refused(capsys, photos, tmp_path / 'out', "has 9 photos beside its folders, such as '0.png'")
 
     def test_a_place_that_is_taken_or_among_the_photos(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ from datamodules.usage_error import UsageError
 from experiments.settings_of_run import add_settings_of_run
 
 SETTINGS = {
-    'model': {'class_path': 'CLIP', 'init_args': {'architecture': 'RN50', 'init_from': 'gone.ckpt'}},
+    'model': {'class_path': 'CLIP', 'init_args': {'architecture': 'RN50', 'init_from': 'gone.ckpt', 'frozen': 'image'}},
     'data': {'class_path': 'ToyPairs', 'init_args': {'rows': 8, 'attacks': {'patch': None}, 'canaries': None}},
     'trainer': {'max_epochs': 3},
     'weights_only': None,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,16 @@ from tests.lightning_modules.unlearnable_runs import (
 pytestmark = pytest.mark.filterwarnings('ignore:Checkpoint directory')  # a run is repeated in it
 ALL = np.arange(ROWS)
 BATCHES = 4  # of a sweep
+
+
+class BlackAndWhite(TinyPairs):
+    """Pairs of which every class has black pictures and white ones."""
+
+    def load_table(self) -> PairTable:
+        table = super().load_table()
+        opener: Any = table.opener
+        opener.pictures = [picture * 0 + 255 * (row // 4 % 2) for row, picture in enumerate(opener.pictures)]
+        return table
 
 
 class First(Filter):
@@ -140,6 +151,29 @@ class TestWhatItMakes:
         assert len(np.unique(trigger, axis=0)) > min(units, 10) // 2
         assert all(after <= before + 1e-6 for before, after in module.words)
 
+    def test_noise_of_a_class_does_not_take_the_range_of_one_of_its_pictures(self, tmp_path: Path) -> None:
+        """Also where every pair of a batch is of another class."""
+        for batch in (2, ROWS):
+            kwargs = {'noise_start': 'random', 'noise_steps': 0, 'store': str(tmp_path / f'{batch}' / 'noise')}
+            data = pairs(tmp_path, BlackAndWhite)
+            data.batch_size = batch
+            fit(tmp_path, build(tmp_path, EM, granularity='class', **kwargs), data, epochs=1)
+        few, many = (store_of(tmp_path / f'{batch}').noise(np.arange(4)) for batch in (2, ROWS))
+        assert np.array_equal(few, many) and abs(few.astype(int)).mean() > EPS / 3
+
+    def test_noise_that_captions_share_is_within_range_at_each_step(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Down, then up: on a black pixel the first step leads nowhere."""
+        monkeypatch.setattr(MEM, '_gradient', lambda *_: lambda noise, number: noise.float() * 0 + (1, -1)[number])
+        data = pairs(tmp_path, TwoCaptions)
+        data.batch_size = ROWS  # with both captions of a picture in a batch
+        module = build(tmp_path, EM, noise_steps=2, step=EPS)
+        fit(tmp_path, module, data, epochs=1)
+        store, clean = store_of(tmp_path), pictures_of(module).int()
+        expected = torch.minimum(EPS - clean.clamp(max=EPS), 255 - clean)
+        assert torch.equal(torch.from_numpy(store.noise(store.unit)).int(), expected) and expected.any()
+
     def test_averages_over_random_views(self, tmp_path: Path) -> None:
         for views in (0, 2):
             fit(
@@ -241,6 +275,19 @@ class TestResume:
             fit(tmp_path, build(tmp_path, EM), resume=tmp_path / 'last.ckpt')
         fit(tmp_path, build(tmp_path, EM, store=str(tmp_path / 'moved')), resume=tmp_path / 'last.ckpt')
 
+    def test_refuses_to_go_on_with_other_pictures_of_the_same_names(self, tmp_path: Path) -> None:
+        fit(tmp_path, build(tmp_path, EM), epochs=1)
+
+        class Edited(TinyPairs):
+            def load_table(self) -> PairTable:
+                table = super().load_table()
+                opener: Any = table.opener
+                opener.pictures[3] = 255 - opener.pictures[3]
+                return table
+
+        with pytest.raises(UsageError, match='holds noise of pictures='):
+            fit(tmp_path, build(tmp_path, EM), pairs(tmp_path, Edited), resume=tmp_path / 'last.ckpt')
+
     def test_refuses_a_store_made_with_other_settings(self, tmp_path: Path) -> None:
         fit(tmp_path, build(tmp_path, EM), epochs=1)
         with pytest.raises(UsageError, match='holds noise of eps=8, not 4'):
@@ -274,6 +321,7 @@ class TestBadInput:
             ({'beam': 0}, 'model.beam'),
             ({'views': 2}, 'leave model.views at 1'),
             ({'chunk_size': 4}, 'model.chunk_size null'),
+            ({'trigger_length': 0}, 'set model.shuffle_captions=false, or use EM'),
         ],
     )
     def test_refuses_arguments(self, tmp_path: Path, kwargs: dict[str, Any], message: str) -> None:
@@ -292,6 +340,18 @@ class TestBadInput:
             fit(tmp_path, build(tmp_path, MEM, **kwargs))
         assert not (tmp_path / 'noise').exists()
 
+    def test_captions_that_are_left_out_need_not_leave_room(self, tmp_path: Path) -> None:
+        """As the message about the others advises."""
+
+        class Short(Filter):
+            def drop(self, table: PairTable) -> np.ndarray:
+                return np.array([len(caption.split()) > 2 for caption in table.captions(np.arange(len(table)))])
+
+        kwargs: dict[str, Any] = {'trigger_place': 'end', 'trigger_length': 3, 'text_rounds': 0, 'surrogate_steps': 0}
+        for filters in ({'short': Short()}, {}):
+            with nullcontext() if filters else pytest.raises(UsageError, match=r'leave no room .* with data\.filters'):
+                fit(tmp_path, build(tmp_path, MEM, **kwargs), pairs(tmp_path, filters=filters), epochs=1)
+
     def test_says_how_many_captions_are_cut(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         fit(tmp_path, build(tmp_path, MEM, trigger_length=5), epochs=1)
         assert 'captions lose their last words to the trigger' in caplog.text
@@ -303,6 +363,12 @@ class TestBadInput:
     def test_refuses_settings_of_the_trainer_that_spoil_the_noise(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match='limit_train_batches'):
             fit(tmp_path, build(tmp_path, EM), limit_train_batches=3)
+        with pytest.raises(UsageError, match=r'set trainer\.reload_dataloaders_every_n_epochs=1'):
+            fit(tmp_path, build(tmp_path, EM), reload_dataloaders_every_n_epochs=2)
+
+    def test_says_that_the_surrogate_has_diverged_before_words_are_searched(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match='training has diverged'):
+            fit(tmp_path, build(tmp_path, MEM, lr=1e30), log_every_n_steps=50)
 
     def test_refuses_processes_on_several_machines(self, tmp_path: Path) -> None:
         model = build(tmp_path, EM)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +134,19 @@ class TestMemory:
             assert str(tmp_path / 'store' / 'noise') not in maps.read_text()
         assert not any(isinstance(value, np.memmap) for value in vars(store).values())
 
+    def test_is_read_without_the_right_to_write(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        run_round(create(tmp_path / 'store'), 0, 1)
+        modes: set[str | None] = set()
+        load = np.load
+
+        def watch(*args: Any, **kwargs: Any) -> Any:
+            modes.add(kwargs.get('mmap_mode'))
+            return load(*args, **kwargs)
+
+        monkeypatch.setattr(np, 'load', watch)
+        assert read(NoiseStore.open(tmp_path / 'store')) == [1, 1, 2, 3, 1, 1, 1, 1]
+        assert modes == {None, 'r'}
+
 
 class TestBadInput:
     def test_a_missing_store(self, tmp_path: Path) -> None:
@@ -146,6 +160,12 @@ class TestBadInput:
         with pytest.raises(UsageError, match='part is missing'):
             NoiseStore.open(tmp_path / 'store')
 
+    def test_a_part_of_which_nothing_was_copied(self, tmp_path: Path) -> None:
+        create(tmp_path / 'store')
+        (tmp_path / 'store/noise_0.npy').write_bytes(b'')
+        with pytest.raises(UsageError, match='part is missing or damaged'):
+            NoiseStore.open(tmp_path / 'store')
+
     @pytest.mark.parametrize('change', [{'version': 99}, {'version': 'x'}, {'rounds': None}, {'other': 1}])
     def test_a_damaged_or_later_sidecar(self, tmp_path: Path, change: dict[str, object]) -> None:
         create(tmp_path / 'store')
@@ -157,6 +177,9 @@ class TestBadInput:
     def test_a_store_of_other_data(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match='holds noise of fingerprint=abc, not def'):
             create(tmp_path / 'store').check_settings(replace(SETTINGS, fingerprint='def'))
+
+    def test_a_store_that_does_not_tell_of_which_pictures_it_is(self, tmp_path: Path) -> None:
+        create(tmp_path / 'store').check_settings(replace(SETTINGS, pictures='def'))
 
     def test_a_folder_that_exists(self, tmp_path: Path) -> None:
         create(tmp_path / 'store')

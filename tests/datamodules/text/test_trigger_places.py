@@ -48,6 +48,10 @@ class TestRoom:
         with pytest.raises(UsageError, match=r'1 captions, first that of row 1, leave no room for 3 words behind'):
             trigger_places(tokens('dog', FULL, 'two dogs'), 'end', 3, seed=0)
 
+    def test_captions_that_get_no_trigger_may_be_full(self) -> None:
+        used = np.array([True, False])
+        assert trigger_places(tokens('dog', FULL), 'end', 3, 0, used)[0] == 2
+
     def test_counts_captions_that_are_cut(self) -> None:
         five = 'a boat in the sea'  # and start, end and three more words are ten tokens
         captions = tokens(five, f'{five} now', FULL)

@@ -35,6 +35,16 @@ def test_draws_several_models_side_by_side(tmp_path: Path, capsys: pytest.Captur
     assert re.search(r'mean cosine -?0\.\d{3}; words add up to within 0\.\d\d%\.$', told['clean'])
 
 
+def test_refuses_a_file_as_folder_before_it_explains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('captum')
+    monkeypatch.delattr('experiments.tools.explain.look')
+    given = [f'--models.a={checkpoint(tmp_path)}', f'--out={tmp_path}/a.txt']
+    (tmp_path / 'a.txt').touch()
+    assert 'name another folder as out' in refusal(capsys, tmp_path, 'explain', *given)
+
+
 @pytest.mark.parametrize(
     ('changed', 'sentence'),
     [
