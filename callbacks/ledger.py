@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.embedding_files import EmbeddingFiles
@@ -114,7 +115,7 @@ class ScoreLedger(Callback):
         kept = row_numbers(data.partition.side.numpy()[:pairs] != DROPPED)
         if not len(kept):
             raise UsageError('no pair is left to score: all pictures are unreadable, or left out by data.filters.')
-        self._seen = RowSums(len(data.table), pl_module.device)
+        self._seen = RowSums(len(data.table), pl_module.device, torch.uint8)
         sample = draw_sample(kept)
         self._shuffled = ShuffledPairs(sample, data.tokens[sample])
         folder = trainer.log_dir  # a collective call, so all ranks make it

@@ -40,7 +40,7 @@ def sweep(
         Similarity in [-1, 1] of each row, float32 (N,), on the CPU, the same on all processes; NaN for rows that no
         loader yields.
     """
-    sums = RowSums(rows, module.device)
+    sums = RowSums(rows, module.device, torch.uint8)  # each row is seen once, or a few times
     with measuring(trainer, module):
         for output in _predict(trainer, module, loader):
             sums.add(output['row'], output['similarity'])
@@ -99,16 +99,17 @@ class RowSums:
     Args:
         rows: Number N of rows.
         device: Device that the values come from.
+        counts: Type of the counts. ``uint8`` saves memory where no row has more than 255 values over all processes.
     """
 
-    def __init__(self, rows: int, device: torch.device) -> None:
-        self.total, self.count = torch.zeros(rows, device=device), torch.zeros(rows, device=device)
+    def __init__(self, rows: int, device: torch.device, counts: torch.dtype = torch.float32) -> None:
+        self.total, self.count = torch.zeros(rows, device=device), torch.zeros(rows, dtype=counts, device=device)
 
     def add(self, row: Tensor, value: Tensor) -> None:
         """Adds ``value`` (B,) to the rows ``row`` (B,), int64."""
         value = value.detach().float()
         self.total.index_add_(0, row, value)
-        self.count.index_add_(0, row, torch.ones_like(value))
+        self.count.index_add_(0, row, torch.ones_like(value, dtype=self.count.dtype))
 
     def mean(self, trainer: L.Trainer) -> Tensor:
         """Mean over all processes, float32 (N,) on the CPU; NaN for rows that were never seen. The sums are lost."""

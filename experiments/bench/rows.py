@@ -166,7 +166,7 @@ class Drawn(Score):
     ) -> Tensor:
         pairs, draw = pairs_of(trainer), np.random.default_rng(0)
         batches = pairs.sweep_dataloader().sampler
-        sums = RowSums(len(pairs.partition), torch.device('cpu'))
+        sums = RowSums(len(pairs.partition), torch.device('cpu'), torch.uint8)
         for batch in batches:
             row = torch.from_numpy(batch.rows.astype(np.int64))
             similarity = draw.normal(0.1, 0.05, len(row)) + 0.2 * draw.integers(2, size=len(row))

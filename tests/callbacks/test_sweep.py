@@ -46,10 +46,12 @@ class TestSimilarity:
         assert score.dtype == torch.float32
 
 
-def test_a_row_drawn_twice_counts_as_its_mean() -> None:
-    sums = RowSums(2, torch.device('cpu'))
+@pytest.mark.parametrize('counts', [torch.float32, torch.uint8])
+def test_a_row_drawn_twice_counts_as_its_mean(counts: torch.dtype) -> None:
+    sums = RowSums(2, torch.device('cpu'), counts)
     sums.add(torch.tensor([0, 0]), torch.tensor([0.1, 0.3]))
-    assert sums.mean(trainer(1))[0] == pytest.approx(0.2)
+    mean = sums.mean(trainer(1))
+    assert mean[0] == pytest.approx(0.2) and mean[1].isnan() and mean.dtype == torch.float32
 
 
 # --- embeddings -----------------------------------------------------------------------------------------------------
