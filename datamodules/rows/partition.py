@@ -149,8 +149,15 @@ def safe_share(safe: int, risky: int, safe_weight: float = 1.0) -> float:
 
 def endless(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     """Draws ``count`` rows in random order, each of them once before any is drawn again."""
-    rounds = [generator.permutation(rows) for _ in range(-(-count // len(rows)))] if count else [rows[:0]]
-    return (rounds[0] if len(rounds) == 1 else np.concatenate(rounds))[:count]  # one is not copied
+    drawn = np.empty(count, rows.dtype)
+    for start in range(0, count, max(1, len(rows))):
+        part = drawn[start : start + len(rows)]
+        if len(part) == len(rows):  # in place, for a hundred million rows
+            part[:] = rows
+            generator.shuffle(part)
+        else:
+            part[:] = generator.permutation(rows)[: len(part)]
+    return drawn
 
 
 class PartitionSampler(Sampler[Draw]):
