@@ -76,7 +76,7 @@ def measure(against: Path | None = None, pairs: int = PAIRS, pictures: Path | No
     """Trains CLIP and SafeCLIP, here and in another checkout, then CLIP on what SafeCLIP's ledger keeps.
 
     Args:
-        against: The other checkout, run by the same interpreter; ``None`` measures this checkout alone.
+        against: The other checkout, run by the same interpreter with the same options; ``None`` for none.
         pairs: Number of pairs to train on.
         pictures: Folder as ``data.root`` takes it, with CIFAR-10's classes; drawn pictures if ``None``.
     """
@@ -86,7 +86,7 @@ def measure(against: Path | None = None, pairs: int = PAIRS, pictures: Path | No
         clip = Job(THIS_CHECKOUT, 'clip_cifar10.yaml', data)
         jobs = {'clip': clip, 'safeclip': Job(THIS_CHECKOUT, 'safeclip_cifar10.yaml', (*data, *defense_options(pairs)))}
         if against is not None:
-            jobs['other'] = Job(against.absolute(), 'safeclip_cifar10.yaml', data)
+            jobs['other'] = jobs['safeclip']._replace(checkout=against.absolute())
         costs = train_in_turns(jobs, folder / 'first')
         ledger = only_file(folder / 'first' / 'safeclip', LEDGER)
         yield from compare(costs)
