@@ -124,7 +124,7 @@ def loss_and_ranks(loss: Curve, ranks: Mapping[str, RankCurves], phases: Sequenc
         band = curves.low.epoch, curves.low.value, curves.high.value
         axes[1].fill_between(*band, color=_curve_color(index), alpha=0.2, linewidth=0, label=f'{name}, by chance')
     axes[1].set_ylabel('Median rank of retrieval\n(log scale)')
-    scale_ranks(axes[1])
+    scale_ranks(axes[1].yaxis)
     _add_legends(figure, axes, phases)
     return figure
 
@@ -261,14 +261,14 @@ def _new_figure(size: tuple[float, float]) -> Figure:
     return Figure(size, dpi=120, layout='constrained')
 
 
-def scale_ranks(axis: Axes) -> None:
-    """Gives an axis of ranks a logarithmic scale with whole numbers, such as 20, 50 and 100."""
+def scale_ranks(axis: Any) -> None:
+    """Gives an axis of ranks, as ``axes.yaxis``, a logarithmic scale with whole numbers, such as 20, 50 and 100."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    axis.set_yscale('log')
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
-    axis.yaxis.set_major_formatter(ScalarFormatter())
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.axes.set(**{f'{axis.axis_name}scale': 'log'})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def label_integers(axis: Any, max_labels: int = 10) -> None:

@@ -23,6 +23,7 @@ from experiments.cost_tables import epoch_table, overhead_table
 from experiments.errors import short_errors
 from experiments.meter_figure import leak_against_estimate
 from experiments.paired import difference_table
+from experiments.rank_figure import ranks_after_training
 from experiments.report_files import write_report
 from experiments.report_sections import find_reference, sections
 from experiments.result_figures import success_against_accuracy, success_over_epochs
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument('--trade-off', type=Path, help='PNG file for final success against accuracy')
     parser.add_argument('--meter', type=Path, help='PNG file for the leak of each attack against its estimate')
     parser.add_argument('--retrieval', type=Path, help='PNG file for loss and median rank of retrieval over the epochs')
+    parser.add_argument('--ranks', type=Path, help='PNG file for the median rank after training, a row a method')
     parser.add_argument('--save', type=Path, help='folder to save the results in, one small JSON file for each run')
     parser.add_argument('--clip-benchmark', type=Path, help="folder to save them in as CLIP_benchmark's JSON files")
     options = parser.parse_args()
@@ -67,6 +69,7 @@ def main() -> None:
             'trade_off': success_against_accuracy,
             'meter': leak_against_estimate,
             'retrieval': retrieval_over_epochs,
+            'ranks': ranks_after_training,
         }
         for option, draw in figures.items():
             if path := getattr(options, option):

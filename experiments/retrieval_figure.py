@@ -31,7 +31,7 @@ def retrieval_over_epochs(results: Sequence[Result]) -> Figure:
     loss.set(title='training loss', ylabel='nats', xlabel='epochs trained')
     for axis, (name, way) in zip(ranks, panels, strict=True):
         axis.set(title=f'{name}: {DIRECTIONS[way]}', xlabel='epochs trained')
-        scale_ranks(axis)
+        scale_ranks(axis.yaxis)
     ranks[0].set_ylabel('median rank (log scale)')
     for index, (label, runs) in enumerate(group_repetitions(results).items()):
         for repetition, run in enumerate(runs):
