@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from datamodules.pairs import PairsDataModule
 from datamodules.protection import Protection
-from datamodules.publish import protect_captions
+from datamodules.publish import choose_rows, protect_captions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,34 +38,15 @@ class ProtectedPair(NamedTuple):
     protected_caption: str
 
 
-def read_protected_pairs(folder: Path, data: PairsDataModule, count: int = PICTURES) -> list[ProtectedPair]:
-    """Some pairs of a published folder, spread evenly over its pictures, with the clean pictures.
-
-    Args:
-        folder: The folder, as :func:`datamodules.publish.publish` writes it.
-        data: The clean pairs, set up.
-        count: Number of pictures; all of them if there are fewer.
-    """
-    published = pq.read_table(folder / 'manifest.parquet', columns=['row', 'image', 'caption', 'protected_caption'])
-    _, first = np.unique(published['image'].to_numpy(), return_index=True)
-    chosen = np.unique(np.linspace(0, len(first) - 1, count).round().astype(np.int64))
-    pairs = published.take(pa.array(np.sort(first)[chosen])).to_pylist()
-    images = data.images(np.array([pair['row'] for pair in pairs]))
-    return [
-        ProtectedPair(image, _read(folder / pair['image']), pair['caption'], pair['protected_caption'])
-        for image, pair in zip(images, pairs, strict=True)
-    ]
-
-
-def sample_protected_pairs(protection: Protection, count: int = PICTURES) -> list[ProtectedPair]:
+def sample_protected_pairs(protection: Protection, count: int = PICTURES, share: float = 1.0) -> list[ProtectedPair]:
     """Some pairs with the noise and the words that a run has found so far, spread evenly over the units of noise.
 
     Args:
         protection: The pairs and their store, opened.
         count: Number of units; all of them if there are fewer.
+        share: Share of the pictures to choose from, drawn as :func:`datamodules.publish.publish` does.
     """
-    store = protection.store
-    rows = np.flatnonzero(store.unit >= 0)
+    store, rows = protection.store, np.flatnonzero(choose_rows(protection, share))
     _, first = np.unique(store.unit[rows], return_index=True)
     chosen = rows[first[np.unique(np.linspace(0, len(first) - 1, count).round().astype(np.int64))]]
     clean, noise = protection.data.images(chosen), store.noise(store.unit[chosen])

@@ -194,10 +194,16 @@ def protect_pairs(data: PairsDataModule, settings: ProtectionSettings) -> Protec
     """Noise and triggers for some pairs, set up.
 
     Raises:
-        UsageError: If the data has canaries, or stores its pictures at another size than the model takes.
+        UsageError: If the data has canaries, does not store its pictures, or stores them at another size than the model
+            takes.
     """
     if data.canary_count:
         raise UsageError('data.canaries would plant pairs that are not yours to publish: leave it empty.')
+    if data.cache == 'none':
+        raise UsageError(
+            'data.cache=none does not tell which pictures can be read, and those that cannot would be published as '
+            'black ones: set data.cache=memmap.'
+        )
     if data.stored_size != data.image_size:
         raise UsageError(
             f'data.cache_size={data.stored_size} is not the {data.image_size} pixels that the model takes, for which '

@@ -102,7 +102,7 @@ def publish(protection: Protection, folder: Path, heldout: bool = False, share: 
         _check_heldout(protection.data)
     rows, layout = np.flatnonzero(protection.store.unit >= 0), layout_of(protection.data)
     first, file = _files(protection, rows)
-    protected = _choose(protection, rows, share)
+    protected = choose_rows(protection, share)
     with fill_atomically(require_empty(folder, 'out')) as temporary:
         side = protection.store.settings.size
         size = len(first) * (3 * side * side + _BYTES_BESIDE_PIXELS) + len(rows) * _BYTES_BESIDE_PIXELS
@@ -131,12 +131,12 @@ def _check_heldout(data: PairsDataModule) -> None:
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
-def _choose(protection: Protection, rows: np.ndarray, share: float) -> np.ndarray:
-    """Draws the pictures to protect; tells for each row of the table whether it shows one of them, bool (N,)."""
-    hashes = protection.data.picture_hashes()
-    pictures = np.unique(hashes[rows])
+def choose_rows(protection: Protection, share: float) -> np.ndarray:
+    """Draws a share of the pictures; tells for each row of the table whether it shows one of them, bool (N,)."""
+    hashes, has_noise = protection.data.picture_hashes(), protection.store.unit >= 0
+    pictures = np.unique(hashes[has_noise])
     drawn = random_rows(len(pictures), max(1, round(share * len(pictures))), protection.settings.seed)
-    return np.isin(hashes, pictures[drawn])
+    return np.isin(hashes, pictures[drawn]) & has_noise
 
 
 def _files(protection: Protection, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -64,7 +64,7 @@ class DivergenceWatch:
         finite = _on_all_ranks(torch.stack([step.loss for step in self.steps]).isfinite(), trainer)
         for step, is_finite in zip(self.steps, finite, strict=True):
             if not is_finite:
-                _stop('the loss is not a finite number at', step)
+                _stop('the loss is not a finite number at', step, trainer)
         self.steps = []
 
     def check(self, trainer: L.Trainer, tensors: Iterable[Tensor]) -> None:
@@ -80,7 +80,7 @@ class DivergenceWatch:
         self.check_losses(trainer)
         finite = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]
         if self.latest is not None and not all(_on_all_ranks(torch.stack(finite), trainer)):
-            _stop('weights are not finite numbers after', self.latest)
+            _stop('weights are not finite numbers after', self.latest, trainer)
 
 
 def _on_all_ranks(finite: Tensor, trainer: L.Trainer) -> list[bool]:
@@ -88,8 +88,11 @@ def _on_all_ranks(finite: Tensor, trainer: L.Trainer) -> list[bool]:
     return agreed.bool().tolist()
 
 
-def _stop(what: str, step: Step) -> NoReturn:
+def _stop(what: str, step: Step, trainer: L.Trainer) -> NoReturn:
+    # A module that steps by itself, as MEM does, has no warm-up here, and Lightning refuses to clip its gradients.
+    others = 'raise model.warmup_steps, set trainer.gradient_clip_val=1, '
+    others *= trainer.lightning_module.automatic_optimization
     raise UsageError(
         f'training has diverged: {what} step {step.number} (epoch {step.epoch + 1}, learning rate {step.lr:.3g}): '
-        f'lower model.lr, raise model.warmup_steps, set trainer.gradient_clip_val=1, or take another trainer.precision.'
+        f'lower model.lr, {others}or take another trainer.precision.'
     )

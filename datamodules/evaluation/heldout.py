@@ -38,6 +38,9 @@ class HeldoutSet(NamedTuple):
 def read_published(folder: str, argument: str) -> PairTable:
     """Reads the pictures and captions of a folder that ``clipward protect`` has written, in any of its layouts.
 
+    A picture that was published once for each caption, with noise of its own each time, is read once, with the first
+    noise and all captions. Else each copy would be a wrong answer to the captions of the others.
+
     Args:
         folder: The folder.
         argument: Name of the argument that gave it, for messages.
@@ -45,7 +48,7 @@ def read_published(folder: str, argument: str) -> PairTable:
     Raises:
         UsageError: If it is none.
     """
-    root, columns = require_folder(folder, argument), ['image', 'protected_caption']
+    root, columns = require_folder(folder, argument), ['image', 'source', 'protected_caption']
     try:
         pairs = pq.read_table(root / 'manifest.parquet', columns=columns).cast(
             pa.schema((x, 'string') for x in columns)
@@ -55,7 +58,9 @@ def read_published(folder: str, argument: str) -> PairTable:
             f'{argument}={folder!r} holds no manifest.parquet of protected pairs: give a folder that clipward protect '
             f'has written.'
         ) from error
-    return PairTable(pairs['image'], clean_captions(pairs['protected_caption']), opener=FolderImages(root))
+    _, first, number = np.unique(pairs['source'].to_numpy(), return_index=True, return_inverse=True)
+    image = pairs['image'].take(pa.array(first[number]))
+    return PairTable(image, clean_captions(pairs['protected_caption']), opener=FolderImages(root))
 
 
 def heldout_loader(

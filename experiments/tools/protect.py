@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from callbacks.figure_files import save_figure
-from callbacks.protection_sheet import protection_sheet, read_protected_pairs
+from callbacks.protection_sheet import protection_sheet, sample_protected_pairs
 from datamodules.files.writers import require_empty
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.noise_store import NoiseStore
@@ -46,9 +46,10 @@ def protect(
     NoiseStore.open(Path(store)).check_whole(epochs)  # before hours of decoding
     protection = protect_pairs(prepare_data_for(model, datamodule), model.settings)
     protection.open(Path(store))
-    summary = publish(protection, target, heldout, share)
     sheet = target.resolve().with_name(f'{target.resolve().name}_sheet.png')
-    save_figure(protection_sheet(read_protected_pairs(target, protection.data)), sheet, dpi=150)
+    # Before the folder, which must not exist when a command that was killed is given again.
+    save_figure(protection_sheet(sample_protected_pairs(protection, share=share)), sheet, dpi=150)
+    summary = publish(protection, target, heldout, share)
     print(
         f'{summary["pairs"]:,} pairs with {summary["pictures"]:,} pictures in {out}: noise of at most '
         f'{summary["max_noise"]} levels of 255, {summary["captions_read_back"]:,} captions read as in the run.\n'

@@ -22,8 +22,9 @@ class FakeTrainer(SimpleNamespace):
         optimizer = SimpleNamespace(param_groups=[{'lr': step / 100}])
         strategy = SimpleNamespace(reduce=lambda finite, reduce_op: finite * others)
         super().__init__(
-            global_step=step, current_epoch=step // 4, optimizers=[optimizer], strategy=strategy, log_every_n_steps=3
-        )
+            global_step=step, current_epoch=step // 4, optimizers=[optimizer], strategy=strategy, log_every_n_steps=3,
+            lightning_module=SimpleNamespace(automatic_optimization=True),
+        )  # fmt: skip
 
 
 def watched(*losses: float) -> DivergenceWatch:

@@ -360,14 +360,22 @@ class TestBadInput:
         with pytest.raises(UsageError, match=r'data.cache_size=16 is not the 8 pixels'):
             fit(tmp_path, build(tmp_path, EM), pairs(tmp_path, cache_size=16))
 
+    def test_refuses_pictures_that_are_not_stored(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r'^data\.cache=none does not tell .* set data\.cache=memmap\.$'):
+            fit(tmp_path, build(tmp_path, EM), pairs(tmp_path, cache='none'))
+
     def test_refuses_settings_of_the_trainer_that_spoil_the_noise(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match='limit_train_batches'):
             fit(tmp_path, build(tmp_path, EM), limit_train_batches=3)
+        with pytest.raises(UsageError, match=r'end a round before .* set trainer\.max_epochs'):
+            fit(tmp_path, build(tmp_path, EM), max_steps=3)
         with pytest.raises(UsageError, match=r'set trainer\.reload_dataloaders_every_n_epochs=1'):
             fit(tmp_path, build(tmp_path, EM), reload_dataloaders_every_n_epochs=2)
 
     def test_says_that_the_surrogate_has_diverged_before_words_are_searched(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match='training has diverged'):
+        with pytest.raises(
+            UsageError, match=r'has diverged: .*: lower model\.lr, or take another trainer\.precision\.'
+        ):
             fit(tmp_path, build(tmp_path, MEM, lr=1e30), log_every_n_steps=50)
 
     def test_refuses_processes_on_several_machines(self, tmp_path: Path) -> None:
