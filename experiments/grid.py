@@ -30,6 +30,7 @@ from datamodules.files.locks import FolderInUseError, lock
 from datamodules.files.quoting import spell_out
 from datamodules.usage_error import UsageError
 from experiments import grid_file
+from experiments.cell_choice import choose_cells
 from experiments.child_processes import Children, ended_by_signals
 from experiments.config_files import SHIPPED
 from experiments.errors import short_errors
@@ -250,6 +251,9 @@ def main() -> None:
     parser.add_argument(
         '--array', default='1/1', metavar='I/N', help='train what falls to task I of the N tasks of a job array'
     )
+    parser.add_argument(
+        '--cells', default='*', metavar='NAMES', help="train those with such names, as in --cells 'clip-*,vit-clean-*'"
+    )
     parser.add_argument('--results', type=Path, help='folder of the results (default: <runs>/results)')
     options, extra = parser.parse_known_args()
     with short_errors(sys.argv), ended_by_signals('Stopped. The same command goes on from here.'):
@@ -261,9 +265,10 @@ def main() -> None:
             check_options('fit', ['fit', *extra])
         task = read_task(options.array)
         grid = read_grid(find_grid(options.grid))
+        cells = cells_of(grid, task) & choose_cells(grid.cells(), options.cells)
         check_commands(grid)
         runs = options.runs or Path('runs', options.grid.stem)
-        train_all(grid, cells_of(grid, task), runs, options.results or runs / 'results', extra, options.jobs)
+        train_all(grid, cells, runs, options.results or runs / 'results', extra, options.jobs)
 
 
 def check_commands(grid: Grid) -> None:

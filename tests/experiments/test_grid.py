@@ -275,11 +275,20 @@ class TestMain:
         assert names == {cell.name for cell in grid.cells()}
         assert all(f'| {method} |' in (tmp_path / 'results/table.md').read_text() for method in methods)
 
+    def test_named_cells_are_trained_alone(
+        self, tmp_path: Path, started: list[Sequence[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_grid(tmp_path, methods={'clip': [], 'roclip': []}, data=None, attacks=None, arguments=[], seeds=[1, 2])
+        self.main(tmp_path, monkeypatch, '--cells=roclip-*,*-d2-t2')
+        names = [word for command in started for word in command if word.startswith('--name=')]
+        assert names == ['--name=roclip-d1-t1', '--name=clip-d2-t2', '--name=roclip-d2-t2']
+
     @pytest.mark.parametrize(
         ('option', 'message'),
         [
             ('--jobs=0', '--jobs must be at least 1, got 0.'),
             ('--array=9/8', '--array=9/8: tasks are counted from 1, so the first number must lie in 1 to 8.'),
+            ('--cells=none-*', '--cells=none-*: no cell is named so; the first of 8 is cleanclip-coco-badnet-d1-t1.'),
             ('--name=mine', '--name=mine: the grid sets this for each cell; leave it out.'),
         ],
     )
