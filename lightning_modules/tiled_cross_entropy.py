@@ -23,12 +23,12 @@ def tiled_cross_entropy(
     Args:
         anchor: Unit-norm rows of this process, (b, D).
         candidate: Unit-norm rows of all processes, (B, D); row ``first + j`` is the positive of anchor j.
-        logit_scale: Inverse temperature, scalar.
+        logit_scale: Inverse temperature, scalar, also as the one entry of a vector.
         first: Index of this process's first row among the candidates.
         parts: Anchors of each tile; together all of them.
     """
     dtype = torch.promote_types(torch.promote_types(anchor.dtype, candidate.dtype), torch.float32)
-    inputs = [tensor.to(dtype) for tensor in (anchor, candidate, logit_scale)]
+    inputs = [tensor.to(dtype) for tensor in (anchor, candidate, logit_scale.reshape(()))]
     if not torch.is_grad_enabled():  # which the function itself cannot tell
         inputs = [tensor.detach() for tensor in inputs]
     with torch.autocast(anchor.device.type, enabled=False):

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from datamodules.files.byte_counts import format_bytes
 from datamodules.usage_error import UsageError
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit of file sizes, such as ulimit -f
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit of file sizes, such as ulimit -f
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # some network file systems
 
 
@@ -123,7 +123,7 @@ def reserve_space(temporary: Path, size: int, path: Path, remedy: str = REMEDY) 
         with temporary.open('xb') as file:
             _allocate(file, size)
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        if error.errno not in NO_SPACE:
             raise
         raise _lack_of_space(temporary.parent, size, path, remedy) from error
 
@@ -195,7 +195,7 @@ def _explain_failures(path: Path, temporary: Path, remedy: str) -> Iterator[None
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             raise UsageError(
                 f'no space is left on the disk of {path}, or a limit is reached: free some, or {remedy}.'
             ) from error

@@ -18,7 +18,7 @@ _ADDRESS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _VARIABLES = re.compile(r'(\$\w+:?)*')
-_SECRET_PARTS = re.compile(r'(?<=//)[^/\s@]*@|\?[^\s\'"]*')
+_SECRET_PARTS = re.compile(r'(?<=//)[^/\s]*@|\?[^\s\'"]*')
 
 
 def is_address(text: str) -> bool:
@@ -50,7 +50,7 @@ def place_of(address: str) -> PurePosixPath:
 
 
 def fill_in(address: str) -> str:
-    """Replaces the names of environment variables in an address by their values.
+    """Replaces the names of environment variables in an address by their values, and writes its protocol small.
 
     Raises:
         KeyError: If a variable in place of a password or a query is not set; with its name.
@@ -58,7 +58,8 @@ def fill_in(address: str) -> str:
     parts = _split(address)
     for name in re.findall(r'\$(\w+)', parts['user'] + parts['query']):
         os.environ[name]
-    return os.path.expandvars(address)
+    protocol, separator, rest = address.partition('://')
+    return protocol.lower() + separator + os.path.expandvars(rest)
 
 
 def without_secrets(text: str) -> str:

@@ -14,10 +14,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import aiohttp
 import fsspec
 from fsspec.asyn import sync
 from fsspec.exceptions import FSTimeoutError
 
+from datamodules.files.atomic import NO_SPACE
 from datamodules.files.quoting import quote
 from datamodules.files.remote_addresses import fill_in, without_secrets
 
@@ -88,6 +90,7 @@ def copy_file(address: str, state: FileState, temporary: Path, advance: Callable
 
     Raises:
         RemoteFault: If the server sends something else, or nothing.
+        OSError: If the copy cannot be written.
     """
     system, path = _connect(address)
     if state.size <= BLOCK_BYTES:
@@ -95,7 +98,8 @@ def copy_file(address: str, state: FileState, temporary: Path, advance: Callable
     if state.size <= BLOCK_BYTES or _sends_ranges(system, path, state.size):
         _copy_ranges(system, path, state.size, temporary, advance)
     else:
-        _insist(lambda: system.get_file(path, str(temporary)))
+        temporary.touch()  # a folder that cannot be written is no fault of the server
+        _insist(partial(_copy_whole, system, path, temporary))
         advance(state.size)
     _check_copy(temporary, state)
 
@@ -147,6 +151,12 @@ def _copy_ranges(system: Any, path: str, size: int, temporary: Path, advance: Ca
         file.truncate()
 
 
+def _copy_whole(system: Any, path: str, temporary: Path) -> None:
+    """Copies a file from a web server in one request, for which aiohttp would allow five minutes in all."""
+    patience = aiohttp.ClientTimeout(total=None, sock_read=ANSWER_SECONDS)
+    sync(system.loop, partial(system._get_file, timeout=patience), path, str(temporary))
+
+
 def _read_blocks(system: Any, path: str, start: int, size: int) -> list[bytes]:
     """Reads some blocks at once and returns them up to the first that failed.
 
@@ -190,11 +200,14 @@ def _insist(call: Callable[[], _Result], delays: Sequence[float] | None = None) 
 
     Raises:
         RemoteFault: If it goes on failing, or for a reason that will not pass.
+        OSError: If the disk is full.
     """
     for delay in (*(DELAYS if delays is None else delays), None):
         try:
             return call()
         except Exception as error:  # every file system has its own, and some are no OSError
+            if isinstance(error, OSError) and error.errno in NO_SPACE:  # on this machine
+                raise
             cause = _cause(error)
             if delay is None or _is_missing(cause) or _is_forbidden(cause):
                 raise RemoteFault(_describe(cause)) from None

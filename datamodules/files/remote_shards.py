@@ -159,7 +159,7 @@ class RemoteShards(ShardFolder):
     def _turn_to(self, name: str) -> None:
         """Notes which shard is in use; copies the next one in the background if they are read in order."""
         number, self._current, before = self.names.index(name), name, self._current
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it may be gone, or belong to somebody else
             os.utime(self.root / name)
         is_in_order = number == 0 if before is None else self.names[number - 1] == before
         if self.is_rolling and is_in_order and number + 1 < len(self.names):
@@ -261,6 +261,8 @@ def _find_copies(patterns: str | Sequence[str], argument: str, cache_dir: Path) 
         raise UsageError(f'{argument} names addresses and the local {local!r}: name shards of one kind.')
     check_addresses(listed, argument)
     addresses = [address for pattern in listed for address in expand_range(pattern, argument)]
+    if not addresses:
+        raise UsageError(f'{argument}={patterns!r} names no .tar file: write the smaller number of its range first.')
     for address in map(public_address, addresses):
         if not address.endswith('.tar') or '*' in address:
             raise UsageError(

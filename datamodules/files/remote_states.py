@@ -29,7 +29,7 @@ def look_up_once(copies: Mapping[Path, str], argument: str) -> list[FileState]:
         argument: Name of the argument that holds the addresses, for messages.
 
     Raises:
-        UsageError: If a shard cannot be looked up.
+        UsageError: If a shard cannot be looked up, or its state cannot be kept.
     """
 
     def ask(path: Path) -> FileState:
@@ -109,8 +109,11 @@ def _keep(path: Path, state: FileState) -> None:
     file = _file_of(path)
     make_folder(file.parent, REMEDY)
     temporary = file.with_name(f'{file.name}.{uuid.uuid4().hex[:8]}')
-    temporary.write_text(json.dumps(state._asdict()))
-    temporary.replace(file)
+    try:
+        temporary.write_text(json.dumps(state._asdict()))
+        temporary.replace(file)
+    except OSError as error:
+        raise UsageError(f'{file} cannot be written ({error.strerror}): {REMEDY}.') from error
 
 
 def _file_of(path: Path) -> Path:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ JOB = {
     'SLURM_JOB_NUM_NODES': '2',
     'SLURM_NTASKS_PER_NODE': '4',
     'SLURM_CPUS_PER_TASK': '8',
+    'SLURM_ARRAY_JOB_ID': '42',  # the same for one of the tasks
     'SLURM_ARRAY_TASK_ID': '3',
 }
 
@@ -91,17 +93,19 @@ def test_a_task_of_an_array_trains_its_share_of_a_grid(job: Job) -> None:
 
 class TestFailure:
     def test_of_a_job_is_its_status(self, job: Job) -> None:
-        assert [job.run(path.name, STATUS='1') for path in FILES] == [1] * len(FILES)
+        for status in (1, 128 + signal.SIGTERM):  # the second of a job that was canceled
+            assert [job.run(path.name, STATUS=str(status)) for path in FILES] == [status] * len(FILES)
         assert job.requeued == []
 
-    def test_of_a_node_starts_a_job_again_a_few_times(self, job: Job) -> None:
-        assert job.run('train.sbatch', STATUS=str(LOST)) == LOST
+    @pytest.mark.parametrize('status', [LOST, 128 + signal.SIGKILL, 128 + signal.SIGABRT])
+    def test_of_a_process_starts_a_job_again_a_few_times(self, status: int, job: Job) -> None:
+        assert job.run('train.sbatch', STATUS=str(status)) == status
         assert job.requeued == ['requeue 42']
-        job.run('train.sbatch', STATUS=str(LOST), SLURM_RESTART_COUNT='3')
+        job.run('train.sbatch', STATUS=str(status), SLURM_RESTART_COUNT='3')
         assert job.requeued == ['requeue 42']
 
     def test_a_job_whose_time_is_up_goes_back_into_the_queue(self, job: Job) -> None:
         job._write('srun', 'kill -USR1 $PPID; sleep 0.2')
         for path in FILES:
             job.run(path.name)
-        assert job.requeued == ['requeue 42'] * len(FILES)
+        assert job.requeued == ['requeue 42_3', 'requeue 42']  # a task of an array, not all of them

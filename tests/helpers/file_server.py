@@ -24,6 +24,7 @@ class FileServer(ThreadingHTTPServer):
         is_silent: Whether no request for a length is answered either.
         stalls: How many of the next requests for content get no answer, until the server is closed.
         breaks: How many of them are broken off after half of the bytes.
+        pause: Seconds between the halves of each answer to a request for content.
         shortened: Bytes that are missing at the end of every answer, whose length says so.
         requests: Counts of ``HEAD``, ``GET`` and ``whole``, a GET of all of a file.
     """
@@ -36,7 +37,7 @@ class FileServer(ThreadingHTTPServer):
         self.files, self.ranges, self.status = dict(files), True, 200
         self.queries: str | None = None
         self.headers: dict[str, str] = {}
-        self.is_silent, self.stalls, self.breaks, self.shortened = False, 0, 0, 0
+        self.is_silent, self.stalls, self.breaks, self.shortened, self.pause = False, 0, 0, 0, 0.0
         self.requests: Counter[str] = Counter()
         self.is_closed = threading.Event()
         self.counting = threading.Lock()
@@ -90,7 +91,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(answer[: len(answer) // 2])
                 self.close_connection = True
             else:
-                self.wfile.write(answer)
+                self.wfile.write(answer[: len(answer) // 2])
+                self.server.is_closed.wait(self.server.pause)
+                self.wfile.write(answer[len(answer) // 2 :])
 
     def find(self) -> bytes | None:
         """The file that is asked for; answers with an error if there is none."""

@@ -190,6 +190,13 @@ class TestTiles:
         with torch.no_grad():
             assert self.of_a_rank(*inputs).item() == expected
 
+    def test_a_scale_may_be_the_one_entry_of_a_vector(self) -> None:
+        image, text, scale = self.inputs()
+        (gradient,) = torch.autograd.grad(self.of_a_rank(image, text, scale), [scale])
+        vector = scale.detach().reshape(1).requires_grad_()
+        self.of_a_rank(image, text, vector).backward()
+        assert vector.grad is not None and torch.equal(vector.grad, gradient.reshape(1))
+
     def test_a_loss_can_be_weighted_and_summed(self) -> None:
         inputs = self.inputs()
         losses = [3 * self.of_a_rank(*inputs, size) + self.of_a_rank(*inputs, size) for size in (2, None)]

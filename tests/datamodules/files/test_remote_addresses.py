@@ -66,11 +66,11 @@ def test_a_secret_that_is_written_out_is_refused_and_not_repeated(address: str) 
 def test_variables_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('SIGNATURE', 'sv=1&sig=2')
     monkeypatch.delenv('PASSWORD', raising=False)
-    assert fill_in('https://a.org/0.tar?$SIGNATURE') == 'https://a.org/0.tar?sv=1&sig=2'
+    assert fill_in('HTTPS://a.org/0.tar?$SIGNATURE') == 'https://a.org/0.tar?sv=1&sig=2'
     with pytest.raises(KeyError, match='PASSWORD'):
         fill_in('https://$SIGNATURE:$PASSWORD@a.org/0.tar')
 
 
 def test_errors_lose_passwords_and_queries() -> None:
-    text = "403, message='Forbidden', url='https://me:word@a.org/0.tar?sig=word&x=1', see http://b.org/c?d"
+    text = "403, message='Forbidden', url='https://me:w@rd@a.org/0.tar?sig=word&x=1', see http://b.org/c?d"
     assert without_secrets(text) == "403, message='Forbidden', url='https://a.org/0.tar', see http://b.org/c"

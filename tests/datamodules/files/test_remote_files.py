@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import fsspec
 import numpy as np
 import pytest
@@ -88,6 +89,15 @@ class TestCopy:
         server.ranges = False
         (tmp_path / 'copy').write_bytes(b'old')
         assert copy(address_of(server), tmp_path / 'copy') == [len(CONTENT)]
+        assert (tmp_path / 'copy').read_bytes() == CONTENT
+
+    def test_of_a_whole_file_may_take_longer_than_a_request_usually_may(
+        self, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usual = {'timeout': aiohttp.ClientTimeout(total=0.3)}  # five minutes, if nobody sets it
+        monkeypatch.setitem(fsspec.config.conf, 'http', {'client_kwargs': usual})
+        server.ranges, server.pause = False, 0.5
+        copy(address_of(server), tmp_path / 'copy')
         assert (tmp_path / 'copy').read_bytes() == CONTENT
 
     @pytest.mark.parametrize('protocol', ['memory', 'file'])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pickle
@@ -257,6 +258,7 @@ class TestBadInput:
             ),
             ('s3://a/shards/', r"'s3://a/shards/' is not the address of a \.tar file"),
             (['memory://a/0.tar', 'b.tar'], r"names addresses and the local 'b\.tar': name shards of one kind\."),
+            ('memory://a/{9..0}.tar', r"^data\.shards='memory://a/\{9\.\.0\}\.tar' names no \.tar file: write the sm"),
             ('memory://a/{0..99999999}.tar', 'names over 1,000,000 shards'),
             ('https://me:word@a.org/0.tar', 'would be saved with the configuration'),
             ('memory://nowhere/0.tar', r"^data\.shards: 'memory://nowhere/0\.tar' does not exist\.$"),
@@ -277,6 +279,30 @@ class TestBadInput:
         with pytest.raises(UsageError, match=r'^18000 set data\.cache_limit, or data\.cache_dir to another disk$'):
             open_remote(pattern(server), tmp_path)
         assert not server.requests['GET']
+
+    def test_a_disk_that_is_full_is_no_fault_of_the_server(
+        self, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        server.ranges = False
+        monkeypatch.setattr(remote_files, '_copy_whole', fail)
+        with pytest.raises(UsageError, match=r'^no space is left on the disk of .*0\.tar.* set data\.cache_dir'):
+            open_remote(pattern(server), tmp_path / 'a')
+        monkeypatch.setattr(Path, 'write_text', fail)
+        with pytest.raises(UsageError, match=r'\.tar\.json cannot be written \(No space .* set data\.cache_dir'):
+            open_remote(pattern(server), tmp_path / 'b')
+
+    def test_a_cache_that_may_only_be_read_is_read(
+        self, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(path: Path) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        open_remote(pattern(server), tmp_path)
+        monkeypatch.setattr(os, 'utime', refuse)
+        assert read(open_remote(pattern(server), tmp_path), '1.tar') == CONTENT['x/1.tar']
 
     def test_a_damaged_state_is_looked_up_again(self, server: FileServer, tmp_path: Path) -> None:
         open_remote(pattern(server), tmp_path)
