@@ -35,7 +35,7 @@ from experiments.resolved_config import ResolvedConfig
 from experiments.run_folder import RunFolder
 from experiments.run_log import with_run_log
 from experiments.run_place import check_name, check_run, place_of
-from experiments.slurm_environment import refuse_checkpoints_of_others, with_slurm
+from experiments.slurm_environment import check_launch, refuse_checkpoints_of_others, with_slurm
 from experiments.subcommands import (
     DATA_ARGUMENTS,
     DESCRIPTION,
@@ -222,7 +222,8 @@ class CommandLine(LightningCLI):
             return
         seeds = f'd{self.datamodule.seed}-t{self._get(self.config_init, "seed_everything")}'
         try:
-            self.datamodule.check_shares(self.trainer.world_size, subcommand)  # before hours of decoding
+            self.datamodule.check_shares(self.trainer.world_size, subcommand)  # before hours of decoding, as the next
+            check_launch(self.trainer)
             self.run_folder.create(self.trainer, place_of(subcommand, self.config[subcommand]), seeds)
             super()._run_subcommand(subcommand)
         except (KeyboardInterrupt, SystemExit, SIGTERMException):

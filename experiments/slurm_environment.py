@@ -1,12 +1,15 @@
-"""How a run behaves as a job of SLURM."""
+"""How a run behaves as a job of SLURM, and without anything that starts it on several machines."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
@@ -40,4 +43,18 @@ def refuse_checkpoints_of_others(root: str | None) -> None:
         raise UsageError(
             f'{left[-1]} is what another run saved when its job of SLURM ended, and Lightning would go on from it: '
             f'move it elsewhere, or set another trainer.default_root_dir.'
+        )
+
+
+def check_launch(trainer: L.Trainer) -> None:
+    """Refuses a run on several machines whose processes do not know each other: it would wait for them without a word.
+
+    Raises:
+        UsageError: If nothing has said where the first machine is, as ``srun`` and ``torchrun`` do.
+    """
+    environment = getattr(trainer.strategy, 'cluster_environment', None)
+    if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and 'MASTER_ADDR' not in os.environ:
+        raise UsageError(
+            f'trainer.num_nodes={trainer.num_nodes} needs processes on every machine: start the command with srun or '
+            f'torchrun, see docs/scale.md, or set trainer.num_nodes=1.'
         )

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lightning as L
 import pytest
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from datamodules.usage_error import UsageError
-from experiments.slurm_environment import refuse_checkpoints_of_others, with_slurm
+from experiments.slurm_environment import check_launch, refuse_checkpoints_of_others, with_slurm
 from tests.integration.processes import Launch, slurm_environment, torchrun_environment
 
 LAUNCH = Launch(rank=0, ranks=4, per_node=2, port=29500)
@@ -51,3 +52,11 @@ def test_outside_of_a_job_such_a_checkpoint_is_left_alone(tmp_path: Path) -> Non
     (left := tmp_path / 'hpc_ckpt_3.ckpt').touch()
     refuse_checkpoints_of_others(str(tmp_path))
     assert left.exists()
+
+
+def test_several_machines_need_something_that_starts_the_run_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = L.Trainer(num_nodes=2, devices=1, accelerator='cpu', strategy='ddp', logger=False)
+    with pytest.raises(UsageError, match=r'^trainer\.num_nodes=2 needs processes on every machine: .* torchrun'):
+        check_launch(trainer)
+    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')  # started by hand
+    check_launch(trainer)

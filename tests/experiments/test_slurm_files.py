@@ -104,7 +104,7 @@ class TestFailure:
         job.run('train.sbatch', STATUS=str(status), SLURM_RESTART_COUNT='3')
         assert job.requeued == ['requeue 42']
 
-    def test_a_job_whose_time_is_up_goes_back_into_the_queue(self, job: Job) -> None:
+    def test_a_job_whose_time_is_up_goes_back_into_the_queue_without_other_tasks(self, job: Job) -> None:
         job._write('srun', 'kill -USR1 $PPID; sleep 0.2')
         for path in FILES:
             job.run(path.name)
