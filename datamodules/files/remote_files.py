@@ -238,7 +238,7 @@ def _is_forbidden(error: Exception) -> bool:
 
 def _describe(error: Exception) -> str:
     if _is_missing(error):
-        return 'does not exist'
+        return 'does not exist: check its name, and the numbers of a range in braces'
     if _is_forbidden(error):
         return f'may not be read ({_reason(error)}): give fsspec the rights, see docs/data.md'
     return f'cannot be read ({_reason(error)}): check the address and the network and start again; what came is kept'

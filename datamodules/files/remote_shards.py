@@ -128,7 +128,7 @@ class RemoteShards(ShardFolder):
             return
         missing = [name for name in self.names if not (self.root / name).exists()]
         size = sum(self.states[name].size for name in missing)
-        self._check_disk(size)
+        self._check_disk(size - sum(map(self._size_of_part, missing)))
         hidden = size < _SHOWN_BYTES
         with tqdm(desc='copying', total=size, unit='B', unit_scale=True, leave=False, disable=hidden) as bar:
             for name in missing:
@@ -211,14 +211,22 @@ class RemoteShards(ShardFolder):
         """Removes the copies that were not used for the longest time, also those of other data sets."""
         if self.rules.limit is None:
             return
-        own = f'{self.root / name}.part'
-        files = [path for path in self.folder.rglob('*.tar*') if path.suffix in ('.tar', '.part') and str(path) != own]
+        own = self._part(name)
+        files = [path for path in self.folder.rglob('*.tar*') if path.suffix in ('.tar', '.part') and path != own]
         states = sorted((state.st_mtime_ns, state.st_size, path) for path in files if (state := path.stat()))
         excess = sum(size for _, size, _ in states) + self.states[name].size - self.rules.limit
         for _, size, path in states:
             if excess > 0:
                 path.unlink(missing_ok=True)
             excess -= size
+
+    def _part(self, name: str) -> Path:
+        """What an earlier process has copied of a shard."""
+        return Path(f'{self.root / name}.part')
+
+    def _size_of_part(self, name: str) -> int:
+        part = self._part(name)
+        return part.stat().st_size if part.exists() else 0
 
     # --- checks ------------------------------------------------------------------------------------------------------
 

@@ -149,7 +149,7 @@ class TestFaults:
         [
             (401, r'may not be read \(ClientResponseError: .*401.*\): give fsspec the rights, see docs/data\.md'),
             (403, r'may not be read \(ClientResponseError: .*403.*\): give fsspec the rights, see docs/data\.md'),
-            (404, 'does not exist'),
+            (404, 'does not exist: check its name, and the numbers of a range in braces'),
         ],
     )
     def test_are_not_asked_for_again(self, status: int, sentence: str, server: FileServer) -> None:
