@@ -80,11 +80,13 @@ def settings_of(photos: Path) -> list[str]:
     """The name of the run for a folder of photos, and its options.
 
     Raises:
-        UsageError: If it holds neither pairs nor people, or photos beside the folders of people.
+        UsageError: If it is no folder, or holds neither pairs nor people, or photos beside the folders of people.
     """
     if (photos / PAIRS).is_file():
         return ['mem_photos', '--config=mem_photos.yaml', f'--data.train={photos / PAIRS}']
-    if photos.is_dir() and any(path.is_dir() for path in photos.iterdir()):
+    if not photos.is_dir():
+        raise UsageError(f'{photos} is no folder: name the one that holds your photos.')
+    if any(path.is_dir() for path in photos.iterdir()):
         if loose := list_images(photos):
             raise UsageError(
                 f'{photos} has {len(loose):,} photos beside its folders, such as {loose[0]!r}, which would not be '

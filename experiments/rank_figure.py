@@ -18,7 +18,7 @@ ROW_HEIGHT = 0.26  # inches
 
 
 def ranks_after_training(results: Sequence[Result]) -> Figure:
-    """Draws, for each set and direction, the median rank after the last epoch and after the best one.
+    """Draws, in a row for each set, the median rank after the last epoch and after the best one, both ways.
 
     A run is named ``<method>-<data>``, as the cells of a grid are, and repetitions with other seeds share their row and
     color. A gray band spans what chance reaches.
@@ -32,8 +32,9 @@ def ranks_after_training(results: Sequence[Result]) -> Figure:
     named = {split_name(label): runs for label, runs in group_repetitions(results).items()}
     methods, data = ([*dict.fromkeys(name[part] for name in named)] for part in (0, 1))
     panels: list[tuple[str, Direction]] = [(name, way) for name in sets for way in DIRECTIONS]
-    figure = Figure(figsize=(2 + 3 * len(panels), 1.4 + ROW_HEIGHT * len(methods)), layout='constrained')
-    for axis, (name, way) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
+    figure = Figure(figsize=(8, 0.4 + (1 + ROW_HEIGHT * len(methods)) * len(sets)), layout='constrained')
+    grid = figure.subplots(len(sets), len(DIRECTIONS), sharey=True, squeeze=False)
+    for axis, (name, way) in zip(grid.flat, panels, strict=True):
         measured = [run for run in results if name in measured_sets([run])]
         _draw_chance(axis, measured, name, way)
         for (method, trained_on), runs in named.items():
@@ -50,14 +51,14 @@ def ranks_after_training(results: Sequence[Result]) -> Figure:
 
 
 def split_name(label: str) -> tuple[str, str]:
-    """Method and data of a run's name.
+    """Method and data of a run's name; without data, what the legend says of its only color.
 
     Example:
         >>> split_name('drop_rare-clean'), split_name('clip')
-        (('drop_rare', 'clean'), ('clip', 'all'))
+        (('drop_rare', 'clean'), ('clip', 'last epoch'))
     """
     method, _, data = label.rpartition('-')
-    return (method, data) if method else (data, 'all')
+    return (method, data) if method else (data, 'last epoch')
 
 
 def _draw_chance(axis: Axes, runs: Sequence[Result], name: str, way: Direction) -> None:

@@ -17,7 +17,7 @@ from experiments.run_results import LOSS
 
 
 def retrieval_over_epochs(results: Sequence[Result]) -> Figure:
-    """Draws the loss and, for each set and direction, the median rank with the band of chance: a curve for each run.
+    """Draws the loss and, in a row for each set, the median rank both ways beside chance; a curve for each run.
 
     Raises:
         UsageError: If no run measured retrieval.
@@ -26,17 +26,17 @@ def retrieval_over_epochs(results: Sequence[Result]) -> Figure:
     if not sets:
         raise UsageError('--retrieval needs a run with held-out pairs and callbacks.retrieval, and none of these is.')
     panels: list[tuple[str, Direction]] = [(name, way) for name in sets for way in DIRECTIONS]
-    figure = Figure(figsize=(3.6 * (1 + len(panels)), 3.6), layout='constrained')
-    loss, *ranks = figure.subplots(1, 1 + len(panels))
-    loss.set(title='training loss', ylabel='nats', xlabel='epochs trained')
+    figure, loss, ranks = _axes(len(sets), any(run.series.get(LOSS) for run in results))
     for axis, (name, way) in zip(ranks, panels, strict=True):
         axis.set(title=f'{name}: {DIRECTIONS[way]}', xlabel='epochs trained')
         scale_ranks(axis.yaxis)
-    ranks[0].set_ylabel('median rank (log scale)')
+    for axis in ranks[::2]:
+        axis.set_ylabel('median rank (log scale)')
     for index, (label, runs) in enumerate(group_repetitions(results).items()):
         for repetition, run in enumerate(runs):
             shown = '_' if repetition else label + star(runs)
-            _draw(loss, run.series.get(LOSS, []), index, shown)
+            if loss is not None:
+                _draw(loss, run.series.get(LOSS, []), index, shown)
             for axis, (name, way) in zip(ranks, panels, strict=True):
                 _draw_ranks(axis, run, name, way, index, shown)
     for axis in figure.axes:
@@ -45,6 +45,20 @@ def retrieval_over_epochs(results: Sequence[Result]) -> Figure:
     ranks[0].fill_between([], [], color='0.5', alpha=0.4, linewidth=0, label='chance, 95 % band')
     draw_legend(figure)
     return figure
+
+
+def _axes(sets: int, has_loss: bool) -> tuple[Figure, Axes | None, list[Axes]]:
+    """The figure, its panel of the loss, and two panels of ranks for each set. Runs of few steps log no loss."""
+    columns = has_loss + len(DIRECTIONS)
+    figure = Figure(figsize=(3.6 * columns, 3.2 * sets + 0.4), layout='constrained')
+    grid = figure.subplots(sets, columns, squeeze=False)
+    ranks = [*grid[:, has_loss:].flat]
+    if not has_loss:
+        return figure, None, ranks
+    grid[0, 0].set(title='training loss', ylabel='nats', xlabel='epochs trained')
+    for axis in grid[1:, 0]:
+        axis.remove()
+    return figure, grid[0, 0], ranks
 
 
 def _draw(axis: Axes, points: Sequence[tuple[int, float]], index: int, label: str) -> None:

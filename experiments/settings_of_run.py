@@ -15,6 +15,7 @@ from experiments.subcommands import options_with_values
 
 FILE = 'config.yaml'
 FROM_FILES = ('protect', 'audit', 'clean')  # take model and data from a given file of a run, poisons and filters too
+TAKE_FILES = (*FROM_FILES, 'explain')
 WEIGHTS = ('pretrained', 'init_from', 'frozen')  # a trained model is told by its checkpoint; others need none
 LEFT_OUT: dict[str, tuple[str, ...]] = {  # by all but `protect`: also what is done to training pairs
     'model': WEIGHTS,
@@ -28,7 +29,7 @@ def add_settings_of_run(arguments: Sequence[str]) -> list[str]:
     Of a run that is looked at only model and data are taken, as the checkpoint may come from somebody who is not
     trusted: nothing that logs, calls back or reads poison. Even so its file names classes to make, among models and
     data sets alone. ``protect`` also takes the number of rounds, and the same from a given file of a run, as do
-    ``audit`` and ``clean``.
+    ``audit`` and ``clean``; ``explain`` takes model and data from it.
 
     Args:
         arguments: Arguments of a command, the subcommand first.
@@ -41,7 +42,7 @@ def add_settings_of_run(arguments: Sequence[str]) -> list[str]:
     """
     given = dict(options_with_values(arguments))
     if {'config', 'c'} & {*given}:
-        return _with_files_of_runs(arguments) if arguments[0] in FROM_FILES else list(arguments)
+        return _with_files_of_runs(arguments) if arguments[0] in TAKE_FILES else list(arguments)
     if option := _option_of_checkpoint(arguments[0], given):
         checkpoint = Path(given[option])
         if not checkpoint.is_file():

@@ -18,7 +18,7 @@ ABOUT = (
     'Every map and every row of words is scaled to its own largest value.'
 )
 ABOUT_MAP = (
-    'Held-out pictures and their captions by t-SNE: near each other is similar to the model.\n'
+    'Held-out pictures and their captions by t-SNE: what the model finds similar lies near each other.\n'
     'A picture and its captions have one color and one shape.'
 )
 

@@ -50,9 +50,13 @@ def protect(
     # Before the folder, which must not exist when a command that was killed is given again.
     save_figure(protection_sheet(sample_protected_pairs(protection, share=share)), sheet, dpi=150)
     summary = publish(protection, target, heldout, share)
+    unchanged, left_out = summary['pictures_unchanged'], summary['pairs_left_out']
     print(
-        f'{summary["pairs"]:,} pairs with {summary["pictures"]:,} pictures in {out}: noise of at most '
-        f'{summary["max_noise"]} levels of 255, {summary["captions_read_back"]:,} captions read as in the run.\n'
+        f'{summary["pairs"]:,} pairs with {summary["pictures"]:,} pictures in {out}: '
+        + (f'{unchanged:,} pictures are not changed, ' if unchanged else '')
+        + (f'{left_out:,} pairs are left out, ' if left_out else '')
+        + f'noise of at most {summary["max_noise"]} levels of 255, '
+        f'{summary["captions_read_back"]:,} captions read as in the run.\n'
         f'{sheet} shows some beside the clean ones: look at it, and keep it to yourself.',
         flush=True,
     )

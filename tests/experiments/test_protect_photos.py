@@ -116,7 +116,8 @@ class TestRefused:
             main([f'--photos={photos}', f'--out={out}'])
         assert exit.value.code == 2 and sentence in capsys.readouterr().err
 
-    def test_a_folder_without_captions(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_folder_that_is_missing_or_bare(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.check_refused(capsys, tmp_path / 'photos', tmp_path / 'out', 'photos is no folder: name the one')
         (tmp_path / 'photos').mkdir()
         self.check_refused(capsys, tmp_path / 'photos', tmp_path / 'out', 'photos has neither pairs.csv, with a path')
 

@@ -46,4 +46,4 @@ class TestRanksAfterTraining:
 
 
 def test_a_name_is_split_at_its_last_hyphen() -> None:
-    assert [split_name(name) for name in ('a-b-clean', 'clip')] == [('a-b', 'clean'), ('clip', 'all')]
+    assert [split_name(name) for name in ('a-b-clean', 'clip')] == [('a-b', 'clean'), ('clip', 'last epoch')]

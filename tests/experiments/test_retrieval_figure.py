@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from datamodules.usage_error import UsageError
@@ -27,6 +29,19 @@ class TestRetrievalOverEpochs:
         (path,) = figure.axes[1].collections[0].get_paths()
         assert {tuple(corner) for corner in path.vertices.tolist()} == {(1, 600), (1, 700), (2, 600), (2, 700)}
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ['clean', 'MEM-3', 'chance, 95 % band']
+
+    def test_has_a_row_for_each_set_and_no_panel_of_a_loss_that_was_not_logged(self) -> None:
+        run = retrieving('clean', 1, 90)
+        shown = {name: points for name, points in run.series.items() if name != 'train/loss'}
+        second = {name.replace('/val/', '/ours/'): points for name, points in shown.items()}
+        run = replace(run, series={**shown, **second})
+        places = filter(None, (axis.get_subplotspec() for axis in retrieval_over_epochs([run]).axes))
+        assert [(place.rowspan.start, place.colspan.start) for place in places if place] == [
+            (0, 0),
+            (0, 1),
+            (1, 0),
+            (1, 1),
+        ]
 
     def test_needs_a_run_that_measured_it(self) -> None:
         with pytest.raises(UsageError, match='--retrieval needs a run with held-out pairs'):

@@ -78,6 +78,12 @@ def test_several_models_have_the_settings_of_the_first(checkpoint: Path, tmp_pat
     assert add_settings_of_run(['explain', *models[::-1]]) == ['explain', *models[::-1]]
 
 
+def test_those_of_models_may_be_in_the_file_of_another_run(checkpoint: Path) -> None:
+    file = checkpoint.parents[1] / 'config.yaml'
+    _, config, _ = add_settings_of_run(['explain', f'--config={file}', '--models.a=a.ckpt'])
+    assert yaml.safe_load(config.removeprefix('--config=')).keys() == {'model', 'data'}
+
+
 class TestOfAStore:
     def test_are_model_data_and_rounds_of_the_run_that_it_is_in(self, checkpoint: Path) -> None:
         store = checkpoint.parents[1] / 'noise'
