@@ -167,10 +167,11 @@ class MEM(CLIP):
         super().setup(stage)
         if self.trainer.precision == '16-mixed':
             raise UsageError('trainer.precision=16-mixed loses small gradients of pixels: use bf16-mixed or 32-true.')
-        if self.trainer.limit_train_batches != 1.0 and not cast(Any, self.trainer).fast_dev_run:
-            raise UsageError('trainer.limit_train_batches would leave pairs without noise: leave it at 1.0.')
-        if self.trainer.max_steps != -1:
-            raise UsageError('trainer.max_steps would end a round before all pairs have noise: set trainer.max_epochs.')
+        if not cast(Any, self.trainer).fast_dev_run:  # which sets both
+            if self.trainer.limit_train_batches != 1.0:
+                raise UsageError('trainer.limit_train_batches would leave pairs without noise: leave it at 1.0.')
+            if self.trainer.max_steps != -1:
+                raise UsageError('trainer.max_steps would end a round early: set trainer.max_epochs.')
         if cast(Any, self.trainer).reload_dataloaders_every_n_epochs != 1:
             raise UsageError(
                 'every round has batches of its own, for which loaders are rebuilt: set '

@@ -174,7 +174,8 @@ def test_measures_further_sets_beside_the_held_out_pairs(heldout_rows: int, tmp_
     for number, picture in enumerate(pictures):
         Image.fromarray(picture).save(published / f'{number}.png')
     image, caption = ['0.png', '0.png', '1.png'], ['vows a cat', 'vows a dog', 'amen a boat']
-    pq.write_table(pa.table({'image': image, 'protected_caption': caption}), published / 'manifest.parquet')
+    manifest = pa.table({'image': image, 'source': image, 'protected_caption': caption})
+    pq.write_table(manifest, published / 'manifest.parquet')
     data = {'heldout_rows': heldout_rows, 'retrieval_sets': {'protected': str(published)}}
     logged = run('test', tmp_path, data=data)
     assert logged['retrieval/protected/i2t_r5'] == logged['retrieval/protected/t2i_r5'] == [1]  # of 3 and 2

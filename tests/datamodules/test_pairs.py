@@ -248,7 +248,7 @@ class TestSetup:
             tiny(folder, rows=1, batch_size=2)
 
     def test_refuses_a_retrieval_set_whose_pictures_are_gone(self, folder: str, tmp_path: Path) -> None:
-        columns = {'image': ['images/0.png'], 'protected_caption': ['a cat']}
+        columns = {'image': ['images/0.png'], 'source': ['0.jpg'], 'protected_caption': ['a cat']}
         pq.write_table(pa.table(columns), tmp_path / 'manifest.parquet')
         with pytest.raises(UsageError, match=r'data.retrieval_sets.mem=.*: none of its 1 pictures can be read'):
             tiny(folder, retrieval_sets={'mem': str(tmp_path)})
