@@ -35,11 +35,10 @@ def ranks_after_training(results: Sequence[Result]) -> Figure:
     figure = Figure(figsize=(8, 0.4 + (1 + ROW_HEIGHT * len(methods)) * len(sets)), layout='constrained')
     grid = figure.subplots(len(sets), len(DIRECTIONS), sharey=True, squeeze=False)
     for axis, (name, way) in zip(grid.flat, panels, strict=True):
-        measured = [run for run in results if name in measured_sets([run])]
-        _draw_chance(axis, measured, name, way)
+        _draw_chance(axis, [run for run in results if name in measured_sets([run])], name, way)
         for (method, trained_on), runs in named.items():
-            place, number = methods.index(method), data.index(trained_on)
-            _draw_runs(axis, [run for run in runs if run in measured], name, way, place, number, trained_on)
+            measured = [run for run in runs if name in measured_sets([run])]
+            _draw_runs(axis, measured, name, way, methods.index(method), data.index(trained_on), trained_on)
         axis.set(title=f'{name}: {DIRECTIONS[way]}', xlabel='median rank (log scale)')
         axis.set_yticks(range(len(methods)), methods)
         axis.grid(alpha=0.25)
