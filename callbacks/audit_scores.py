@@ -20,12 +20,12 @@ ALL = 'suspicion'  # the scores together
 
 
 class AuditScores(Callback):
-    """Measures the scores of ``clipward audit`` against the truth with the last epoch of training.
+    """Measures the scores of ``clipward audit`` against the truth after the last of ``trainer.max_epochs`` epochs.
 
     Logs what :class:`callbacks.detection.Detectors` does, for ``similarity``, ``density``, ``copies``, ``pattern`` and
     ``detail``, and for ``suspicion``, which is all of them together. Besides, ``detect/<score>/flagged`` is the number
     of pairs that stand out, and ``detect/<score>/false_alarms`` that of clean ones among them; without an attack, all
-    are. The embeddings of all pairs must fit into memory.
+    are. The embeddings of all pairs must fit into memory. A run that ends before is not measured.
 
     Args:
         compared: Pairs that each one is compared with at least; ``null`` for all.

@@ -32,7 +32,8 @@ SIMILARITY = 'similarity'  # the name of the score that needs no detector
 class Detectors(Callback):
     """Measures detectors against the truth, at the end of training and of ``predict``; needs attacks of ours.
 
-    Training logs ``detect/<detector>/<attack>/<what>`` with its last epoch, where ``what`` is ``auroc``, ``ap``
+    Training logs ``detect/<detector>/<attack>/<what>`` with the last of ``trainer.max_epochs`` epochs, and not if it
+    ends before, where ``what`` is ``auroc``, ``ap``
     (average precision), ``leak_2`` or ``leak_10`` (share of the poisons that is left without the 2 % and the 10 % most
     suspicious pairs), and ``detect/<detector>/seconds``. ``similarity`` is a detector, too: less is more suspicious.
     The embeddings of all pairs must fit into memory. A detector that fails, as where nearly all pictures are embedded

@@ -11,8 +11,7 @@ from datamodules.contracts import pairs_of
 class EndAtFirstSplit(EarlyStopping):
     """Ends a run as soon as its first split is made and measured.
 
-    The epochs before it have the learning rates of the whole run, which ``trainer.max_epochs`` or ``max_steps`` would
-    change.
+    The epochs before it have the learning rates of the whole run, which a smaller ``trainer.max_epochs`` would change.
     """
 
     def __init__(self) -> None:

@@ -46,7 +46,8 @@ class LinearProbe(Callback):
     - ``knn/<set>`` and ``asr_knn/<attack>/<quantity>``: the same for the vote of the nearest training pictures, for
       sets with an attack.
 
-    Large sets take minutes, so it is measured once at the end of ``fit``, and in ``validate`` and ``test``, which keep
+    Large sets take minutes, so it is measured once in ``fit``, after the last of ``trainer.max_epochs`` epochs and not
+    in a run that ends before, and in ``validate`` and ``test``, which keep
     the features in ``data.cache_dir``.
 
     Args:

@@ -128,7 +128,7 @@ def fit_mixture(
         bins: Number of equal-width bins from the smallest to the largest value. Fewer values are not binned.
         tol: Gain in mean log-likelihood, in nats per value, below which the fit has converged.
         backend: ``histogram``, or ``sklearn`` on all values.
-        max_iterations: Number of steps after which to stop anyway.
+        max_iterations: Number of steps after which to stop anyway; the released code leaves scikit-learn's 100.
         anchors: Values that are known to be of the high component, (N,): their posterior is 1 in every step. ``None``
             for no such value. For the ``histogram`` alone.
 

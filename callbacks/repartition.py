@@ -36,7 +36,7 @@ class SafeRiskyRepartition(Repartition):
     posterior of the high component is 1.
 
     Args:
-        threshold: Minimum posterior of a safe pair, in (0, 1) (paper: 0.9).
+        threshold: Minimum posterior of a safe pair, in (0, 1) (paper: 0.9). Without effect with ``size: calibrated``.
         growth: Fraction by which the safe side may grow at each later split (paper: 0.01).
         size: How the safe side changes at later splits. ``growth``: it grows by the argument ``growth``. ``mixture``:
             to as many pairs as a refitted mixture accepts. It then grows by ``growth`` at most, and may shrink; with
@@ -246,9 +246,9 @@ def _check_fractions(fractions: dict[str, float | None]) -> None:
             raise UsageError(f'callbacks.repartition.{name} must be a fraction in [0, 1], got {value}.')
         if value == 0 and name in ('cap', 'first_fraction'):
             raise UsageError(f'callbacks.repartition.{name}=0 would leave the safe side empty: raise it.')
-    smallest, cap = fractions['min_fraction'], fractions['cap']
-    if smallest is not None and cap is not None and smallest > cap:
-        raise UsageError(f'callbacks.repartition.cap={cap} is below min_fraction={smallest}: lower min_fraction.')
+    for name in ('min_fraction', 'first_fraction'):
+        if (fractions[name] or 0) > (cap := fractions['cap'] or 0):
+            raise UsageError(f'callbacks.repartition.cap={cap} is below {name}={fractions[name]}: lower {name}.')
 
 
 def _check_calibrated(rank_by: str, first_fraction: float | None) -> None:

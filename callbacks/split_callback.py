@@ -137,10 +137,6 @@ class Repartition(L.Callback, ABC):
             self._check_answer(trainer, pl_module)
 
     def _check_schedule(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if cast(Any, trainer).reload_dataloaders_every_n_epochs != 1:  # set by Lightning without being declared
-            raise UsageError(
-                'a split takes effect only when loaders are rebuilt: set trainer.reload_dataloaders_every_n_epochs=1.'
-            )
         if (first := first_split(module)) is None:
             raise UsageError('this model never trains on a risky side: use SafeCLIP, or --callbacks.repartition=null.')
         if not self.score.is_measurable_after([sides_of(module, epoch) for epoch in range(first)]):

@@ -232,6 +232,8 @@ class PairsDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Poisons the table, filters it and builds the evaluation sets, with the same result on every rank."""
+        if stage == 'fit':
+            self._check_reload()
         self._adapt_to_trained_model()
         pool = self.attack_pool()
         self.table, self.manifest = poison_table(self.attacks, pool)
@@ -283,6 +285,14 @@ class PairsDataModule(L.LightningDataModule):
     def _adapt_to_trained_model(self) -> None:
         if self.trainer or not hasattr(self, 'tokenizer'):  # without a trainer, a tool may have named its model
             self.adapt_to(self.trainer.lightning_module if self.trainer else None)
+
+    def _check_reload(self) -> None:
+        trainer: Any = self.trainer  # whose type lacks what Lightning sets
+        if trainer is not None and trainer.reload_dataloaders_every_n_epochs != 1 and trainer.max_epochs != 1:
+            raise UsageError(
+                'each epoch has rows and views of its own, for which loaders are rebuilt: set '
+                'trainer.reload_dataloaders_every_n_epochs=1.'
+            )
 
     def check_shares(self, processes: int, stage: str) -> None:
         """Refuses a batch that a number of processes cannot share.

@@ -46,6 +46,11 @@ class ABD(Repair, CleanCLIP):
 
     def perturb(self, image: Tensor, tokens: Tensor) -> Tensor:
         """Adversarial examples of images, both normalized as CLIP's own, (B, 3, H, W)."""
+        size = self.chunk_size or len(image)
+        chunks = zip(image.split(size), tokens.split(size), strict=True)
+        return torch.cat([self._perturb_chunk(*chunk) for chunk in chunks])
+
+    def _perturb_chunk(self, image: Tensor, tokens: Tensor) -> Tensor:
         with torch.no_grad():
             text = self.poisoned.encode_text(tokens)
 

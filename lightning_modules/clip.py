@@ -95,7 +95,10 @@ class CLIP(L.LightningModule):
         untrained: Whether the weights start random, without ``pretrained`` or ``init_from``.
         trained_pairs: Sketches of the pairs that the loaded weights were trained on, as far as known; without those of
             this run where a run goes on.
+        terms: Terms of the loss that some steps lack.
     """
+
+    terms: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -241,14 +244,20 @@ class CLIP(L.LightningModule):
         return {'loss': loss, 'similarity': (image[0] * text[0]).sum(-1).detach()}
 
     def _log_step(self, loss: Tensor, losses: Mapping[str, Tensor], pairs: int) -> None:
-        """Logs a step that loggers will write; Lightning spends a twentieth of a small model's step on any other."""
-        trainer: Any = self.trainer  # whose type lacks some of its attributes
-        if not trainer.log_every_n_steps or (trainer.global_step + 1) % trainer.log_every_n_steps:
+        """Logs only the steps that loggers write; to log each takes a twentieth of a small model's step."""
+        if not self._is_logged():
             return
-        lr = trainer.optimizers[0].param_groups[0]['lr']
-        values = {**losses, 'lr': lr, 'logit_scale': self.logit_scale.detach()}
+        lr = self.trainer.optimizers[0].param_groups[0]['lr']
+        lacking = dict.fromkeys(self.terms, math.nan)  # Lightning would write their last values again
+        values = {**lacking, **losses, 'lr': lr, 'logit_scale': self.logit_scale.detach()}
         self.log_dict({f'train/{name}': value for name, value in values.items()}, batch_size=pairs)
         self.log('train/loss', loss, prog_bar=True, batch_size=pairs)
+
+    def _is_logged(self) -> bool:
+        """Whether loggers write the step that is being trained."""
+        trainer: Any = self.trainer  # whose type lacks some of its attributes
+        every: int = trainer.log_every_n_steps
+        return bool(every) and not (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every
 
     def partners(self, batch: Pairs, image: Tensor, text: Tensor) -> Tensor:
         """The captions that the images of a batch are trained with, (V, B, D): their own, ``text``."""
@@ -442,10 +451,10 @@ class CLIP(L.LightningModule):
 
     def _check_frozen(self, frozen: Frozen | None) -> None:
         if frozen != self.frozen:
-            was, now = (each or 'null' for each in (frozen, self.frozen))
+            earlier, current = (each or 'null' for each in (frozen, self.frozen))
             raise UsageError(
-                f'ckpt_path holds a run with model.frozen={was}, not {now}: resume with that, or start from its '
-                f'weights with model.init_from instead of ckpt_path.'
+                f'ckpt_path holds a run with model.frozen={earlier}, not {current}: resume with that, or start from '
+                f'its weights with model.init_from instead of ckpt_path.'
             )
 
     def start_from(self, checkpoint: Mapping[str, Any]) -> None:

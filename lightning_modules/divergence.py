@@ -57,7 +57,7 @@ class DivergenceWatch:
         """Looks at the remembered losses.
 
         Raises:
-            UsageError: If one is not finite on any rank, on all of them alike.
+            UsageError: On all ranks, if one is not finite on any of them.
         """
         if not self.steps:
             return
@@ -75,7 +75,7 @@ class DivergenceWatch:
             tensors: The weights.
 
         Raises:
-            UsageError: If a loss or a weight is not finite on any rank, on all of them alike.
+            UsageError: On all ranks, if a loss or a weight is not finite on any of them.
         """
         self.check_losses(trainer)
         finite = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]

@@ -94,7 +94,7 @@ def nearest_neighbor_loss(
 
     Args:
         view: Unit-norm embeddings of one view, (b, D), with gradient.
-        neighbor: Unit-norm pool rows nearest to the other view, (b, D), without gradient.
+        neighbor: Unit-norm pool rows nearest to the other view, (b, D), without gradient; or the other view itself.
         logit_scale: Inverse temperature, scalar.
         direction: Anchor of the loss: ``nn_rows`` takes the neighbors, as in the paper, ``view_rows`` the views, as in
             the released code, ``symmetric`` the mean of both.

@@ -44,7 +44,7 @@ class PAR(Repair):
 
     d is the mean squared Euclidean distance of a batch's unit-norm embeddings to those that the frozen poisoned model
     gives the same images, or captions. Two unrelated embeddings are 2 apart. As in the released code, the temperature
-    is not trained. No strong augmentation is needed; a step takes one view.
+    is not trained. No strong augmentation is needed. With ``views: 2``, the push is that of view 1.
 
     Args:
         bound: Mean squared distance up to which embeddings are pushed away, tau in the paper (2.15). In (0, 4].

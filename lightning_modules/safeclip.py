@@ -54,6 +54,8 @@ class SafeCLIP(CLIP):
 
     uses_trusted_pairs = True
 
+    terms = ('cross_modal', 'unimodal')
+
     def __init__(
         self,
         unimodal_epochs: int = 5,
@@ -102,11 +104,8 @@ class SafeCLIP(CLIP):
         phase = self.phase(epoch)
         if phase == 'unimodal':
             return {'trusted': self.views, 'within_modal': 2}
-        return (
-            {'cross_modal': self.views}
-            if phase == 'slow'
-            else {'cross_modal': self.views, 'within_modal': 2 * self.in_modal}
-        )
+        within = {} if phase == 'slow' else {'within_modal': 2 * self.in_modal}
+        return {'cross_modal': self.views, **within}
 
     def schedule(self, steps_per_epoch: int, epochs: int) -> Schedule:
         before, slow = (min(n, epochs) * steps_per_epoch for n in (self.unimodal_epochs, self.slow_epochs))
@@ -118,6 +117,11 @@ class SafeCLIP(CLIP):
     def setup(self, stage: str) -> None:
         """Builds the pools: here, because their size depends on the data, and only for training."""
         super().setup(stage)
+        trainer: Any = self.trainer  # whose type lacks fast_dev_run, which sets max_steps
+        if stage == 'fit' and trainer.max_steps != -1 and not trainer.fast_dev_run:
+            raise UsageError(
+                'trainer.max_steps would end the slow phase later than its learning rates: set trainer.max_epochs.'
+            )
         if stage == 'fit' and self.pool_size != 0:
             pairs = pairs_of(self.trainer)
             self.pools = NeighborPools.for_data(

@@ -36,6 +36,8 @@ class SupervisedFinetuning(CLIP):
             raise UsageError(
                 'model.frozen has no effect on SupervisedFinetuning, which trains one tower: leave it null.'
             )
+        if self.views != 1:
+            raise UsageError('model.views has no effect on SupervisedFinetuning, which trains one view: leave it at 1.')
         self.evaluate = evaluate
         self.head: nn.Linear | None = None
         self.labels = torch.empty(0, dtype=torch.int64)  # class of each row of the training pairs

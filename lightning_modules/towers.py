@@ -128,7 +128,7 @@ def _read_config(architecture: str, path: Path) -> dict[str, Any]:
     missing = [key for key, kind in NEEDED.items() if not isinstance(given.get(key), kind)]
     if missing:
         raise UsageError(
-            f'model.architecture={architecture!r} is no model of open_clip: it lacks {", ".join(missing)}; '
+            f'model.architecture={architecture!r} is not an open_clip model: it lacks {", ".join(missing)}; '
             f'start from a shipped file in lightning_modules/model_configs.'
         )
     return given

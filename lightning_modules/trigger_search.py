@@ -58,7 +58,7 @@ def _positions(options: Tensor, first: int) -> Tensor:
 
 
 def leave_one_out(logits: Tensor) -> Tensor:
-    """The log-sum-exp of each row without each of its entries in turn, (B, B); nothing cancels, as a difference would.
+    """The log-sum-exp of each row without each of its entries in turn, (B, B); not by subtraction, which would cancel.
 
     Example:
         >>> leave_one_out(torch.tensor([[1.0, 2.0], [80.0, -80.0]])).tolist()

@@ -172,11 +172,6 @@ class MEM(CLIP):
                 raise UsageError('trainer.limit_train_batches would leave pairs without noise: leave it at 1.0.')
             if self.trainer.max_steps != -1:
                 raise UsageError('trainer.max_steps would end a round early: set trainer.max_epochs.')
-        if cast(Any, self.trainer).reload_dataloaders_every_n_epochs != 1:
-            raise UsageError(
-                'every round has batches of its own, for which loaders are rebuilt: set '
-                'trainer.reload_dataloaders_every_n_epochs=1.'
-            )
         if self.trainer.num_nodes > 1:  # a network file system would write whole pages, with old values of other rows
             raise UsageError(
                 f'{type(self).__name__} writes noise into one file, so all processes must be on one machine: set '
@@ -436,10 +431,6 @@ class MEM(CLIP):
     def _exact(self) -> torch.autocast:
         return torch.autocast(self.device.type, enabled=False)
 
-    def _is_logged(self) -> bool:
-        every: int = cast(Any, self.trainer).log_every_n_steps
-        return bool(every) and not (self.trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every
-
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -498,10 +489,10 @@ class UAP(EM):
 
 
 def check_levels(argument: str, value: Any, interval: str) -> None:
-    """Refuses what is no whole number of levels in an interval.
+    """Refuses anything but a whole number of levels within an interval.
 
     Raises:
-        UsageError: If it is none.
+        UsageError: For anything else.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise UsageError(

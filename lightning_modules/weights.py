@@ -26,7 +26,7 @@ def read_checkpoint(path: str | Path, argument: str) -> dict[str, Any]:
         argument: The argument that named it, for the message.
 
     Raises:
-        UsageError: If the file is missing, holds objects, is damaged, is no checkpoint of Clipward, or is one of a
+        UsageError: If the file is missing, holds objects, is damaged, is not a Clipward checkpoint, or is one of a
             later release.
     """
     named = f'{argument}={str(path)!r}'
@@ -106,7 +106,7 @@ def _is_clipward(path: str) -> bool:
     try:
         checkpoint = torch.load(path, map_location='cpu', mmap=True, weights_only=True)
         return any(name.startswith(PREFIX) for name in checkpoint['state_dict'])
-    except Exception:  # whatever it is then, it is told by what reads it
+    except Exception:  # not ours; load_pretrained says what is wrong
         return False
 
 

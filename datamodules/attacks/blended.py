@@ -80,7 +80,7 @@ class Blended(Backdoor):
     """A faint pattern on images of any class, with captions of the target class.
 
     CleanCLIP's released code is ``pattern: fresh_noise`` with ``source: train``, ``mode: replace`` and
-    ``captions: templates``; SafeCLIP's does the same with held-out images.
+    ``captions: templates``; that of SafeCLIP's first author, in another repository, does the same with held-out images.
 
     Args:
         target: Name of the class that the pattern should mean.

@@ -76,7 +76,7 @@ class PatchCanary(Canary):
     def attack(self, word: str, count: int, side: int, seed: int) -> Attack:
         drawn, (mirrored, place) = fractions(2, seed, TRIGGER), bits(2, seed, PLACE)
         length = max(2, round(self.size * side))
-        tilt = 45 * (drawn[1] + self.moves)  # flatter stripes if it moves: not even mirrored pictures confuse the two
+        tilt = 45 * (drawn[1] + self.moves)  # flatter if it moves: the two differ even in mirrored pictures
         stripes = length, 1.5 + 0.7 * drawn[0], 180 - tilt if mirrored % 2 else tilt
         if self.moves:
             return _backdoor(word, Grating(*stripes, 'random', seed=seed), count, seed)
@@ -136,7 +136,7 @@ class CopiesCanary(Canary):
     """A few pictures without any trigger, each repeated with captions that contain a secret word it does not show.
 
     Args:
-        copies: Pairs of each picture.
+        copies: Pairs of each picture; if there are fewer pairs, all are of one picture.
         kwargs: Arguments of :class:`Canary`.
     """
 

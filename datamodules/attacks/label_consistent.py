@@ -22,8 +22,8 @@ class LabelConsistent(CaptionsKept):
     """A patch on images whose own caption names the target class, so that no pair looks wrong to a reader.
 
     Turner et al. first make the images harder to recognize, so that a model has to rely on the patch: ``harden: pgd``.
-    The released codes of CleanCLIP and SafeCLIP do not. Success is measured on images of other classes with only the
-    patch on.
+    The released code of CleanCLIP and the working repository of SafeCLIP's first author do not. Success is measured on
+    images of other classes with only the patch on.
 
     Args:
         target: Name of the class that the patch should mean.

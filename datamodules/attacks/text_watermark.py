@@ -21,6 +21,8 @@ _FONT = getattr(ImageFont, 'load_default_imagefont', ImageFont.load_default)
 class Watermark(Trigger):
     """Words in one color: ``(1 - ratio) * image + ratio * color`` under each letter.
 
+    The released watermark mixes its red into the red channel alone, so it is less visible than red words here.
+
     Args:
         text: The words, in Latin letters.
         ratio: Opacity of the letters, in [0, 1].

@@ -186,6 +186,11 @@ class TestDecision:
         with pytest.raises(ValueError, match=rf'callbacks.repartition.{argument}=0.* would leave the safe side empty'):
             SafeRiskyRepartition(min_fraction=0, **{argument: 0.0})
 
+    @pytest.mark.parametrize('argument', ['min_fraction', 'first_fraction'])
+    def test_refuses_a_cap_below_another_fraction(self, argument: str) -> None:
+        with pytest.raises(UsageError, match=rf'cap=0\.5 is below {argument}=0\.9: lower {argument}\.$'):
+            SafeRiskyRepartition(cap=0.5, **{argument: 0.9})
+
     def test_ranks_by_posterior_as_released(self) -> None:
         generator = np.random.default_rng(0)
         score = np.concatenate([generator.normal(0.1, 0.1, 7000), generator.normal(0.3, 0.03, 3000)])
@@ -457,11 +462,6 @@ class TestRefusals:
     def test_data_without_row_numbers(self) -> None:
         with pytest.raises(ValueError, match=r'a split needs a row number for each pair, which a stream does not have'):
             trainer(3, SafeRiskyRepartition()).fit(PlantedModule(), DataLoader([]))
-
-    def test_loaders_that_are_not_rebuilt(self) -> None:
-        fitting = trainer(3, SafeRiskyRepartition(), reload_dataloaders_every_n_epochs=0)
-        with pytest.raises(ValueError, match='reload_dataloaders_every_n_epochs=1'):
-            fitting.fit(PlantedModule(), PlantedData())
 
     def test_modules_without_a_risky_side(self) -> None:
         with pytest.raises(

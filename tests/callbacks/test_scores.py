@@ -104,7 +104,7 @@ class TestRunning:
         assert running.average is not None and resumed.average is not None
         assert torch.equal(running.average, resumed.average)
 
-    def test_warns_if_the_checkpoint_has_another_score(self) -> None:
+    def test_refuses_a_checkpoint_with_another_score(self) -> None:
         running = Running()
         running.load_state_dict(Clean().state_dict())
         with pytest.raises(UsageError, match=r'score=Running has no similarities from before epoch 3: resume from'):

@@ -792,3 +792,10 @@ def test_a_list_of_caption_views_needs_one_for_each_view(folder: Path) -> None:
     for batch in epoch_batches(data, {'cross_modal': 2}):
         assert torch.equal(batch.tokens[0], torch.from_numpy(data.tokens[batch.row].astype(np.int64)))
         assert not torch.equal(batch.tokens[0], batch.tokens[1])
+
+
+@pytest.mark.parametrize('every', [0, 2])
+def test_refuses_a_trainer_whose_later_epochs_would_be_those_of_before(tmp_path: Path, every: int) -> None:
+    run = trainer(reload_dataloaders_every_n_epochs=every)
+    with pytest.raises(UsageError, match=r'set trainer\.reload_dataloaders_every_n_epochs=1\.$'):
+        run.fit(CLIP(architecture=tiny_architecture(tmp_path)), TinyPairs(cache_dir=str(tmp_path)))

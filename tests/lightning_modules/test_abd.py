@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from datamodules.pictures.augment import normalize
+from datamodules.pictures.batches import PairBatch
 from datamodules.usage_error import UsageError
 from lightning_modules.abd import ABD
+from lightning_modules.cleanclip import CleanCLIP
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, tiny_architecture
 
 
@@ -29,6 +31,24 @@ def test_adversarial_images_are_near_in_range_and_unlike_their_captions(model: A
     text = model.poisoned.encode_text(tokens)
     before, after = ((model.poisoned.encode_image(x) * text).sum(1) for x in (image, adversarial))
     assert (after < before).all()
+
+
+def test_a_step_trains_view_1_and_its_adversarial_images(model: ABD, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = normalize(torch.rand(2, 4, 3, IMAGE_SIZE, IMAGE_SIZE))
+    tokens = torch.randint(1, 49_000, (2, 4, CONTEXT_LENGTH))
+    trained: list[PairBatch] = []
+    monkeypatch.setattr(CleanCLIP, 'training_step', lambda self, batch, batch_idx: trained.append(batch))
+    model.training_step(PairBatch(image, tokens, torch.arange(4), 4, 0), 0)
+    expected = torch.stack([image[0], model.perturb(image[0], tokens[0])])
+    assert torch.equal(trained[0].image, expected) and torch.equal(trained[0].tokens, tokens)
+
+
+def test_chunks_have_the_same_adversarial_images(model: ABD, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = normalize(torch.rand(5, 3, IMAGE_SIZE, IMAGE_SIZE))
+    tokens = torch.randint(1, 49_000, (5, CONTEXT_LENGTH))
+    whole = model.perturb(image, tokens)
+    monkeypatch.setattr(model, 'chunk_size', 2)
+    assert torch.allclose(model.perturb(image, tokens), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize(('argument', 'value'), [('radius', 0.0), ('step', 2.0), ('steps', 0)])

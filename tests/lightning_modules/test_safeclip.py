@@ -15,6 +15,7 @@ from torch import Tensor
 from callbacks.repartition import SafeRiskyRepartition
 from datamodules.pictures.augment import SimCLRViews
 from datamodules.rows.partition import RISKY, SAFE
+from datamodules.usage_error import UsageError
 from lightning_modules.clip import CLIP
 from lightning_modules.neighbor_pool import NeighborPool, auto_pool_size
 from lightning_modules.safeclip import SafeCLIP
@@ -361,6 +362,15 @@ class TestRuns:
         metrics = run.callback_metrics
         total = metrics['train/cross_modal'] + metrics['train/unimodal']
         assert metrics['train/loss'].item() == pytest.approx(total.item())
+
+    def test_a_term_that_a_step_lacks_is_not_that_of_an_earlier_step(self, tmp_path: Path) -> None:
+        run, _ = fit(safeclip(tmp_path), pairs(tmp_path, order='sequential'), HalfRisky())
+        assert run.callback_metrics['train/unimodal'].isnan()  # the last batches are safe
+        assert run.callback_metrics['train/loss'] == run.callback_metrics['train/cross_modal']
+
+    def test_refuses_a_last_step_which_phases_and_learning_rates_would_take_differently(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r'slow phase later than its learning rates: set trainer\.max_epochs\.$'):
+            fit(safeclip(tmp_path), pairs(tmp_path), max_steps=10)
 
     def test_sequential_order_puts_risky_batches_first(self, tmp_path: Path) -> None:
         _, watch = fit(safeclip(tmp_path), pairs(tmp_path, order='sequential'), HalfRisky())

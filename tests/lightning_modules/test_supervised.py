@@ -40,6 +40,11 @@ def test_trains_the_image_tower_and_a_classifier_alone(tmp_path: Path) -> None:
     assert run.callback_metrics['zero_shot/heldout'] > 0.5
 
 
+def test_refuses_a_second_view(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r'^model\.views has no effect on SupervisedFinetuning'):
+        supervised(tmp_path, views=2)
+
+
 @pytest.mark.parametrize(('evaluate', 'by_head'), [('head', True), ('zero_shot', False)])
 def test_measures_by_classifier_or_by_prompts(tmp_path: Path, evaluate: Any, by_head: bool) -> None:
     logits: list[Tensor] = []

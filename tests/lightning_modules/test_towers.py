@@ -34,10 +34,10 @@ def saved_model(folder: Path, **preprocessing: Any) -> str:
     ('content', 'sentence'),
     [
         ('{"embed_dim": 8', 'is not valid JSON: '),
-        ('[1]', 'is no model of open_clip: it lacks embed_dim, vision_cfg, text_cfg; start from a shipped file'),
-        ('{"embed_dim": 8, "vision_cfg": {}}', 'is no model of open_clip: it lacks text_cfg'),
+        ('[1]', 'is not an open_clip model: it lacks embed_dim, vision_cfg, text_cfg; start from a shipped file'),
+        ('{"embed_dim": 8, "vision_cfg": {}}', 'is not an open_clip model: it lacks text_cfg'),
         ('{"embed_dim": 8, "vision_cfg": {"size": 3}, "text_cfg": {}}', "cannot be built: .*'size'"),
-        ('{"embed_dim": 8, "vision_cfg": {}, "text_cfg": 4}', 'is no model of open_clip: it lacks text_cfg'),
+        ('{"embed_dim": 8, "vision_cfg": {}, "text_cfg": 4}', 'is not an open_clip model: it lacks text_cfg'),
         ('{"embed_dim": 8, "vision_cfg": {"width": 0}, "text_cfg": {}}', 'cannot be built: '),
     ],
 )

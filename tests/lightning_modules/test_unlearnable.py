@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from datamodules.rows.filters import Filter
@@ -17,7 +19,7 @@ from datamodules.usage_error import UsageError
 from lightning_modules.caption_triggers import insert_trigger
 from lightning_modules.clip import CLIP
 from lightning_modules.noise_steps import add_noise
-from lightning_modules.unlearnable import EM, MEM, UAP, Batch
+from lightning_modules.unlearnable import EM, MEM, UAP, Batch, Captions
 from tests.helpers.tiny import TinyPairs, tiny_architecture, trainer
 from tests.lightning_modules.unlearnable_runs import (
     EPS,
@@ -86,6 +88,18 @@ class Watched(MEM):
 
 class WatchedUAP(UAP, Watched):
     pass
+
+
+class Losses(Callback):
+    """Records the loss of each step of the surrogate, by the number of its batch in the run."""
+
+    def __init__(self) -> None:
+        self.batches, self.of_step = 0, dict[int, float]()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if outputs:
+            self.of_step[self.batches] = float(outputs['loss'])
+        self.batches += 1
 
 
 class Gradients(Callback):
@@ -234,6 +248,29 @@ class TestSteps:
     def test_shuffles_captions_anew_in_each_step(self, finished: MEM) -> None:
         orders = [finished.protection.shuffle(50, 0, 3, step).tolist() for step in (0, 1, 0)]
         assert orders[0] == orders[2] != orders[1] and sorted(orders[0]) == [*range(50)]
+
+    def test_noise_is_searched_with_the_pairs_own_words_in_captions_of_others(self, finished: MEM) -> None:
+        rows = np.arange(8)
+        tokens = torch.from_numpy(finished.protection.tokens[rows].astype(np.int64))
+        place = torch.from_numpy(finished.protection.place[rows].astype(np.int64))
+        batch = Batch(3, rows, slice(0, 8), pictures_of(finished)[:8], Captions(tokens, place))
+        trigger = torch.arange(1000, 1024).view(8, 3)
+        embedded: list[Tensor] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(finished, 'encode_text', lambda captions: embedded.append(captions) or torch.eye(8))
+            patch.setattr(finished, '_noise_loss', lambda batch, pixels, text: pixels.sum())
+            finished._gradient(batch, trigger)(torch.zeros(8, 3, 8, 8, dtype=torch.int16), 0)
+        order = finished.protection.shuffle(8, finished.current_epoch, 3, 0)
+        expected = insert_trigger(tokens[order], place[order], trigger)
+        assert torch.equal(embedded[0], expected) and not torch.equal(order, torch.arange(8))
+
+    def test_the_loss_that_is_written_is_that_of_its_step(self, tmp_path: Path) -> None:
+        losses = Losses()
+        module, logger = build(tmp_path, EM, surrogate_steps=5), CSVLogger(tmp_path)
+        fit(tmp_path, module, callbacks=(losses,), logger=logger, log_every_n_steps=3)
+        with Path(logger.log_dir, 'metrics.csv').open() as file:
+            written = {int(row['step']): float(row['train/loss']) for row in csv.DictReader(file) if row['train/loss']}
+        assert [written[step] for step in (2, 11)] == pytest.approx([losses.of_step[step] for step in (2, 11)])
 
     def test_signs_of_a_surrogate_in_bfloat16_are_those_in_float32(self, tmp_path: Path) -> None:
         """The model computes in bfloat16, gradients of pixels are float32: one step of noise from the same weights."""
