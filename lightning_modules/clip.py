@@ -37,6 +37,7 @@ from lightning_modules.weights import EARLIER_PAIRS, check_method, check_weights
 MIXED = {'bf16-mixed': torch.bfloat16, '16-mixed': torch.float16}
 MAX_SENT_IN_FULL = 8192  # pairs of a batch over all processes
 FROZEN = 'frozen'  # in a checkpoint: which towers stay as they are
+BATCHES = 'batches'  # and the number of batches in an epoch
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al., 2021: keeps the logits from growing without bound
 
 
@@ -144,7 +145,10 @@ class CLIP(L.LightningModule):
         self.trained_pairs: list[Tensor] = []
         for argument, path in (('model.pretrained', file), ('model.init_from', init_from)):
             if path is not None:
-                self.start_from(load_start(self, self.towers, path, argument))
+                checkpoint = load_start(self, self.towers, path, argument)
+                if not checkpoint and not self.normalization.settings:  # weights of open_clip or OpenAI
+                    self.normalization = Normalization.published(architecture)
+                self.start_from(checkpoint)
         if frozen is not None:
             freeze(self.towers, frozen)
         if channels_last:
@@ -161,6 +165,7 @@ class CLIP(L.LightningModule):
         self.known_classifiers = Classifiers()
         self.configured: list[dict[str, Any]] = []  # settings of each group of parameters at the start
         self.divergence = DivergenceWatch()
+        self.batches: int | None = None  # in an epoch of this run, or of the one that is resumed
 
     # --- embeddings -------------------------------------------------------------------------------------------------
 
@@ -351,6 +356,7 @@ class CLIP(L.LightningModule):
         if not epochs or epochs < 0:
             raise UsageError('trainer.max_epochs must be set: the learning rate schedule covers the whole run.')
         steps = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
+        self._check_batches(int(self.trainer.num_training_batches))  # known since they were estimated
         # Asked anew at each step, because a phase may be extended meanwhile.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(steps, epochs)(step))
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
@@ -432,6 +438,7 @@ class CLIP(L.LightningModule):
         self.stop_if_diverged()
         add_version(checkpoint)
         checkpoint['normalization'], checkpoint[FROZEN] = self.normalization.settings, self.frozen
+        checkpoint[BATCHES] = self.batches
         checkpoint[EARLIER_PAIRS] = self.trained_pairs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -447,6 +454,7 @@ class CLIP(L.LightningModule):
         if is_resumed:
             check_method(self, checkpoint['state_dict'])
             self._check_frozen(checkpoint.get(FROZEN))  # absent before towers could be frozen
+            self.batches = checkpoint.get(BATCHES)  # absent from older checkpoints
         self.strict_loading = is_resumed  # evaluation needs the towers alone, whatever method has trained them
 
     def _check_frozen(self, frozen: Frozen | None) -> None:
@@ -456,6 +464,17 @@ class CLIP(L.LightningModule):
                 f'ckpt_path holds a run with model.frozen={earlier}, not {current}: resume with that, or start from '
                 f'its weights with model.init_from instead of ckpt_path.'
             )
+
+    def _check_batches(self, batches: int) -> None:
+        """Refuses to resume a run with epochs of another length: learning rates go by steps, phases by epochs."""
+        trainer: Any = self.trainer
+        if self.batches not in (None, batches) and not trainer.fast_dev_run:
+            raise UsageError(
+                f'ckpt_path is of a run with {self.batches} batches in an epoch, and this one has {batches}: resume '
+                f'with data.batch_size and trainer.limit_train_batches of that run, or start from its weights with '
+                f'model.init_from instead of ckpt_path.'
+            )
+        self.batches = batches
 
     def start_from(self, checkpoint: Mapping[str, Any]) -> None:
         """Takes from a checkpoint what belongs to its weights, once these are loaded."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from datamodules.usage_error import UsageError
@@ -60,5 +61,28 @@ class Normalization(nn.Module):
         """That of a model's preprocessing settings, or of a checkpoint's; CLIP's where they name none."""
         return cls(settings.get('mean') or CLIP_MEAN, settings.get('std') or CLIP_STD)
 
+    @classmethod
+    def published(cls, architecture: str) -> Normalization:
+        """That of the weights that open_clip offers for a model, which a file of weights does not say.
+
+        CLIP's if there are none, or if they differ; what was chosen is logged unless all have CLIP's.
+        """
+        import open_clip  # takes seconds
+
+        architecture = architecture.replace('/', '-')  # both are open_clip's names
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        found = {_key(cls.of(open_clip.get_pretrained_cfg(architecture, tag))) for tag in tags}
+        chosen = cls(*found.pop()) if len(found) == 1 else cls()
+        if found:
+            rank_zero_info(f'pictures are normalized as for CLIP, but some weights of {architecture} expect otherwise.')
+        elif chosen.settings:
+            rank_zero_info(f'pictures are normalized as open_clip does for {architecture}: {chosen.settings}.')
+        return chosen
+
     def forward(self, image: Tensor) -> Tensor:
         return torch.addcmul(self.shift, image, self.scale) if self.settings else image
+
+
+def _key(normalization: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    settings = normalization.settings
+    return tuple(settings.get('mean', CLIP_MEAN)), tuple(settings.get('std', CLIP_STD))

@@ -348,6 +348,13 @@ class TestOptimizer:
         groups = run.optimizers[0].param_groups
         assert [(group['weight_decay'], group['betas']) for group in groups] == [(0.4, (0.7, 0.8)), (0.0, (0.7, 0.8))]
 
+    def test_refuses_to_resume_with_epochs_of_another_length(self, tmp_path: Path) -> None:
+        run, _ = fit(clip(tmp_path), tmp_path, max_epochs=1)
+        run.save_checkpoint(tmp_path / 'first.ckpt')
+        again = trainer(max_epochs=2, limit_train_batches=2)
+        with pytest.raises(UsageError, match=r'a run with 4 batches in an epoch, and this one has 2: resume with data'):
+            again.fit(clip(tmp_path), pairs(tmp_path), ckpt_path=tmp_path / 'first.ckpt', weights_only=True)
+
     def test_requires_max_epochs(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r'trainer.max_epochs must be set'):
             fit(clip(tmp_path), tmp_path, max_epochs=-1, max_steps=2)

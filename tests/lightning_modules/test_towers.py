@@ -14,6 +14,7 @@ from datamodules.text.tokenizer import ModelTokenizer, WordTokenizer
 from datamodules.usage_error import UsageError
 from experiments.tools.prepare import prepare_data_for
 from lightning_modules.clip import CLIP
+from lightning_modules.normalization import Normalization
 from lightning_modules.towers import build_towers
 from tests.helpers.tiny import CONTEXT_LENGTH, IMAGE_SIZE, TinyPairs, tiny_architecture, trainer, write_json
 
@@ -117,6 +118,37 @@ def test_the_normalization_goes_with_the_weights(tmp_path: Path) -> None:
     torch.save({**checkpoint, 'state_dict': model.state_dict()}, tmp_path / 'model.ckpt')
     started = CLIP(tiny_architecture(tmp_path), init_from=str(tmp_path / 'model.ckpt'))
     assert started.normalization.settings == {'mean': [0.5] * 3, 'std': [0.25] * 3}
+
+
+@pytest.mark.parametrize(
+    ('name', 'settings', 'logged'),
+    [
+        (
+            'MobileCLIP-S1',
+            {'mean': [0.0] * 3, 'std': [1.0] * 3},
+            'pictures are normalized as open_clip does for Mobile',
+        ),
+        ('ViT-L/14', {}, 'normalized as for CLIP, but some weights of ViT-L-14 expect otherwise'),
+        ('ViT-B-32', {}, ''),
+        ('folder/own.json', {}, ''),
+    ],
+)
+def test_a_file_of_weights_has_the_normalization_of_the_models_published_ones(
+    name: str, settings: dict[str, Any], logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    # open_clip 3.3, whose files of weights do not hold it
+    with caplog.at_level('INFO'):
+        assert Normalization.published(name).settings == settings
+    assert logged in caplog.text and bool(logged) == bool(caplog.text)
+
+
+def test_weights_of_open_clip_from_a_file_are_normalized_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Normalization([0.5] * 3, [0.25] * 3)
+    monkeypatch.setattr(Normalization, 'published', lambda architecture: other)
+    architecture = tiny_architecture(tmp_path)
+    torch.save(CLIP(architecture).towers.state_dict(), tmp_path / 'weights.pt')
+    assert CLIP(architecture, pretrained=str(tmp_path / 'weights.pt')).normalization.settings == other.settings
+    assert CLIP(architecture).normalization.settings == {}
 
 
 def test_pictures_of_clip_are_left_as_they_are(tmp_path: Path) -> None:
