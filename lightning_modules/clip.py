@@ -165,7 +165,7 @@ class CLIP(L.LightningModule):
         self.known_classifiers = Classifiers()
         self.configured: list[dict[str, Any]] = []  # settings of each group of parameters at the start
         self.divergence = DivergenceWatch()
-        self.batches: int | None = None  # in an epoch of this run, or of the one that is resumed
+        self.batches_per_epoch: int | None = None  # in an epoch of this run, or of the one that is resumed
 
     # --- embeddings -------------------------------------------------------------------------------------------------
 
@@ -438,7 +438,7 @@ class CLIP(L.LightningModule):
         self.stop_if_diverged()
         add_version(checkpoint)
         checkpoint['normalization'], checkpoint[FROZEN] = self.normalization.settings, self.frozen
-        checkpoint[BATCHES] = self.batches
+        checkpoint[BATCHES] = self.batches_per_epoch
         checkpoint[EARLIER_PAIRS] = self.trained_pairs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -454,7 +454,7 @@ class CLIP(L.LightningModule):
         if is_resumed:
             check_method(self, checkpoint['state_dict'])
             self._check_frozen(checkpoint.get(FROZEN))  # absent before towers could be frozen
-            self.batches = checkpoint.get(BATCHES)  # absent from older checkpoints
+            self.batches_per_epoch = checkpoint.get(BATCHES)  # absent from older checkpoints
         self.strict_loading = is_resumed  # evaluation needs the towers alone, whatever method has trained them
 
     def _check_frozen(self, frozen: Frozen | None) -> None:
@@ -468,13 +468,13 @@ class CLIP(L.LightningModule):
     def _check_batches(self, batches: int) -> None:
         """Refuses to resume a run with epochs of another length: learning rates go by steps, phases by epochs."""
         trainer: Any = self.trainer
-        if self.batches not in (None, batches) and not trainer.fast_dev_run:
+        if self.batches_per_epoch not in (None, batches) and not trainer.fast_dev_run:
             raise UsageError(
-                f'ckpt_path is of a run with {self.batches} batches in an epoch, and this one has {batches}: resume '
-                f'with data.batch_size and trainer.limit_train_batches of that run, or start from its weights with '
-                f'model.init_from instead of ckpt_path.'
+                f'ckpt_path is of a run with {self.batches_per_epoch} batches in an epoch, and this one has {batches}: '
+                f'resume with data.batch_size and trainer.limit_train_batches of that run, or start from its weights '
+                f'with model.init_from instead of ckpt_path.'
             )
-        self.batches = batches
+        self.batches_per_epoch = batches
 
     def start_from(self, checkpoint: Mapping[str, Any]) -> None:
         """Takes from a checkpoint what belongs to its weights, once these are loaded."""
