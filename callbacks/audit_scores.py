@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from callbacks.detection import quality
 from callbacks.harmless import Harmless
 from callbacks.metric_names import flagged_metric
+from callbacks.separation import mark_clean
 from callbacks.sweep import embed_pairs
 from datamodules.contracts import Truth, truth_of
 from datamodules.pair_scores import COMPARED, PairScores, score_pairs
@@ -56,9 +57,7 @@ class AuditScores(Callback):
 
 def audit_quality(scores: PairScores, poisons: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The metrics of :class:`AuditScores`, given the poisoned rows of each attack."""
-    is_clean = np.ones(len(scores.group), bool)
-    for rows in poisons.values():
-        is_clean[rows] = False
+    is_clean = mark_clean(len(scores.group), poisons)
     metrics: dict[str, float] = {}
     for name, score in {**scores.standing, ALL: scores.suspicion}.items():
         is_flagged = score >= STANDS_OUT

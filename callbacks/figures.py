@@ -30,7 +30,7 @@ from callbacks.metric_names import (
 )
 from callbacks.plots import DIRECTIONS, AttackCurves, Curve, PoisonedPair, RankCurves
 from callbacks.protection_sheet import protection_sheet, sample_protected_pairs
-from callbacks.separation import separation
+from callbacks.separation import mark_clean, separation
 from callbacks.sweep import RowSums
 from datamodules.contracts import Truth, truth_of
 from datamodules.usage_error import UsageError
@@ -261,9 +261,7 @@ def measure_split(data: Truth) -> dict[str, float]:
     """
     poisons, pairs = _poisoned_rows(data), _pairs(data)
     score, side = data.partition.score.numpy()[:pairs], data.partition.side.numpy()[:pairs]
-    is_clean = np.ones(len(score), bool)
-    is_clean[data.manifest.rows()] = False
-    groups = {'clean': score[is_clean], **{attack: score[rows] for attack, rows in poisons.items()}}
+    groups = {'clean': score[mark_clean(pairs, poisons)], **{attack: score[rows] for attack, rows in poisons.items()}}
     means = [float(np.nanmean(group)) if np.isfinite(group).any() else np.nan for group in groups.values()]
     split = {f'split/{name}': value for name, value in separation(side, score, poisons).items()}
     return {**_prefix_names('similarity/sweep/', tuple(groups), means), **split, 'split/share': data.partition.share}

@@ -96,7 +96,7 @@ def detection(score: np.ndarray, poisons: Mapping[str, np.ndarray]) -> dict[str,
         :func:`average_precision`; ``leak_2`` and ``leak_10``, :func:`leak_at` cuts of 2 % and 10 %. The first two
         compare with all clean pairs; the cuts also drop poisons of other attacks.
     """
-    clean = score[_is_clean(len(score), poisons)]
+    clean = score[mark_clean(len(score), poisons)]
     return {
         attack: {
             'auroc': auroc(clean, score[rows]),
@@ -128,7 +128,7 @@ def separation(side: np.ndarray, score: np.ndarray, poisons: Mapping[str, np.nda
     """
     if not poisons:
         return {}
-    is_clean = _is_clean(len(side), poisons)
+    is_clean = mark_clean(len(side), poisons)
     is_safe = side == SAFE
     leaked = int((is_safe & ~is_clean).sum())
     sides = {'leak': is_safe, 'risky_share': side == RISKY}
@@ -143,8 +143,8 @@ def separation(side: np.ndarray, score: np.ndarray, poisons: Mapping[str, np.nda
     return {**metrics, 'poisons': leaked, 'contamination': leaked / max(1, int(is_safe.sum()))}
 
 
-def _is_clean(pairs: int, poisons: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Whether each pair is no poison of any attack, bool (N,)."""
+def mark_clean(pairs: int, poisons: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Marks the pairs that no attack has poisoned, bool (N,)."""
     is_clean = np.ones(pairs, bool)
     for rows in poisons.values():
         is_clean[rows] = False
