@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
     ]
 )
 _BATCH_IMAGES = 1000  # 50,000 captions of Visual Genome
-_CACHE_VERSION = 3  # raised when the rules change, so that older caches are not read
+_CACHE_VERSION = 4  # raised when the rules change, so that older caches are not read
 
 
 def group_captions(images: Iterable[AnnotatedImage]) -> Iterator[pa.RecordBatch]:
