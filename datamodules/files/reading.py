@@ -146,9 +146,8 @@ def find_by_name(names: Iterable[str | None], files: Mapping[str, str]) -> list[
     """
     names = list(names)
     own = set(names)
-    by_stem = {
-        image_stem(name): file for name, file in reversed([*files.items()]) if name not in own
-    }  # the first counts
+    others = [(image_stem(name), file) for name, file in files.items() if name not in own]
+    by_stem = dict(reversed(others))  # the first file of a stem counts
     return [(files.get(name) or by_stem.get(image_stem(name))) if name else None for name in names]
 
 
