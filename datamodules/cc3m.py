@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datamodules.files.byte_counts import parse_bytes
+from datamodules.files.left_behind import is_left_behind
 from datamodules.files.opening import RefusedFile, open_file
 from datamodules.files.reading import (
     MAX_CAPTION_CHARACTERS,
@@ -49,7 +50,8 @@ _MAX_METADATA_BYTES = 1 << 30  # of a table of img2dataset, compressed or not; 1
 _MAX_METADATA_ROWS = 1 << 22
 _MAX_KEY = 100  # characters
 _CAPTION_COLUMNS = ('caption', 'text', 'title')  # in headers, in small letters
-_ADDRESS = re.compile(r'\s*https?://', re.IGNORECASE)
+_ADDRESS = re.compile(r'\s*"?(?:(?:[a-z][a-z0-9+.-]*:)?//|www\.)\S', re.IGNORECASE)  # of any scheme, or without one
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 class CC3M(PairsDataModule):
@@ -149,7 +151,7 @@ def read_cc3m(location: str, argument: str, rules: CopyRules, follow_outside: bo
 
 
 def _find_list(folder: Path, source: str) -> Path:
-    lists = sorted(path for path in folder.glob('*.tsv') if path.name != LINE_INDEX)
+    lists = sorted(path for path in folder.glob('*.tsv') if path.name != LINE_INDEX and not is_left_behind(path.name))
     if not lists:
         raise UsageError(f'{source} contains no .tsv, no .tar and no folder 00000 with captions: see docs/data.md.')
     if len(lists) > 1:
@@ -191,16 +193,27 @@ def find_columns(lines: Sequence[str], source: str) -> Layout:
     """
     if not lines:
         raise UsageError(f'{source} is empty: name a file with a line for each pair.')
-    first = [name.strip().lower() for name in lines[0].split('\t')]
+    fields = [[field.strip() for field in line.split('\t')] for line in lines]
+    quoted = _are_quoted(fields)
+    first = [name.strip('" ').lower() for name in fields[0]]
     if set(first) & set(_CAPTION_COLUMNS) and not any(map(_ADDRESS.match, first)):
-        return Layout('\t', first, start=1, quoted=False)
-    addresses = [[bool(_ADDRESS.match(field)) for field in line.split('\t')] for line in lines]
+        return Layout('\t', first, start=1, quoted=quoted)
+    addresses = [[bool(_ADDRESS.match(field)) for field in line] for line in fields]
     in_column = [2 * sum(line[i : i + 1] == [True] for line in addresses) > len(lines) for i in range(2)]
     if all(in_column):
         raise UsageError(f'{source} has addresses in both columns: name a list with a caption in each line.')
     names = ['url', 'caption'] if in_column[0] else ['caption', 'url']
     has_header = any(in_column) and not any(addresses[0]) and len(addresses[0]) == len(names)
-    return Layout('\t', names, start=int(has_header), quoted=False)
+    return Layout('\t', names, start=int(has_header), quoted=quoted)
+
+
+def _are_quoted(lines: Sequence[Sequence[str]]) -> bool:
+    """Tells whether quotes enclose fields, as CSV writers put them; in the published list they belong to captions."""
+    with_quotes = [field for line in lines for field in line if '"' in field]
+    if not all(map(_QUOTED.fullmatch, with_quotes)):
+        return False
+    in_column = [2 * sum('"' in ''.join(line[i : i + 1]) for line in lines) > len(lines) for i in range(2)]
+    return any(in_column) or any('""' in field[1:-1] for field in with_quotes)
 
 
 def _check_lines(lines: np.ndarray, captions: int, folder: Path, source: str) -> None:

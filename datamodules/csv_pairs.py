@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,6 +99,7 @@ class CSVPairs(PairsDataModule):
         if file.is_dir():
             raise UsageError(f'{source} is a folder: name the CSV or TSV in it.')
         pairs = drop_empty_captions(self._read_columns(file, read_layout(file, source, self.separator), source), source)
+        pairs = _drop_rows_without_path(pairs, source)
         images = FolderImages(file.parent if self.root is None else require_path(self.root, 'data.root'))
         _check_images(pairs, images.root, source)
         _count_repeated(pairs, source)
@@ -110,6 +112,11 @@ class CSVPairs(PairsDataModule):
         """Reads the columns ``image``, ``caption`` and, if pairs have classes, ``label``."""
         image = self.image_column or _find_column(_IMAGE_COLUMNS, 'image', layout.names, source)
         caption = self.caption_column or _find_column(_CAPTION_COLUMNS, 'caption', layout.names, source)
+        if image == caption:
+            raise UsageError(
+                f'{source}: data.image_column and data.caption_column are both {image!r}: set each to one of '
+                f'{describe_names(layout.names)}.'
+            )
         others = {'label': self.label_column, 'id': self.id_column}
         names = {'image': image, 'caption': caption} | {name: each for name, each in others.items() if each}
         rows = read_columns(file, layout, list(names.values()), source).rename_columns(list(names))
@@ -160,30 +167,66 @@ def share_paths(rows: pa.Table, source: str) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index('image'), 'image', paths)
 
 
+def _drop_rows_without_path(pairs: pa.Table, source: str) -> pa.Table:
+    """Drops the rows with an empty path, which would name the folder itself, and logs how many there were."""
+    kept = pairs.filter(pc.not_equal(pairs['image'], ''))
+    if not len(kept):
+        raise UsageError(
+            f'{source} has no path in any of its {len(pairs):,} rows with a caption: set data.image_column to the '
+            f'column of image paths.'
+        )
+    if len(kept) < len(pairs):
+        log.warning('%s: %d of %d rows have no image path and are left out', source, len(pairs) - len(kept), len(pairs))
+    return kept.combine_chunks()
+
+
 def _check_images(pairs: pa.Table, root: Path, source: str) -> None:
     """Detects a wrong root or column at once instead of after hours of unreadable images.
 
     Raises:
-        UsageError: If none of many images all over the list exists.
+        UsageError: If none of many images all over the list exists, or most captions are names of images.
     """
     rows = np.unique(np.linspace(0, len(pairs) - 1, _PROBED_IMAGES).astype(np.int64))
     images, captions = (column(pairs, name).take(pa.array(rows)) for name in ('image', 'caption'))
-    if any((states >= 0).any() for states in file_states(root, images)):
-        return
-    first = images[0].as_py()[:_SHOWN_CHARACTERS]
-    if re.match('https?://', first):
+    exist = _share_of_files(root, images) > 0
+    first, caption = (texts[0].as_py()[:_SHOWN_CHARACTERS] for texts in (images, captions))
+    if not exist:
+        _check_spelling(first, source)
+    if 2 * sum(map(names_image, captions.to_pylist())) > len(rows) or (
+        not exist and _share_of_files(root, captions) > 0.5
+    ):
+        both = 'set data.image_column and data.caption_column the other way round'
+        remedy = 'set data.caption_column to the column of captions' if exist else both
+        raise UsageError(f'{source} has names of images where captions should be, such as {caption!r}: {remedy}.')
+    if not exist:
+        raise UsageError(
+            f'{source}: none of its images, {len(rows)} of which were looked for, is under {str(root)!r}, where '
+            f'{first!r} should be: set data.root to the folder that paths are relative to.'
+        )
+
+
+def _share_of_files(root: Path, names: pa.Array | pa.ChunkedArray) -> float:
+    """Share of the names that are files under a folder."""
+    return float((file_states(root, names)[:, 0] >= 0).mean())
+
+
+def _check_spelling(path: str, source: str) -> None:
+    """Detects what no root can turn into a path.
+
+    Raises:
+        UsageError: If the path is an address, or has the backslashes of Windows.
+    """
+    if re.match('https?://', path, re.IGNORECASE):
         raise UsageError(
             f'{source} lists web addresses: download the images, for example with img2dataset, and list the files.'
         )
-    if 2 * sum(map(names_image, captions.to_pylist())) > len(rows):
+    if re.match('file:', path, re.IGNORECASE):
+        raise UsageError(f'{source} lists addresses of files, such as {path!r}: write paths, without file://.')
+    if '\\' in path and os.sep == '/':
         raise UsageError(
-            f'{source} has names of images where captions should be, such as {captions[0].as_py()!r}: set '
-            f'data.image_column and data.caption_column the other way round.'
+            f'{source} has paths with backslashes, such as {path!r}: replace them by slashes, which separate folders '
+            f'on this system.'
         )
-    raise UsageError(
-        f'{source}: none of its images, {len(rows)} of which were looked for, is under {str(root)!r}, where {first!r} '
-        f'should be: set data.root to the folder that paths are relative to.'
-    )
 
 
 def _count_repeated(pairs: pa.Table, source: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,7 +16,7 @@ import pyarrow as pa
 from datamodules.files.json_items import json_items, read_list, read_text
 from datamodules.files.left_out import LeftOut
 from datamodules.files.quoting import quote
-from datamodules.files.reading import IMAGE_SUFFIXES, list_images, require_folder, require_path
+from datamodules.files.reading import image_stem, list_images, require_folder, require_path
 from datamodules.files.text_lines import UNDECODABLE, read_text_lines
 from datamodules.files.text_tables import describe_names, read_columns, read_layout
 from datamodules.pairs import PairsDataModule
@@ -37,6 +36,7 @@ SPLIT_LISTS: dict[str, tuple[str, ...]] = {  # one image in each line: Flickr8k'
 }
 _TOKEN_LINE = re.compile(r'(?P<image>[^\t]+)#\d+\t(?P<caption>.*)')
 _BAR_LINE = re.compile(r'(?P<image>[^|]+)\|\s*\d+\s*\|?(?P<caption>.*)')  # one published line lacks its second bar
+_CAPTION_NUMBER = re.compile(r'#\d+$')
 _IMAGE_COLUMNS, _CAPTION_COLUMNS = ('image', 'image_name'), ('caption', 'comment')
 _PROBED_LINES = 10  # which tell the form of a file
 
@@ -121,7 +121,7 @@ class Flickr(PairsDataModule):
         listed = None if splits else _read_split_list(self._file.parent, split, self._source)
         keep = np.array([splits.get(name) == split for name in names] if listed is None else are_listed(names, listed))
         if not keep.any():
-            raise UsageError(f'{self._source} has no image of the split {split!r}: choose another data.split.')
+            raise UsageError(f'{self._source} has no image of the split {split!r}{_describe_list(listed, names)}.')
         return keep
 
     @cached_property
@@ -226,6 +226,7 @@ def _read_karpathy(file: Path, source: str) -> Annotations:
         if name is None or split is None:
             left_out.add('have no filename or no split', f'image {images}')
             continue
+        name = _file_name(name)
         captions = [read_text(sentence, 'raw') for sentence in read_list(item, 'sentences')]
         annotations.captions.setdefault(name, []).extend(captions)
         if annotations.split.setdefault(name, split) != split or split not in get_args(Split):
@@ -255,7 +256,7 @@ def _read_lines(file: Path, form: re.Pattern[str], source: str, skip: int = 0) -
         if UNDECODABLE in line:
             left_out.add('are not UTF-8', f'line {number}')
         elif match := form.fullmatch(line):
-            captions.setdefault(match['image'].strip(), []).append(match['caption'])
+            captions.setdefault(_file_name(match['image']), []).append(match['caption'])
         else:
             left_out.add('have no image, number and caption', f'line {number}, {line.strip()[:60]!r}')
     if not captions:
@@ -276,8 +277,19 @@ def _read_table(file: Path, source: str) -> Annotations:
     table = read_columns(file, layout, [image, caption], source)
     captions: dict[str, list[str | None]] = {}
     for name, text in zip(table[image].to_pylist(), table[caption].to_pylist(), strict=True):
-        captions.setdefault(name, []).append(text)
+        captions.setdefault(_file_name(name), []).append(text)
     return Annotations(captions, {})
+
+
+def _file_name(text: str) -> str:
+    """Returns the name of an image without folders, quotes and the number of a caption.
+
+    Example:
+        >>> [_file_name(text) for text in ('Images/a.jpg', '"a.jpg"', 'a.jpg#0', 'a.jpg.1#0')]
+        ['a.jpg', 'a.jpg', 'a.jpg', 'a.jpg.1']
+    """
+    name = _CAPTION_NUMBER.sub('', text.strip().strip('"\''))
+    return re.split(r'[/\\]', name)[-1].strip()
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------
@@ -292,7 +304,15 @@ def _read_split_list(folder: Path, split: str, source: str) -> set[str]:
             f"{' or '.join(SPLIT_LISTS[split])} beside it: add that list, use Karpathy's JSON, or set data.split: all "
             f'and data.heldout_split: null.'
         )
-    return {name for line in read_text_lines(file, f'{source}, {file.name}') if (name := line.strip())}
+    return {name for line in read_text_lines(file, f'{source}, {file.name}') if (name := _file_name(line))}
+
+
+def _describe_list(listed: set[str] | None, names: Sequence[str]) -> str:
+    """Says what a list without any of the images has in it, and what to do."""
+    if listed is None:
+        return ': choose another data.split'
+    entry = f'names {quote(min(listed))}' if listed else 'is empty'
+    return f', whose list {entry}: list images by the names that captions give them, such as {quote(names[0])}'
 
 
 def are_listed(names: Sequence[str], listed: set[str]) -> list[bool]:
@@ -302,10 +322,5 @@ def are_listed(names: Sequence[str], listed: set[str]) -> list[bool]:
         >>> are_listed(['a.jpg', 'b.JPG', 'c.png', 'd.jpg'], {'a.jpg', 'b', 'c.jpg'})
         [True, True, True, False]
     """
-    stems = {_stem(name) for name in listed - set(names)}
-    return [name in listed or _stem(name) in stems for name in names]
-
-
-def _stem(name: str) -> str:
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in IMAGE_SUFFIXES else name
+    stems = {image_stem(name) for name in listed - set(names)}
+    return [name in listed or image_stem(name) in stems for name in names]

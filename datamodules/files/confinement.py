@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -61,6 +61,35 @@ def are_inside(root: Path, references: Iterable[str], folder: str) -> np.ndarray
         return inside
 
     return np.fromiter((check(reference) for reference in references), bool)
+
+
+def link_follower(root: Path) -> Callable[[str], str]:
+    """Returns a function that follows all links of a reference, which is a path relative to a root or absolute.
+
+    It looks into every folder once instead of at every file, like :func:`are_inside`. It returns the real path, or the
+    path as it is if that cannot be resolved.
+    """
+
+    @cache
+    def look_into(parent: str) -> tuple[str, frozenset[str] | None]:
+        parent = os.path.join(root, parent)
+        return _real_path_or_same(parent), _list_links(parent)
+
+    def follow(reference: str) -> str:
+        parent, name = os.path.split(reference)
+        real, links = look_into(parent)
+        if links is None or name in links or name in ('', '.', '..'):
+            return _real_path_or_same(os.path.join(root, reference))
+        return os.path.join(real, name)
+
+    return follow
+
+
+def _real_path_or_same(path: str) -> str:
+    try:
+        return real_path(path)
+    except (OSError, ValueError):
+        return path
 
 
 def _resolves_into(path: str, folder: str, itself: bool = False) -> bool:

@@ -16,7 +16,7 @@ _MAX_ITEM_CHARACTERS = 1 << 25  # a longer item has brackets that do not match
 _DECODER = json.JSONDecoder()
 _DELIMITERS = tuple(' \t\n\r,:]}')  # what may follow a value; without one, 25 may go on as 25.0
 _WHITE_SPACE = re.compile(r'[ \t\n\r]*')
-_WHOLE_NUMBER = re.compile('[0-9]{1,18}')
+_WHOLE_NUMBER = re.compile(r'\s*(-?[0-9]{1,18})(?:\.0*)?\s*')
 
 
 def json_items(path: Path, source: str) -> Iterator[tuple[str, Any]]:
@@ -60,14 +60,14 @@ def read_id(item: Any, *keys: str) -> int | str | None:
     Tools write the same identifier as a number, a fraction or a text.
 
     Example:
-        >>> [read_id({'id': value}, 'id') for value in (7, 7.0, '7', 'a7', True, None)]
-        [7, 7, 7, 'a7', None, None]
+        >>> [read_id({'id': value}, 'id') for value in (7, 7.0, '7', ' 7.0', 'a7', True, None)]
+        [7, 7, 7, 7, 'a7', None, None]
     """
     value = next((item[key] for key in keys if key in item), None) if isinstance(item, dict) else None
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
-        return int(value) if _WHOLE_NUMBER.fullmatch(value) else value
+        return int(number[1]) if (number := _WHOLE_NUMBER.fullmatch(value)) else value
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

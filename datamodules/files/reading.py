@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -114,6 +115,40 @@ def list_images(folder: Path) -> list[str]:
             quote(folder), len(unusable), len(names), quote(unusable[0]),
         )  # fmt: skip
     return [name for name in names if is_utf8(name)]
+
+
+def image_stem(name: str) -> str:
+    """Returns the name of an image file without its suffix; any other name as it is.
+
+    Example:
+        >>> [image_stem(name) for name in ('a.jpg', 'a.JPG', 'a', 'a.jpg.1')]
+        ['a', 'a', 'a', 'a.jpg.1']
+    """
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def find_by_name(names: Iterable[str | None], files: Mapping[str, str]) -> list[str | None]:
+    """Finds the image file of each name, whose suffix may be missing, in other letters, or that of another format.
+
+    A file that has the name of one image is not taken for another image of the same stem.
+
+    Args:
+        names: Names of images; ``None`` where there is none.
+        files: What to return for each image file, by its name.
+
+    Returns:
+        What ``files`` has for each name; ``None`` without a file.
+
+    Example:
+        >>> find_by_name(['a.jpg', 'b.jpg', 'b.png'], {'a.JPG': 'images/a.JPG', 'b.png': 'images/b.png'})
+        ['images/a.JPG', None, 'images/b.png']
+    """
+    names = list(names)
+    own = set(names)
+    others = [(image_stem(name), file) for name, file in files.items() if name not in own]
+    by_stem = dict(reversed(others))  # the first file of a stem counts
+    return [(files.get(name) or by_stem.get(image_stem(name))) if name else None for name in names]
 
 
 def is_utf8(name: str) -> bool:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.files.confinement import link_follower
+from datamodules.pictures.images import FolderImages
 from datamodules.pictures.store import PictureStore
 from datamodules.pictures.stored import StoredPictures
 from datamodules.rows.row_sets import blocks
-from datamodules.rows.table import PairTable
+from datamodules.rows.table import PairTable, Strings, list_strings
 
 log = logging.getLogger(__name__)
 
@@ -47,17 +52,29 @@ def rows_of_equal_pixels(heldout: StoredPictures, train: StoredPictures) -> np.n
 def rows_of_equal_paths(heldout: PairTable, train: PairTable) -> np.ndarray:
     """Held-out rows whose picture is in the same place as a training picture, ascending, int64."""
     is_shared = np.zeros(len(heldout), bool)
-    if (places := _places(heldout)) is not None:
+    places, places_of_training = _place_finder(heldout), _place_finder(train)
+    if places is not None and places_of_training is not None:
+        heldout_places = places(heldout.image)
         for block in blocks(len(train)):  # the places of all take as much memory as the table
-            if (trained := _places(train.part(block))) is not None:
-                is_shared |= np.asarray(pc.is_in(places, value_set=trained))
+            trained = places_of_training(train.part(block).image)
+            is_shared |= np.asarray(pc.is_in(heldout_places, value_set=trained))
     return np.flatnonzero(is_shared)
 
 
-def _places(table: PairTable) -> pa.Array | pa.ChunkedArray | None:
-    """Path of each picture, or of its shard with the place in it; ``None`` for pictures that are not in a folder."""
-    root = getattr(table.opener, 'root', None)
-    return None if root is None else pc.binary_join_element_wise(str(root.resolve()), table.image, '/')
+def _place_finder(table: PairTable) -> Callable[[Strings], pa.Array] | None:
+    """Returns what turns references into places: the real path of a file, or a shard's path with the place in it.
+
+    ``None`` for pictures that are not in a folder.
+    """
+    if (root := getattr(table.opener, 'root', None)) is None:
+        return None
+    root = root.resolve()
+    follow = link_follower(root) if isinstance(table.opener, FolderImages) else partial(os.path.join, root)
+
+    def find(references: Strings) -> pa.Array:
+        return pa.array([os.fsencode(follow(reference)) for reference in list_strings(references)], pa.binary())
+
+    return find
 
 
 def _digest(picture: np.ndarray) -> bytes:

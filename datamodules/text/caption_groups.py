@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from datamodules.files.arrow_cache import stored_batches
 from datamodules.files.file_states import identify_files
-from datamodules.files.reading import clean_captions
+from datamodules.files.reading import clean_captions, find_by_name
 from datamodules.rows.subsets import random_rows_per_group
 from datamodules.usage_error import UsageError
 
@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
     ]
 )
 _BATCH_IMAGES = 1000  # 50,000 captions of Visual Genome
-_CACHE_VERSION = 3  # raised when the rules change, so that older caches are not read
+_CACHE_VERSION = 4  # raised when the rules change, so that older caches are not read
 
 
 def group_captions(images: Iterable[AnnotatedImage]) -> Iterator[pa.RecordBatch]:
@@ -77,7 +77,7 @@ class CaptionGroups:
 
     Args:
         groups: Table of :data:`SCHEMA`.
-        references: Image reference of each existing image, by file name.
+        references: Image reference of each existing image, by file name, whose suffix may differ from the annotated.
         folder: Folder of the images, for messages.
         source: What was read, as ``data.<argument>=<value>``.
         expected: Number of captions that every image should have; ``None`` if it varies.
@@ -91,7 +91,7 @@ class CaptionGroups:
     ) -> None:
         self.groups, self.source = groups, source
         self.names: list[str | None] = groups['image'].to_pylist()
-        self.references = pa.array([references.get(name) if name else None for name in self.names], pa.string())
+        self.references = pa.array(find_by_name(self.names, references), pa.string())
         if not len(self.references.drop_null()):
             raise UsageError(
                 f'{source}: none of its {len(groups):,} images is in {str(folder)!r}'

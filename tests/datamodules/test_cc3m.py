@@ -73,6 +73,18 @@ class TestPublishedList:
             write_picture(tmp_path / 'images' / f'{number}.jpg', number)
         assert numbers(CC3M(path).load_table()) == [0, 4]
 
+    @pytest.mark.parametrize('scheme', ['HTTP://', 's3://', 'ftp://', '//', 'www.'])
+    def test_addresses_before_captions_may_have_any_scheme(self, scheme: str) -> None:
+        assert find_columns([f'{scheme}a.org/{n}.jpg\ta photo {n}' for n in range(3)], 'x').names == ['url', 'caption']
+
+    @pytest.mark.parametrize('line', ['"http://a.org/{0}"\t"a ""photo"" {0}"', '"a ""photo"" {0}"\thttp://a.org/{0}'])
+    def test_quotes_around_fields_are_no_part_of_them(self, line: str, tmp_path: Path) -> None:
+        path = write_list(tmp_path / 'list.tsv', [line.format(number) for number in range(6)])
+        for number in (0, 4):
+            write_picture(tmp_path / 'images' / f'{number}.jpg', number)
+        table = CC3M(path).load_table()
+        assert numbers(table) == [0, 4] and table.captions([1]) == ['a "photo" 4']
+
     @pytest.mark.parametrize('header', ['caption\turl', 'TEXT\tURL', 'words\tplace'])
     def test_a_header_of_any_names_shifts_no_caption(self, header: str, tmp_path: Path) -> None:
         path = write_list(tmp_path / 'list.tsv', [header, *PUBLISHED])
@@ -287,6 +299,12 @@ class TestBadInput:
         for name in ('Train.tsv', 'Validation.tsv'):
             write_list(tmp_path / name, PUBLISHED)
         self.check_refused(tmp_path, r'several lists: name one, such as .*Train\.tsv')
+
+    def test_a_resource_fork_beside_the_list_is_no_list(self, tmp_path: Path) -> None:
+        path = write_list(tmp_path / 'Train.tsv', PUBLISHED)
+        (tmp_path / '._Train.tsv').write_bytes(b'\0\5\x16\7')
+        write_picture(tmp_path / 'images' / '000000003.jpg', 3)
+        assert CC3M(str(tmp_path)).load_table().image == CC3M(path).load_table().image
 
     def test_a_malformed_line_is_named(self, tmp_path: Path) -> None:
         for content in ('a\tb\tc', 'a'):

@@ -68,6 +68,12 @@ class TestPublished:
         table = COCO(str(tmp_path), year=2017).load_table()
         assert numbers(table) == [9, 1, 4, 12] and table.image[0].as_py() == 'train2017/000000000009.jpg'
 
+    @pytest.mark.parametrize('suffix', ['.JPG', '.png'])
+    def test_images_on_disk_may_have_another_suffix(self, suffix: str, root: Path) -> None:
+        for image in (root / 'train2014').iterdir():
+            image.rename(image.with_suffix(suffix))
+        assert numbers(COCO(str(root)).load_table()) == [9, 1, 4, 12]
+
     def test_finds_images_and_annotations_in_other_folders(self, root: Path) -> None:
         (root / 'images').mkdir()
         (root / 'train2014').rename(root / 'images' / 'train2014')

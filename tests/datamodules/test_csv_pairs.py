@@ -97,6 +97,12 @@ class TestColumns:
             table = CSVPairs(write_csv(root, 'image,caption\nimages/0.png," "\nimages/1.png,a dog\n')).load_table()
         assert table.image.to_pylist() == ['images/1.png'] and '1 of 2 captions are empty' in caplog.text
 
+    def test_empty_paths_are_dropped_and_counted(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.WARNING):
+            table = CSVPairs(write_csv(root, 'image,caption\n ,a cat\nimages/1.png,a dog\n')).load_table()
+        assert table.captions(range(len(table))) == ['a dog']
+        assert '1 of 2 rows have no image path and are left out' in caplog.text
+
 
 class TestLabels:
     content = 'image,caption,class\nimages/0.png,a,dog\nimages/1.png,b,\nimages/2.png,c,cat\n'
@@ -141,6 +147,11 @@ class TestBadInput:
             ),
             ('image,caption\nimages/0.png,a\n', {'root': 'absent'}, r"data\.root='absent' does not exist"),
             ('image,caption\nhttp://a.org/0.png,a\n', {}, 'lists web addresses: download the images'),
+            ('image,caption\nfile:///a/0.png,a\n', {}, "such as 'file:///a/0.png': write paths, without file://"),
+            ('image,caption\nimages\\0.png,a\n', {}, r'paths with backslashes, such as .*: replace them by slashes'),
+            ('image,caption\n,a\n', {}, r'has no path in any of its 1 rows with a caption: set data\.image_column'),
+            ('image,caption\nimages/0.png,0.png\n', {}, r"such as '0\.png': set data\.caption_column to the column"),
+            ('image,caption\n0,a\n', {'caption_column': 'image'}, "are both 'image': set each to one of 'image', 'ca"),
         ],
     )
     def test_is_reported_in_one_sentence(
@@ -178,6 +189,12 @@ class TestSwappedColumns:
             CSVPairs(write_csv(root, self.content)).load_table()
         file = write_csv(root, self.content)
         assert len(CSVPairs(file, image_column='caption', caption_column='image').load_table()) == 4
+
+    def test_are_told_by_files_without_a_suffix_too(self, root: Path) -> None:
+        write_picture(root / '7.png', 7)
+        (root / '7.png').rename(root / '7')
+        with pytest.raises(ValueError, match=r"such as '7': set data\.image_column and data\.caption_column the other"):
+            CSVPairs(write_csv(root, 'image,caption\na dog,7\n')).load_table()
 
 
 def test_mutated_tables_end_in_a_sentence(root: Path) -> None:

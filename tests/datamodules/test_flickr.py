@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,25 @@ class TestSplits:
         write_list(tmp_path / 'train.txt', [listed.format(number) for number in (0, 3)])
         assert numbers(Flickr8k(str(tmp_path), heldout_split=None).load_table()) == [0, 3]
 
+    @pytest.mark.parametrize('form', ['Images/{}', '{}#0', '"{}"'])
+    def test_lists_may_have_folders_numbers_of_captions_and_quotes(self, form: str, tmp_path: Path) -> None:
+        write_flickr(tmp_path, CAPTIONS, 'captions.txt', SPLITS)
+        for file in tmp_path.glob('*Images.txt'):
+            write_list(file, map(form.format, file.read_text().split()))
+        assert numbers(Flickr8k(str(tmp_path)).load_table()) == five_times_each(8, 5, 11)
+
+    @pytest.mark.parametrize('form', FORMS)
+    def test_captions_may_be_of_images_in_a_folder(self, form: str, tmp_path: Path) -> None:
+        file = write_flickr(tmp_path, CAPTIONS, form, SPLITS)
+        file.write_text(re.sub(r'(\d+_ab\d+\.jpg)', r'Images/\1', file.read_text()))
+        assert numbers(Flickr8k(str(tmp_path), annotations=str(file)).load_table()) == five_times_each(8, 5, 11)
+
+    @pytest.mark.parametrize('suffix', ['.JPG', '.png', ''])
+    def test_captions_may_give_another_suffix(self, suffix: str, tmp_path: Path) -> None:
+        file = write_flickr(tmp_path, CAPTIONS, 'captions.txt', SPLITS)
+        file.write_text(file.read_text().replace('.jpg', suffix))
+        assert numbers(Flickr8k(str(tmp_path)).load_table()) == five_times_each(8, 5, 11)
+
     def test_two_photos_that_differ_in_their_suffix_stay_apart(self) -> None:
         assert are_listed(['a.jpg', 'a.png'], {'a.jpg'}) == [True, False]
 
@@ -179,7 +199,11 @@ class TestBadInput:
             r"does not say which images are in the split 'train', and there is no Flickr_8k\.trainImages", tmp_path
         )
         write_list(tmp_path / 'train.txt', ['another'])
-        self.check_refused(r"has no image of the split 'train'", tmp_path)
+        self.check_refused(
+            r"has no image of the split 'train', whose list names 'another': .* such as '1008_ab8.jpg'", tmp_path
+        )
+        write_list(tmp_path / 'train.txt', [])
+        self.check_refused(r"has no image of the split 'train', whose list is empty", tmp_path)
 
     @pytest.mark.parametrize(
         ('content', 'message'),

@@ -102,9 +102,10 @@ class TestFields:
         with pytest.raises(UsageError, match='is not valid JSON: end of the file expected at character 15'):
             list(read(tmp_path / 'x.json'))
 
-    @pytest.mark.parametrize('value', [7, 7.0, '7', '007'])
+    @pytest.mark.parametrize('value', [7, 7.0, '7', '007', ' 7', '7.0', '7.'])
     def test_an_identifier_may_be_written_in_several_ways(self, value: object) -> None:
         assert read_id({'image_id': value}, 'id', 'image_id') == 7
+        assert read_id({'id': '-7.0'}, 'id') == -7
 
     @pytest.mark.parametrize('value', [None, True, [7], {}, 7.5, float('nan'), float('inf')])
     def test_what_identifies_nothing_is_none(self, value: object) -> None:

@@ -41,6 +41,17 @@ def test_paths_are_compared_whatever_the_roots(tmp_path: Path) -> None:
     assert rows_of_equal_paths(heldout=in_memory, train=train).tolist() == []
 
 
+def test_paths_are_compared_however_they_are_written(tmp_path: Path) -> None:
+    for number in range(4):
+        write_picture(tmp_path / 'a' / f'{number}.jpg', number)
+    (tmp_path / 'a' / 'link.jpg').symlink_to('2.jpg')
+    (tmp_path / 'b').symlink_to('a')
+    train = PairTable(['0.jpg', '1.jpg', '2.jpg'], ['x'] * 3, opener=FolderImages(tmp_path / 'a'))
+    images = ['./0.jpg', '../a/1.jpg', 'link.jpg', '../b/0.jpg', f'{tmp_path}/a/1.jpg', './3.jpg', 'long' * 2000]
+    heldout = PairTable(images, ['x'] * len(images), opener=FolderImages(tmp_path / 'a'))
+    assert rows_of_equal_paths(heldout=heldout, train=train).tolist() == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize('cached', [True, False])
 def test_shared_pictures_are_counted(cached: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(4):
