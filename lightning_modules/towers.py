@@ -197,7 +197,8 @@ def _check_file(path: str) -> None:
     """Refuses what looks like a path and is not one of a file, for which a list of tags would be no help."""
     if Path(path).is_dir():
         raise UsageError(
-            f'model.pretrained={path!r} is a folder: give the file of weights in it, such as open_clip_pytorch_model.bin.'
+            f'model.pretrained={path!r} is a folder: give the file of weights in it, such as '
+            f'open_clip_pytorch_model.bin.'
         )
     if len(Path(path).parts) > 1 or Path(path).suffix:
         raise UsageError(f'model.pretrained={path!r} does not exist: give the path of a file of weights, or a tag.')

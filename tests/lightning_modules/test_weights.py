@@ -149,7 +149,13 @@ def test_a_checkpoint_of_clipward_keeps_what_it_knows_of_its_pairs(folder: Path)
 def test_a_checkpoint_to_resume_from_is_read_the_same_way(folder: Path) -> None:
     assert 'state_dict' in AtomicCheckpointIO().load_checkpoint(folder / 'ours')
     AtomicCheckpointIO().save_checkpoint({'epoch': 1}, folder / 'beside.ckpt')  # whole, but of no help
-    refused = {'open': NOT_OURS, 'towers.safetensors': NOT_OURS, 'text': NO_CHECKPOINT, 'pointer': POINTER, 'cut': DAMAGED}
+    refused = {
+        'open': NOT_OURS,
+        'towers.safetensors': NOT_OURS,
+        'text': NO_CHECKPOINT,
+        'pointer': POINTER,
+        'cut': DAMAGED,
+    }
     for name, reason in refused.items():
         with pytest.raises(UsageError, match=rf'^ckpt_path=.*{name}. ({reason})'):
             AtomicCheckpointIO().load_checkpoint(folder / name)
