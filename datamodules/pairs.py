@@ -21,6 +21,7 @@ from datamodules.attacks.poisoned_pictures import name_poisoned_pictures, render
 from datamodules.attacks.poisoned_table import poison_table
 from datamodules.attacks.pool import translate_labels
 from datamodules.evaluation.heldout import HeldoutSet, heldout_loader, read_published
+from datamodules.evaluation.interval import check_evaluation_interval
 from datamodules.evaluation.labeled import FolderOfClasses, LabeledSet, build_labeled_set
 from datamodules.evaluation.sets import EvalBatch, EvaluationSet, check_set_names, evaluation_loader
 from datamodules.evaluation.words import label_by_words
@@ -666,6 +667,8 @@ class PairsDataModule(L.LightningDataModule):
             if pairs < 2:
                 raise UsageError(f'the loss compares pairs, and the data has {pairs} to train on: give it at least 2.')
             raise UsageError(f'data.batch_size={self.batch_size} is larger than the {pairs} usable pairs: lower it.')
+        if stage == 'fit' and self.trainer is not None:
+            check_evaluation_interval(self.trainer, self.steps_per_epoch)
 
     def _loader(self, draws: Any, views: Mapping[str, int], epoch: int) -> DataLoader[PairBatch]:
         dataset = PairDataset(

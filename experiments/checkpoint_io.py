@@ -14,9 +14,10 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from datamodules.files.atomic import remove_leftovers_in, write_atomically
 from datamodules.usage_error import UsageError
-from lightning_modules.weights import read_checkpoint
+from lightning_modules.weights import ARCHIVE, is_clipward, read_beginning, read_checkpoint
 
 LAST = 'last.ckpt'
+START_ANEW = 'no other in its folder is whole, so start anew'
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -52,10 +53,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             UsageError: If the file is damaged, naming the newest whole one of its folder, or not one of Clipward.
         """
-        if '://' not in str(path) and Path(path).is_file() and not is_whole(Path(path)):
-            if not any(map(is_whole, Path(path).parent.glob('*.ckpt'))):
+        if '://' not in str(path) and _is_damaged(Path(path)):
+            way_out = _way_out(Path(path).parent)
+            if way_out == START_ANEW:
                 read_checkpoint(path, 'ckpt_path')  # tells what else it may be
-            raise UsageError(f'ckpt_path={str(path)!r} is damaged: {_way_out(Path(path).parent)}.')
+            raise UsageError(f'ckpt_path={str(path)!r} is damaged: {way_out}.')
         if '://' in str(path) or kwargs.get('weights_only') is False:
             return super().load_checkpoint(path, *args, **kwargs)
         return read_checkpoint(path, 'ckpt_path')
@@ -94,6 +96,11 @@ def is_whole(path: Path) -> bool:
         return False
 
 
+def _is_damaged(path: Path) -> bool:
+    """Whether a file is empty, or begins as a checkpoint does but is not whole. Others never were checkpoints."""
+    return path.is_file() and read_beginning(path)[: len(ARCHIVE)] in (b'', ARCHIVE) and not is_whole(path)
+
+
 def peek(path: Path) -> dict[str, Any]:
     """Maps a checkpoint into memory instead of reading all of it.
 
@@ -117,8 +124,8 @@ def _numbers(name: str) -> list[int]:
 
 
 def _way_out(folder: Path) -> str:
-    whole = next((str(path) for path in newest_first(folder) if is_whole(path)), None)
-    return f'resume from {whole}' if whole else 'no other in its folder is whole, so start anew'
+    whole = next((str(path) for path in newest_first(folder) if is_clipward(path) and is_whole(path)), None)
+    return f'resume from {whole}' if whole else START_ANEW
 
 
 def remove_leftover_checkpoints(folder: Path) -> None:

@@ -203,8 +203,9 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = {**self._get(self.config_init, 'trainer', default={}), **kwargs}
         by_slot = self._get(self.config_init, 'callbacks')
-        slot_callbacks = [by_slot.get(slot) for slot in SLOTS]
-        shows_progress = config.get('enable_progress_bar') is not False and not config.get('barebones')
+        switched_off = {'checkpoint'} if config.get('enable_checkpointing') is False else set()
+        slot_callbacks = [by_slot.get(slot) for slot in SLOTS if slot not in switched_off]
+        shows_progress = config.get('enable_progress_bar') is not False
         config['callbacks'] = with_progress_bar(config.get('callbacks'), shows_progress)
         config['plugins'] = with_slurm(_with_checkpoint_io(config.get('plugins')))
         refuse_checkpoints_of_others(config.get('default_root_dir'))

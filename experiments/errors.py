@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from datamodules.files.quoting import spell_out
 from datamodules.usage_error import UsageError
+from experiments.parser_message import missing_package
 from experiments.subcommands import SUBCOMMANDS
 
 USAGE_ERROR = 2  # exit status of a command that was called wrongly, as in argparse
@@ -51,6 +52,8 @@ def users_mistake(error: BaseException | None) -> BaseException | None:
     while error is not None:
         if isinstance(error, UsageError) or _refuses_a_setting(error):
             return error
+        if missing := missing_package(str(error)):
+            return UsageError(missing)
         error = error.__cause__ or error.__context__
     return None
 

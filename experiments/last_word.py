@@ -48,7 +48,7 @@ def last_word(trainer: L.Trainer, folder: Path) -> str:
     files['TensorBoard'] = TENSORBOARD
     lines += [f'  {name:<12} {folder / file}' for name, file in files.items() if (folder / file).exists()]
     lines += [f'  {"W&B":<12} wandb sync {quoted(path)}' for path in _offline_logs(trainer)]
-    if state != 'Done:':
+    if state != 'Done:' or not (folder / FOLDER / LAST).exists():
         return '\n'.join(lines)
     # `last` would be of the newest run of the name, which by then may be another one.
     more = f'--ckpt_path={quoted(folder / FOLDER / LAST)} --trainer.max_epochs={trainer.current_epoch + 10}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pydoc import locate
 
 import yaml
@@ -14,12 +15,25 @@ _KEY = re.compile(r'Parser key "([^"]+)"')
 _NESTED = re.compile(r"NestedArg\(key='([^']+)', val=(?:'|\")(.*)(?:'|\")\)")  # an option below that of a class
 
 
+_MISSING = re.compile(  # in a report on a class whose constructor says what must be installed
+    r"""class_path '(?:\w+\.)*(\w+)':\s+.*(?:pip install (?:-U )?|No module named )['"`]*([\w-]+)"""
+)
+
+
+def missing_package(report: str) -> str:
+    """A sentence on the package that a class of a report needs; empty if none is missing."""
+    missing = _MISSING.search(report)
+    return f'{missing[1]} needs the package {missing[2]}: pip install {missing[2]}.' if missing else ''
+
+
 def parser_message(report: str) -> str:
     """The setting that a report is about, what is wrong with its value, and the value.
 
     Args:
         report: Report with an indented block for each type, the innermost one last.
     """
+    if missing := missing_package(report) or _of_rich(report):
+        return missing
     setting = _setting_in(report)
     for rule in (_of_name, _of_absence, _of_argument_without_class):
         if sentence := rule(report, setting):
@@ -29,6 +43,12 @@ def parser_message(report: str) -> str:
         if sentence := rule(report, setting):
             return sentence
     return ' '.join(re.sub(r'Parser key "([^"]+)":', r'\1:', report).split())
+
+
+def _of_rich(report: str) -> str:
+    """A callback of Lightning whose arguments have types that cannot be read without the package."""
+    callback = re.search(r'RichProgressBar|RichModelSummary', report)
+    return f'{callback[0]} needs the package rich: pip install rich.' if callback and find_spec('rich') is None else ''
 
 
 def _of_name(report: str, _: str) -> str:
@@ -93,6 +113,8 @@ def _of_value(report: str, setting: str) -> str:
     given = re.search(r'(?:Got|Given) value: (.*)', report)
     if not expected or not given:
         return ''
+    if setting == 'data.seed' and given[1] == 'False':  # taken from seed_everything unless it is given
+        return 'seed_everything=false leaves the data without a seed: give a number, or set data.seed too.'
     return f'{setting}: expected {" or ".join(dict.fromkeys(expected))}, got {given[1] or "nothing"}.'
 
 

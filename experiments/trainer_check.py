@@ -30,10 +30,16 @@ def check_trainer(trainer: Mapping[str, Any], subcommand: str) -> None:
     Raises:
         UsageError: If a setting cannot work.
     """
+    if trainer['barebones']:
+        raise UsageError(
+            'trainer.barebones=true is not supported, as a run keeps its logs: set trainer.enable_checkpointing, '
+            'trainer.enable_progress_bar and trainer.enable_model_summary to false instead.'
+        )
     for part in PARTS:
         if trainer[f'limit_{part}_batches'] == 1:
             raise UsageError(
-                f'trainer.limit_{part}_batches=1 would be read as 100 %: set 2, or trainer.fast_dev_run=1.'
+                f'trainer.limit_{part}_batches=1 would be read as 100 %: leave it null for all batches, set 2, or '
+                f'trainer.fast_dev_run=1 for one.'
             )
     if str(trainer['precision']) not in PRECISIONS:
         raise UsageError(

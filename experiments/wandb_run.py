@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from configparser import ConfigParser
+from configparser import Error as ConfigError
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -35,12 +37,24 @@ EPOCH_METRICS = (
 
 
 def offline_by_environment() -> bool:
-    """Whether to log offline: ``WANDB_MODE`` decides; if it is not set, a key in the environment means online.
+    """Whether to log offline: W&B's mode decides; if none is set, a key in the environment means online.
 
     Without a key Lightning's logger would stop the run, and when told to be offline it ignores ``WANDB_MODE``.
     """
-    mode = os.environ.get('WANDB_MODE')
+    mode = mode_of_wandb()
     return mode not in ('online', 'shared', DISABLED) if mode else 'WANDB_API_KEY' not in os.environ
+
+
+def mode_of_wandb() -> str | None:
+    """``WANDB_MODE`` in lower case; if it is not set, what ``wandb disabled`` or ``wandb offline`` has written."""
+    if mode := os.environ.get('WANDB_MODE'):
+        return mode.lower()
+    settings, folder = ConfigParser(interpolation=None), os.environ.get('WANDB_CONFIG_DIR') or '~/.config/wandb'
+    try:  # the file of the working folder comes last, for it has the last word
+        settings.read([Path(folder).expanduser() / 'settings', '.wandb/settings', 'wandb/settings'])
+    except (ConfigError, UnicodeDecodeError):  # W&B ignores such a file too, and says so
+        return None
+    return settings.get('default', 'mode', fallback=None)
 
 
 class WandbRun(WandbLogger):
@@ -52,7 +66,8 @@ class WandbRun(WandbLogger):
         project: Project that the run belongs to.
         name: Name of the run; ``None`` for that of the command, with the seeds.
         offline: Keep the log on this machine, to be sent with ``wandb sync`` or not at all. ``None``: the environment
-            variables WANDB_MODE and WANDB_API_KEY decide, and without them the log stays on this machine.
+            variables WANDB_MODE and WANDB_API_KEY and W&B's settings files decide, and without them the log stays on
+            this machine.
         save_dir: Folder of the log; the folder of the run if ``None``.
         id: ID of an earlier run to go on with. A run that resumes in its own folder goes on with its ID anyway.
         entity: User or team that the project belongs to.
@@ -127,6 +142,8 @@ class WandbRun(WandbLogger):
         if self.started:
             return
         self.started = True
+        if 'WANDB_MODE' in os.environ:
+            os.environ['WANDB_MODE'] = os.environ['WANDB_MODE'].lower()  # W&B refuses capitals
         with self.harmless:
             run = self.experiment
             if self._id_file is not None and not run.disabled:

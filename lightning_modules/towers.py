@@ -182,6 +182,7 @@ def _download(name: str, tag: str) -> None:
 
     config = open_clip.get_pretrained_cfg(name, tag)
     if not config:
+        _check_file(tag)
         tags = ', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none, so leave it null'
         raise UsageError(f'model.pretrained={tag!r} is neither a file nor a tag of {name}. Its tags: {tags}.')
     try:
@@ -190,6 +191,17 @@ def _download(name: str, tag: str) -> None:
         raise UsageError(
             f'model.pretrained={tag!r} cannot be downloaded ({_reason(error)}): go online once, or give a file.'
         ) from error
+
+
+def _check_file(path: str) -> None:
+    """Refuses what looks like a path and is not one of a file, for which a list of tags would be no help."""
+    if Path(path).is_dir():
+        raise UsageError(
+            f'model.pretrained={path!r} is a folder: give the file of weights in it, such as '
+            f'open_clip_pytorch_model.bin.'
+        )
+    if len(Path(path).parts) > 1 or Path(path).suffix:
+        raise UsageError(f'model.pretrained={path!r} does not exist: give the path of a file of weights, or a tag.')
 
 
 def _reason(error: Exception) -> str:

@@ -16,6 +16,12 @@ from lightning_modules.torchscript import is_torchscript, read_torchscript
 
 EARLIER_PAIRS = 'earlier_pairs'  # in a checkpoint: what its initial weights were trained on
 PREFIX = 'towers.'  # of the weights that every model of this package has
+COMPILED = '_orig_mod.'  # what torch.compile puts before the names of a module
+TRANSFORMERS = ('text_model.', 'vision_model.')  # the towers of transformers' CLIP
+LFS_POINTER = b'version https://git-lfs'
+ARCHIVE = b'PK'  # what torch.save writes begins so
+PICKLE = b'\x80'  # what releases before torch 1.6 wrote begins so
+NOT_OURS = 'is not a Clipward checkpoint: use model.pretrained for other weights.'
 
 
 def read_checkpoint(path: str | Path, argument: str) -> dict[str, Any]:
@@ -34,7 +40,7 @@ def read_checkpoint(path: str | Path, argument: str) -> dict[str, Any]:
     weights = checkpoint.get('state_dict') if isinstance(checkpoint, Mapping) else None
     names = list(weights) if isinstance(weights, Mapping) else []
     if not any(isinstance(name, str) and name.startswith(PREFIX) for name in names):
-        raise UsageError(f'{named} is not a Clipward checkpoint: use model.pretrained for other weights.')
+        raise UsageError(f'{named} {NOT_OURS}')
     check_version(checkpoint, named)
     return checkpoint
 
@@ -42,20 +48,35 @@ def read_checkpoint(path: str | Path, argument: str) -> dict[str, Any]:
 def _read(path: str | Path, named: str) -> Any:
     """Reads a file of tensors and plain values. Torch's own message would advise to lift this guard."""
     if not Path(path).is_file():
-        raise UsageError(f'{named} {"is not a file" if Path(path).exists() else "does not exist"}.')
+        is_folder = Path(path).is_dir()
+        fault = 'is a folder: give a checkpoint in it' if is_folder else 'does not exist: give the path of a checkpoint'
+        raise UsageError(f'{named} {fault}.')
+    if Path(path).suffix == '.safetensors':  # some releases of torch read it, others take it for a damaged file
+        raise UsageError(f'{named} {NOT_OURS}')
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged file can make any part of torch fail
-        raise UsageError(f'{named} {_why_unreadable(error)}') from error
+        raise UsageError(f'{named} {_why_unreadable(error, path)}') from error
 
 
-def _why_unreadable(error: Exception) -> str:
+def _why_unreadable(error: Exception, path: str | Path) -> str:
     objects = re.search(r'GLOBAL ([\w.]+)', str(error))
     if objects:
         return f'holds objects ({objects[1]}) that could run code: give a file of tensors and plain values alone.'
     if 'TorchScript' in str(error):
         return 'is a TorchScript archive, which could run code: give a file of tensors alone.'
-    return 'is damaged, or no checkpoint: give another file.'
+    beginning = read_beginning(path)
+    if beginning.startswith(LFS_POINTER):
+        return 'is a Git LFS pointer in the place of the file: fetch the file itself with git lfs pull.'
+    if not beginning or beginning.startswith((ARCHIVE, PICKLE)) or Path(path).suffix == '.safetensors':
+        return 'is damaged, or not a checkpoint: give another file.'
+    return 'is not a checkpoint: give a file that torch.save has written.'
+
+
+def read_beginning(path: str | Path) -> bytes:
+    """The first bytes of a file, which tell of what kind it is."""
+    with Path(path).open('rb') as file:
+        return file.read(len(LFS_POINTER))
 
 
 def load_weights(module: nn.Module, path: str, argument: str = 'model.init_from') -> dict[str, Any]:
@@ -95,13 +116,13 @@ def load_start(module: nn.Module, towers: nn.Module, path: str, argument: str) -
     Raises:
         UsageError: If the file does not hold weights of this architecture, or those of a run that diverged.
     """
-    if not Path(path).is_file() or _is_clipward(path):
+    if not Path(path).is_file() or is_clipward(path):
         return load_weights(module, path, argument)
     load_pretrained(towers, path, argument)
     return {}
 
 
-def _is_clipward(path: str) -> bool:
+def is_clipward(path: str | Path) -> bool:
     """Whether a file is a checkpoint of Clipward; reads little of it."""
     try:
         checkpoint = torch.load(path, map_location='cpu', mmap=True, weights_only=True)
@@ -111,22 +132,32 @@ def _is_clipward(path: str) -> bool:
 
 
 def load_pretrained(towers: nn.Module, path: str, argument: str = 'model.pretrained') -> None:
-    """Loads a file of open_clip's or OpenAI's weights; prefixes of open_clip's trainer are removed.
+    """Loads a file of open_clip's or OpenAI's weights; prefixes of open_clip's trainer and torch.compile are removed.
 
     Raises:
         UsageError: If the file does not hold the weights of these towers, or those of a run that diverged.
     """
-    from open_clip.factory import load_checkpoint  # takes seconds
-
     named = f'{argument}={path!r}'
     try:
         if is_torchscript(path):
             towers.load_state_dict(read_torchscript(path))
         else:
-            load_checkpoint(towers, path)
+            _load_open_clip(towers, path)
     except Exception as error:  # a damaged file can make any part of open_clip or torch fail
         raise UsageError(f'{named} {_why_not_pretrained(path)}') from error
     check_finite(towers.state_dict(), named)
+
+
+def _load_open_clip(towers: nn.Module, path: str) -> None:
+    from open_clip.factory import load_checkpoint, load_state_dict  # takes seconds
+
+    try:
+        load_checkpoint(towers, path)
+    except (RuntimeError, LookupError):  # open_clip does not know the prefix
+        weights = load_state_dict(path)
+        if not any(name.startswith(COMPILED) for name in weights):
+            raise
+        towers.load_state_dict({name.removeprefix(COMPILED): tensor for name, tensor in weights.items()})
 
 
 def _why_not_pretrained(path: str) -> str:
@@ -136,9 +167,14 @@ def _why_not_pretrained(path: str) -> str:
         weights = read_torchscript(path) if is_torchscript(path) else load_state_dict(path)
         names = [name for name, tensor in weights.items() if isinstance(tensor, Tensor)]
     except Exception as error:
-        return _why_unreadable(error)
+        return _why_unreadable(error, path)
     if not names:
         return 'holds no weights: give a file that open_clip, OpenAI or Clipward has saved from a model.'
+    if any(name.startswith(TRANSFORMERS) for name in names):
+        return (
+            'holds weights under the names of transformers, which open_clip does not read: give '
+            'open_clip_pytorch_model.bin of the same repository, or a tag of open_clip.'
+        )
     return 'holds weights of another architecture: set model.architecture to the one that they belong to.'
 
 

@@ -571,3 +571,8 @@ class TestWeights:
     )
     def test_that_do_not_exist(self, args: list[str], sentence: str, refused: RefusedFit) -> None:
         assert refused(*args) == sentence
+
+
+def test_an_interval_of_evaluation_that_no_epoch_reaches(refused: RefusedFit) -> None:
+    line = refused(*TOY, '--trainer.val_check_interval=1000')
+    assert line.startswith('trainer.val_check_interval=1000 is larger than the 2 batches of an epoch: lower it')

@@ -11,7 +11,7 @@ import yaml
 
 from callbacks.ledger import read_ledger
 from experiments import cli
-from tests.experiments.conftest import FakeRun, parse
+from tests.experiments.conftest import SMALL, TINY, FakeRun, instantiate, parse
 
 TOY = 'safeclip_toy.yaml'
 
@@ -95,3 +95,10 @@ def test_a_name_that_is_no_folder_is_refused(capsys: Any) -> None:
     with pytest.raises(SystemExit):
         parse('fit', '--config', TOY, '--name=null')
     assert capsys.readouterr().err.splitlines()[-1].startswith('error: name')
+
+
+def test_a_run_without_checkpoints_has_no_callback_that_writes_them() -> None:
+    toy = ('fit', '--config', TOY, *SMALL, TINY, '--trainer.logger=false')
+    for enabled in (True, False):
+        run = instantiate(*toy, f'--trainer.enable_checkpointing={str(enabled).lower()}').trainer
+        assert bool(run.checkpoint_callbacks) is enabled

@@ -85,6 +85,12 @@ class TestUsersMistake:
         mistake = users_mistake(raised_by(lambda: parser.instantiate(config)))
         assert str(mistake) == 'crop_scale must be two fractions of the area, least first, got (0.0, 1.0).'
 
+    def test_a_package_that_is_missing_is_one(self) -> None:
+        report = "Problem with given class_path 'a.Bar':\n  No module named 'rich'"
+        assert message_of(users_mistake(ValueError(report)) or ValueError()) == (
+            'Bar needs the package rich: pip install rich.'
+        )
+
     def test_is_found_behind_what_it_caused(self) -> None:
         def refuse() -> None:
             try:

@@ -33,6 +33,8 @@ def test_says_what_was_measured_where_it_is_and_how_to_go_on(tmp_path: Path) -> 
     assert f'{tmp_path}/checkpoints/last.ckpt' in said and 'ledger' not in said
     checkpoint = tmp_path / 'checkpoints/last.ckpt'  # by then, `last` may be of a newer run of the name
     assert f'--config {tmp_path}/config.yaml --ckpt_path={checkpoint} --trainer.max_epochs=13' in said
+    checkpoint.unlink()  # as with trainer.enable_checkpointing=false
+    assert 'go on' not in last_word(trainer, tmp_path)
 
 
 def test_says_what_was_measured_on_features(tmp_path: Path) -> None:

@@ -112,6 +112,33 @@ NEAR_CLASS = """Parser key "data":
 FIRST_THE_CLASS = 'is an argument of no class yet: name the class first, as in'
 
 
+NO_PACKAGE = """Does not validate against any of the Union subtypes
+Errors:
+  - Expected a <class 'list'>
+  - Problem with given class_path 'lightning.pytorch.callbacks.RichModelSummary':
+      `RichModelSummary` requires `rich` to be installed. Install it by running `pip install -U rich`.
+Given value: Namespace(class_path='lightning.pytorch.callbacks.RichModelSummary')"""
+NO_STYLES = """Parser key "trainer.callbacks":
+  - Problem with given class_path 'lightning.pytorch.callbacks.RichProgressBar':
+      Parser key "theme":
+        Parser key "progress_bar":
+          Expected a Union[str, Unvalidated<Style>]. Got value: null"""
+NO_SEED = """Parser key "data":
+  - Problem with given class_path 'datamodules.toy_pairs.ToyPairs':
+      Parser key "seed":
+        Expected a <class 'int'>. Got value: False"""
+
+
+def test_a_package_that_a_class_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('experiments.parser_message.find_spec', lambda name: None)
+    for report, name in ((NO_PACKAGE, 'RichModelSummary'), (NO_STYLES, 'RichProgressBar')):
+        assert parser_message(report) == f'{name} needs the package rich: pip install rich.'
+
+
+def test_a_seed_of_all_that_is_none_is_not_blamed_on_the_data() -> None:
+    assert parser_message(NO_SEED).startswith('seed_everything=false leaves the data without a seed: give a number')
+
+
 class TestParserMessage:
     @pytest.mark.parametrize(
         ('report', 'sentence'),

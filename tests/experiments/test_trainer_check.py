@@ -10,6 +10,7 @@ from experiments.trainer_check import check_seeds, check_trainer, refused_by_lig
 DEFAULTS: dict[str, Any] = {
     **dict.fromkeys([f'limit_{part}_batches' for part in ('train', 'val', 'test', 'predict')]),
     **dict.fromkeys(['precision', 'val_check_interval', 'check_val_every_n_epoch', 'gradient_clip_val']),
+    'barebones': False,
     'overfit_batches': 0.0,
     'strategy': 'auto',
     'max_epochs': 1,
@@ -23,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
     ('name', 'value'),
     [
         ('limit_val_batches', 1.0),
+        ('barebones', True),
         ('limit_train_batches', 0),
         ('precision', 'bf16-true'),
         ('precision', 64),
@@ -49,6 +51,11 @@ def test_a_setting_that_cannot_work_is_named(name: str, value: Any) -> None:
 @pytest.mark.parametrize('precision', [None, 32, '32-true', '16-mixed', 'bf16-mixed', 'bf16'])
 def test_precisions_with_weights_in_32_bits_are_accepted(precision: Any) -> None:
     check_trainer({**DEFAULTS, 'precision': precision}, 'fit')
+
+
+def test_all_batches_are_asked_for_by_null() -> None:
+    with pytest.raises(UsageError, match='leave it null for all batches'):
+        check_trainer({**DEFAULTS, 'limit_train_batches': 1.0}, 'fit')
 
 
 def test_settings_of_training_matter_in_training_alone() -> None:

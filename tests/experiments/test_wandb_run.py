@@ -10,15 +10,24 @@ from tests.experiments.conftest import FakeRun
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv('WANDB_CONFIG_DIR', str(tmp_path / 'none'))
     monkeypatch.delenv('WANDB_MODE', raising=False)
     monkeypatch.delenv('WANDB_API_KEY', raising=False)
 
 
 class TestOfflineByEnvironment:
-    def test_disabled_is_not_offline_where_files_are_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv('WANDB_MODE', 'disabled')
+    @pytest.mark.parametrize('mode', ['disabled', 'DISABLED'])
+    def test_disabled_is_not_offline_where_files_are_written(self, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+        monkeypatch.setenv('WANDB_MODE', mode)
         assert not offline_by_environment()
+
+    def test_what_wandb_disabled_has_written_counts(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / 'settings').write_text('[default]\nmode = disabled\n')
+        monkeypatch.setenv('WANDB_CONFIG_DIR', str(tmp_path))
+        assert not offline_by_environment()
+        monkeypatch.setenv('WANDB_MODE', 'offline')  # comes first
+        assert offline_by_environment()
 
     def test_without_an_account_the_log_stays_here(self) -> None:
         assert offline_by_environment()
@@ -58,10 +67,11 @@ class TestWandbRun:
             logger.start()
             assert fake_wandb[-1].settings['id'] == 'first'
 
+    @pytest.mark.parametrize('mode', ['disabled', 'DISABLED'])  # W&B itself would refuse capitals
     def test_what_is_disabled_stays_so_and_has_no_id(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_wandb: list[FakeRun]
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_wandb: list[FakeRun], mode: str
     ) -> None:
-        monkeypatch.setenv('WANDB_MODE', 'disabled')
+        monkeypatch.setenv('WANDB_MODE', mode)
         logger = WandbRun()
         logger.use_folder(tmp_path)
         logger.start()

@@ -166,7 +166,6 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     'cut': lambda content: content[: len(content) // 2],
     'empty': lambda content: b'',
     'one bit': lambda content: content[:100_000] + bytes([content[100_000] ^ 1]) + content[100_001:],
-    'no checkpoint': lambda content: b'404 not found',
 }
 
 

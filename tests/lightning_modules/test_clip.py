@@ -482,10 +482,10 @@ class TestWeights:
         with pytest.raises(ValueError, match=r"model.init_from='absent.ckpt' does not exist"):
             clip(tmp_path, init_from='absent.ckpt')
 
-    @pytest.mark.parametrize('content', [b'', b'hi', b'PK' + bytes(60)], ids=['empty', 'text', 'cut'])
+    @pytest.mark.parametrize('content', [b'', b'PK' + bytes(60)], ids=['empty', 'cut'])
     def test_a_file_that_cannot_be_loaded_is_refused(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / 'cut.ckpt').write_bytes(content)
-        with pytest.raises(ValueError, match=r'cut.ckpt. is damaged, or no checkpoint'):
+        with pytest.raises(ValueError, match=r'cut.ckpt. is damaged, or not a checkpoint'):
             clip(tmp_path, init_from=str(tmp_path / 'cut.ckpt'))
 
     def test_dropout_does_not_depend_on_where_a_run_was_resumed(self, tmp_path: Path) -> None:

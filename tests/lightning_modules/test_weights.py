@@ -45,6 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     towers = model.towers.state_dict()
     torch.save({'state_dict': model.state_dict(), 'pytorch-lightning_version': '2.6.0'}, folder / 'ours')
     torch.save({'epoch': 3, 'state_dict': {f'module.{name}': value for name, value in towers.items()}}, folder / 'open')
+    torch.save({f'_orig_mod.{name}': value for name, value in towers.items()}, folder / 'compiled')
+    torch.save({'text_model.x': torch.zeros(2), 'logit_scale': torch.zeros(())}, folder / 'transformers')
     torch.save(CLIP(tiny_architecture(folder, 'other', width=12)).towers.state_dict(), folder / 'larger')
     save_file(towers, folder / 'towers.safetensors')
     save_torchscript(model.towers, folder / 'openai')
@@ -56,12 +58,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save([1, 2], folder / 'list')
     (folder / 'empty').write_bytes(b'')
     (folder / 'text').write_text('no checkpoint')
+    (folder / 'pointer').write_text('version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n')
     (folder / 'cut').write_bytes((folder / 'ours').read_bytes()[:999])
     (folder / 'folder').mkdir()
     return folder
 
 
-DAMAGED = r'is damaged, or no checkpoint: give another file\.$'
+DAMAGED = r'is damaged, or not a checkpoint: give another file\.$'
+NO_CHECKPOINT = r'is not a checkpoint: give a file that torch\.save has written\.$'
+POINTER = r'is a Git LFS pointer in the place of the file: fetch the file itself with git lfs pull\.$'
 ANOTHER = r'holds weights of another architecture: set model\.architecture'
 OBJECTS = r'holds objects \(\w+\.mkdir\) that could run code: give a file of tensors and plain values alone\.$'
 NOT_OURS = r'is not a Clipward checkpoint: use model\.pretrained for other weights\.$'
@@ -72,14 +77,15 @@ NOT_OURS = r'is not a Clipward checkpoint: use model\.pretrained for other weigh
     [
         ('open', NOT_OURS),
         ('list', NOT_OURS),
-        ('towers.safetensors', rf'{NOT_OURS}|{DAMAGED}'),  # some releases of torch read such a file
+        ('towers.safetensors', NOT_OURS),
         ('objects', OBJECTS),
         ('pickle', OBJECTS),
         ('empty', DAMAGED),
-        ('text', DAMAGED),
+        ('text', NO_CHECKPOINT),
+        ('pointer', POINTER),
         ('cut', DAMAGED),
-        ('folder', r'is not a file\.$'),
-        ('absent', r'does not exist\.$'),
+        ('folder', r'is a folder: give a checkpoint in it\.$'),
+        ('absent', r'does not exist: give the path of a checkpoint\.$'),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_with_its_reason(folder: Path, name: str, sentence: str) -> None:
@@ -98,7 +104,11 @@ def test_what_is_no_checkpoint_is_refused_with_its_reason(folder: Path, name: st
         ('diverged', r'holds weights that are not finite numbers \(1 tensors, first logit_scale\)'),
         ('objects', OBJECTS),
         ('list', DAMAGED),
-        ('text', DAMAGED),
+        ('text', NO_CHECKPOINT),
+        ('pointer', POINTER),
+        ('transformers', r'holds weights under the names of transformers, .*: give open_clip_pytorch_model\.bin'),
+        ('folder', r'is a folder: give the file of weights in it'),
+        ('absent', r'does not exist: give the path of a file of weights, or a tag\.$'),
         ('cut', DAMAGED),
     ],
 )
@@ -109,7 +119,7 @@ def test_what_are_no_weights_of_open_clip_is_refused_with_its_reason(folder: Pat
 
 
 @pytest.mark.parametrize('argument', ['pretrained', 'init_from'])
-@pytest.mark.parametrize('name', ['ours', 'open', 'towers.safetensors', 'openai'])
+@pytest.mark.parametrize('name', ['ours', 'open', 'compiled', 'towers.safetensors', 'openai'])
 def test_weights_are_loaded_whoever_has_saved_them(folder: Path, name: str, argument: str) -> None:
     ours = read_checkpoint(folder / 'ours', 'model.init_from')['state_dict']
     model = CLIP(tiny_architecture(folder), **{argument: str(folder / name)})
@@ -138,7 +148,15 @@ def test_a_checkpoint_of_clipward_keeps_what_it_knows_of_its_pairs(folder: Path)
 
 def test_a_checkpoint_to_resume_from_is_read_the_same_way(folder: Path) -> None:
     assert 'state_dict' in AtomicCheckpointIO().load_checkpoint(folder / 'ours')
-    for name, reason in (('open', NOT_OURS), ('towers.safetensors', rf'{NOT_OURS}|{DAMAGED}'), ('text', DAMAGED)):
+    AtomicCheckpointIO().save_checkpoint({'epoch': 1}, folder / 'beside.ckpt')  # whole, but of no help
+    refused = {
+        'open': NOT_OURS,
+        'towers.safetensors': NOT_OURS,
+        'text': NO_CHECKPOINT,
+        'pointer': POINTER,
+        'cut': DAMAGED,
+    }
+    for name, reason in refused.items():
         with pytest.raises(UsageError, match=rf'^ckpt_path=.*{name}. ({reason})'):
             AtomicCheckpointIO().load_checkpoint(folder / name)
 
