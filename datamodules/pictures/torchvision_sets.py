@@ -13,11 +13,12 @@ import pyarrow as pa
 import torch
 from PIL import EpsImagePlugin, Image
 from torch.utils.data import Dataset
+from torchvision.datasets.folder import default_loader
 
 from datamodules.files.quoting import quote
 from datamodules.files.reading import is_utf8
 from datamodules.pictures.identity import identify_array, identify_files, identify_pixels
-from datamodules.pictures.images import UnreadableImage
+from datamodules.pictures.images import UnreadableImage, decode_file
 from datamodules.pictures.modes import to_rgb
 from datamodules.rows.table import digest_strings
 from datamodules.usage_error import UsageError
@@ -27,7 +28,11 @@ _PATH_ATTRIBUTES = ('samples', '_samples', '_image_files', '_images', 'images') 
 
 
 class DatasetImages:
-    """Pictures of a torchvision data set; a reference is ``<name of the set>:<index>``."""
+    """Pictures of a torchvision data set; a reference is ``<name of the set>:<index>``.
+
+    Files of which the set would show no more than their pixels are read like those of other tables, because
+    torchvision's own loader converts to RGB what has 16 bits or transparency.
+    """
 
     def __init__(self, data: Dataset[Any]) -> None:
         self.data = data
@@ -47,8 +52,14 @@ class DatasetImages:
     def _files(self) -> list[str] | None:
         return list_files(self.data)
 
+    @cached_property
+    def _shows_files(self) -> bool:
+        return self._files is not None and shows_files(self.data)
+
     def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         row = int(reference.rpartition(':')[2])
+        if self._files is not None and self._shows_files:
+            return decode_file(self._files[row], min_side)
         if self._files is not None and not os.path.isfile(self._files[row]):  # a FIFO would wait for ever
             raise UnreadableImage(f'{quote(self._files[row])} is not a regular file', 'not a file')
         EpsImagePlugin.gs_binary = False  # whatever a file is called, PIL may take it for EPS and start Ghostscript
@@ -65,6 +76,14 @@ def list_files(data: Any) -> list[str] | None:
     if not entries or not all(isinstance(entry, str | Path) and is_utf8(str(entry)) for entry in entries):
         return None
     return [str(entry) for entry in entries]
+
+
+def shows_files(data: Any) -> bool:
+    """Tells whether a data set shows its files as they are: torchvision's code, its loader, and no transform."""
+    own_code = type(data).__getitem__.__module__.startswith('torchvision.')
+    loaders = [getattr(data, name, default_loader) for name in ('loader', '_loader')]
+    transforms = [getattr(data, name, None) for name in ('transform', 'transforms')]
+    return own_code and all(loader is default_loader for loader in loaders) and not any(transforms)
 
 
 def read_labels(data: Any, source: str) -> np.ndarray:
