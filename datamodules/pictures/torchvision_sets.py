@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pyarrow as pa
 import torch
 from PIL import EpsImagePlugin, Image
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import default_loader
+from torchvision.datasets.folder import DatasetFolder, default_loader
 
+from datamodules.files.left_behind import is_left_behind
+from datamodules.files.left_out import LeftOut
 from datamodules.files.quoting import quote
 from datamodules.files.reading import is_utf8
 from datamodules.pictures.identity import identify_array, identify_files, identify_pixels
@@ -76,6 +79,42 @@ def list_files(data: Any) -> list[str] | None:
     if not entries or not all(isinstance(entry, str | Path) and is_utf8(str(entry)) for entry in entries):
         return None
     return [str(entry) for entry in entries]
+
+
+def drop_left_behind(
+    data: Any, label: np.ndarray, names: Sequence[str], source: str
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Drops images and classes of folders that systems leave behind, which torchvision takes for classes.
+
+    Args:
+        data: The data set; only one of class folders, such as ``ImageFolder``, has such folders.
+        label: Label of each image, int64 (N,).
+        names: Names of the classes.
+        source: What was read, as ``data.<argument>``, for the log.
+
+    Returns:
+        Rows that are kept, int64 (n,); the label of each image, int64 (N,), numbered without the dropped classes; and
+        the names of the classes that are kept.
+    """
+    kept = np.flatnonzero(~_are_left_behind(data, len(label), source))
+    used = set(label[kept].tolist())
+    is_class = np.array([number in used or not is_left_behind(name) for number, name in enumerate(names)], bool)
+    if not isinstance(data, DatasetFolder) or is_class.all():
+        return kept, label, list(names)
+    return kept, (np.cumsum(is_class) - 1)[label], list(compress(names, is_class))
+
+
+def _are_left_behind(data: Any, images: int, source: str) -> np.ndarray:
+    """Tells which images are in a folder, or have a name, that systems leave behind, and logs how many; bool (N,)."""
+    files = list_files(data) if isinstance(data, DatasetFolder) else None
+    if files is None:
+        return np.zeros(images, bool)
+    paths, left_out = [os.path.relpath(file, data.root) for file in files], LeftOut('images')
+    left_behind = np.array([any(map(is_left_behind, path.split(os.sep))) for path in paths], bool)
+    for row in np.flatnonzero(left_behind):
+        left_out.add('are hidden or left behind by a system', quote(paths[row]))
+    left_out.log(source, images)
+    return left_behind
 
 
 def shows_files(data: Any) -> bool:
