@@ -1,7 +1,7 @@
 """Indexes WebDataset tar shards once, so that each pair has a row number and each picture a known byte range.
 
 Rows are in the order of the shards and, within a shard, of the keys. They do not depend on the order of the members,
-which is that in which downloads happened to finish.
+which is that in which downloads happened to finish; only among several pictures of one sample does the first count.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PICTURES = ('jpg', 'jpeg', 'png', 'webp', 'bmp', 'gif', 'tif', 'tiff', 'ppm', '
 _RANK = {extension: rank for rank, extension in enumerate((*_PICTURES, 'txt', 'json'))}
 _SCHEMA = pa.schema([(name, pa.string()) for name in ('image', 'caption', 'label', 'key', 'uid')])
 _LEFT_OUT = b'left_out'  # in the metadata of the index: what was left out, said again whenever the index is used
-_VERSION = 4  # raised when the rules of indexing change, so that older indices are not read
+_VERSION = 5  # raised when the rules of indexing change, so that older indices are not read
 
 Sample = dict[str, str]  # path of its member by kind: picture, txt or json
 
@@ -203,16 +203,19 @@ def _kind(path: str) -> str:
 def _pair(paths: Iterable[str]) -> tuple[dict[str, Sample], list[str]]:
     """Groups members into samples by key, and lists further ones of a kind that a sample has already.
 
-    The key is all that stands before the last dot. Where WebDataset's rule makes more pairs of a shard, it is all
-    before the first dot of the file's name: ``0.image.jpg`` and ``0.txt`` are a pair.
+    The key is all that stands before the last dot. Where another rule makes more pairs of a shard, it is WebDataset's,
+    all before the first dot of the file's name: ``0.image.jpg`` and ``0.txt`` are a pair. Where a third makes still
+    more, a picture has the longest key of a text that its name begins with: ``v1.0_3.image.jpg`` and ``v1.0_3.txt``.
+    Of several pictures of one format in a sample, that with the fewest dots in its name counts, then the first in the
+    shard.
     """
-    preferred = sorted(paths, key=lambda path: (_RANK[_extension(path)], len(path), path))
-    samples, further = _group(preferred, lambda path: path.rpartition('.')[0])
-    if any('.' in key.rpartition('/')[2] for key in samples):
-        by_first_dot = _group(preferred, _key_before_first_dot)
-        if _count_pairs(by_first_dot[0]) > _count_pairs(samples):
-            return by_first_dot
-    return samples, further
+    listed = list(paths)
+    preferred = sorted(listed, key=lambda path: (_RANK[_extension(path)], path.count('.')))  # equals: as in the shard
+    best = _group(preferred, _key_before_last_dot)
+    if any('.' in key.rpartition('/')[2] for key in best[0]):
+        for rule in (_key_before_first_dot, _keys_of_texts(listed)):
+            best = max(best, _group(preferred, rule), key=lambda grouped: _count_pairs(grouped[0]))
+    return best
 
 
 def _group(paths: Iterable[str], key: Callable[[str], str]) -> tuple[dict[str, Sample], list[str]]:
@@ -224,9 +227,27 @@ def _group(paths: Iterable[str], key: Callable[[str], str]) -> tuple[dict[str, S
     return samples, further
 
 
+def _key_before_last_dot(path: str) -> str:
+    return path.rpartition('.')[0]
+
+
 def _key_before_first_dot(path: str) -> str:
     folder, slash, file = path.rpartition('/')
     return folder + slash + file.partition('.')[0]
+
+
+def _keys_of_texts(paths: Iterable[str]) -> Callable[[str], str]:
+    """Returns the rule by which a picture has the longest key of a text that its name, cut at a dot, begins with."""
+    keys = {_key_before_last_dot(path) for path in paths if _kind(path) != 'picture'}
+
+    def key(path: str) -> str:
+        if _kind(path) != 'picture':
+            return _key_before_last_dot(path)
+        start, ends = path.rfind('/') + 1, [place for place, letter in enumerate(path) if letter == '.']
+        prefixes = [path, *(path[:end] for end in reversed(ends) if end > start)]
+        return next((prefix for prefix in prefixes if prefix in keys), _key_before_last_dot(path))
+
+    return key
 
 
 def _count_pairs(samples: Mapping[str, Sample]) -> int:
