@@ -40,6 +40,9 @@ _MAX_NAME = 4096  # as of a path on Linux
 _PICTURES = ('jpg', 'jpeg', 'png', 'webp', 'bmp', 'gif', 'tif', 'tiff', 'ppm', 'pgm')  # the first of a sample counts
 _RANK = {extension: rank for rank, extension in enumerate((*_PICTURES, 'txt', 'json'))}
 _SCHEMA = pa.schema([(name, pa.string()) for name in ('image', 'caption', 'label', 'key', 'uid')])
+_NO_CAPTION = 'have no caption'
+_MAX_EXTENSION = 20  # letters in a message
+_SHOWN = 3  # extensions in a message
 _LEFT_OUT = b'left_out'  # in the metadata of the index: what was left out, said again whenever the index is used
 _VERSION = 5  # raised when the rules of indexing change, so that older indices are not read
 
@@ -65,6 +68,7 @@ class _Report:
     def __init__(self, shards: int) -> None:
         self.left_out = {things: LeftOut(things) for things in ('shards', 'members', 'samples', 'pictures')}
         self.total = Counter({'shards': shards})
+        self.unread: Counter[str] = Counter()  # members by extension that are no picture, caption or metadata
 
     def add(self, things: str, kind: str, shard: str, names: Iterable[str]) -> None:
         for name in names:
@@ -120,8 +124,18 @@ def _build_index(shards: ShardFolder, keys: MetadataKeys, source: str) -> pa.Tab
     pairs = pa.concat_tables([_index_shard(shards, name, keys, report) for name in progress])
     if not len(pairs):
         reasons = ', '.join(report.lines()) or f'its {len(shards.names)} shards are empty'
-        raise UsageError(f'{source} has no usable pair: {reasons}.')
+        raise UsageError(f'{source} has no usable pair: {reasons}{_advise_on_captions(report)}.')
     return pairs.replace_schema_metadata({_LEFT_OUT: json.dumps(report.lines())})
+
+
+def _advise_on_captions(report: _Report) -> str:
+    """Says where captions belong, and what other members there are, if pictures lack them; else nothing."""
+    if not report.left_out['pictures'].counts[_NO_CAPTION]:
+        return ''
+    ends = [quote(extension) for extension, _ in report.unread.most_common() if extension][:_SHOWN]
+    unread = f' (members that end in {", ".join(ends)} are not read)' if ends else ''
+    where = 'put captions into <key>.txt, or name their key in <key>.json as data.captions_from of WebDatasetPairs'
+    return f'; {where}{unread}'
 
 
 # --- one shard ------------------------------------------------------------------------------------------------------
@@ -145,7 +159,7 @@ def _index_shard(shards: ShardFolder, name: str, keys: MetadataKeys, report: _Re
     pairs = pa.Table.from_pylist(rows, _SCHEMA)
     pairs = pairs.set_column(1, _SCHEMA.field('caption'), clean_captions(pairs['caption']))
     has_caption = pc.fill_null(pc.not_equal(pairs['caption'], ''), False)
-    report.add('pictures', 'have no caption', name, pairs['key'].filter(pc.invert(has_caption)).to_pylist())
+    report.add('pictures', _NO_CAPTION, name, pairs['key'].filter(pc.invert(has_caption)).to_pylist())
     return pairs.filter(has_caption)
 
 
@@ -156,6 +170,7 @@ def _list_members(file: BinaryIO, name: str, report: _Report) -> dict[str, TarMe
         for member in walk_members(file):
             path = posixpath.normpath(member.name) if '/' in member.name else member.name
             if _extension(path) not in _RANK:
+                report.unread[posixpath.splitext(path)[1][:_MAX_EXTENSION]] += 1
                 continue
             report.total['members'] += 1
             if fault := _find_fault(member, path):

@@ -136,6 +136,13 @@ class TestTexts:
         ]
         assert index_members(tmp_path, {'y.jpg': b'', 'y.json': b'{"caption": "a\\ndog"}'}) == [('y', 'a dog')]
 
+    def test_shards_without_captions_are_refused_with_where_they_belong(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            UsageError,
+            match=r"2 of 2 pictures have no caption; .* as data\.captions_from of .* end in '\.text' are not read\)\.$",
+        ):
+            index_members(tmp_path, {'0.jpg': b'', '0.text': b'a', '1.jpg': b'', '1.text': b'a'})
+
     @pytest.mark.parametrize('content', [b'\xef\xbb\xbfcaf\xc3\xa9', 'café'.encode('utf-16')], ids=['BOM', 'UTF-16'])
     def test_a_text_may_begin_with_a_byte_order_mark(self, content: bytes, tmp_path: Path) -> None:
         assert index_members(tmp_path, {'y.jpg': b'', 'y.txt': content}) == [('y', 'café')]
