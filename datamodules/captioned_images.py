@@ -17,7 +17,7 @@ from datamodules.files.class_folders import list_images_by_class, read_class_nam
 from datamodules.files.reading import clean_captions, is_utf8, require_folder, require_path
 from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import FolderImages
-from datamodules.pictures.torchvision_sets import DatasetImages, read_labels
+from datamodules.pictures.torchvision_sets import DatasetImages, drop_left_behind, read_labels
 from datamodules.rows.draws import bits
 from datamodules.rows.subsets import balanced_rows, random_rows
 from datamodules.rows.table import ImageOpener, PairTable
@@ -150,9 +150,10 @@ class CaptionedImages(PairsDataModule):
         label = read_labels(data, f'data.dataset={self.dataset!r}')
         classes = getattr(data, 'classes', ())
         names = [name if isinstance(name, str) else name[0] for name in classes]  # ImageNet has tuples of synonyms
-        rows = np.flatnonzero(label >= 0)  # the unlabeled part of STL-10 has -1
-        if len(rows) < len(label):
-            log.warning('data.dataset: %d of %d images have no label; left out', len(label) - len(rows), len(label))
+        if unlabeled := int((label < 0).sum()):  # the unlabeled part of STL-10 has -1
+            log.warning('data.dataset: %d of %d images have no label; left out', unlabeled, len(label))
+        rows, label, names = drop_left_behind(data, label, names, 'data.dataset')
+        rows = rows[label[rows] >= 0]
         content = ', '.join(f'{key}={value}' for key, value in sorted(kwargs.items()) if key not in _LOCATION_ARGUMENTS)
         references = pa.array([f'{type(data).__name__}({content}):{row}' for row in rows], pa.string())
         return self._caption(references, label[rows], names, DatasetImages(data), stream)

@@ -44,8 +44,8 @@ class CSVPairs(PairsDataModule):
         caption_column: Column of captions. Defaults to ``title`` (open_clip) or ``caption`` (CleanCLIP).
         id_column: Column that says which picture a caption belongs to: rows with one id share the first path that any
             of them has, and the others may leave it empty. By default, rows with one path share a picture.
-        label_column: Column of classes, as names or as indices into ``class_names``. Empty fields, -1 and nan are no
-            class. By default pairs have no class.
+        label_column: Column of classes, as names or as indices into ``class_names``. Empty fields, NA, nan
+            and negative numbers are no class. By default pairs have no class.
         separator: Character between fields. Defaults to that of Excel's line ``sep=;``, else a tab if the header has
             one, else a comma.
         **kwargs: Arguments of :class:`PairsDataModule`.

@@ -18,6 +18,7 @@ from datamodules.pairs import PairsDataModule
 from datamodules.pictures.images import TarImages
 from datamodules.rows.table import PairTable
 from datamodules.text.labels import number_labels
+from datamodules.usage_error import UsageError
 
 
 class WebDatasetPairs(PairsDataModule):
@@ -36,7 +37,7 @@ class WebDatasetPairs(PairsDataModule):
         captions_from: Key in ``<key>.json`` under which the caption of a pair stands, such as ``alt_text``. By default
             captions come from ``<key>.txt`` and, where there is none, from ``caption`` in ``<key>.json``.
         labels_from: Key in ``<key>.json`` under which the class of a pair stands, as a name or as an index into
-            ``class_names``. By default pairs have no class.
+            ``class_names``; at least one training pair must have it. By default pairs have no class.
         cache_limit: Most bytes that copies of remote shards may take in ``cache_dir``, such as ``200GB``. If the shards
             take more, each is copied when it is needed and the oldest copies make room, which needs ``cache: memmap``.
             By default all are copied.
@@ -66,7 +67,11 @@ class WebDatasetPairs(PairsDataModule):
         super().prepare_data()
 
     def load_table(self) -> PairTable:
-        """Reads the training pairs, in the order of shards and keys."""
+        """Reads the training pairs, in the order of shards and keys.
+
+        Raises:
+            UsageError: If no pair has a value under ``labels_from``.
+        """
         rules = CopyRules(self.cache_dir, self.cache_limit, at_random=self.cache == 'none')
         return self._read(self.shards, 'data.shards', rules)
 
@@ -81,6 +86,11 @@ class WebDatasetPairs(PairsDataModule):
         index = index_shards(shards, self.cache_dir, source, MetadataKeys(self.captions_from, self.labels_from))
         if self.labels_from is None:
             return shard_table(index, shards)
+        if argument == 'data.shards' and index['label'].null_count == len(index):  # held-out pairs may have no class
+            raise UsageError(
+                f'data.labels_from={self.labels_from!r} is not a key with text or a number in any <key>.json of '
+                f'{source}: name the key of the class, or leave data.labels_from out.'
+            )
         return shard_table(index, shards, *number_labels(index['label'], self.class_names, source))
 
 

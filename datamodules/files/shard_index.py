@@ -1,7 +1,7 @@
 """Indexes WebDataset tar shards once, so that each pair has a row number and each picture a known byte range.
 
 Rows are in the order of the shards and, within a shard, of the keys. They do not depend on the order of the members,
-which is that in which downloads happened to finish.
+which is that in which downloads happened to finish; only among several pictures of one sample does the first count.
 """
 
 from __future__ import annotations
@@ -40,8 +40,11 @@ _MAX_NAME = 4096  # as of a path on Linux
 _PICTURES = ('jpg', 'jpeg', 'png', 'webp', 'bmp', 'gif', 'tif', 'tiff', 'ppm', 'pgm')  # the first of a sample counts
 _RANK = {extension: rank for rank, extension in enumerate((*_PICTURES, 'txt', 'json'))}
 _SCHEMA = pa.schema([(name, pa.string()) for name in ('image', 'caption', 'label', 'key', 'uid')])
+_NO_CAPTION = 'have no caption'
+_MAX_EXTENSION = 20  # letters in a message
+_SHOWN = 3  # extensions in a message
 _LEFT_OUT = b'left_out'  # in the metadata of the index: what was left out, said again whenever the index is used
-_VERSION = 4  # raised when the rules of indexing change, so that older indices are not read
+_VERSION = 5  # raised when the rules of indexing change, so that older indices are not read
 
 Sample = dict[str, str]  # path of its member by kind: picture, txt or json
 
@@ -65,6 +68,7 @@ class _Report:
     def __init__(self, shards: int) -> None:
         self.left_out = {things: LeftOut(things) for things in ('shards', 'members', 'samples', 'pictures')}
         self.total = Counter({'shards': shards})
+        self.unread: Counter[str] = Counter()  # members by extension that are no picture, caption or metadata
 
     def add(self, things: str, kind: str, shard: str, names: Iterable[str]) -> None:
         for name in names:
@@ -120,8 +124,18 @@ def _build_index(shards: ShardFolder, keys: MetadataKeys, source: str) -> pa.Tab
     pairs = pa.concat_tables([_index_shard(shards, name, keys, report) for name in progress])
     if not len(pairs):
         reasons = ', '.join(report.lines()) or f'its {len(shards.names)} shards are empty'
-        raise UsageError(f'{source} has no usable pair: {reasons}.')
+        raise UsageError(f'{source} has no usable pair: {reasons}{_advise_on_captions(report)}.')
     return pairs.replace_schema_metadata({_LEFT_OUT: json.dumps(report.lines())})
+
+
+def _advise_on_captions(report: _Report) -> str:
+    """Says where captions belong, and what other members there are, if pictures lack them; else nothing."""
+    if not report.left_out['pictures'].counts[_NO_CAPTION]:
+        return ''
+    ends = [quote(extension) for extension, _ in report.unread.most_common() if extension][:_SHOWN]
+    unread = f' (members that end in {", ".join(ends)} are not read)' if ends else ''
+    where = 'put captions into <key>.txt, or name their key in <key>.json as data.captions_from of WebDatasetPairs'
+    return f'; {where}{unread}'
 
 
 # --- one shard ------------------------------------------------------------------------------------------------------
@@ -145,7 +159,7 @@ def _index_shard(shards: ShardFolder, name: str, keys: MetadataKeys, report: _Re
     pairs = pa.Table.from_pylist(rows, _SCHEMA)
     pairs = pairs.set_column(1, _SCHEMA.field('caption'), clean_captions(pairs['caption']))
     has_caption = pc.fill_null(pc.not_equal(pairs['caption'], ''), False)
-    report.add('pictures', 'have no caption', name, pairs['key'].filter(pc.invert(has_caption)).to_pylist())
+    report.add('pictures', _NO_CAPTION, name, pairs['key'].filter(pc.invert(has_caption)).to_pylist())
     return pairs.filter(has_caption)
 
 
@@ -156,6 +170,7 @@ def _list_members(file: BinaryIO, name: str, report: _Report) -> dict[str, TarMe
         for member in walk_members(file):
             path = posixpath.normpath(member.name) if '/' in member.name else member.name
             if _extension(path) not in _RANK:
+                report.unread[posixpath.splitext(path)[1][:_MAX_EXTENSION]] += 1
                 continue
             report.total['members'] += 1
             if fault := _find_fault(member, path):
@@ -203,16 +218,19 @@ def _kind(path: str) -> str:
 def _pair(paths: Iterable[str]) -> tuple[dict[str, Sample], list[str]]:
     """Groups members into samples by key, and lists further ones of a kind that a sample has already.
 
-    The key is all that stands before the last dot. Where WebDataset's rule makes more pairs of a shard, it is all
-    before the first dot of the file's name: ``0.image.jpg`` and ``0.txt`` are a pair.
+    The key is all that stands before the last dot. Where another rule makes more pairs of a shard, it is WebDataset's,
+    all before the first dot of the file's name: ``0.image.jpg`` and ``0.txt`` are a pair. Where a third makes still
+    more, a picture has the longest key of a text that its name begins with: ``v1.0_3.image.jpg`` and ``v1.0_3.txt``.
+    Of several pictures of one format in a sample, that with the fewest dots in its name counts, then the first in the
+    shard.
     """
-    preferred = sorted(paths, key=lambda path: (_RANK[_extension(path)], len(path), path))
-    samples, further = _group(preferred, lambda path: path.rpartition('.')[0])
-    if any('.' in key.rpartition('/')[2] for key in samples):
-        by_first_dot = _group(preferred, _key_before_first_dot)
-        if _count_pairs(by_first_dot[0]) > _count_pairs(samples):
-            return by_first_dot
-    return samples, further
+    listed = list(paths)
+    preferred = sorted(listed, key=lambda path: (_RANK[_extension(path)], path.count('.')))  # equals: as in the shard
+    best = _group(preferred, _key_before_last_dot)
+    if any('.' in key.rpartition('/')[2] for key in best[0]):
+        for rule in (_key_before_first_dot, _keys_of_texts(listed)):
+            best = max(best, _group(preferred, rule), key=lambda grouped: _count_pairs(grouped[0]))
+    return best
 
 
 def _group(paths: Iterable[str], key: Callable[[str], str]) -> tuple[dict[str, Sample], list[str]]:
@@ -224,9 +242,27 @@ def _group(paths: Iterable[str], key: Callable[[str], str]) -> tuple[dict[str, S
     return samples, further
 
 
+def _key_before_last_dot(path: str) -> str:
+    return path.rpartition('.')[0]
+
+
 def _key_before_first_dot(path: str) -> str:
     folder, slash, file = path.rpartition('/')
     return folder + slash + file.partition('.')[0]
+
+
+def _keys_of_texts(paths: Iterable[str]) -> Callable[[str], str]:
+    """Returns the rule by which a picture has the longest key of a text that its name, cut at a dot, begins with."""
+    keys = {_key_before_last_dot(path) for path in paths if _kind(path) != 'picture'}
+
+    def key(path: str) -> str:
+        if _kind(path) != 'picture':
+            return _key_before_last_dot(path)
+        start, ends = path.rfind('/') + 1, [place for place, letter in enumerate(path) if letter == '.']
+        prefixes = [path, *(path[:end] for end in reversed(ends) if end > start)]
+        return next((prefix for prefix in prefixes if prefix in keys), _key_before_last_dot(path))
+
+    return key
 
 
 def _count_pairs(samples: Mapping[str, Sample]) -> int:

@@ -19,7 +19,7 @@ from datamodules.rows.table import ImageOpener, PairTable, digest_strings
 
 __all__ = ['identify_array', 'identify_files', 'identify_pictures', 'identify_pixels', 'identify_samples']
 
-_VERSION = 3  # to be raised when pictures are decoded or resized differently
+_VERSION = 4  # to be raised when pictures are decoded or resized differently
 _SAMPLES = 64  # pictures whose content is read
 _IDENTITIES: WeakKeyDictionary[PairTable, str] = WeakKeyDictionary()
 

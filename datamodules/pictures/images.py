@@ -22,7 +22,7 @@ from datamodules.files.opening import Fault, fault_of, open_file
 from datamodules.files.shard_references import find_place, strip_keys, strip_places
 from datamodules.files.shards import ShardFolder
 from datamodules.pictures.identity import identify_array, identify_files, identify_samples
-from datamodules.pictures.modes import to_rgb
+from datamodules.pictures.modes import find_mode, to_rgb
 from datamodules.rows.table import list_strings
 
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')  # no EPS, for which PIL starts another program
@@ -48,7 +48,7 @@ class UnreadableImage(ValueError):
 def decode(data: bytes | BinaryIO, min_side: int | None = None) -> Image.Image:
     """Decodes a picture to RGB, upright. A decompression bomb is rejected by its header, before any pixel is decoded.
 
-    ``info['mode']`` of the result is the mode of the file, such as ``L`` or ``CMYK``.
+    ``info['mode']`` of the result is the mode of the file, such as ``L``, ``CMYK`` or ``RGB;16``.
 
     Args:
         data: Content of an image file, or the opened file.
@@ -67,8 +67,9 @@ def decode(data: bytes | BinaryIO, min_side: int | None = None) -> Image.Image:
             _check_pixels(image, file)
             if min_side is not None:
                 image.draft('RGB', (min_side, min_side))
+            mode = find_mode(image)
             rgb = to_rgb(image)
-            rgb.info['mode'] = image.mode
+            rgb.info['mode'] = mode
             return rgb
 
 

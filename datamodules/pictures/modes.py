@@ -20,12 +20,25 @@ _TURNS: dict[object, Image.Transpose] = {
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Converts an opened picture to RGB: upright, on a white background, with its range of values scaled to 8 bits."""
+    is_deep_color = find_mode(image) != image.mode
     image.load()  # PIL turns a TIFF by itself
     turn = _TURNS.get(_read_orientation(image))
     if image.mode == 'F' or image.mode.startswith('I'):
         image = Image.fromarray(scale_to_bytes(np.asarray(image)))
+    elif is_deep_color:
+        image = _stretch(image)
     rgb = _blend(image) if image.has_transparency_data else image.convert('RGB')
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def find_mode(image: Image.Image) -> str:
+    """Returns the mode of an opened picture that is not loaded yet, with ``;16`` for color of 16 bits per channel.
+
+    Pillow has no mode for such color and keeps the high byte of each channel, so its own name does not tell.
+    """
+    raw_modes = [str(tile[3]) for tile in getattr(image, 'tile', ())]
+    is_deep = not image.mode.startswith('I') and any(';16' in mode for mode in raw_modes)
+    return f'{image.mode};16' if is_deep else image.mode
 
 
 def scale_to_bytes(values: np.ndarray) -> np.ndarray:
@@ -42,6 +55,14 @@ def scale_to_bytes(values: np.ndarray) -> np.ndarray:
     scaled -= low
     scaled *= 255 / (high - low) if high > low else 0.0
     return np.rint(scaled, out=scaled).astype(np.uint8)
+
+
+def _stretch(image: Image.Image) -> Image.Image:
+    """Scales the color of a picture, not its transparency, by the range of all its channels, which keeps the hues."""
+    rgb = Image.fromarray(scale_to_bytes(np.asarray(image.convert('RGB'))))
+    if image.mode == 'RGBA':
+        rgb.putalpha(image.getchannel('A'))
+    return rgb
 
 
 def _blend(image: Image.Image) -> Image.Image:

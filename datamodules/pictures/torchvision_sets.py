@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import pyarrow as pa
 import torch
 from PIL import EpsImagePlugin, Image
 from torch.utils.data import Dataset
+from torchvision.datasets.folder import DatasetFolder, default_loader
 
+from datamodules.files.left_behind import is_left_behind
+from datamodules.files.left_out import LeftOut
 from datamodules.files.quoting import quote
 from datamodules.files.reading import is_utf8
 from datamodules.pictures.identity import identify_array, identify_files, identify_pixels
-from datamodules.pictures.images import UnreadableImage
+from datamodules.pictures.images import UnreadableImage, decode_file
 from datamodules.pictures.modes import to_rgb
 from datamodules.rows.table import digest_strings
 from datamodules.usage_error import UsageError
@@ -27,7 +31,11 @@ _PATH_ATTRIBUTES = ('samples', '_samples', '_image_files', '_images', 'images') 
 
 
 class DatasetImages:
-    """Pictures of a torchvision data set; a reference is ``<name of the set>:<index>``."""
+    """Pictures of a torchvision data set; a reference is ``<name of the set>:<index>``.
+
+    Files of which the set would show no more than their pixels are read like those of other tables, because
+    torchvision's own loader converts to RGB what has 16 bits or transparency.
+    """
 
     def __init__(self, data: Dataset[Any]) -> None:
         self.data = data
@@ -47,8 +55,14 @@ class DatasetImages:
     def _files(self) -> list[str] | None:
         return list_files(self.data)
 
+    @cached_property
+    def _shows_files(self) -> bool:
+        return self._files is not None and shows_files(self.data)
+
     def __call__(self, reference: str, min_side: int | None = None) -> Image.Image:
         row = int(reference.rpartition(':')[2])
+        if self._files is not None and self._shows_files:
+            return decode_file(self._files[row], min_side)
         if self._files is not None and not os.path.isfile(self._files[row]):  # a FIFO would wait for ever
             raise UnreadableImage(f'{quote(self._files[row])} is not a regular file', 'not a file')
         EpsImagePlugin.gs_binary = False  # whatever a file is called, PIL may take it for EPS and start Ghostscript
@@ -65,6 +79,50 @@ def list_files(data: Any) -> list[str] | None:
     if not entries or not all(isinstance(entry, str | Path) and is_utf8(str(entry)) for entry in entries):
         return None
     return [str(entry) for entry in entries]
+
+
+def drop_left_behind(
+    data: Any, label: np.ndarray, names: Sequence[str], source: str
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Drops images and classes of folders that systems leave behind, which torchvision takes for classes.
+
+    Args:
+        data: The data set; only one of class folders, such as ``ImageFolder``, has such folders.
+        label: Label of each image, int64 (N,).
+        names: Names of the classes.
+        source: What was read, as ``data.<argument>``, for the log.
+
+    Returns:
+        Rows that are kept, int64 (n,); the label of each image, int64 (N,), numbered without the dropped classes; and
+        the names of the classes that are kept.
+    """
+    kept = np.flatnonzero(~_are_left_behind(data, len(label), source))
+    used = set(label[kept].tolist())
+    is_class = np.array([number in used or not is_left_behind(name) for number, name in enumerate(names)], bool)
+    if not isinstance(data, DatasetFolder) or is_class.all():
+        return kept, label, list(names)
+    return kept, (np.cumsum(is_class) - 1)[label], list(compress(names, is_class))
+
+
+def _are_left_behind(data: Any, images: int, source: str) -> np.ndarray:
+    """Tells which images are in a folder, or have a name, that systems leave behind, and logs how many; bool (N,)."""
+    files = list_files(data) if isinstance(data, DatasetFolder) else None
+    if files is None:
+        return np.zeros(images, bool)
+    paths, left_out = [os.path.relpath(file, data.root) for file in files], LeftOut('images')
+    left_behind = np.array([any(map(is_left_behind, path.split(os.sep))) for path in paths], bool)
+    for row in np.flatnonzero(left_behind):
+        left_out.add('are hidden or left behind by a system', quote(paths[row]))
+    left_out.log(source, images)
+    return left_behind
+
+
+def shows_files(data: Any) -> bool:
+    """Tells whether a data set shows its files as they are: torchvision's code, its loader, and no transform."""
+    own_code = type(data).__getitem__.__module__.startswith('torchvision.')
+    loaders = [getattr(data, name, default_loader) for name in ('loader', '_loader')]
+    transforms = [getattr(data, name, None) for name in ('transform', 'transforms')]
+    return own_code and all(loader is default_loader for loader in loaders) and not any(transforms)
 
 
 def read_labels(data: Any, source: str) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -18,10 +19,11 @@ from datamodules.usage_error import UsageError
 
 log = logging.getLogger(__name__)
 
-_NUMBER = re.compile(r'0*([0-9]{1,9})(?:[.]0*)?')  # pandas makes 1.0 of 1 where another row has no label
+_NUMBER = re.compile(r'-?[0-9]{1,30}(?:[.][0-9]{0,30})?(?:[eE][+-][0-9]{1,3})?')  # NumPy writes 1.000e+00
+_MAX_NUMBER = 999_999_999  # what is larger is an identifier, such as that of a product
 _NO_CLASS = frozenset(
-    {'', 'nan', '<na>', 'none', 'null', '-1', '-1.0'}
-)  # as pandas, Python, SQL and torchvision say it
+    {'', 'nan', '-nan', 'nat', '<na>', 'na', 'n/a', '#n/a', '#na', r'\n', 'none', 'null'}
+)  # as pandas, NumPy, R, Excel, MySQL, Python and SQL write it, in lower case
 _SHOWN = 5  # unknown labels in a message
 
 
@@ -30,8 +32,9 @@ def number_labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Turns labels into indices into class names, and counts in the log those that are no class.
 
-    Case, the number of spaces and the encoding of accents do not matter, as CLIP reads all alike. ``1.0`` is class 1. A
-    label that is empty, -1, nan, None or null is no class, unless a class has that name.
+    Case, the number of spaces and the encoding of accents do not matter, as CLIP reads all alike. ``1.0`` and
+    ``1.0e+00`` are class 1. A label that is empty, a negative whole number, NA, nan, None or null, or another such
+    spelling, is no class, unless a class has that name.
 
     Args:
         values: Label of each row as a string, null where there is none: class names or indices into ``class_names``.
@@ -62,16 +65,30 @@ def number_labels(
 
 
 def _normalize(value: str) -> str:
-    number = _NUMBER.fullmatch(value)
-    return number[1] if number else ' '.join(unicodedata.normalize('NFC', value).casefold().split())
+    number = _parse_number(value)
+    return ' '.join(unicodedata.normalize('NFC', value).casefold().split()) if number is None else str(number)
+
+
+def _parse_number(value: str) -> int | None:
+    """Returns the whole number that a label is, ``None`` if it is not one.
+
+    pandas makes 1.0 of 1 where another row has no label, and NumPy writes 1.000000000000000000e+00.
+    """
+    number = float(value) if _NUMBER.fullmatch(value) else math.nan
+    return int(number) if number.is_integer() and abs(number) <= _MAX_NUMBER else None
+
+
+def _is_no_class(value: str) -> bool:
+    number = _parse_number(value)
+    return value.casefold() in _NO_CLASS if number is None else number < 0  # torchvision has -1, others -100
 
 
 def _choose_classes(found: Sequence[str], class_names: Sequence[str] | str, source: str) -> tuple[str, ...]:
     """Returns the class names given, else those in the labels, else ImageNet's if all labels are numbers."""
     if not isinstance(class_names, str):
         return tuple(class_names)
-    named = [value for value in sorted(found, reverse=True) if value.casefold() not in _NO_CLASS]
-    numbers = [value for value in named if _NUMBER.fullmatch(value)]
+    named = [value for value in sorted(found, reverse=True) if not _is_no_class(value)]
+    numbers = [value for value in named if _parse_number(value) is not None]
     if len(numbers) < len(named):
         if numbers:
             log.warning(
@@ -85,7 +102,7 @@ def _choose_classes(found: Sequence[str], class_names: Sequence[str] | str, sour
 def _index_classes(classes: Sequence[str], found: Sequence[str]) -> dict[str, int]:
     """Maps normalized names to the first class of that name and, unless all labels are names, numbers to classes."""
     names = {_normalize(name): number for number, name in reversed(list(enumerate(classes)))}
-    if all(_normalize(value) in names for value in found if value.casefold() not in _NO_CLASS):
+    if all(_normalize(value) in names for value in found if not _is_no_class(value)):
         return names
     return names | {str(number): number for number in range(len(classes))}
 
@@ -93,7 +110,7 @@ def _index_classes(classes: Sequence[str], found: Sequence[str]) -> dict[str, in
 def _report_unlabeled(encoded: pa.DictionaryArray, codes: np.ndarray, classes: Sequence[str], source: str) -> None:
     """Logs how many rows have no class, and how many labels are not known; refuses a column without a known one."""
     found, rows = encoded.dictionary.to_pylist(), np.bincount(encoded.indices, minlength=len(codes))
-    without = np.array([value.casefold() in _NO_CLASS for value in found], bool) & (codes == UNKNOWN)
+    without = np.array([_is_no_class(value) for value in found], bool) & (codes == UNKNOWN)
     unknown = [found[code] for code in np.flatnonzero((codes == UNKNOWN) & ~without)]
     if unknown and (codes == UNKNOWN).all():
         raise UsageError(

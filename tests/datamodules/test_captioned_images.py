@@ -177,6 +177,20 @@ class TestDatasets:
         heldout = CaptionedImages(**arguments, heldout_kwargs={'root': str(root / 'test')}).load_heldout()
         assert heldout is not None and heldout.label.tolist() == [0, 0, 1, 1, 2, 2] and number_of(heldout.open(5)) == 2
 
+    def test_folders_left_behind_are_no_classes(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        for folder in ('.ipynb_checkpoints', '__MACOSX', 'dog/.ipynb_checkpoints'):
+            write_picture(root / 'test' / folder / '0.jpg', 9)
+        folders = CaptionedImages(
+            dataset='torchvision.datasets.ImageFolder', dataset_kwargs={'root': str(root / 'test')}
+        )
+        table = folders.load_table()
+        assert table.classes == ('car', 'dog', 'ice_cream') and table.label.tolist() == [0, 0, 1, 1, 2, 2]
+        assert [number_of(table.open(row)) for row in range(6)] == table.label.tolist()
+        assert (
+            'data.dataset: 3 of 9 images are hidden or left behind by a system; '
+            "first: '.ipynb_checkpoints/0.jpg'; left out" in caplog.messages
+        )
+
     def test_a_class_that_is_not_utf8_is_named(self, root: Path) -> None:
         (root / 'test/dog').rename(root / 'test' / os.fsdecode(b'd\xff'))
         folders = CaptionedImages(

@@ -74,6 +74,12 @@ class TestTable:
         assert table.classes == ('c0', 'c1') and table.label.tolist() == [number % 2 for number in range(9)]
         assert (pairs(root).load_table().label == UNKNOWN).all()
 
+    def test_a_key_of_labels_that_no_sample_has_is_refused(self, root: Path) -> None:
+        module = pairs(root, labels_from='cls', validation=str(root / 'shards/00002.tar'))
+        with pytest.raises(UsageError, match=r"^data\.labels_from='cls' is not a key .* name the key of the class"):
+            module.load_table()
+        assert len(module.load_heldout() or ()) == 3
+
     def test_heldout_pairs_are_read_from_shards(self, root: Path) -> None:
         heldout = pairs(
             root, str(root / 'shards/0000{0..1}.tar'), validation=str(root / 'shards/00002.tar')

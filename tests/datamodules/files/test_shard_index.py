@@ -76,13 +76,31 @@ class TestPairing:
         members = {'0.image.jpg': b'', '0.txt': b'zero', '1.image.jpg': b'', '1.json': b'{"caption": "one"}'}
         assert index_members(tmp_path, members) == [('0', 'zero'), ('1', 'one')]
 
+    @pytest.mark.parametrize(
+        ('picture', 'text', 'key'),
+        [('img.v1.{}.jpg', 'img.v1.{}.jpg.txt', 'img.v1.{}.jpg'), ('v1.0_{}.image.jpg', 'v1.0_{}.txt', 'v1.0_{}')],
+    )
+    def test_dotted_keys_may_have_a_further_suffix(self, picture: str, text: str, key: str, tmp_path: Path) -> None:
+        members = {picture.format(n): b'' for n in range(3)} | {text.format(n): f'a {n}'.encode() for n in range(3)}
+        assert index_members(tmp_path, members) == [(key.format(n), f'a {n}') for n in range(3)]
+
+    def test_the_first_picture_of_a_sample_counts_not_that_of_the_shortest_name(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        members = {'0.image.jpg': b'image', '0.mask.jpg': b'', '0.txt': b'zero'}
+        assert index_members(tmp_path, members) == [('0', 'zero')]
+        assert index(tmp_path)['image'][0].as_py().endswith(':5')
+        assert "1 of 2 pictures are further ones of a sample; first: '0.tar:0.mask.jpg'" in caplog.text
+        assert len(index_members(tmp_path, {'1.at.jpg': b'', '1.jpg': b'image', '1.a.txt': b'a'})) == 1
+        assert index(tmp_path)['image'][0].as_py().endswith(':5')
+
     def test_members_may_be_apart_begin_with_a_dot_and_slash_and_have_ends_in_capitals(self, tmp_path: Path) -> None:
         members = {'./a.JPG': b'', 'b.Png': b'', './b.TXT': b'b', 'a.txt': b'a'}
         assert index_members(tmp_path, members) == same('a', 'b')
 
     def test_further_pictures_of_a_sample_are_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         index_members(tmp_path, captioned('a', 'b') | {'a.png': b'', 'a.JPG': b'', 'b.seg.png': b''})
-        assert "2 of 5 pictures are further ones of a sample; first: '0.tar:a.jpg'" in caplog.text
+        assert "2 of 5 pictures are further ones of a sample; first: '0.tar:a.JPG'" in caplog.text
         assert "1 of 5 pictures have no caption; first: '0.tar:b.seg'" in caplog.text
 
     def test_a_name_that_comes_twice_counts_as_it_came_last(
@@ -117,6 +135,13 @@ class TestTexts:
             ['an ox'],
         ]
         assert index_members(tmp_path, {'y.jpg': b'', 'y.json': b'{"caption": "a\\ndog"}'}) == [('y', 'a dog')]
+
+    def test_shards_without_captions_are_refused_with_where_they_belong(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            UsageError,
+            match=r"2 of 2 pictures have no caption; .* as data\.captions_from of .* end in '\.text' are not read\)\.$",
+        ):
+            index_members(tmp_path, {'0.jpg': b'', '0.text': b'a', '1.jpg': b'', '1.text': b'a'})
 
     @pytest.mark.parametrize('content', [b'\xef\xbb\xbfcaf\xc3\xa9', 'café'.encode('utf-16')], ids=['BOM', 'UTF-16'])
     def test_a_text_may_begin_with_a_byte_order_mark(self, content: bytes, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +21,18 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
+def deep_png(values: np.ndarray, color_type: int) -> bytes:
+    """Encodes 16 bits per channel, uint16 (H, W, C), which Pillow cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    header = struct.pack('>IIBBBBB', values.shape[1], values.shape[0], 16, color_type, 0, 0, 0)
+    lines = b''.join(b'\0' + line.astype('>u2').tobytes() for line in values)
+    chunks = chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(lines)) + chunk(b'IEND', b'')
+    return b'\x89PNG\r\n\x1a\n' + chunks
+
+
 class TestRange:
     @pytest.mark.parametrize(
         ('values', 'kind'),
@@ -34,6 +48,15 @@ class TestRange:
     def test_pictures_of_more_than_8_bits_look_like_their_8_bit_twin(self, values: np.ndarray, kind: str) -> None:
         image = np.asarray(decode(encode(Image.fromarray(values), kind)))
         assert (image == np.round(RAMP * 255)[..., None]).all()
+
+    @pytest.mark.parametrize(('color_type', 'mode'), [(2, 'RGB;16'), (4, 'RGBA;16'), (6, 'RGBA;16')])
+    def test_color_that_uses_12_of_16_bits_is_not_dark(self, color_type: int, mode: str) -> None:
+        color = np.round(RAMP * 4095).astype(np.uint16)[..., None].repeat(1 if color_type == 4 else 3, -1)
+        opaque = np.full_like(color[..., :1], 65535)
+        image = decode(deep_png(color if color_type == 2 else np.concatenate([color, opaque], -1), color_type))
+        shown = np.asarray(image).astype(int)
+        assert image.info['mode'] == mode and (shown[..., 0] == shown[..., 2]).all()
+        assert np.abs(shown - RAMP[..., None] * 255).max() <= 17  # Pillow gives the upper 4 of 12 bits
 
     def test_uses_the_range_of_the_values_not_of_the_type(self) -> None:
         assert len(np.unique(scale_to_bytes(np.arange(1000, 1256, dtype=np.uint16)))) == 256

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
+from datamodules.pictures.images import decode_file
 from datamodules.pictures.torchvision_sets import DatasetImages, list_files
 
 
@@ -45,3 +47,21 @@ class TestIdentity:
     def test_names_that_are_not_utf8_are_not_looked_up(self) -> None:
         assert list_files(SimpleNamespace(samples=[('caf\udce9.jpg', 0)])) is None
         assert list_files(SimpleNamespace(samples=[('café.jpg', 0)])) == ['café.jpg']
+
+
+class TestFiles:
+    def test_16_bits_and_transparency_look_as_in_other_tables(self, tmp_path: Path) -> None:
+        (tmp_path / 'dog').mkdir()
+        ramp = np.linspace(0, 4095, 64).astype(np.uint16)[None].repeat(4, 0)
+        pictures = {'deep': Image.fromarray(ramp), 'logo': Image.new('RGBA', (4, 4))}
+        for row, (name, picture) in enumerate(pictures.items()):
+            picture.save(tmp_path / f'dog/{name}.png')
+            shown = DatasetImages(ImageFolder(str(tmp_path)))(f'x:{row}')
+            expected = decode_file(tmp_path / f'dog/{name}.png')
+            assert np.array_equal(np.asarray(shown), np.asarray(expected)) and shown.info == expected.info
+
+    def test_a_transform_is_applied(self, tmp_path: Path) -> None:
+        (tmp_path / 'dog').mkdir()
+        Image.new('RGB', (4, 4)).save(tmp_path / 'dog/0.png')
+        data = ImageFolder(str(tmp_path), transform=lambda image: image.resize((2, 2)))
+        assert DatasetImages(data)('x:0').size == (2, 2)

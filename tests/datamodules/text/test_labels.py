@@ -33,10 +33,19 @@ class TestNumberLabels:
 
     @pytest.mark.parametrize('names', ['imagenet', ['dog', 'cat', 'boat']])
     def test_numbers_may_have_become_fractions(self, names: str | list[str]) -> None:
-        label, _ = number_labels(pa.array(['0.0', '1.0', '02', '1.']), names, '')
-        assert label.tolist() == [0, 1, 2, 1]
+        label, _ = number_labels(pa.array(['0.0', '1.0', '02', '1.', '2.00', '1.000000000000000000e+00']), names, '')
+        assert label.tolist() == [0, 1, 2, 1, 2, 1]
+        assert number_labels(pa.array(['1.200000000000000000e+01', '12.0']), 'imagenet', '')[0].tolist() == [12, 12]
 
-    @pytest.mark.parametrize('nothing', ['', None, ' ', 'nan', 'NaN', '<NA>', 'None', 'null', '-1', '-1.0'])
+    @pytest.mark.parametrize('name', ['1.5', '1e5', '1.5e+00', '1234567890', '1.0e+99', 'e+00'])
+    def test_other_texts_are_names(self, name: str) -> None:
+        assert number_labels(pa.array([name, '7']), 'imagenet', '')[1] == tuple(sorted([name, '7']))
+
+    @pytest.mark.parametrize(
+        'nothing',
+        ['', None, ' ', 'nan', 'NaN', '<NA>', 'None', 'null', '-1', '-1.0', 'NA', 'N/A', '#N/A', r'\N', 'NaT',
+         '-1.00', '-2', '-1.000000000000000000e+00'],
+    )  # fmt: skip
     @pytest.mark.parametrize('other', ['1', 'cat'])
     def test_no_class_is_counted(self, other: str, nothing: str | None, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING):
@@ -47,6 +56,7 @@ class TestNumberLabels:
     def test_a_class_may_be_called_none(self) -> None:
         label, _ = number_labels(pa.array(['none', 'dog']), ['none', 'dog'], '')
         assert label.tolist() == [0, 1]
+        assert number_labels(pa.array(['NA', 'CL']), ['CL', 'NA'], '')[0].tolist() == [1, 0]
 
     def test_labels_that_differ_in_case_are_one_class(self) -> None:
         label, classes = number_labels(pa.array(['dog', 'Dog', 'cat']), 'imagenet', '')
@@ -71,16 +81,16 @@ class TestNumberLabels:
         assert "some labels are numbers, such as '7', and some names: all are read as names" in caplog.text
 
     def test_unknown_labels_are_counted_with_near_names(self, caplog: pytest.LogCaptureFixture) -> None:
-        values = pa.array(['dog', 'doog', 'doog', '9', '-3', '', '1' * 5000])
+        values = pa.array(['dog', 'doog', 'doog', '9', '9.5', '', '1' * 5000])
         with caplog.at_level(logging.WARNING):
             label, _ = number_labels(values, ['dog', 'cat'], 'data.train=x')
         assert label.tolist() == [0, *[UNKNOWN] * 6] and '1 of 7 rows have no class' in caplog.text
         assert (
             'data.train=x: 5 of 7 rows have a label that is not among the classes and count as without one: '
-            "'doog' (near 'dog'), '9', '-3', '111" in caplog.text
+            "'doog' (near 'dog'), '9', '9.5', '111" in caplog.text
         )
 
-    @pytest.mark.parametrize('unknown', ['frog', '2', '-2'])
+    @pytest.mark.parametrize('unknown', ['frog', '2', '2.5'])
     def test_a_column_without_any_known_label_is_refused(self, unknown: str) -> None:
         with pytest.raises(ValueError, match=f"x has the label '{unknown}', .* of the 2 classes: set data.class_names"):
             number_labels(pa.array(['', unknown]), ['dog', 'cat'], 'data.train=x')
