@@ -168,7 +168,6 @@ def attach(
         check_val_every_n_epoch=1,
         lightning_module=module,
         fit_loop=SimpleNamespace(epoch_progress=progress),
-        reload_dataloaders_every_n_epochs=1,
         strategy=SimpleNamespace(root_device=torch.device('cpu')),
         state=SimpleNamespace(fn='fit'),
     )
