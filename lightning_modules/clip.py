@@ -145,10 +145,7 @@ class CLIP(L.LightningModule):
         self.trained_pairs: list[Tensor] = []
         for argument, path in (('model.pretrained', file), ('model.init_from', init_from)):
             if path is not None:
-                checkpoint = load_start(self, self.towers, path, argument)
-                if not checkpoint and not self.normalization.settings:  # weights of open_clip or OpenAI
-                    self.normalization = Normalization.published(architecture)
-                self.start_from(checkpoint)
+                self._load(argument, path)
         if frozen is not None:
             freeze(self.towers, frozen)
         if channels_last:
@@ -475,6 +472,12 @@ class CLIP(L.LightningModule):
                 f'with model.init_from instead of ckpt_path.'
             )
         self.batches_per_epoch = batches
+
+    def _load(self, argument: str, path: str) -> None:
+        checkpoint = load_start(self, self.towers, path, argument)
+        if not checkpoint and not self.normalization.settings:  # weights of open_clip or OpenAI
+            self.normalization = Normalization.published(self.architecture)
+        self.start_from(checkpoint)
 
     def start_from(self, checkpoint: Mapping[str, Any]) -> None:
         """Takes from a checkpoint what belongs to its weights, once these are loaded."""
