@@ -162,7 +162,7 @@ class CLIP(L.LightningModule):
         self.known_classifiers = Classifiers()
         self.configured: list[dict[str, Any]] = []  # settings of each group of parameters at the start
         self.divergence = DivergenceWatch()
-        self.batches_per_epoch: int | None = None  # in an epoch of this run, or of the one that is resumed
+        self.batches_per_epoch: float | None = None  # in an epoch of this run, or of the one that is resumed
 
     # --- embeddings -------------------------------------------------------------------------------------------------
 
@@ -353,7 +353,7 @@ class CLIP(L.LightningModule):
         if not epochs or epochs < 0:
             raise UsageError('trainer.max_epochs must be set: the learning rate schedule covers the whole run.')
         steps = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
-        self._check_batches(int(self.trainer.num_training_batches))  # known since they were estimated
+        self._check_batches(self.trainer.num_training_batches)  # known since steps were estimated
         # Asked anew at each step, because a phase may be extended meanwhile.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(steps, epochs)(step))
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
@@ -462,7 +462,7 @@ class CLIP(L.LightningModule):
                 f'its weights with model.init_from instead of ckpt_path.'
             )
 
-    def _check_batches(self, batches: int) -> None:
+    def _check_batches(self, batches: float) -> None:
         """Refuses to resume a run with epochs of another length: learning rates go by steps, phases by epochs."""
         trainer: Any = self.trainer
         if self.batches_per_epoch not in (None, batches) and not trainer.fast_dev_run:

@@ -14,7 +14,6 @@ import pyarrow as pa
 import torch
 from PIL import EpsImagePlugin, Image
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import DatasetFolder, default_loader
 
 from datamodules.files.left_behind import is_left_behind
 from datamodules.files.left_out import LeftOut
@@ -99,14 +98,14 @@ def drop_left_behind(
     kept = np.flatnonzero(~_are_left_behind(data, len(label), source))
     used = set(label[kept].tolist())
     is_class = np.array([number in used or not is_left_behind(name) for number, name in enumerate(names)], bool)
-    if not isinstance(data, DatasetFolder) or is_class.all():
+    if not _has_class_folders(data) or is_class.all():
         return kept, label, list(names)
     return kept, (np.cumsum(is_class) - 1)[label], list(compress(names, is_class))
 
 
 def _are_left_behind(data: Any, images: int, source: str) -> np.ndarray:
     """Tells which images are in a folder, or have a name, that systems leave behind, and logs how many; bool (N,)."""
-    files = list_files(data) if isinstance(data, DatasetFolder) else None
+    files = list_files(data) if _has_class_folders(data) else None
     if files is None:
         return np.zeros(images, bool)
     paths, left_out = [os.path.relpath(file, data.root) for file in files], LeftOut('images')
@@ -117,8 +116,16 @@ def _are_left_behind(data: Any, images: int, source: str) -> np.ndarray:
     return left_behind
 
 
+def _has_class_folders(data: Any) -> bool:
+    from torchvision.datasets import DatasetFolder  # takes a second
+
+    return isinstance(data, DatasetFolder)
+
+
 def shows_files(data: Any) -> bool:
     """Tells whether a data set shows its files as they are: torchvision's code, its loader, and no transform."""
+    from torchvision.datasets.folder import default_loader  # takes a second
+
     own_code = type(data).__getitem__.__module__.startswith('torchvision.')
     loaders = [getattr(data, name, default_loader) for name in ('loader', '_loader')]
     transforms = [getattr(data, name, None) for name in ('transform', 'transforms')]

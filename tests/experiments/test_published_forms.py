@@ -125,10 +125,10 @@ def of_own(tmp_path_factory: pytest.TempPathFactory, fake_wandb: list[FakeRun]) 
 
 
 def measured(run: Path, epoch: int) -> dict[str, float]:
-    """The last of each metric in an epoch."""
+    """The last of each metric in an epoch; a step that lacks a term of the loss has nan."""
     with (run / 'metrics.csv').open(newline='') as opened:
         lines = [line for line in csv.DictReader(opened) if int(line['epoch']) == epoch]
-    return {name: float(value) for line in lines for name, value in line.items() if value}
+    return {name: float(value) for line in lines for name, value in line.items() if value not in ('', 'nan')}
 
 
 def trained(run: Path) -> list[set[str]]:
