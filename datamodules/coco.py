@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from datamodules.files.json_items import json_items, read_id, read_text
@@ -114,7 +114,7 @@ def read_coco(file: Path, source: str) -> Iterator[AnnotatedImage]:
             if number is None or not name or number in names:
                 unusable += 1
             else:
-                names[number] = PurePosixPath(name).name
+                names[number] = PureWindowsPath(name).name  # with slashes of either kind
         elif key == 'annotations':
             captions.setdefault(read_id(item, 'image_id'), []).append(read_text(item, 'caption'))
     if not names or not any(any(own) for own in captions.values()):

@@ -31,7 +31,7 @@ Split = Literal['train', 'val', 'test']
 _CAPTIONS_PER_IMAGE = 5
 SPLIT_LISTS: dict[str, tuple[str, ...]] = {  # one image in each line: Flickr8k's lists, and Flickr30k Entities'
     'train': ('Flickr_8k.trainImages.txt', 'train.txt'),
-    'val': ('Flickr_8k.devImages.txt', 'val.txt'),
+    'val': ('Flickr_8k.devImages.txt', 'val.txt', 'dev.txt'),
     'test': ('Flickr_8k.testImages.txt', 'test.txt'),
 }
 _TOKEN_LINE = re.compile(r'(?P<image>[^\t]+)#\d+\t(?P<caption>.*)')
@@ -58,7 +58,7 @@ class Flickr(PairsDataModule):
     - Karpathy's JSON, which also gives the split of each image.
 
     Without Karpathy's JSON, lists of images beside the caption file give the splits: ``Flickr_8k.trainImages.txt``
-    and so on, or ``train.txt``, ``val.txt`` and ``test.txt``. Rows are in the order of the captions.
+    and so on, or ``train.txt``, ``val.txt`` or ``dev.txt``, and ``test.txt``. Rows are in the order of the captions.
 
     Args:
         root: Folder with the caption file (``Flickr8k.token.txt``, ``results_20130124.token``, ``captions.txt``,

@@ -16,7 +16,7 @@ from lightning_modules.torchscript import is_torchscript, read_torchscript
 
 EARLIER_PAIRS = 'earlier_pairs'  # in a checkpoint: what its initial weights were trained on
 PREFIX = 'towers.'  # of the weights that every model of this package has
-COMPILED = '_orig_mod.'  # what torch.compile puts before the names of a module
+LOGIT_SCALE = 'logit_scale'  # of every CLIP, so it tells what comes before the names of a model inside another
 TRANSFORMERS = ('text_model.', 'vision_model.')  # the towers of transformers' CLIP
 LFS_POINTER = b'version https://git-lfs'
 ARCHIVE = b'PK'  # what torch.save writes begins so
@@ -132,7 +132,7 @@ def is_clipward(path: str | Path) -> bool:
 
 
 def load_pretrained(towers: nn.Module, path: str, argument: str = 'model.pretrained') -> None:
-    """Loads a file of open_clip's or OpenAI's weights; prefixes of open_clip's trainer and torch.compile are removed.
+    """Loads a file of open_clip's or OpenAI's weights; prefixes, as of torch.compile or Lightning, are removed.
 
     Raises:
         UsageError: If the file does not hold the weights of these towers, or those of a run that diverged.
@@ -155,9 +155,12 @@ def _load_open_clip(towers: nn.Module, path: str) -> None:
         load_checkpoint(towers, path)
     except (RuntimeError, LookupError):  # open_clip does not know the prefix
         weights = load_state_dict(path)
-        if not any(name.startswith(COMPILED) for name in weights):
+        prefixes = [name.removesuffix(LOGIT_SCALE) for name in weights if name.endswith(LOGIT_SCALE)]
+        if len(prefixes) != 1 or not prefixes[0]:
             raise
-        towers.load_state_dict({name.removeprefix(COMPILED): tensor for name, tensor in weights.items()})
+        (prefix,) = prefixes
+        inside = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+        towers.load_state_dict(inside)
 
 
 def _why_not_pretrained(path: str) -> str:

@@ -68,6 +68,14 @@ class TestPublished:
         table = COCO(str(tmp_path), year=2017).load_table()
         assert numbers(table) == [9, 1, 4, 12] and table.image[0].as_py() == 'train2017/000000000009.jpg'
 
+    def test_file_names_may_have_folders_with_slashes_of_either_kind(self, root: Path) -> None:
+        file = root / 'annotations' / 'captions_train2014.json'
+        content = json.loads(file.read_text())
+        for image, folder in zip(content['images'], ('C:\\coco\\train2014\\', 'train2014/'), strict=False):
+            image['file_name'] = folder + image['file_name']
+        file.write_text(json.dumps(content))
+        assert numbers(COCO(str(root)).load_table()) == [9, 1, 4, 12]
+
     @pytest.mark.parametrize('suffix', ['.JPG', '.png'])
     def test_images_on_disk_may_have_another_suffix(self, suffix: str, root: Path) -> None:
         for image in (root / 'train2014').iterdir():

@@ -81,7 +81,11 @@ class TestSplits:
     def test_reads_lists_of_flickr30k_entities_without_suffixes(self, tmp_path: Path) -> None:
         write_flickr(tmp_path, CAPTIONS, 'captions.txt')
         write_list(tmp_path / 'train.txt', ['1011_ab11', '1003_ab3', ''])
-        assert numbers(Flickr8k(str(tmp_path), heldout_split=None).load_table()) == five_times_each(11, 3)
+        write_list(tmp_path / 'dev.txt', ['1001_ab1'])
+        data = Flickr8k(str(tmp_path))
+        assert numbers(data.load_table()) == five_times_each(11, 3)
+        heldout = data.load_heldout()
+        assert heldout is not None and numbers(heldout) == five_times_each(1)
 
     def test_the_seed_draws_one_caption_of_each_image(self, tmp_path: Path) -> None:
         write_flickr(tmp_path, CAPTIONS, 'Flickr8k.token.txt', SPLITS)

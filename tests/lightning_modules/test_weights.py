@@ -46,6 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save({'state_dict': model.state_dict(), 'pytorch-lightning_version': '2.6.0'}, folder / 'ours')
     torch.save({'epoch': 3, 'state_dict': {f'module.{name}': value for name, value in towers.items()}}, folder / 'open')
     torch.save({f'_orig_mod.{name}': value for name, value in towers.items()}, folder / 'compiled')
+    inside = {f'model.clip.{name}': value for name, value in towers.items()}
+    torch.save({'state_dict': inside | {'model.head': torch.zeros(2)}}, folder / 'inside')
     torch.save({'text_model.x': torch.zeros(2), 'logit_scale': torch.zeros(())}, folder / 'transformers')
     torch.save(CLIP(tiny_architecture(folder, 'other', width=12)).towers.state_dict(), folder / 'larger')
     save_file(towers, folder / 'towers.safetensors')
@@ -119,7 +121,7 @@ def test_what_are_no_weights_of_open_clip_is_refused_with_its_reason(folder: Pat
 
 
 @pytest.mark.parametrize('argument', ['pretrained', 'init_from'])
-@pytest.mark.parametrize('name', ['ours', 'open', 'compiled', 'towers.safetensors', 'openai'])
+@pytest.mark.parametrize('name', ['ours', 'open', 'compiled', 'inside', 'towers.safetensors', 'openai'])
 def test_weights_are_loaded_whoever_has_saved_them(folder: Path, name: str, argument: str) -> None:
     ours = read_checkpoint(folder / 'ours', 'model.init_from')['state_dict']
     model = CLIP(tiny_architecture(folder), **{argument: str(folder / name)})
