@@ -18,6 +18,7 @@ IMAGE_FILE, TEXT_FILE = 'image.npy', 'text.npy'  # beside the ledger, a line of 
 CHUNK_POINTS = 16_384  # points in memory at once; 34 MB as float32 in 512 dimensions
 _COPY_KEY = 0x636F_7079  # key of the choice among copies; any number would do, but it must never change
 _CHECKED = 1024  # lines of the ledger whose similarity is compared with that of the embeddings
+_ALL_POINTS = slice(None)
 _ROUNDING = 0.02  # largest difference of the two; float16 makes 0.001
 
 
@@ -45,7 +46,7 @@ class Points:
         """Some of the points, by their numbers."""
         return Points(self.arrays, self.rows[points])
 
-    def read(self, points: Rows | slice = slice(None)) -> NDArray[np.float32]:
+    def read(self, points: Rows | slice = _ALL_POINTS) -> NDArray[np.float32]:
         """Coordinates of some of the points, (n, D)."""
         rows = self.rows[points]
         return np.concatenate([array[rows] for array in self.arrays], axis=1, dtype=np.float32)
