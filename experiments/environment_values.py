@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from inspect import signature
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -23,8 +24,9 @@ def _env(*args: Any) -> Any:
     return 'hidden' if _hidden.get() else oc.env(*args)
 
 
-# OmegaConf 2.4 has renamed the function.
-getattr(OmegaConf, 'register_resolver', OmegaConf.register_new_resolver)('oc.env', _env, replace=True)
+# OmegaConf 2.4 has renamed `register_new_resolver`. Before, its name now was that of a function that replaces none.
+_RENAMED = 'replace' in signature(OmegaConf.register_resolver).parameters
+getattr(OmegaConf, 'register_resolver' if _RENAMED else 'register_new_resolver')('oc.env', _env, replace=True)
 
 
 def from_environment(settings: dict[str, Any]) -> dict[Key, str]:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 # Models this small lose more time to thread synchronization than they gain; on a busy machine, a hundred times as much.
 torch.set_num_threads(1)
+
+# Lightning hides its messages from `caplog` unless pytest had a handler before Lightning was imported: 8.0 has none.
+for _name in ('lightning.fabric', 'lightning.pytorch'):
+    logging.getLogger(_name).propagate = True
 
 
 @pytest.fixture(autouse=True)

@@ -36,5 +36,6 @@ def join(count: int, first: Rows, second: Rows) -> Rows:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    links = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
+    ends = first.astype(np.int32), second.astype(np.int32)  # with 64 bits, SciPy 1.11 finds no group and says nothing
+    links = coo_array((np.ones(len(first), bool), ends), shape=(count, count))
     return np.asarray(connected_components(links, directed=False)[1], np.int64)
