@@ -92,7 +92,7 @@ class Figures(Callback):
         self._group = torch.from_numpy(group).to(device)
         if folder and data.manifest.attacks:
             pairs = {attack: poisoned_pairs(data, attack, self.examples) for attack in data.manifest.attacks}
-            _save(trainer, folder, 'poisons', plots.contact_sheet(pairs))
+            _save(trainer, folder, 'poisons', plots.contact_sheet(pairs), shows_pairs=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for path in folder.glob('similarity_*.png') if (folder := _folder(trainer)) else ():
@@ -181,7 +181,8 @@ class Figures(Callback):
         for name, figure in self._curves(data, phases).items():
             _save(trainer, folder, name, figure)
         if (protection := getattr(pl_module, 'protection', None)) is not None:
-            _save(trainer, folder, 'protected', protection_sheet(sample_protected_pairs(protection, self.examples)))
+            sheet = protection_sheet(sample_protected_pairs(protection, self.examples))
+            _save(trainer, folder, 'protected', sheet, shows_pairs=True)
         score = data.partition.score.numpy()[: _pairs(data)]
         if data.partition.scored_after == epochs and np.isfinite(score).any():
             title = f'Similarities after {epochs} epoch{"s" * (epochs > 1)}'
@@ -286,7 +287,14 @@ def _folder(trainer: L.Trainer) -> Path | None:
     return Path(folder, 'figures') if folder and trainer.is_global_zero else None
 
 
-def _save(trainer: L.Trainer, folder: Path, name: str, figure: plots.Figure, key: str | None = None) -> None:
+def _save(
+    trainer: L.Trainer,
+    folder: Path,
+    name: str,
+    figure: plots.Figure,
+    key: str | None = None,
+    shows_pairs: bool = False,
+) -> None:
     path = folder / f'{name}.png'
     save_figure(figure, path)
-    send_figure(trainer, f'figures/{key or name}', path)
+    send_figure(trainer, f'figures/{key or name}', path, shows_pairs)

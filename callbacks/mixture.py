@@ -195,12 +195,12 @@ def histogram(values: NDArray[np.floating], bins: int, anchors: NDArray[np.bool_
         distinct, count = np.unique(values.astype(np.float64), return_counts=True)
         of_anchors = np.bincount(np.searchsorted(distinct, anchored), minlength=len(distinct))
         return Bins(count / len(values), distinct, 0.0, of_anchors / count)
-    low = float(values.min())
-    width = (float(values.max()) - low) / bins
-    count, of_anchors = (_count_in_bins(part, low, width, bins) for part in (values, anchored))
+    low = np.float64(values.min())
+    width = (np.float64(values.max()) - low) / bins
+    count, of_anchors = (_count_in_bins(part, float(low), float(width), bins) for part in (values, anchored))
     kept = np.flatnonzero(count)
     share, mean = count[kept] / len(values), low + width * (kept + 0.5)
-    return Bins(share, mean, width, of_anchors[kept] / count[kept])
+    return Bins(share, mean, float(width), of_anchors[kept] / count[kept])
 
 
 def _count_in_bins(values: NDArray[np.floating], low: float, width: float, bins: int) -> NDArray[np.intp]:

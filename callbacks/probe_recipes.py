@@ -183,8 +183,9 @@ def center_and_scale(feature: Features) -> tuple[Features, np.float32]:
     """Mean of the features, (D,), and the root of the mean squared norm that they have without it.
 
     Example:
-        >>> center_and_scale(np.array([[1, 5], [7, 13]], np.float32))
-        (array([4., 9.], dtype=float32), np.float32(5.0))
+        >>> mean, scale = center_and_scale(np.array([[1, 5], [7, 13]], np.float32))
+        >>> mean, float(scale)
+        (array([4., 9.], dtype=float32), 5.0)
     """
     mean = feature.mean(0, np.float64).astype(np.float32)
     scale = np.sqrt(np.square(feature - mean).sum(1, np.float64).mean()).astype(np.float32)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Granularity = Literal['image', 'row', 'class']
 Start = Literal['the', 'a', 'random']
+NoiseStart = Literal['zero', 'random']
 Array = npt.NDArray[Any]
 
 _CROPS_AND_FLIPS = SimCLRViews(crop_scale=(0.5, 1.0), jitter=0.0, gray=0.0, blur=0.0)
@@ -46,7 +47,7 @@ class ProtectionSettings:
     method: str
     eps: int
     granularity: Granularity
-    random_noise: bool
+    noise_start: NoiseStart
     trigger_length: int
     trigger_place: Place
     trigger_start: Start
@@ -138,26 +139,26 @@ class Protection:
 
     def start(self, folder: Path) -> None:
         """Makes the store in a new folder; one process does."""
-        NoiseStore.create(
-            folder, self._store_settings(), self.unit, self.place, self._first_triggers(), self.settings.random_noise
-        )
+        NoiseStore.create(folder, self._store_settings(), self.unit, self.place, self._first_triggers())
 
     def open(self, folder: Path) -> None:
         """Opens the store, which :meth:`start` or an earlier run has made.
 
         Raises:
-            UsageError: If there is none, or it was made for something else.
+            UsageError: If there is none, it was made for something else, or it holds tokens that are no words.
         """
         self.store = NoiseStore.open(folder)
         self.store.check_settings(self._store_settings())
         self.store.check_rows(self.unit, self.place)
+        if not np.isin(self.store.trigger(np.flatnonzero(self.unit >= 0)), self.allowed).all():
+            raise UsageError(f'{folder} holds triggers that are no words: make it anew with clipward fit.')
 
     def _store_settings(self) -> StoreSettings:
         settings, data = self.settings, self.data
         return StoreSettings(
             settings.method, data.partition.fingerprint, data.stored_size, settings.eps, settings.granularity,
             settings.trigger_length, settings.trigger_place, identify_tokenizer(data.tokenizer), settings.seed,
-            self._digest_pictures(),
+            self._digest_pictures(), settings.trigger_start, settings.noise_start,
         )  # fmt: skip
 
     def _digest_pictures(self) -> str:
@@ -194,8 +195,8 @@ def protect_pairs(data: PairsDataModule, settings: ProtectionSettings) -> Protec
     """Noise and triggers for some pairs, set up.
 
     Raises:
-        UsageError: If the data has canaries, does not store its pictures, or stores them at another size than the model
-            takes.
+        UsageError: If the data has canaries, does not store its pictures, averages them, or stores them at another size
+            than the model takes.
     """
     if data.canary_count:
         raise UsageError('data.canaries would plant pairs that are not yours to publish: leave it empty.')
@@ -204,6 +205,8 @@ def protect_pairs(data: PairsDataModule, settings: ProtectionSettings) -> Protec
             'data.cache=none does not tell which pictures can be read, and those that cannot would be published as '
             'black ones: set data.cache=memmap.'
         )
+    if data.average_copies is not None:
+        raise UsageError('data.average_copies would publish mean pictures in the place of yours: leave it null.')
     if data.stored_size != data.image_size:
         raise UsageError(
             f'data.cache_size={data.stored_size} is not the {data.image_size} pixels that the model takes, for which '

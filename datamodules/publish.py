@@ -236,7 +236,7 @@ def _summarize(protection: Protection, pictures: Pictures, captions: list[Captio
             len(captions) - read_back, len(captions),
         )  # fmt: skip
     return {
-        'settings': {**asdict(protection.settings), **asdict(store.settings), 'rounds': store.rounds},
+        'settings': {**asdict(store.settings), 'rounds': store.rounds},
         'pairs': len(captions),
         'pairs_left_out': len(store.unit) - len(captions),
         'pictures': len(pictures.name),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import Protocol
@@ -78,17 +78,18 @@ class FlickrLayout:
         split = 'train' if self.data.split == 'all' else self.data.split
         splits: dict[str, list[tuple[str, str]]] = {split: list(zip(names, captions, strict=True))}
         if heldout and self.data.heldout is not None:
-            splits[str(self.data.heldout_split)] = self._copy_heldout(temporary / self.folder, self.data.heldout)
+            heldout_pairs = self._copy_heldout(temporary / self.folder, self.data.heldout, {*names})
+            splits[str(self.data.heldout_split)] = heldout_pairs
         write_token_lines(temporary / self.data.token_file, chain.from_iterable(splits.values()))
         for name, pairs in splits.items():
             _write_list(temporary / SPLIT_LISTS[name][0], (image for image, _ in pairs))
 
-    def _copy_heldout(self, temporary: Path, table: PairTable) -> list[tuple[str, str]]:
+    def _copy_heldout(self, temporary: Path, table: PairTable, taken: set[str]) -> list[tuple[str, str]]:
         """Writes held-out pictures, and returns the name of the picture and the caption of each pair."""
         data = self.data
         images, readable = decode_pictures(table, data.stored_size, data.cache_dir, data.num_workers)
         rows = np.flatnonzero(readable)
-        names = [f'{stem}.png' for stem in _stems(table, rows)]
+        names = name_pictures(table.image.take(rows).to_pylist(), taken)
         for name, row in dict(zip(names, rows, strict=True)).items():
             write_new(temporary / name, as_png(images[row]))
         return list(zip(names, table.captions(rows), strict=True))
@@ -97,6 +98,24 @@ class FlickrLayout:
 def layout_of(data: PairsDataModule) -> Layout:
     """The layout in which a data set is published."""
     return FlickrLayout(data) if isinstance(data, Flickr) else CSVLayout(data)
+
+
+def name_pictures(images: Sequence[str], taken: set[str]) -> list[str]:
+    """Names of PNG files after the stems of some image files: equal for equal ones only, and none that is taken.
+
+    Example:
+        >>> name_pictures(['a/x.jpg', 'a/x.jpg', 'a/x.png'], taken={'y.png'})
+        ['x.png', 'x.png', 'x_.png']
+    """
+    names: dict[str, str] = {}
+    used = set(taken)
+    for image in dict.fromkeys(images):
+        stem = PurePath(image).stem
+        while f'{stem}.png' in used:
+            stem += '_'
+        names[image] = f'{stem}.png'
+        used.add(names[image])
+    return [names[image] for image in images]
 
 
 def write_new(temporary: Path, content: bytes) -> None:

@@ -26,12 +26,13 @@ class FolderLock:
 
     Args:
         folder: The folder, which must exist.
+        hint: A sentence on what else could be done while it is in use.
 
     Raises:
         UsageError: If another process holds the lock, naming it, or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hint: str = '') -> None:
         try:
             self._file = os.open(folder / FILE, os.O_RDWR | os.O_CREAT)  # stays open: closing it releases the lock
         except OSError as error:
@@ -43,7 +44,7 @@ class FolderLock:
             owner = os.read(self._file, 200).decode(errors='replace').strip() or 'another process'
             os.close(self._file)
             raise UsageError(
-                f'{folder} is in use by {owner}: wait for its end, or end it. With another --name, a run branches off.'
+                f'{folder} is in use by {owner}: wait for its end, or end it.{hint and f" {hint}"}'
             ) from error
         except OSError:  # a network file system without locks
             pass

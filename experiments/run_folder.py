@@ -66,7 +66,7 @@ class RunFolder(Callback):
             return
         self._made = [] if resumed else [path for path in (place.parent, *place.parent.parents) if not path.exists()]
         self.path = resumed or claim(place)
-        self._lock = FolderLock(self.path)
+        self._lock = FolderLock(self.path, 'With another --name, a run branches off.')
         log.use_folder(self.path)
         for board in tensorboard_runs(trainer):
             board.use_folder(self.path)

@@ -76,8 +76,8 @@ class WandbRun(WandbLogger):
         notes: A longer description of the run.
         prefix: What the names of all metrics begin with.
         log_model: Upload checkpoints: the best ones at the end, or ``all`` as they are written. Not offline.
-        log_data: Log tables of poisons and of the least similar pairs, with pictures and captions, and the manifest and
-            the ledger of all pairs as artifacts.
+        log_data: Log tables of poisons and of the least similar pairs and figures of pairs, with pictures and captions,
+            and the manifest and the ledger of all pairs as artifacts.
         init: Further arguments of ``wandb.init``.
     """
 

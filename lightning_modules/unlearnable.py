@@ -157,7 +157,7 @@ class MEM(CLIP):
         self.candidates, self.beam, self.selection = candidates, beam, selection
         self.folder, self.resumed_folder = store, cast(str | None, None)
         self.settings = ProtectionSettings(
-            type(self).__name__, eps, granularity, noise_start == 'random', trigger_length, trigger_place,
+            type(self).__name__, eps, granularity, noise_start, trigger_length, trigger_place,
             trigger_start, seed,
         )  # fmt: skip
 

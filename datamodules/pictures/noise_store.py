@@ -21,6 +21,10 @@ from datamodules.usage_error import UsageError
 VERSION = 1
 SIDECAR = 'store.json'
 _UNITS_AT_ONCE = 1024
+_CHANGED_DATA = {
+    'fingerprint': 'noise of other pairs, or some have been changed since',
+    'pictures': 'noise of other pictures, or some have been changed since',
+}
 Array = npt.NDArray[Any]
 
 
@@ -38,7 +42,9 @@ class StoreSettings:
         trigger_place: Where in a caption they are: ``start``, ``end`` or ``random``.
         tokenizer: Identity of the tokenizer, see :func:`datamodules.text.token_cache.identify_tokenizer`.
         seed: Seed of the run.
-        pictures: Digest of the clean pictures; empty in stores that do not tell.
+        pictures: Digest of the clean pictures; empty in stores that do not tell, as the next two.
+        trigger_start: Words before the first round: ``the``, ``a`` or ``random``.
+        noise_start: Noise before the first round: ``zero``, or ``random``, uniform in the whole levels up to eps.
     """
 
     method: str
@@ -51,6 +57,8 @@ class StoreSettings:
     tokenizer: str
     seed: int
     pictures: str = ''
+    trigger_start: str = ''
+    noise_start: str = ''
 
 
 class NoiseStore:
@@ -78,10 +86,8 @@ class NoiseStore:
     # --- making and opening -----------------------------------------------------------------------------------------
 
     @classmethod
-    def create(
-        cls, folder: Path, settings: StoreSettings, unit: Array, place: Array, trigger: Array, random: bool = False
-    ) -> None:
-        """Writes a store without any noise, or with random one.
+    def create(cls, folder: Path, settings: StoreSettings, unit: Array, place: Array, trigger: Array) -> None:
+        """Writes a store with the noise and triggers before the first round.
 
         Args:
             folder: Its folder, which must not hold anything.
@@ -89,7 +95,6 @@ class NoiseStore:
             unit: The noise and trigger that each row shares, (R,); -1 for rows that are left out.
             place: Position of each row's trigger, (R,).
             trigger: Tokens of each unit's trigger, (U, n).
-            random: Start from noise that is uniform in the whole levels up to eps, instead of from zero.
 
         Raises:
             UsageError: If the folder holds something, or the disk has too little space.
@@ -102,7 +107,7 @@ class NoiseStore:
                 _write(temporary, folder / f'{name}.npy', array.astype(np.int32))
             for name in ('noise_0.npy', 'noise_1.npy'):
                 noise = _allocate(temporary / name, folder / name, shape, np.int8)
-                if random:
+                if settings.noise_start == 'random':
                     _fill_randomly(noise, settings)
             _write_sidecar(temporary / SIDECAR, settings, rounds=0, begun=0)
 
@@ -141,9 +146,10 @@ class NoiseStore:
         """
         for name, value in asdict(expected).items():
             if (own := getattr(self.settings, name)) not in (value, ''):
+                fault = f'noise of {name}={own}, not {value}'
                 raise UsageError(
-                    f'{self.folder} holds noise of {name}={own}, not {value}: name the store of this run with '
-                    f'model.store, or go on with the settings and data that it was made for.'
+                    f'{self.folder} holds {_CHANGED_DATA.get(name, fault)}: go on with the data and settings that it '
+                    f'was made for, or make other noise in another model.store.'
                 )
 
     def check_rows(self, unit: Array, place: Array) -> None:

@@ -5,11 +5,14 @@ What is dropped is the same in every epoch. Measured against MEM (Liu et al., 20
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 
 from datamodules.text.caption_views import CaptionViews
-from datamodules.usage_error import check_number
+from datamodules.usage_error import UsageError, check_number
+
+log = logging.getLogger(__name__)
 
 
 class DropFirstWords(CaptionViews):
@@ -37,6 +40,9 @@ class DropRareWords(CaptionViews):
     Args:
         min_captions: Fewest training captions that a word must be in, in upper or lower case, to be kept.
 
+    Raises:
+        UsageError: If no word is in that many captions.
+
     Example:
         >>> view = DropRareWords(min_captions=2)
         >>> view.study(['A dog runs .', 'oboe a dog .'])
@@ -53,6 +59,15 @@ class DropRareWords(CaptionViews):
     def study(self, captions: Iterable[str]) -> None:
         counts = Counter(word for caption in captions for word in {*caption.lower().split()})
         self.kept = frozenset(word for word, count in counts.items() if count >= self.min_captions)
+        if not self.kept:
+            raise UsageError(
+                f'data.caption_views.min_captions={self.min_captions}: no word is in that many training captions, so '
+                f'none would be dropped: lower it.'
+            )
+        log.info(
+            '%d of %d words are in at least %d captions; captions of other words alone stay as they are',
+            len(self.kept), len(counts), self.min_captions,
+        )  # fmt: skip
 
     def __call__(self, caption: str, *, key: tuple[int, ...]) -> str:
         return ' '.join(word for word in caption.split() if word.lower() in self.kept) or caption

@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 from typing import Literal, get_args
 
 from datamodules.text.caption_views import CaptionViews
-from datamodules.usage_error import UsageError
+from datamodules.usage_error import UsageError, check_number
 
 Operation = Literal['synonym', 'insertion', 'swap', 'deletion']
 NEED_WORDNET: tuple[Operation, ...] = ('synonym', 'insertion')
@@ -121,8 +121,7 @@ class EDA(CaptionViews):
         refresh: Literal['per_epoch', 'once'] = 'per_epoch',
         letters_only: bool = False,
     ) -> None:
-        if not 0 < alpha <= 1:
-            raise UsageError(f'alpha must be a share of words in (0, 1], got {alpha}.')
+        check_number('data.caption_views.alpha', alpha, '(0, 1]')
         if not operations or not set(operations) <= set(get_args(Operation)):
             raise UsageError(f'operations must be some of {", ".join(get_args(Operation))}, got {list(operations)}.')
         self.operations = tuple(op for op in operations if wordnet_installed() or op not in NEED_WORDNET)

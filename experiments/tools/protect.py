@@ -41,12 +41,12 @@ def protect(
     """
     if not isinstance(model, MEM):
         raise UsageError(f'{type(model).__name__} protects no pairs: give the config.yaml of a run of MEM, EM or UAP.')
-    target = require_empty(Path(out), 'out')
+    target = require_empty(Path(out).resolve(), 'out')
     check_number('share', share, '(0, 1]')
     NoiseStore.open(Path(store)).check_whole(epochs)  # before hours of decoding
     protection = protect_pairs(prepare_data_for(model, datamodule), model.settings)
     protection.open(Path(store))
-    sheet = target.resolve().with_name(f'{target.resolve().name}_sheet.png')
+    sheet = target.with_name(f'{target.name}_sheet.png')
     # Before the folder, which must not exist when a command that was killed is given again.
     save_figure(protection_sheet(sample_protected_pairs(protection, share=share)), sheet, dpi=150)
     summary = publish(protection, target, heldout, share)

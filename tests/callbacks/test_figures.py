@@ -211,6 +211,10 @@ class TestDrawing:
         run = SimpleNamespace(loggers=[CSVLogger(tmp_path), WandbLogger()], global_step=7)
         figures._save(run, tmp_path, 'similarity_006', Figure((1, 1)), key='similarity')
         assert sent == [('figures/similarity', [str(tmp_path / 'similarity_006.png')], 7)]
+        figures._save(run, tmp_path, 'poisons', Figure((1, 1)), shows_pairs=True)
+        run.loggers[1].log_data = False  # pairs stay on this machine
+        figures._save(run, tmp_path, 'protected', Figure((1, 1)), shows_pairs=True)
+        assert [key for key, *_ in sent] == ['figures/similarity', 'figures/poisons']
 
     @pytest.mark.parametrize('name', ['every_n_epochs', 'examples'])
     def test_refuses_counts_below_1(self, name: str) -> None:

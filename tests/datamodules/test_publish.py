@@ -55,7 +55,7 @@ def tiny(folder: Path, kind: type[TinyPairs] = TinyPairs, **more: Any) -> TinyPa
 def protect(folder: Path, data: PairsDataModule, **changes: Any) -> Protection:
     """Random noise and random words for some pairs, in the folder ``noise``."""
     settings: dict[str, Any] = {
-        'method': 'MEM', 'eps': 8, 'granularity': 'image', 'random_noise': True, 'trigger_length': 3,
+        'method': 'MEM', 'eps': 8, 'granularity': 'image', 'noise_start': 'random', 'trigger_length': 3,
         'trigger_place': 'random', 'trigger_start': 'random', 'seed': 4, **changes,
     }  # fmt: skip
     protection = protect_pairs(set_up(data), ProtectionSettings(**settings))
@@ -195,6 +195,20 @@ class TestAsFlickr8k:
         assert again.heldout is not None and protection.data.heldout is not None
         assert again.heldout.caption.equals(protection.data.heldout.caption)
 
+    def test_held_out_photos_named_as_protected_ones_have_files_of_their_own(self, root: Path) -> None:
+        (photo,) = (root / 'flickr').rglob('1001_ab1.jpg')
+        photo.rename(photo.with_name('1003_ab3.png'))
+        for name in ('Flickr8k.token.txt', 'Flickr_8k.devImages.txt'):
+            file = root / 'flickr' / name
+            file.write_text(file.read_text().replace('1001_ab1.jpg', '1003_ab3.png'))
+        protection = protect(root, self.flickr(root, 'flickr'))
+        publish(protection, root / 'out', heldout=True)
+        again = self.flickr(root, 'out')
+        assert is_read_back(again, protection)
+        assert again.heldout is not None and set(again.heldout.image.to_pylist()) == {'1003_ab3_.png'}
+        clean, copied = (data.pictures.pictures['heldout'] for data in (protection.data, again))
+        assert np.array_equal(clean[np.arange(5)], copied[np.arange(5)])
+
     def test_held_out_photos_that_a_run_protected_are_a_further_set_of_held_out_pairs(self, root: Path) -> None:
         protection = protect(root, self.flickr(root, 'flickr', split='test', heldout_split=None))
         publish(protection, root / 'out')
@@ -258,6 +272,14 @@ class TestRefused:
         noise.flush()
         self.check_refused('noise of 9 levels, which is above its eps=8', protection, tmp_path / 'out')
         assert files(tmp_path) == [name for name in files(tmp_path) if name.startswith(('noise/', 'cache/'))]
+
+    def test_triggers_that_are_no_words(self, tmp_path: Path) -> None:
+        protection = protect(tmp_path, tiny(tmp_path))
+        triggers = np.load(tmp_path / 'noise/triggers_0.npy', mmap_mode='r+')
+        triggers[3, 0] = 49_407  # the end of a text
+        triggers.flush()
+        with pytest.raises(UsageError, match='holds triggers that are no words: make it anew'):
+            protection.open(tmp_path / 'noise')
 
     def test_a_store_of_other_rows(self, tmp_path: Path) -> None:
         protect(tmp_path, tiny(tmp_path))

@@ -4,9 +4,11 @@ import csv
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -40,6 +42,19 @@ def protect(photos: Path, out: Path, *options: str) -> None:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_goes_on_with_more_rounds_and_after_a_limit_of_time(tmp_path: Path) -> None:
+    photos = draw_photos(tmp_path / 'photos')
+    protect(photos, tmp_path / 'whole', '--trainer.max_epochs=3')
+    with pytest.raises(SystemExit):
+        protect(photos, tmp_path / 'out', '--trainer.max_epochs=3', '--trainer.max_time={seconds: 0}')
+    protect(photos, tmp_path / 'out', '--trainer.max_epochs=3', '--share=0.5')
+    manifest = pq.read_table(tmp_path / 'out/manifest.parquet')
+    assert sum(manifest['protected'].to_pylist()) == 4  # of nine photos
+    shutil.rmtree(tmp_path / 'out')
+    protect(photos, tmp_path / 'out', '--trainer.max_epochs=3')
+    assert content(tmp_path / 'out') == content(tmp_path / 'whole')
 
 
 def test_goes_on_where_it_was_stopped_and_leaves_the_photos_as_they_are(
@@ -133,3 +148,40 @@ class TestRefused:
         photos = draw_photos(tmp_path / 'photos')
         self.check_refused(capsys, photos, photos, 'already exists and is not empty')
         self.check_refused(capsys, photos, photos / 'out', 'is inside the photos')
+
+    @pytest.mark.parametrize('name', ['captions.csv', 'list.parquet'])
+    def test_lists_beside_folders_that_are_no_people(
+        self, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / 'photos/images').mkdir(parents=True)
+        (tmp_path / 'photos' / name).touch()
+        sentence = f'has {name!r} beside its folders: rename it to pairs.csv'
+        self.check_refused(capsys, tmp_path / 'photos', tmp_path / 'out', sentence)
+
+    def test_photos_that_are_protected_already(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        photos = draw_photos(tmp_path / 'photos')
+        (photos / 'protection.json').touch()
+        self.check_refused(capsys, photos, tmp_path / 'out', 'photos is protected already: name the folder')
+
+    def test_another_place_for_noise_and_a_share_out_of_range(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        photos = draw_photos(tmp_path / 'photos')
+        for option, sentence in {
+            '--model.store=x': 'has its place in out_run',
+            '--share=2': 'share must lie in',
+        }.items():
+            with pytest.raises(SystemExit):
+                main([f'--photos={photos}', f'--out={tmp_path}/out', option])
+            assert sentence in capsys.readouterr().err
+
+    def test_a_place_that_another_command_writes_to(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        hold = f'from experiments.folder_lock import *; lock = FolderLock(Path({str(tmp_path / "out_run")!r})); '
+        (tmp_path / 'out_run').mkdir()
+        waits = [sys.executable, '-c', f'{hold} print(flush=True); input()']
+        with subprocess.Popen(waits, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout is not None and other.stdout.readline()
+            self.check_refused(
+                capsys, draw_photos(tmp_path / 'photos'), tmp_path / 'out', 'out_run is in use by process'
+            )
+            other.kill()

@@ -322,7 +322,7 @@ class TestResume:
                 opener.pictures[3] = 255 - opener.pictures[3]
                 return table
 
-        with pytest.raises(UsageError, match='holds noise of pictures='):
+        with pytest.raises(UsageError, match='holds noise of other pictures, or some have been changed'):
             fit(tmp_path, build(tmp_path, EM), pairs(tmp_path, Edited), resume=tmp_path / 'last.ckpt')
 
     def test_refuses_a_store_made_with_other_settings(self, tmp_path: Path) -> None:

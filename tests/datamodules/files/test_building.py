@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import errno
 import os
 import subprocess
@@ -58,7 +59,7 @@ class TestTwoProcesses:
 
     def test_one_makes_the_file_and_the_other_waits(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         first, second, finish = self.start_two(tmp_path / 'x', lambda temporary: temporary.write_text('first'))
-        with pytest.raises(TimeoutError):
+        with pytest.raises(concurrent.futures.TimeoutError):  # the built-in one from Python 3.11 on
             second.result(0.05)
         finish.set()
         first.result(60), second.result(60)

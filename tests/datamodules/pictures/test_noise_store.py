@@ -11,15 +11,15 @@ import pytest
 from datamodules.pictures.noise_store import SIDECAR, NoiseStore, StoreSettings
 from datamodules.usage_error import UsageError
 
-SETTINGS = StoreSettings('MEM', 'abc', 4, 8, 'image', 3, 'start', 'clip', 0)
+SETTINGS = StoreSettings('MEM', 'abc', 4, 8, 'image', 3, 'start', 'clip', 0, noise_start='zero')
 UNIT = np.array([0, 0, 1, -1, 2])
 ROWS = np.flatnonzero(UNIT >= 0)
 
 
 def create(folder: Path, length: int = 3, random: bool = False) -> NoiseStore:
     trigger = np.full((3, length), 518)
-    settings = replace(SETTINGS, trigger_length=length)
-    NoiseStore.create(folder, settings, UNIT, np.ones(len(UNIT)), trigger, random)
+    settings = replace(SETTINGS, trigger_length=length, noise_start='random' if random else 'zero')
+    NoiseStore.create(folder, settings, UNIT, np.ones(len(UNIT)), trigger)
     return NoiseStore.open(folder)
 
 
@@ -175,7 +175,7 @@ class TestBadInput:
             NoiseStore.open(tmp_path / 'store')
 
     def test_a_store_of_other_data(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match='holds noise of fingerprint=abc, not def'):
+        with pytest.raises(UsageError, match='holds noise of other pairs, or some have been changed since'):
             create(tmp_path / 'store').check_settings(replace(SETTINGS, fingerprint='def'))
 
     def test_a_store_that_does_not_tell_of_which_pictures_it_is(self, tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ class TestDropRareWords:
         assert self.view(3)('OBOE a dog runs', key=key) == 'a'
         assert self.view(1)('OBOE a dog walks', key=key) == 'OBOE a dog'
 
+    def test_a_bound_that_keeps_no_word_is_refused(self) -> None:
+        with pytest.raises(UsageError, match=r'min_captions=4: no word is in that many .*: lower it'):
+            self.view(4)
+
     def test_a_caption_of_rare_words_stays(self) -> None:
         assert self.view(2)('lantern runs', key=KEYS[0]) == 'lantern runs'
 

@@ -165,7 +165,7 @@ class TestEDA:
 
     def test_rejects_invalid_arguments(self) -> None:
         for alpha in (0.0, 1.1):
-            with pytest.raises(ValueError, match='alpha must be a share of words'):
+            with pytest.raises(ValueError, match=r'data\.caption_views\.alpha'):
                 EDA(alpha)
         for operations in ([], ['shuffle']):
             with pytest.raises(ValueError, match='operations must be some of synonym, insertion, swap, deletion'):

@@ -80,8 +80,11 @@ class TestRefused:
         [
             (['--store=nowhere'], 'nowhere holds no noise (store.json is missing or damaged): make it with clipward'),
             (['--trainer.max_epochs=3'], 'holds noise after 2 of 3 rounds: let clipward fit go on'),
-            (['--data.scene_seed=9'], 'holds noise of fingerprint='),
+            (['--data.scene_seed=9'], 'holds noise of other pairs, or some have been changed since'),
             (['--model.eps=4'], 'holds noise of eps=8, not 4'),
+            (['--model.trigger_start=a'], 'holds noise of trigger_start=the, not a'),
+            (['--model.noise_start=random'], 'holds noise of noise_start=zero, not random'),
+            (['--data.average_copies=4'], 'would publish mean pictures in the place of yours'),
             (['--share=0'], 'share must lie in (0, 1], got 0'),
             (['--model=CLIP'], 'CLIP protects no pairs: give the config.yaml of a run of MEM, EM or UAP'),
         ],
