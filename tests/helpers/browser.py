@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NAMES = ('chromium', 'chromium-browser', 'google-chrome')
 SECONDS = 60  # until an answer, on a busy machine
 
@@ -72,9 +74,10 @@ class Browser:
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
-    """A browser that ends with the block. Fails where none is installed (on Debian: ``apt-get install chromium``)."""
+    """A browser that ends with the block; skips the test where none is installed (Debian: ``apt install chromium``)."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
-    assert program, f'none of {", ".join(NAMES)} is installed'
+    if not program:
+        pytest.skip(f'none of {", ".join(NAMES)} is installed')
     (their_reading, writing), (reading, their_writing) = os.pipe(), os.pipe()
     options = ['--headless', '--no-sandbox', '--disable-gpu', '--remote-debugging-pipe', f'--user-data-dir={profile}']
     command = f'exec "$0" "$@" 3<&{their_reading} 4>&{their_writing}'  # the numbers that the browser expects
