@@ -29,6 +29,7 @@ from tests.helpers.picture_files import bomb, truncated_photo, write_picture
 from tests.helpers.published import write_coco, write_flickr, write_visual_genome
 from tests.helpers.tiny import tiny_architecture, trainer
 
+SHIPPED = Path(__file__).parents[1] / 'lightning_modules/model_configs'
 STEPS_PER_EPOCH = 2
 CAPTION = 'a dog'
 SHORT_RUN = (
@@ -562,7 +563,7 @@ class TestWeights:
                 (
                     ['--model.architecture=nowhere.json'],
                     "model.architecture='nowhere.json' does not exist: give the path of a JSON file or the name of a "
-                    'shipped one: small32.json, tiny_toy.json.',
+                    f'shipped one: {", ".join(sorted(path.name for path in SHIPPED.glob("*.json")))}.',
                 ),
             ],
             1,

@@ -8,7 +8,7 @@ import pytest
 
 from datamodules.usage_error import UsageError
 from experiments.option_check import check_options
-from experiments.subcommands import SUBCOMMANDS
+from experiments.subcommands import PLAIN_TOOLS, SUBCOMMANDS
 from tests.experiments.conftest import EXPERIMENTS, parse
 from tests.helpers.parameters import first_fast
 
@@ -144,10 +144,18 @@ class TestOptionsThatPass:
         check_options('fit', [*TOY, *foreign, '--model.anything=1'])
 
     @pytest.mark.parametrize(
-        'subcommand', first_fast(['fit', 'export', *sorted({*SUBCOMMANDS} - {'fit', 'export'})], 2)
+        'subcommand', first_fast(['fit', 'export', *sorted({*SUBCOMMANDS} - {'fit', 'export', *PLAIN_TOOLS})], 2)
     )
     def test_all_that_the_parser_knows_do(self, subcommand: str) -> None:
-        required = {'export': ['--folder=a'], 'harden': ['--attack=a'], 'protect': ['--store=a', '--out=b']}
+        required = {
+            'audit': ['--out=a'],
+            'clean': ['--folder=a'],
+            'explain': ['--models.a=b', '--out=a'],
+            'export': ['--folder=a'],
+            'export_model': ['--out=a'],
+            'harden': ['--attack=a'],
+            'protect': ['--store=a', '--out=b'],
+        }
         aims = ['--target=a', '--file=a'] if subcommand in ('optimize_patch', 'rank_images') else []
         untrained = ['--allow_untrained=true'] if subcommand in ('validate', 'test', 'predict') else []
         config = parse(subcommand, *TOY, *required.get(subcommand, []), *aims, *untrained)
